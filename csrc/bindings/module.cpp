@@ -1,0 +1,169 @@
+// sparsekit._C: arrays and raw addresses to views, one function each, no logic. The typed stub is sparsekit/_C.pyi.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <new>
+
+#include "dispatch/isa.h"
+#include "dispatch/linear.h"
+#include "dispatch/parallel.h"
+#include "dispatch/pool.h"
+#include "formats/csr.h"
+#include "formats/packed.h"
+
+namespace py = pybind11;
+using namespace sparsekit;
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+using Address = std::uintptr_t;
+
+CsrView csr_view(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
+                 std::int64_t out_features, std::int64_t in_features) {
+  return {crow.data(), crow.size(), col.data(), col.size(), values.data(), values.size(), out_features, in_features};
+}
+
+template <class T>
+Array<T> to_array(std::vector<T>&& data) {
+  auto* owned = new std::vector<T>(std::move(data));
+  py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
+}
+
+py::tuple to_tuple(CsrArrays&& csr) {
+  return py::make_tuple(to_array(std::move(csr.crow_indices)), to_array(std::move(csr.col_indices)),
+                        to_array(std::move(csr.values)));
+}
+
+/// Bytes aligned to a cache line, as kernels like them.
+Array<std::uint8_t> aligned_bytes(std::size_t size) {
+  constexpr std::align_val_t alignment{64};
+  auto* data = static_cast<std::uint8_t*>(::operator new(size, alignment));
+  py::capsule owner(data, [](void* p) { ::operator delete(p, std::align_val_t{64}); });
+  return Array<std::uint8_t>(static_cast<py::ssize_t>(size), data, owner);
+}
+
+const PackedHeader& header_of(const Array<std::uint8_t>& packed) {
+  return packed_header(reinterpret_cast<const std::byte*>(packed.data()), static_cast<std::size_t>(packed.size()));
+}
+
+void validate_csr(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
+                  std::int64_t out_features, std::int64_t in_features) {
+  validate(csr_view(crow, col, values, out_features, in_features));
+}
+
+py::tuple from_dense(const Array<float>& dense) {
+  return to_tuple(csr_from_dense(dense.data(), dense.shape(0), dense.shape(1)));
+}
+
+Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
+                      std::int64_t out_features, std::int64_t in_features) {
+  Array<float> dense({out_features, in_features});
+  csr_to_dense(csr_view(crow, col, values, out_features, in_features), dense.mutable_data());
+  return dense;
+}
+
+Array<std::uint8_t> pack(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
+                         std::int64_t out_features, std::int64_t in_features, const std::string& layout) {
+  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+  validate(csr);
+  const PackPlan plan = plan_pack(csr, layout_named(layout));
+  auto packed = aligned_bytes(plan.header.total_bytes);
+  write_packed(csr, plan, reinterpret_cast<std::byte*>(packed.mutable_data()));
+  return packed;
+}
+
+py::tuple unpack(const Array<std::uint8_t>& packed) {
+  const PackedHeader& header = header_of(packed);
+  return to_tuple(layout_entry(header.layout).unpack(packed_view(header), header.nnz));
+}
+
+py::tuple packed_info(const Array<std::uint8_t>& packed) {
+  const PackedHeader& header = header_of(packed);
+  return py::make_tuple(header.out_features, header.in_features, header.nnz, layout_entry(header.layout).name);
+}
+
+LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
+                   std::int64_t input_stride, std::int64_t batch, Address output, std::int64_t output_features) {
+  return {reinterpret_cast<const std::byte*>(packed), packed_bytes,
+          reinterpret_cast<const float*>(input),      input_features,
+          input_stride,                               batch,
+          reinterpret_cast<float*>(output),           output_features,
+          nullptr,                                    Activation::none};
+}
+
+void run_linear(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
+                std::int64_t input_stride, std::int64_t batch, Address output, std::int64_t output_features,
+                Address bias, std::int32_t activation) {
+  LinearCall call = call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features);
+  call.bias = reinterpret_cast<const float*>(bias);
+  call.activation = static_cast<Activation>(activation);
+  linear(call);
+}
+
+void run_linear_input_gradient(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
+                               std::int64_t input_stride, std::int64_t batch, Address output,
+                               std::int64_t output_features) {
+  linear_input_gradient(
+      call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features));
+}
+
+void use_parallel_at(Address parallel_for, Address thread_count) {
+  use_parallel(reinterpret_cast<ParallelForFn>(parallel_for), reinterpret_cast<NumThreadsFn>(thread_count));
+}
+
+py::list kernels() {
+  py::list rows;
+  const KernelTable& table = current_kernels();
+  for (int i = 0; i < table.size; ++i) {
+    const Kernel& kernel = table.kernels[i];
+    rows.append(py::make_tuple(kernel.name, layout_entry(kernel.layout).name, kernel.tile, kernel.min_batch));
+  }
+  return rows;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  py::register_exception<KernelUnavailable>(m, "KernelUnavailableError", PyExc_RuntimeError);
+  py::enum_<Activation>(m, "Activation")
+      .value("none", Activation::none)
+      .value("relu", Activation::relu)
+      .value("gelu", Activation::gelu)
+      .value("gelu_tanh", Activation::gelu_tanh)
+      .value("silu", Activation::silu);
+  m.attr("version") = SPARSEKIT_VERSION;
+  m.attr("build_type") = SPARSEKIT_BUILD_TYPE;
+  m.attr("compiler") = __VERSION__;
+
+  m.def("available_isas", &available_isas);
+  m.def("current_isa", &current_isa);
+  m.def("use_isa", &use_isa, py::arg("name"));
+  m.def("kernels", &kernels);
+
+  m.def("num_threads", &num_threads);
+  m.def("set_pool_threads", &set_pool_threads, py::arg("count"));
+  m.def("use_parallel", &use_parallel_at, py::arg("parallel_for"), py::arg("thread_count"));
+  m.def("uses_outside_threads", &uses_outside_threads);
+
+  m.def("validate_csr", &validate_csr, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
+  m.def("from_dense", &from_dense, py::arg("dense").noconvert());
+  m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
+  m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("layout"));
+  m.def("unpack", &unpack, py::arg("packed").noconvert());
+  m.def("layouts", &layout_names);
+  m.def("packed_info", &packed_info, py::arg("packed").noconvert());
+
+  m.def("linear", &run_linear, py::call_guard<py::gil_scoped_release>(), py::arg("packed"), py::arg("packed_bytes"),
+        py::arg("input"), py::arg("input_features"), py::arg("input_stride"), py::arg("batch"), py::arg("output"),
+        py::arg("output_features"), py::arg("bias"), py::arg("activation"));
+  m.def("linear_input_gradient", &run_linear_input_gradient, py::call_guard<py::gil_scoped_release>(),
+        py::arg("packed"), py::arg("packed_bytes"), py::arg("input"), py::arg("input_features"),
+        py::arg("input_stride"), py::arg("batch"), py::arg("output"), py::arg("output_features"));
+}

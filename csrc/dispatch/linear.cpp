@@ -1,0 +1,57 @@
+#include "linear.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "../formats/packed.h"
+#include "isa.h"
+#include "product.h"
+
+namespace sparsekit {
+namespace {
+
+void check(const LinearCall& call, std::int64_t inputs, std::int64_t outputs) {
+  if (call.input_features != inputs || call.output_features != outputs) {
+    throw std::invalid_argument("expected " + std::to_string(inputs) + " features in and " + std::to_string(outputs) +
+                                " out, got " + std::to_string(call.input_features) + " and " +
+                                std::to_string(call.output_features) + "; check the input's last dimension");
+  }
+  if (call.batch < 0) throw std::invalid_argument("batch must not be negative, got " + std::to_string(call.batch));
+  if (call.batch > 1 && call.input_stride < inputs) {
+    throw std::invalid_argument("rows of the input must be at least " + std::to_string(inputs) +
+                                " floats apart, got " + std::to_string(call.input_stride));
+  }
+  if (call.activation < Activation::none || call.activation > Activation::silu) {
+    throw std::invalid_argument("unknown activation function " +
+                                std::to_string(static_cast<std::int32_t>(call.activation)));
+  }
+}
+
+void run_call(const LinearCall& call, const PackedHeader& header, Direction direction) {
+  run({packed_view(header),
+       layout_entry(header.layout),
+       header.entries,
+       direction,
+       {call.input, call.input_stride, call.batch},
+       {call.output, call.output_features, call.batch, call.bias, call.activation}},
+      current_kernels());
+}
+
+}  // namespace
+
+void linear(const LinearCall& call) {
+  const PackedHeader& header = packed_header(call.packed, call.packed_bytes);
+  check(call, header.in_features, header.out_features);
+  run_call(call, header, Direction::forward);
+}
+
+void linear_input_gradient(const LinearCall& call) {
+  const PackedHeader& header = packed_header(call.packed, call.packed_bytes);
+  check(call, header.out_features, header.in_features);
+  if (call.bias != nullptr || call.activation != Activation::none) {
+    throw std::invalid_argument("the gradient for the input takes neither bias nor activation function");
+  }
+  run_call(call, header, Direction::transposed);
+}
+
+}  // namespace sparsekit

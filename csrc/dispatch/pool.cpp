@@ -1,0 +1,140 @@
+#include "pool.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "quota.h"
+
+namespace sparsekit {
+namespace {
+
+int first_thread_count() {
+  const char* wanted = std::getenv("SPARSEKIT_NUM_THREADS");
+  const int count = wanted == nullptr ? 0 : std::atoi(wanted);
+  return count > 0 ? count : usable_processors();
+}
+
+class Pool {
+ public:
+  explicit Pool(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  void run(std::int64_t tasks, ParallelBody body, void* context) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      body_ = body;
+      context_ = context;
+      tasks_ = tasks;
+      next_.store(0);
+      running_ = static_cast<int>(workers_.size());
+      ++generation_;
+    }
+    wake_.notify_all();
+    take_tasks(tasks, body, context);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  void take_tasks(std::int64_t tasks, ParallelBody body, void* context) {
+    for (std::int64_t i = next_.fetch_add(1); i < tasks; i = next_.fetch_add(1)) body(i, i + 1, context);
+  }
+
+  void work() {
+    std::uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+      if (stopping_) return;
+      seen = generation_;
+      const auto tasks = tasks_;
+      const auto body = body_;
+      auto* const context = context_;
+      lock.unlock();
+      take_tasks(tasks, body, context);
+      lock.lock();
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  std::atomic<std::int64_t> next_{0};
+  std::int64_t tasks_ = 0;
+  ParallelBody body_ = nullptr;
+  void* context_ = nullptr;
+  std::uint64_t generation_ = 0;
+  int running_ = 0;
+  bool stopping_ = false;
+};
+
+/// Everything a forked child must not inherit: its copy has no threads and perhaps a locked mutex.
+struct State {
+  std::mutex busy;
+  std::atomic<int> threads{first_thread_count()};
+  Pool* pool = nullptr;
+  int pool_size = 0;
+};
+
+State* state = nullptr;
+
+/// Leaks on purpose: workers may still run while the process exits, and a child cannot free what it inherited.
+State& current_state() {
+  static const bool ready = [] {
+    state = new State;
+    return pthread_atfork(nullptr, nullptr, [] {
+             const int threads = state->threads.load();
+             state = new State;
+             state->threads.store(threads);
+           }) == 0;
+  }();
+  (void)ready;
+  return *state;
+}
+
+}  // namespace
+
+int pool_threads() { return current_state().threads.load(); }
+
+void set_pool_threads(int count) {
+  if (count < 1) throw std::invalid_argument("the number of threads must be at least 1, got " + std::to_string(count));
+  current_state().threads.store(count);
+}
+
+void pool_run(std::int64_t tasks, ParallelBody body, void* context) {
+  State& own = current_state();
+  const int threads = own.threads.load();
+  std::unique_lock<std::mutex> lock(own.busy, std::try_to_lock);
+  if (!lock.owns_lock() || threads == 1) return body(0, tasks, context);
+  if (own.pool_size != threads) {
+    delete own.pool;
+    own.pool = new Pool(threads);
+    own.pool_size = threads;
+  }
+  own.pool->run(tasks, body, context);
+}
+
+}  // namespace sparsekit

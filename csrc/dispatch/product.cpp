@@ -1,0 +1,175 @@
+#include "product.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "parallel.h"
+#include "scratch.h"
+
+namespace sparsekit {
+namespace {
+
+/// Below this many multiply-adds, about 50 microseconds on one core, waking other threads costs more than it gives.
+constexpr std::int64_t kInlineWork = 1'000'000;
+/// A kernel of one token does no better than this many tokens at once do.
+constexpr std::int64_t kLeastTokens = 8;
+/// Floats of the sums that a task keeps in cache (32 KB).
+constexpr std::int64_t kSumsFloats = 8192;
+/// With this many tiles for each thread, uneven shares no longer matter.
+constexpr std::int64_t kTilesPerThread = 4;
+/// Fewer output features than this are not split further.
+constexpr std::int64_t kLeastFeatures = 16;
+
+struct Tile {
+  std::int64_t first_token;
+  const Kernel* kernel;
+};
+
+const Kernel& pick_kernel(const Product& product, const KernelTable& table, std::int64_t tokens) {
+  const Kernel* best = nullptr;
+  for (int i = 0; i < table.size; ++i) {
+    const Kernel& kernel = table.kernels[i];
+    const bool fits = kernel.layout == product.layout.layout && (product.forward() || kernel.multiply_transposed);
+    if (fits && (best == nullptr || kernel.min_batch <= tokens)) best = &kernel;
+  }
+  return *best;
+}
+
+std::vector<Tile> plan_tiles(const Product& product, const KernelTable& table) {
+  std::vector<Tile> tiles;
+  for (std::int64_t first = 0; first < product.input.tokens; first += tiles.back().kernel->tile) {
+    tiles.push_back({first, &pick_kernel(product, table, product.input.tokens - first)});
+  }
+  return tiles;
+}
+
+int threads_for(const Product& product) {
+  const std::int64_t work = product.entries * std::max(product.input.tokens, kLeastTokens);
+  return work < kInlineWork ? 1 : num_threads();
+}
+
+/// Output features that a task may start at: multiples of this.
+std::int64_t unit_of(const Product& product) {
+  return product.forward() ? product.layout.row_unit : product.weight.block_width;
+}
+
+std::int64_t split_count(const Product& product, std::int64_t tiles, int threads) {
+  if (threads == 1 || tiles % threads == 0 || tiles >= kTilesPerThread * threads) return 1;
+  const std::int64_t most = product.outputs() / std::max(kLeastFeatures, unit_of(product));
+  return std::max<std::int64_t>(1, std::min<std::int64_t>(threads, most));
+}
+
+/// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
+std::int64_t balanced_row(const Product& product, std::int64_t index, std::int64_t count) {
+  const std::int64_t unit = product.layout.row_unit;
+  const std::int64_t wanted = product.entries * index / count;
+  std::int64_t low = 0;
+  std::int64_t high = (product.weight.out_features + unit - 1) / unit;
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (product.layout.work_before(product.weight, middle * unit) < wanted) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low * unit;
+}
+
+/// First output feature of share `index` of `count`.
+std::int64_t share_start(const Product& product, std::int64_t index, std::int64_t count) {
+  if (index == 0) return 0;
+  const std::int64_t start = product.forward() ? balanced_row(product, index, count)
+                                               : product.weight.blocks * index / count * product.weight.block_width;
+  return index == count ? product.outputs() : std::min(start, product.outputs());
+}
+
+/// Input features rounded up to whole blocks and lanes: what a packed tile has room for.
+std::int64_t padded_inputs(const Product& product) {
+  return product.forward() ? product.weight.blocks * product.weight.block_width : product.weight.out_features;
+}
+
+Input tile_input(const Product& product, const Tile& tile) {
+  const Input& all = product.input;
+  return {all.data + tile.first_token * all.stride, all.stride,
+          std::min(tile.kernel->tile, all.tokens - tile.first_token)};
+}
+
+Output tile_output(const Product& product, const Tile& tile) {
+  Output out = product.output;
+  out.data += tile.first_token * out.stride;
+  out.tokens = std::min(tile.kernel->tile, out.tokens - tile.first_token);
+  return out;
+}
+
+/// Multiplies and stores one tile for the output features of `range`, a cache-sized piece at a time.
+void multiply_tile(const Product& product, const Tile& tile, const float* activation, RowRange range) {
+  const Kernel& kernel = *tile.kernel;
+  const std::int64_t unit = unit_of(product);
+  const std::int64_t step = std::max(unit, kSumsFloats / kernel.tile / unit * unit);
+  const std::int64_t most = padded_lanes(std::min(step, product.outputs()));
+  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile));
+  const MultiplyFn multiply = product.forward() ? kernel.multiply : kernel.multiply_transposed;
+  const Output out = tile_output(product, tile);
+  for (std::int64_t first = range.first; first < range.last; first += step) {
+    const RowRange piece{first, std::min(first + step, range.last)};
+    multiply(product.weight, activation, sums, piece);
+    kernel.store(sums, piece, out);
+  }
+}
+
+/// The tile's activation as its kernel wants it: transposed into `space`, or as it lies for a tile of one token.
+const float* pack_tile(const Product& product, const Tile& tile, RowRange features, float* space) {
+  const Input input = tile_input(product, tile);
+  if (tile.kernel->pack == nullptr) return input.data;
+  tile.kernel->pack(input, features, padded_inputs(product), space);
+  return space;
+}
+
+/// Every task packs the tile it multiplies.
+void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int threads) {
+  const auto body = [&](std::int64_t i) {
+    const Tile& tile = tiles[static_cast<std::size_t>(i)];
+    float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tile.kernel->tile));
+    const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
+    multiply_tile(product, tile, activation, {0, product.outputs()});
+  };
+  const auto count = static_cast<std::int64_t>(tiles.size());
+  if (threads > 1) return parallel(count, body);
+  for (std::int64_t i = 0; i < count; ++i) body(i);
+}
+
+/// First all tiles are packed, by ranges of input features; then tasks share them. Consecutive tasks have the same
+/// range of output features, so that a thread keeps its part of the weight in cache.
+void run_by_ranges(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
+  const auto count = static_cast<std::int64_t>(tiles.size());
+  const std::int64_t inputs = product.inputs();
+  const std::int64_t tokens = tiles.back().first_token + tiles.back().kernel->tile;
+  float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tokens));
+  const auto tile_space = [&](const Tile& tile) { return space + tile.first_token * padded_inputs(product); };
+  parallel(count * splits, [&](std::int64_t i) {
+    const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
+    const std::int64_t part = i / count;
+    pack_tile(product, tile, {inputs * part / splits, inputs * (part + 1) / splits}, tile_space(tile));
+  });
+  parallel(count * splits, [&](std::int64_t i) {
+    const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
+    const std::int64_t part = i / count;
+    const float* activation = tile.kernel->pack == nullptr ? tile_input(product, tile).data : tile_space(tile);
+    multiply_tile(product, tile, activation,
+                  {share_start(product, part, splits), share_start(product, part + 1, splits)});
+  });
+}
+
+}  // namespace
+
+void run(const Product& product, const KernelTable& table) {
+  if (product.input.tokens == 0 || product.outputs() == 0) return;
+  const std::vector<Tile> tiles = plan_tiles(product, table);
+  const int threads = threads_for(product);
+  const std::int64_t splits = split_count(product, static_cast<std::int64_t>(tiles.size()), threads);
+  if (splits == 1) return run_by_tiles(product, tiles, threads);
+  run_by_ranges(product, tiles, splits);
+}
+
+}  // namespace sparsekit

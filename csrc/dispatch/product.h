@@ -1,0 +1,27 @@
+// One product of a packed weight with a batch of tokens, cut into tiles of tokens and ranges of output features.
+#pragma once
+
+#include "../formats/packed.h"
+#include "../kernels/table.h"
+
+namespace sparsekit {
+
+enum class Direction { forward, transposed };
+
+struct Product {
+  PackedWeight weight;
+  const LayoutEntry& layout;
+  std::int64_t entries;  // nonzeros and padding
+  Direction direction;
+  Input input;
+  Output output;
+
+  bool forward() const { return direction == Direction::forward; }
+  std::int64_t inputs() const { return forward() ? weight.in_features : weight.out_features; }
+  std::int64_t outputs() const { return forward() ? weight.out_features : weight.in_features; }
+};
+
+/// Runs the product with kernels of `table` on the threads of dispatch/parallel.h.
+void run(const Product& product, const KernelTable& table);
+
+}  // namespace sparsekit

@@ -1,0 +1,111 @@
+#include "packed.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "lanes.h"
+#include "panel.h"
+
+namespace sparsekit {
+namespace {
+
+constexpr std::uint64_t kMagic = 0x54494B4553524150;
+constexpr std::uint32_t kVersion = 1;
+
+/// The one list of layouts.
+constexpr LayoutEntry kLayouts[] = {
+    {Layout::panel, "panel", kPanelBlockWidth, 1, 1, false, panel_starts, panel_fill, panel_unpack, panel_work_before},
+    {Layout::lanes, "lanes", kLanesBlockWidth, kLanes, kLanes, true, lanes_starts, lanes_fill, lanes_unpack,
+     lanes_work_before},
+};
+
+std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace
+
+std::vector<std::string> layout_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : kLayouts) names.emplace_back(entry.name);
+  return names;
+}
+
+const LayoutEntry& layout_named(const std::string& name) {
+  std::string known;
+  for (const auto& entry : kLayouts) {
+    if (name == entry.name) return entry;
+    known += (known.empty() ? "'" : ", '") + std::string(entry.name) + "'";
+  }
+  throw std::invalid_argument("layout must be one of " + known + ", got '" + name + "'");
+}
+
+const LayoutEntry& layout_entry(Layout layout) {
+  for (const auto& entry : kLayouts) {
+    if (layout == entry.layout) return entry;
+  }
+  throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
+}
+
+PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout) {
+  PackPlan plan{{}, layout.starts(csr)};
+  PackedHeader& header = plan.header;
+  header.magic = kMagic;
+  header.version = kVersion;
+  header.layout = layout.layout;
+  header.out_features = csr.out_features;
+  header.in_features = csr.in_features;
+  header.nnz = csr.values_size;
+  header.entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
+  header.block_width = layout.block_width;
+  header.blocks = (csr.in_features + layout.block_width - 1) / layout.block_width;
+  const auto entries = static_cast<std::uint64_t>(header.entries);
+  const std::uint64_t cells = plan.starts.size() - 1;
+  header.starts_offset = sizeof(PackedHeader);
+  header.counts_offset = aligned(header.starts_offset + plan.starts.size() * sizeof(std::uint32_t));
+  const std::uint64_t counts = layout.has_counts ? cells * static_cast<std::uint64_t>(layout.entries_per_start) : 0;
+  header.values_offset = aligned(header.counts_offset + counts);
+  header.columns_offset = aligned(header.values_offset + entries * sizeof(float));
+  header.total_bytes = aligned(header.columns_offset + entries);
+  return plan;
+}
+
+void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
+  const PackedHeader& header = plan.header;
+  std::memset(buffer, 0, header.total_bytes);
+  std::memcpy(buffer, &header, sizeof header);
+  std::memcpy(buffer + header.starts_offset, plan.starts.data(), plan.starts.size() * sizeof(std::uint32_t));
+  layout_entry(header.layout)
+      .fill(csr, {plan.starts.data(), reinterpret_cast<std::uint8_t*>(buffer + header.counts_offset),
+                  reinterpret_cast<float*>(buffer + header.values_offset),
+                  reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset)});
+}
+
+const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
+  if (bytes < sizeof(PackedHeader)) {
+    throw std::invalid_argument("a packed weight has at least " + std::to_string(sizeof(PackedHeader)) +
+                                " bytes, got " + std::to_string(bytes) + "; pack a CSR with CSR.pack()");
+  }
+  const auto& header = *reinterpret_cast<const PackedHeader*>(buffer);
+  if (header.magic != kMagic || header.version != kVersion) {
+    throw std::invalid_argument("not a packed weight of this version; pack a CSR with CSR.pack()");
+  }
+  if (header.total_bytes != bytes) {
+    throw std::invalid_argument("the packed weight says it has " + std::to_string(header.total_bytes) +
+                                " bytes, got " + std::to_string(bytes));
+  }
+  return header;
+}
+
+PackedWeight packed_view(const PackedHeader& header) {
+  const auto* base = reinterpret_cast<const std::byte*>(&header);
+  return {reinterpret_cast<const float*>(base + header.values_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
+          reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
+          header.out_features,
+          header.in_features,
+          header.block_width,
+          header.blocks};
+}
+
+}  // namespace sparsekit

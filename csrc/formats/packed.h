@@ -1,0 +1,86 @@
+// A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
+// memory, and be copied byte for byte.
+//
+//   [ header, 128 bytes | starts | counts | values | columns ]     each part at a multiple of 64, the end too
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../kernels/views.h"
+#include "csr.h"
+
+namespace sparsekit {
+
+struct PackedHeader {
+  std::uint64_t magic;
+  std::uint32_t version;
+  Layout layout;
+  std::int64_t out_features;
+  std::int64_t in_features;
+  std::int64_t nnz;
+  std::int64_t entries;  // nnz and padding
+  std::int64_t block_width;
+  std::int64_t blocks;
+  std::uint64_t starts_offset;  // bytes from the start of the buffer, as the next three
+  std::uint64_t counts_offset;
+  std::uint64_t values_offset;
+  std::uint64_t columns_offset;
+  std::uint64_t total_bytes;
+  std::uint8_t reserved[24];
+};
+static_assert(sizeof(PackedHeader) == 128);
+
+/// The arrays of a packed buffer while they are filled.
+struct PackedArrays {
+  const std::uint32_t* starts;
+  std::uint8_t* counts;
+  float* values;
+  std::uint8_t* columns;
+};
+
+/// Everything that differs between layouts; the rows are in packed.cpp.
+struct LayoutEntry {
+  Layout layout;
+  const char* name;
+  std::int64_t block_width;
+  std::int64_t row_unit;           // tasks start at multiples of this row
+  std::int64_t entries_per_start;  // what `starts` counts in
+  bool has_counts;                 // one byte for every entry that one start stands for
+  /// `starts` for a validated CSR. Throws std::invalid_argument from 2^32 on.
+  std::vector<std::uint32_t> (*starts)(const CsrView& csr);
+  /// Fills the other arrays, which are zero.
+  void (*fill)(const CsrView& csr, const PackedArrays& arrays);
+  /// Back to CSR, columns sorted. `nnz` is known from the header.
+  CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
+  /// Entries that kernels read for the rows before `row`, to share the work between threads.
+  std::int64_t (*work_before)(const PackedWeight& weight, std::int64_t row);
+};
+
+/// Throws std::invalid_argument for an unknown name.
+const LayoutEntry& layout_named(const std::string& name);
+const LayoutEntry& layout_entry(Layout layout);
+std::vector<std::string> layout_names();
+
+/// Size and starts of a packed weight, computed before its buffer is allocated.
+struct PackPlan {
+  PackedHeader header;
+  std::vector<std::uint32_t> starts;
+};
+
+/// Throws std::invalid_argument when the weight needs 2^32 entries or more.
+PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout);
+
+/// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.
+void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);
+
+/// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has another
+/// magic number or version, or its size differs from what the header says.
+const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes);
+
+/// The kernel's view of a packed buffer that starts with this header.
+PackedWeight packed_view(const PackedHeader& header);
+
+}  // namespace sparsekit

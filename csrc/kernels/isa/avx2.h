@@ -1,0 +1,107 @@
+// AVX2 with FMA: eight floats a vector.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Vector {
+  static constexpr int width = 8;
+  __m256 v;
+
+  static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vector load_first(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, first(count))}; }
+  static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static Vector zero() { return {_mm256_setzero_ps()}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void store_first(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, first(count), v); }
+
+  static __m256i first(std::int64_t count) {
+    const int limit = count < width ? static_cast<int>(count) : width;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+};
+
+inline Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vector operator-(Vector a, Vector b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vector operator*(Vector a, Vector b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vector operator/(Vector a, Vector b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Vector fma(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+
+// min and max return their second operand when one is NaN: a NaN in `x` comes through.
+inline Vector at_most(Vector x, float limit) { return {_mm256_min_ps(_mm256_set1_ps(limit), x.v)}; }
+inline Vector at_least(Vector x, float limit) { return {_mm256_max_ps(_mm256_set1_ps(limit), x.v)}; }
+inline Vector absolute(Vector x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
+inline Vector with_sign_of(Vector magnitude, Vector sign) {
+  return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign.v))};
+}
+inline Vector round_nearest(Vector x) {
+  return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+/// 2^n for whole n in [-127, 128], split in two factors so that the ends neither overflow nor vanish early.
+inline Vector times_power_of_two(Vector x, Vector n) {
+  const __m256i whole = _mm256_cvtps_epi32(n.v);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const auto power = [](__m256i e) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
+  };
+  return {_mm256_mul_ps(_mm256_mul_ps(x.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
+}
+
+inline void transpose(Vector (&r)[8]) {
+  __m256 a[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
+    a[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  __m256 b[8];
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    r[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+
+/// 32 floats, of which `width` can be picked by columns of the `lanes` layout; padding picks 0. Four eight-entry
+/// permutes and three blends beat the gather instruction on every core where that is microcoded.
+struct Table32 {
+  __m256 x[4];
+
+  static Table32 load(const float* p) {
+    return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), _mm256_loadu_ps(p + 16), _mm256_loadu_ps(p + 24)}};
+  }
+  static __m256i columns(const std::uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  Vector pick(__m256i column) const {
+    const __m256 eighth = _mm256_castsi256_ps(_mm256_slli_epi32(column, 28));     // sign: bit 3
+    const __m256 sixteenth = _mm256_castsi256_ps(_mm256_slli_epi32(column, 27));  // sign: bit 4
+    const __m256i real = _mm256_srai_epi32(_mm256_slli_epi32(column, 24), 31);
+    const __m256 low =
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(x[0], column), _mm256_permutevar8x32_ps(x[1], column), eighth);
+    const __m256 high =
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(x[2], column), _mm256_permutevar8x32_ps(x[3], column), eighth);
+    return {_mm256_and_ps(_mm256_blendv_ps(low, high, sixteenth), _mm256_castsi256_ps(real))};
+  }
+};
+
+/// Dot product of `values[count]` with `x[columns[count]]`.
+inline float dot_indexed(const float* values, const std::uint8_t* columns, std::int64_t count, const float* x) {
+  float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+  std::int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int k = 0; k < 4; ++k) sum[k] += values[i + k] * x[columns[i + k]];
+  }
+  for (; i < count; ++i) sum[0] += values[i] * x[columns[i]];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+}  // namespace

@@ -1,0 +1,66 @@
+// Reference instruction set: one float a vector, compiled with the vectoriser off.
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+struct Vector {
+  static constexpr int width = 1;
+  float v;
+
+  static Vector load(const float* p) { return {*p}; }
+  static Vector load_first(const float* p, std::int64_t count) { return {count > 0 ? *p : 0.0F}; }
+  static Vector broadcast(float x) { return {x}; }
+  static Vector zero() { return {0.0F}; }
+  void store(float* p) const { *p = v; }
+  void store_first(float* p, std::int64_t count) const {
+    if (count > 0) *p = v;
+  }
+};
+
+inline Vector operator+(Vector a, Vector b) { return {a.v + b.v}; }
+inline Vector operator-(Vector a, Vector b) { return {a.v - b.v}; }
+inline Vector operator*(Vector a, Vector b) { return {a.v * b.v}; }
+inline Vector operator/(Vector a, Vector b) { return {a.v / b.v}; }
+inline Vector fma(Vector a, Vector b, Vector c) { return {a.v * b.v + c.v}; }
+
+// A NaN in `x` comes through, as in torch.clamp.
+inline Vector at_most(Vector x, float limit) { return {x.v > limit ? limit : x.v}; }
+inline Vector at_least(Vector x, float limit) { return {x.v < limit ? limit : x.v}; }
+inline Vector absolute(Vector x) { return {__builtin_fabsf(x.v)}; }
+inline Vector with_sign_of(Vector magnitude, Vector sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
+inline Vector round_nearest(Vector x) { return {__builtin_rintf(x.v)}; }
+
+/// 2^n for whole n in [-127, 128], split in two factors so that the ends neither overflow nor vanish early.
+inline Vector times_power_of_two(Vector x, Vector n) {
+  const auto whole = static_cast<std::int32_t>(n.v == n.v ? n.v : 0.0F);
+  const std::int32_t half = whole >> 1;
+  const auto power = [](std::int32_t e) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(e + 127) << 23;
+    float f;
+    __builtin_memcpy(&f, &bits, sizeof f);
+    return f;
+  };
+  return {x.v * power(half) * power(whole - half)};
+}
+
+inline void transpose(Vector (&)[1]) {}
+
+/// 32 floats, of which `width` can be picked by columns of the `lanes` layout; padding picks 0.
+struct Table32 {
+  const float* x;
+
+  static Table32 load(const float* p) { return {p}; }
+  static std::uint8_t columns(const std::uint8_t* p) { return *p; }
+  Vector pick(std::uint8_t column) const { return {(column & 0x80) != 0 ? x[column & 0x1F] : 0.0F}; }
+};
+
+/// Dot product of `values[count]` with `x[columns[count]]`.
+inline float dot_indexed(const float* values, const std::uint8_t* columns, std::int64_t count, const float* x) {
+  float sum = 0.0F;
+  for (std::int64_t i = 0; i < count; ++i) sum += values[i] * x[columns[i]];
+  return sum;
+}
+
+}  // namespace

@@ -1,0 +1,39 @@
+// The one list of what an instruction set offers. `table.cpp` fills it once per instruction set.
+#pragma once
+
+#include "views.h"
+
+namespace sparsekit {
+
+/// Multiplies the weight rows of `rows` with one tile of tokens. `activation` is what `PackFn` of the same kernel
+/// wrote, `sums` what its `StoreFn` reads; `sums` is overwritten.
+///
+/// The transposed product has the same shape: `rows` are then input features, from block border to block border, and
+/// `activation` is the gradient of the output.
+using MultiplyFn = void (*)(const PackedWeight& weight, const float* activation, float* sums, RowRange rows);
+
+/// Brings the features `features` of the tile's tokens into the kernel's order. Tokens beyond the valid ones are zero.
+using PackFn = void (*)(const Input& input, RowRange features, std::int64_t padded_features, float* activation);
+
+/// Adds the bias to the sums of `rows`, applies the activation function and writes the valid tokens row-major.
+using StoreFn = void (*)(const float* sums, RowRange rows, const Output& output);
+
+struct Kernel {
+  const char* name;
+  Layout layout;
+  std::int64_t tile;       // tokens computed together
+  std::int64_t min_batch;  // tokens left from which dispatch prefers this kernel to the ones above it
+  MultiplyFn multiply;
+  MultiplyFn multiply_transposed;
+  PackFn pack;  // null: the tile is one token and its row is used as it lies
+  StoreFn store;
+};
+
+inline constexpr int kMaxKernels = 16;
+
+struct KernelTable {
+  int size;
+  Kernel kernels[kMaxKernels];  // by ascending tile within a layout
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,68 @@
+// Into and out of a tile: row-major activations <-> `[features, tile]`, transposed in registers.
+//
+//   input   token 0: x00 x01 x02 ..        tile   feature 0: x00 x10 x20 ..
+//           token 1: x10 x11 x12 ..  ->           feature 1: x01 x11 x21 ..
+//
+// One load and one store a value, width x width at a time, so that the multiply loops only read whole vectors.
+// Storing adds the bias and applies the activation function while the tile is in cache.
+#pragma once
+
+#include "activation.h"
+#include "partial.h"
+#include "views.h"
+
+namespace {
+
+/// Transposes one vector of tokens; `tokens` may be less than a vector, or none.
+template <int tile>
+inline void pack_tokens(const float* x, std::int64_t stride, std::int64_t tokens, sparsekit::RowRange features,
+                        float* out) {
+  for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
+    const std::int64_t count = smaller(Vector::width, features.last - f);
+    Vector block[Vector::width];
+    for (int t = 0; t < Vector::width; ++t) {
+      block[t] = t < tokens ? load_up_to(x + t * stride + f, count) : Vector::zero();
+    }
+    transpose(block);
+    for (std::int64_t i = 0; i < count; ++i) block[i].store(out + (f + i) * tile);
+  }
+}
+
+template <int vectors>
+void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
+  constexpr int tile = vectors * Vector::width;
+  for (int v = 0; v < vectors; ++v) {
+    const std::int64_t first = v * Vector::width;
+    pack_tokens<tile>(input.data + first * input.stride, input.stride, input.tokens - first, features,
+                      activation + first);
+  }
+}
+
+template <int vectors, class Activate>
+inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out,
+                            const Activate& activate) {
+  constexpr int tile = vectors * Vector::width;
+  for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
+    const std::int64_t count = smaller(Vector::width, rows.last - r);
+    const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
+    for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
+      Vector block[Vector::width];
+      for (int i = 0; i < Vector::width; ++i) {
+        block[i] = i < count ? Vector::load(sums + (r - rows.first + i) * tile + first) : Vector::zero();
+      }
+      transpose(block);
+      const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        store_up_to(activate(block[t] + bias), out.data + (first + t) * out.stride + r, count);
+      }
+    }
+  }
+}
+
+template <int vectors>
+void store_tile_f32(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out) {
+  with_activation(out.activation,
+                  [&](const auto& activate) { store_tile_with<vectors>(sums, rows, out, activate); });
+}
+
+}  // namespace

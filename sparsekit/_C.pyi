@@ -1,0 +1,75 @@
+# The native extension; tests/test_stub.py compares this file with the module.
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+version: str
+build_type: str
+compiler: str
+
+class KernelUnavailableError(RuntimeError): ...
+
+class Activation(Enum):
+    none = 0
+    relu = 1
+    gelu = 2
+    gelu_tanh = 3
+    silu = 4
+
+def available_isas() -> list[str]: ...
+def current_isa() -> str: ...
+def use_isa(name: str) -> None: ...
+def kernels() -> list[tuple[str, str, int, int]]: ...
+def num_threads() -> int: ...
+def set_pool_threads(count: int) -> None: ...
+def use_parallel(parallel_for: int, thread_count: int) -> None: ...
+def uses_outside_threads() -> bool: ...
+def validate_csr(
+    crow_indices: NDArray[np.int64],
+    col_indices: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out_features: int,
+    in_features: int,
+) -> None: ...
+def from_dense(dense: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+def to_dense(
+    crow_indices: NDArray[np.int64],
+    col_indices: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out_features: int,
+    in_features: int,
+) -> NDArray[np.float32]: ...
+def pack(
+    crow_indices: NDArray[np.int64],
+    col_indices: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out_features: int,
+    in_features: int,
+    layout: str,
+) -> NDArray[np.uint8]: ...
+def layouts() -> list[str]: ...
+def unpack(packed: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+def packed_info(packed: NDArray[np.uint8]) -> tuple[int, int, int, str]: ...
+def linear(
+    packed: int,
+    packed_bytes: int,
+    input: int,
+    input_features: int,
+    input_stride: int,
+    batch: int,
+    output: int,
+    output_features: int,
+    bias: int,
+    activation: int,
+) -> None: ...
+def linear_input_gradient(
+    packed: int,
+    packed_bytes: int,
+    input: int,
+    input_features: int,
+    input_stride: int,
+    batch: int,
+    output: int,
+    output_features: int,
+) -> None: ...

@@ -1,0 +1,53 @@
+"""Make PyTorch language models sparse and run them faster on CPUs.
+
+Names that need torch load it when they are first used; `import sparsekit` does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsekit.conversion import ConversionReport, convert, densify
+    from sparsekit.formats import CSR
+    from sparsekit.nn import SparseLinear
+    from sparsekit.pruning import finalize, prune
+    from sparsekit.runtime import KernelUnavailableError
+
+__version__ = version("sparsekit-cpu")
+
+#: Public name -> module that defines it.
+_HOMES = {
+    "CSR": "sparsekit.formats",
+    "ConversionReport": "sparsekit.conversion",
+    "KernelUnavailableError": "sparsekit.runtime",
+    "SparseLinear": "sparsekit.nn",
+    "convert": "sparsekit.conversion",
+    "densify": "sparsekit.conversion",
+    "finalize": "sparsekit.pruning",
+    "prune": "sparsekit.pruning",
+}
+
+__all__ = [
+    "CSR",
+    "ConversionReport",
+    "KernelUnavailableError",
+    "SparseLinear",
+    "__version__",
+    "convert",
+    "densify",
+    "finalize",
+    "prune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

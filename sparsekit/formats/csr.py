@@ -1,0 +1,210 @@
+"""Compressed sparse rows, the form of a weight on disk and at every border of the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import _C, runtime
+
+if TYPE_CHECKING:
+    import scipy.sparse
+    import torch
+
+
+def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
+    """One-dimensional integer array in `dtype`, refusing values that do not fit."""
+    given = np.asarray(array)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be a one-dimensional array of integers, got {given.ndim} dimensions of {given.dtype}")
+    limits = np.iinfo(dtype)
+    if given.size and not np.can_cast(given.dtype, dtype) and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max:
+        raise ValueError(f"{name} must fit in {limits.dtype}, got values from {given.min()} to {given.max()}")
+    return np.ascontiguousarray(given, dtype=dtype)
+
+
+def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
+    given = np.asarray(array)
+    if given.ndim != ndim or given.dtype.kind != "f":
+        raise TypeError(f"{name} must be a {ndim}-dimensional array of floats, got {given.ndim} dimensions of {given.dtype}")
+    return np.ascontiguousarray(given, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class CSR:
+    """A sparse weight in compressed sparse rows, validated when it is made.
+
+    Args:
+        crow_indices: int64, shape [out_features + 1]; row `r` owns the entries `crow_indices[r]:crow_indices[r + 1]`.
+        col_indices: int32, shape [nnz]; rising strictly within a row.
+        values: float32, shape [nnz]. Other float types are converted.
+        shape: (out_features, in_features).
+
+    Raises:
+        TypeError: an array has the wrong number of dimensions or no integer or float type.
+        ValueError: the arrays are not a well-formed CSR matrix of this shape.
+
+    >>> weight = CSR.from_dense(np.array([[0.0, 2.0], [-1.0, 0.0]], dtype=np.float32))
+    >>> weight.nnz, weight.sparsity
+    (2, 0.5)
+    >>> weight.col_indices
+    array([1, 0], dtype=int32)
+    """
+
+    crow_indices: NDArray[np.int64]
+    col_indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crow_indices", _integers("crow_indices", self.crow_indices, np.int64))
+        object.__setattr__(self, "col_indices", _integers("col_indices", self.col_indices, np.int32))
+        object.__setattr__(self, "values", _floats("values", self.values, 1))
+        out_features, in_features = self.shape
+        object.__setattr__(self, "shape", (int(out_features), int(in_features)))
+        self.validate()
+
+    def validate(self) -> None:
+        """Check the arrays again; they are checked once when the matrix is made.
+
+        Raises:
+            ValueError: they are not a well-formed CSR matrix, with what was expected and found.
+        """
+        _C.validate_csr(self.crow_indices, self.col_indices, self.values, *self.shape)
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return self.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return self.shape[1]
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries."""
+        return self.values.size
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of entries that are not stored; 0 for a weight without entries to store."""
+        size = self.out_features * self.in_features
+        return 1.0 - self.nnz / size if size else 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three arrays."""
+        return self.crow_indices.nbytes + self.col_indices.nbytes + self.values.nbytes
+
+    @classmethod
+    def from_dense(cls, weight: NDArray[np.floating[Any]]) -> CSR:
+        """CSR of every entry that is not zero (NaN is kept).
+
+        Args:
+            weight: floats, shape [out_features, in_features]; computed in float32.
+
+        Raises:
+            TypeError: `weight` is not two-dimensional or not floating point.
+        """
+        dense = _floats("weight", weight, 2)
+        return cls(*_C.from_dense(dense), shape=(dense.shape[0], dense.shape[1]))
+
+    def to_dense(self) -> NDArray[np.float32]:
+        """The weight with its zeros, float32, shape [out_features, in_features]."""
+        return _C.to_dense(self.crow_indices, self.col_indices, self.values, *self.shape)
+
+    @classmethod
+    def from_scipy(cls, matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> CSR:
+        """CSR of any two-dimensional SciPy sparse matrix or array; columns are sorted and duplicates summed.
+
+        Raises:
+            TypeError: `matrix` is not a SciPy sparse matrix.
+        """
+        if not hasattr(matrix, "tocsr"):
+            raise TypeError(f"expected a SciPy sparse matrix, got {type(matrix).__name__}; use CSR.from_dense for arrays")
+        csr = matrix.tocsr()
+        if not csr.has_canonical_format:
+            csr = csr.copy()
+            csr.sum_duplicates()
+        return cls(csr.indptr, csr.indices, csr.data, shape=csr.shape)
+
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """`scipy.sparse.csr_array` that shares this matrix's values."""
+        import scipy.sparse
+
+        return scipy.sparse.csr_array((self.values, self.col_indices, self.crow_indices), shape=self.shape)
+
+    @classmethod
+    def from_torch(cls, weight: torch.Tensor) -> CSR:
+        """CSR of a two-dimensional torch tensor, dense or `torch.sparse_csr`, of any floating type.
+
+        Raises:
+            TypeError: `weight` has another layout or type.
+            ValueError: its sparse arrays are malformed.
+        """
+        import torch
+
+        tensor = weight.detach().cpu()
+        if tensor.layout == torch.sparse_csr:
+            arrays = tensor.crow_indices().numpy(), tensor.col_indices().numpy(), tensor.values().float().numpy()
+            return cls(*arrays, shape=(tensor.shape[0], tensor.shape[1]))
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise TypeError(f"expected a dense or CSR float tensor, got {tensor.dtype} with layout {tensor.layout}")
+        return cls.from_dense(tensor.float().numpy())
+
+    def to_torch(self) -> torch.Tensor:
+        """The weight as a `torch.sparse_csr` tensor with 64-bit indices."""
+        import torch
+
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(self.crow_indices),
+            torch.from_numpy(self.col_indices.astype(np.int64)),
+            torch.from_numpy(self.values),
+            size=self.shape,
+        )
+
+    def pack(self, layout: str = runtime.DEFAULT_LAYOUT) -> runtime.Packed:
+        """The weight as kernels run it, one buffer that describes itself.
+
+        Args:
+            layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller (5 bytes a nonzero)
+                and faster from 9 tokens on.
+
+        Raises:
+            ValueError: the layout is unknown, or the weight needs 2^32 entries or more.
+        """
+        return _C.pack(self.crow_indices, self.col_indices, self.values, *self.shape, layout)
+
+    @classmethod
+    def unpack(cls, packed: runtime.Packed) -> CSR:
+        """Back from `pack`.
+
+        Raises:
+            ValueError: the buffer is not a packed weight.
+        """
+        info = runtime.packed_info(packed)
+        return cls(*_C.unpack(packed), shape=(info.out_features, info.in_features))
+
+    def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`weight @ x`. It packs the weight first: to multiply often, `pack` once and call `runtime.linear`.
+
+        Args:
+            x: float32, shape [in_features] or [in_features, n].
+
+        Returns:
+            float32, shape [out_features] or [out_features, n].
+
+        Raises:
+            TypeError: `x` is not float32.
+            ValueError: its shape does not fit.
+        """
+        if x.ndim not in (1, 2):
+            raise ValueError(f"x must have shape [{self.in_features}] or [{self.in_features}, n], got {x.shape}")
+        return runtime.linear(x.T, self.pack()).T
+
+    __matmul__ = matmul

@@ -1,0 +1,122 @@
+"""From scores to masks: True keeps a weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+
+
+def _block_shape(mask_structure: str) -> tuple[int, int]:
+    """Rows and columns that are kept or pruned together."""
+    if mask_structure == "unstructured":
+        return 1, 1
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", mask_structure)
+    if match is None:
+        raise ValueError(
+            f"mask_structure must be 'unstructured', 'N:M' such as '2:4' or 'RxC' such as '4x1', got {mask_structure!r}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _kept_of(mask_structure: str) -> tuple[int, int] | None:
+    """N and M of "N:M", else None."""
+    match = re.fullmatch(r"(\d+):(\d+)", mask_structure)
+    if match is None:
+        return None
+    kept, group = int(match[1]), int(match[2])
+    if not 0 < kept < group:
+        raise ValueError(f"mask_structure 'N:M' needs 0 < N < M, got {mask_structure!r}")
+    return kept, group
+
+
+def structure_sparsity(mask_structure: str) -> float | None:
+    """The sparsity that a structure prescribes (0.5 for "2:4"), None where it leaves it open.
+
+    Raises:
+        ValueError: the structure is unknown.
+    """
+    kept = _kept_of(mask_structure)
+    if kept is None:
+        _block_shape(mask_structure)
+        return None
+    return 1.0 - kept[0] / kept[1]
+
+
+def _check(name: str, score: torch.Tensor, rows: int, columns: int) -> None:
+    if score.dim() != 2 or score.shape[0] % rows or score.shape[1] % columns:
+        raise ValueError(
+            f"{name}: a weight of shape {list(score.shape)} cannot be cut into blocks of {rows} x {columns}; "
+            "choose another mask_structure or put the layer into ignore"
+        )
+    if torch.isnan(score).any():
+        raise ValueError(f"{name}: the weight's scores hold NaN; check the weight before pruning it")
+
+
+def _mask_n_of_m(name: str, score: torch.Tensor, kept: int, group: int) -> torch.Tensor:
+    _check(name, score, 1, group)
+    groups = score.reshape(-1, group)
+    best = groups.topk(kept, dim=1).indices
+    return torch.zeros_like(groups, dtype=torch.bool).scatter_(1, best, True).reshape(score.shape)
+
+
+def _block_scores(score: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    blocks = score.reshape(score.shape[0] // rows, rows, score.shape[1] // columns, columns)
+    return blocks.sum(dim=(1, 3))
+
+
+def _drop_lowest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Mask of a flat score vector without its `round(sparsity * n)` lowest entries."""
+    dropped = round(sparsity * scores.numel())
+    keep = torch.ones_like(scores, dtype=torch.bool)
+    keep[scores.topk(dropped, largest=False).indices] = False
+    return keep
+
+
+def masks_by_sparsity(
+    scores: Mapping[str, torch.Tensor], sparsity: float, *, scope: str = "layer", mask_structure: str = "unstructured"
+) -> dict[str, torch.Tensor]:
+    """Masks that drop the lowest-scored fraction.
+
+    Args:
+        scores: layer name -> scores, shape [out_features, in_features].
+        sparsity: fraction to drop, in [0, 1); for "N:M" it must be `1 - N / M`.
+        scope: "layer" drops the fraction in every layer, "global" over all layers together.
+        mask_structure: "unstructured", "N:M" (N kept of M consecutive inputs) or "RxC" blocks (R outputs, C inputs).
+
+    Returns:
+        layer name -> mask, bool, the scores' shape.
+
+    Raises:
+        ValueError: an argument is out of range, or a shape does not fit the structure.
+    """
+    n_of_m = _kept_of(mask_structure)
+    if n_of_m is not None:
+        if scope == "global":
+            raise ValueError("mask_structure 'N:M' fixes every group; use scope='layer'")
+        return {name: _mask_n_of_m(name, score, *n_of_m) for name, score in scores.items()}
+    rows, columns = _block_shape(mask_structure)
+    for name, score in scores.items():
+        _check(name, score, rows, columns)
+    blocks = {name: _block_scores(score, rows, columns) for name, score in scores.items()}
+    if scope == "global":
+        flat = _drop_lowest(torch.cat([block.flatten() for block in blocks.values()]), sparsity)
+        kept = dict(zip(blocks, flat.split([block.numel() for block in blocks.values()]), strict=True))
+    else:
+        kept = {name: _drop_lowest(block.flatten(), sparsity) for name, block in blocks.items()}
+    return {
+        name: kept[name].reshape(block.shape).repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+        for name, block in blocks.items()
+    }
+
+
+def masks_by_threshold(scores: Mapping[str, torch.Tensor], threshold: float) -> dict[str, torch.Tensor]:
+    """Masks that drop every weight whose score is below the threshold.
+
+    Raises:
+        ValueError: scores hold NaN.
+    """
+    for name, score in scores.items():
+        _check(name, score, 1, 1)
+    return {name: score >= threshold for name, score in scores.items()}

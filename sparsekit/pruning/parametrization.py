@@ -1,0 +1,61 @@
+"""Masks that stay: the weight is `original * mask` through later training, until `finalize` bakes the mask in."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+class Mask(nn.Module):
+    """Parametrization of a weight that keeps pruned entries at zero.
+
+    Args:
+        mask: bool, shape [out_features, in_features]; True keeps a weight.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with its pruned entries at zero (also where the original holds inf or NaN)."""
+        return torch.where(self.mask, weight, 0.0)
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """What to store when the weight is assigned."""
+        return weight
+
+
+def mask_of(module: nn.Module) -> torch.Tensor | None:
+    """The mask on a module's weight, None where there is none."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    masks = [step.mask for step in module.parametrizations.weight if isinstance(step, Mask)]  # type: ignore[union-attr]
+    return masks[0] if masks else None
+
+
+def apply_mask(module: nn.Module, mask: torch.Tensor) -> None:
+    """Mask the module's weight; a mask that is already there is replaced."""
+    current = mask_of(module)
+    if current is None:
+        parametrize.register_parametrization(module, "weight", Mask(mask))
+    else:
+        current.copy_(mask)
+
+
+def finalize(model: nn.Module) -> nn.Module:
+    """Bake all masks in: weights become plain parameters with zeros. Returns the model.
+
+    Raises:
+        ValueError: a masked weight has other parametrizations too; remove those first.
+    """
+    masked = {name: module for name, module in model.named_modules() if mask_of(module) is not None}
+    for name, module in masked.items():
+        if len(module.parametrizations.weight) > 1:  # type: ignore[arg-type, union-attr]
+            raise ValueError(f"{name}.weight has other parametrizations beside its mask; remove them first")
+    for module in masked.values():
+        parametrize.remove_parametrizations(module, "weight")
+    return model

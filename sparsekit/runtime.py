@@ -1,0 +1,191 @@
+"""Run packed weights from numpy: which instruction set, how many threads, one sparse linear layer. Needs no torch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import _C
+
+KernelUnavailableError = _C.KernelUnavailableError
+
+#: A packed weight: one self-describing buffer, made by `CSR.pack`.
+Packed: TypeAlias = NDArray[np.uint8]
+
+#: Fused activation functions by name, as torch computes them; "gelu" is the erf form.
+ACTIVATIONS: dict[str, int] = {name: kind.value for name, kind in _C.Activation.__members__.items()}
+
+#: Kernel layouts of a packed weight.
+LAYOUTS: tuple[str, ...] = tuple(_C.layouts())
+
+#: The layout that is never far from the best; benchmarks/README.md compares them.
+DEFAULT_LAYOUT = "lanes"
+
+_TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
+
+
+def activation_code(name: str | None) -> int:
+    """Code of a fused activation function for the native core.
+
+    Raises:
+        ValueError: `name` is not one of `ACTIVATIONS`.
+    """
+    code = ACTIVATIONS.get("none" if name is None else name)
+    if code is None:
+        raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return code
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that this machine can run, slowest first."""
+    return _C.available_isas()
+
+
+def current_isa() -> str:
+    """Instruction set in use: the best of this machine, or the one that `SPARSEKIT_ISA` names.
+
+    Raises:
+        KernelUnavailableError: `SPARSEKIT_ISA` names one that is unknown or cannot run here.
+    """
+    return _C.current_isa()
+
+
+def use_isa(name: str) -> None:
+    """Use this instruction set from now on, in every thread.
+
+    Raises:
+        KernelUnavailableError: it is unknown or cannot run here.
+    """
+    _C.use_isa(name)
+
+
+@functools.cache
+def _torch_threads(library: str) -> bool:
+    """Hand torch's `torch_parallel_for` (torch 2.10 and newer) to the core; whether it was there."""
+    torch_cpu = ctypes.CDLL(library)
+    try:
+        symbols = torch_cpu.torch_parallel_for, torch_cpu.torch_get_num_threads
+    except AttributeError:
+        return False
+    addresses = [ctypes.cast(symbol, ctypes.c_void_p).value or 0 for symbol in symbols]
+    _C.use_parallel(*addresses)
+    return True
+
+
+def follow_torch_threads() -> None:
+    """Run on torch's own threads once torch is loaded, so that two pools never compete for the processors."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.__file__ is not None:
+        _torch_threads(str(Path(torch.__file__).parent / "lib" / _TORCH_LIBRARY))
+
+
+def num_threads() -> int:
+    """Threads a call may use: torch's number when torch is loaded, else that of the pool.
+
+    The pool starts with `SPARSEKIT_NUM_THREADS`, or the processors that the affinity mask and the container's CPU
+    quota leave to this process.
+    """
+    follow_torch_threads()
+    return _C.num_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of threads of the pool that runs without torch.
+
+    Raises:
+        ValueError: `count` is below 1.
+        RuntimeError: torch is loaded, so its threads are used.
+    """
+    follow_torch_threads()
+    if _C.uses_outside_threads():
+        raise RuntimeError(f"torch is loaded and its threads are used; call torch.set_num_threads({count})")
+    _C.set_pool_threads(count)
+
+
+@dataclass(frozen=True)
+class PackedInfo:
+    """What a packed weight says of itself."""
+
+    out_features: int
+    in_features: int
+    nnz: int
+    layout: str
+
+
+def packed_info(packed: Packed) -> PackedInfo:
+    """Read the header of a packed weight.
+
+    Raises:
+        ValueError: the buffer is not a packed weight.
+    """
+    return PackedInfo(*_C.packed_info(packed))
+
+
+def _rows(x: NDArray[np.float32], features: int) -> NDArray[np.float32]:
+    """The input as contiguous rows [batch, features]."""
+    if x.dtype != np.float32:
+        raise TypeError(f"x must be float32, got {x.dtype}; convert it with x.astype(np.float32)")
+    if x.ndim == 0 or x.shape[-1] != features:
+        raise ValueError(f"x must have in_features = {features} as its last dimension, got shape {x.shape}")
+    return np.ascontiguousarray(x).reshape(-1, features)
+
+
+def linear(
+    x: NDArray[np.float32],
+    packed: Packed,
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+) -> NDArray[np.float32]:
+    """Sparse linear layer `activation(x @ weight.T + bias)`.
+
+    A weight that is not stored is absent, not zero: where the weight has no entry, infinities and NaN of `x` do not
+    reach the result.
+
+    Args:
+        x: float32, shape [..., in_features].
+        packed: the weight, from `CSR.pack`.
+        bias: float32, shape [out_features].
+        activation: a name of `ACTIVATIONS`, applied to the result.
+
+    Returns:
+        float32, shape [..., out_features].
+
+    Raises:
+        TypeError: `x` or `bias` is not float32.
+        ValueError: a shape does not fit, or `packed` is not a packed weight.
+
+    >>> from sparsekit import CSR
+    >>> weight = CSR.from_dense(np.array([[0.0, 2.0], [-1.0, 0.0]], dtype=np.float32))
+    >>> linear(np.array([[3.0, 4.0]], dtype=np.float32), weight.pack(), activation="relu")
+    array([[8., 0.]], dtype=float32)
+    """
+    info = packed_info(packed)
+    out_features, in_features = info.out_features, info.in_features
+    code = activation_code(activation)
+    rows = _rows(x, in_features)
+    if bias is not None:
+        bias = _rows(bias, out_features)
+        if bias.size != out_features:
+            raise ValueError(f"bias must have shape [out_features] = [{out_features}], got {bias.size} entries")
+    result = np.empty((rows.shape[0], out_features), dtype=np.float32)
+    follow_torch_threads()
+    _C.linear(
+        packed.ctypes.data,
+        packed.size,
+        rows.ctypes.data,
+        in_features,
+        in_features,
+        rows.shape[0],
+        result.ctypes.data,
+        out_features,
+        0 if bias is None else bias.ctypes.data,
+        code,
+    )
+    return result.reshape(*x.shape[:-1], out_features)

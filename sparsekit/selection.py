@@ -1,0 +1,67 @@
+"""Choose modules of a model by class name, module name or regular expression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+
+def _matches(pattern: str, name: str, module: nn.Module) -> bool:
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return pattern in (name, type(module).__name__) or name.startswith(pattern + ".")
+
+
+def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """Modules that a target names and nothing in `ignore` does.
+
+    A pattern is a class name ("Linear"), a module's name, which stands for everything inside it too
+    ("encoder.layer.0"), or "re:" and a regular expression matched from the start of the name.
+
+    Raises:
+        TypeError: `targets` or `ignore` is a string instead of a list of strings.
+        ValueError: a target matches no module.
+    """
+    for word, patterns in (("targets", targets), ("ignore", ignore)):
+        if isinstance(patterns, str):
+            raise TypeError(f"{word} must be a list of patterns, got the string {patterns!r}; write [{patterns!r}]")
+    targets, ignore = list(targets), list(ignore)
+    named = [(name, module) for name, module in model.named_modules() if name]
+    for pattern in targets:
+        if not any(_matches(pattern, name, module) for name, module in named):
+            raise ValueError(f"target {pattern!r} matches no module; give a class name, a module name or 're:<regex>'")
+    return {
+        name: module
+        for name, module in named
+        if any(_matches(p, name, module) for p in targets) and not any(_matches(p, name, module) for p in ignore)
+    }
+
+
+def select_linears(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Linear]:
+    """The dense linear layers among `select(model, targets, ignore)`.
+
+    Raises:
+        TypeError, ValueError: as `select`; also when the selection holds no `nn.Linear`.
+    """
+    targets = list(targets) if not isinstance(targets, str) else targets
+    chosen = {name: module for name, module in select(model, targets, ignore).items() if isinstance(module, nn.Linear)}
+    if not chosen:
+        raise ValueError(f"targets {targets} with ignore {list(ignore)} leave no torch.nn.Linear of the model")
+    return chosen
+
+
+def shared_weights(model: nn.Module) -> dict[str, list[str]]:
+    """For every parameter that more than one module holds: each holder's name -> the names of the others."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append(name)
+    return {
+        name: [other for other in names if other != name]
+        for names in holders.values()
+        if len(names) > 1
+        for name in names
+    }
