@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,65 +20,78 @@ _LIBRARY.define("linear_input_gradient(Tensor gradient, Tensor packed, SymInt in
 runtime.follow_torch_threads()
 
 
-def _check(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> None:
-    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}; convert it with .float()")
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def _refuse(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> None:
+    """Raise for what `_float_rows` cannot take."""
     if tensor.device.type != "cpu" or packed.device.type != "cpu":
         raise runtime.KernelUnavailableError(
             f"sparse kernels run on the CPU, got {name} on {tensor.device} and the weight on {packed.device}; "
             "move both to 'cpu'"
         )
+    if tensor.dtype is not torch.float32 and tensor.dtype not in _HALVES:
+        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}; convert it with .float()")
     if tensor.dim() == 0:
         raise ValueError(f"{name} must have at least one dimension, got a scalar")
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Float32 rows [batch, features], each contiguous."""
-    rows = tensor.float().reshape(-1, tensor.shape[-1]) if tensor.shape[-1] else tensor.new_zeros(tensor.shape[:-1].numel(), 0)
-    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+def _float_rows(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features."""
+    if tensor.dtype is torch.float32 and tensor.is_cpu and packed.is_cpu and tensor.is_contiguous() and tensor.dim():
+        return tensor
+    _refuse(name, tensor, packed)
+    return tensor.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+
+def _bias_address(bias: torch.Tensor, out_features: int) -> tuple[torch.Tensor, int]:
+    """A contiguous float32 bias, which the caller keeps alive, and its address."""
+    if bias.shape != (out_features,):
+        raise ValueError(f"bias must have shape [{out_features}], got {list(bias.shape)}")
+    if bias.dtype is not torch.float32 or not bias.is_contiguous():
+        bias = bias.detach().float().contiguous()
+    return bias, bias.data_ptr()
 
 
 def _linear(
     input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: str | None
 ) -> torch.Tensor:
-    _check("input", input, packed)
-    rows = _rows(input)
-    bias_rows = None if bias is None else bias.detach().float().contiguous()
-    if bias_rows is not None and bias_rows.shape != (out_features,):
-        raise ValueError(f"bias must have shape [{out_features}], got {list(bias_rows.shape)}")
-    batch, in_features = rows.shape
-    result = torch.empty(*input.shape[:-1], out_features)
+    rows = _float_rows("input", input, packed)
+    bias_address = 0
+    if bias is not None:
+        bias, bias_address = _bias_address(bias, out_features)
+    *leading, in_features = input.shape
+    result = torch.empty(*leading, out_features)
     _C.linear(
         packed.data_ptr(),
         packed.numel(),
         rows.data_ptr(),
         in_features,
-        rows.stride(0),
-        batch,
+        in_features,
+        math.prod(leading),
         result.data_ptr(),
         out_features,
-        0 if bias_rows is None else bias_rows.data_ptr(),
+        bias_address,
         runtime.activation_code(activation),
     )
-    return result.to(input.dtype)
+    return result if input.dtype is torch.float32 else result.to(input.dtype)
 
 
 def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_features: int) -> torch.Tensor:
-    _check("gradient", gradient, packed)
-    rows = _rows(gradient)
-    batch, out_features = rows.shape
-    result = torch.empty(*gradient.shape[:-1], in_features)
+    rows = _float_rows("gradient", gradient, packed)
+    *leading, out_features = gradient.shape
+    result = torch.empty(*leading, in_features)
     _C.linear_input_gradient(
         packed.data_ptr(),
         packed.numel(),
         rows.data_ptr(),
         out_features,
-        rows.stride(0),
-        batch,
+        out_features,
+        math.prod(leading),
         result.data_ptr(),
         in_features,
     )
-    return result.to(gradient.dtype)
+    return result if gradient.dtype is torch.float32 else result.to(gradient.dtype)
 
 
 _LIBRARY.impl("linear", _linear, "CPU")
