@@ -74,9 +74,8 @@ class ConversionReport:
                 f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  {layer.layout:6}  "
                 f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  {layer.reason}".rstrip()
             )
-        lines.append(
-            f"{self.converted} of {len(self.layers)} layers converted, {self.bytes_before:,} -> {self.bytes_after:,} bytes"
-        )
+        size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
+        lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}")
         return "\n".join(lines)
 
 
@@ -107,7 +106,9 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
             model.set_submodule(name, new)
 
 
-def _convert_layer(model: nn.Module, name: str, layer: nn.Linear, shared: set[str], limit: float, layout: str) -> LayerReport:
+def _convert_layer(
+    model: nn.Module, name: str, layer: nn.Linear, shared: set[str], limit: float, layout: str
+) -> LayerReport:
     weight = layer.weight.detach()
     size = weight.numel()
     sparsity = 1.0 - weight.count_nonzero().item() / size if size else 0.0
@@ -120,7 +121,9 @@ def _convert_layer(model: nn.Module, name: str, layer: nn.Linear, shared: set[st
         sparse = SparseLinear.from_linear(layer, layout=layout)
         _replace(model, layer, sparse)
         after = _bytes(sparse)
-    return LayerReport(name, (weight.shape[0], weight.shape[1]), sparsity, "dense" if reason else layout, before, after, reason)
+    return LayerReport(
+        name, (weight.shape[0], weight.shape[1]), sparsity, "dense" if reason else layout, before, after, reason
+    )
 
 
 def convert(
@@ -155,8 +158,8 @@ def convert(
     >>> _ = model[0].weight.data[:, 2:].zero_()
     >>> print(convert(model, ignore=["2"]))
     layer      out x in  sparsity  layout  bytes before   bytes after
-    0             4 x 8     75.0%  panel            144           336
-    1 of 1 layers converted, 144 -> 336 bytes
+    0             4 x 8     75.0%  lanes            144           464
+    1 of 1 layers converted, 144 -> 464 bytes
     """
     if layout not in runtime.LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(runtime.LAYOUTS)}, got {layout!r}")

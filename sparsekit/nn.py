@@ -142,7 +142,7 @@ class SparseLinear(nn.Module):
         return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}, layout={self.layout!r}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
@@ -159,18 +159,14 @@ class SparseLinear(nn.Module):
     ) -> None:
         arrays = {key: state_dict[prefix + key] for key in _WEIGHT_KEYS if prefix + key in state_dict}
         rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in _WEIGHT_KEYS}
-        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         absent = [prefix + key for key in _WEIGHT_KEYS if key not in arrays]
         if absent:
             missing_keys.extend(absent)
             return
         try:
-            weight = CSR(
-                *(arrays[key].detach().cpu().numpy() for key in _WEIGHT_KEYS),
-                shape=(self.out_features, self.in_features),
-            )
+            crow_indices, col_indices, values = (arrays[key].numpy(force=True) for key in _WEIGHT_KEYS)
+            weight = CSR(crow_indices, col_indices, values, shape=(self.out_features, self.in_features))
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return

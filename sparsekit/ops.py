@@ -61,7 +61,7 @@ def _linear(
     if bias is not None:
         bias, bias_address = _bias_address(bias, out_features)
     *leading, in_features = input.shape
-    result = torch.empty(*leading, out_features)
+    result = torch.empty(*leading, out_features, dtype=torch.float32, device="cpu")
     _C.linear(
         packed.data_ptr(),
         packed.numel(),
@@ -80,7 +80,7 @@ def _linear(
 def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_features: int) -> torch.Tensor:
     rows = _float_rows("gradient", gradient, packed)
     *leading, out_features = gradient.shape
-    result = torch.empty(*leading, in_features)
+    result = torch.empty(*leading, in_features, dtype=torch.float32, device="cpu")
     _C.linear_input_gradient(
         packed.data_ptr(),
         packed.numel(),

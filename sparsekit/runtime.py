@@ -43,6 +43,16 @@ def activation_code(name: str | None) -> int:
     return code
 
 
+def build() -> str:
+    """How the native extension was built."""
+    return f"{_C.build_type}, compiler {_C.compiler}"
+
+
+def kernels() -> list[tuple[str, str, int, int]]:
+    """The kernels of the instruction set in use: name, layout, tokens a tile, tokens from which it is preferred."""
+    return _C.kernels()
+
+
 def available_isas() -> list[str]:
     """Instruction sets that this machine can run, slowest first."""
     return _C.available_isas()

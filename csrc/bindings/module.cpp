@@ -88,11 +88,16 @@ py::tuple packed_info(const Array<std::uint8_t>& packed) {
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
                    std::int64_t input_stride, std::int64_t batch, Address output, std::int64_t output_features) {
-  return {reinterpret_cast<const std::byte*>(packed), packed_bytes,
-          reinterpret_cast<const float*>(input),      input_features,
-          input_stride,                               batch,
-          reinterpret_cast<float*>(output),           output_features,
-          nullptr,                                    Activation::none};
+  return {reinterpret_cast<const std::byte*>(packed),
+          packed_bytes,
+          reinterpret_cast<const float*>(input),
+          input_features,
+          input_stride,
+          batch,
+          reinterpret_cast<float*>(output),
+          output_features,
+          nullptr,
+          Activation::none};
 }
 
 void run_linear(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,

@@ -18,8 +18,8 @@ void check(const LinearCall& call, std::int64_t inputs, std::int64_t outputs) {
   }
   if (call.batch < 0) throw std::invalid_argument("batch must not be negative, got " + std::to_string(call.batch));
   if (call.batch > 1 && call.input_stride < inputs) {
-    throw std::invalid_argument("rows of the input must be at least " + std::to_string(inputs) +
-                                " floats apart, got " + std::to_string(call.input_stride));
+    throw std::invalid_argument("rows of the input must be at least " + std::to_string(inputs) + " floats apart, got " +
+                                std::to_string(call.input_stride));
   }
   if (call.activation < Activation::none || call.activation > Activation::silu) {
     throw std::invalid_argument("unknown activation function " +

@@ -15,7 +15,7 @@ struct LinearCall {
   std::int64_t input_features;  // compared with the packed weight, as `output_features`
   std::int64_t input_stride;
   std::int64_t batch;
-  float* output;                 // batch rows of `output_features` floats, contiguous
+  float* output;  // batch rows of `output_features` floats, contiguous
   std::int64_t output_features;
   const float* bias;  // or null
   Activation activation;

@@ -130,7 +130,8 @@ const float* pack_tile(const Product& product, const Tile& tile, RowRange featur
 void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int threads) {
   const auto body = [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i)];
-    float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tile.kernel->tile));
+    float* space =
+        scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tile.kernel->tile));
     const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
     multiply_tile(product, tile, activation, {0, product.outputs()});
   };

@@ -63,7 +63,8 @@ CsrArrays lanes_unpack(const PackedWeight& weight, std::int64_t nnz) {
       const std::int64_t cell = r / kLanes * weight.blocks + b;
       for (std::int64_t s = 0; s < weight.counts[cell * kLanes + r % kLanes]; ++s) {
         const std::int64_t entry = (weight.starts[cell] + s) * kLanes + r % kLanes;
-        csr.col_indices.push_back(static_cast<std::int32_t>(b * weight.block_width + (weight.columns[entry] & kColumnMask)));
+        csr.col_indices.push_back(
+            static_cast<std::int32_t>(b * weight.block_width + (weight.columns[entry] & kColumnMask)));
         csr.values.push_back(weight.values[entry]);
       }
     }

@@ -90,8 +90,8 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
     throw std::invalid_argument("not a packed weight of this version; pack a CSR with CSR.pack()");
   }
   if (header.total_bytes != bytes) {
-    throw std::invalid_argument("the packed weight says it has " + std::to_string(header.total_bytes) +
-                                " bytes, got " + std::to_string(bytes));
+    throw std::invalid_argument("the packed weight says it has " + std::to_string(header.total_bytes) + " bytes, got " +
+                                std::to_string(bytes));
   }
   return header;
 }

@@ -76,8 +76,8 @@ PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout);
 /// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);
 
-/// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has another
-/// magic number or version, or its size differs from what the header says.
+/// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has
+/// another magic number or version, or its size differs from what the header says.
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes);
 
 /// The kernel's view of a packed buffer that starts with this header.

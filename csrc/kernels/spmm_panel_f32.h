@@ -1,6 +1,7 @@
 // Sparse weight times a tile of tokens.
 //
-//   for each block of input features          the block's part of the activation stays in L1 (block_width * tile floats)
+//   for each block of input features          the block's part of the activation stays in L1 (block_width * tile
+//   floats)
 //     for each row of the range               sums of the row: `vectors` registers, loaded and stored once a block
 //       for each nonzero (value, column)      broadcast the value, `vectors` fused multiply-adds from memory
 //

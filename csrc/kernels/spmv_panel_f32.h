@@ -20,8 +20,7 @@ inline void spmv_panel_f32(const sparsekit::PackedWeight& weight, const float* a
     const std::uint32_t* segment = weight.starts + b * weight.out_features;
     for (std::int64_t r = rows.first; r < rows.last; ++r) {
       const std::uint32_t first = segment[r];
-      sums[r - rows.first] +=
-          dot_indexed(weight.values + first, weight.columns + first, segment[r + 1] - first, block);
+      sums[r - rows.first] += dot_indexed(weight.values + first, weight.columns + first, segment[r + 1] - first, block);
     }
   }
 }

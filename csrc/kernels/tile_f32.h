@@ -61,8 +61,7 @@ inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const s
 
 template <int vectors>
 void store_tile_f32(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out) {
-  with_activation(out.activation,
-                  [&](const auto& activate) { store_tile_with<vectors>(sums, rows, out, activate); });
+  with_activation(out.activation, [&](const auto& activate) { store_tile_with<vectors>(sums, rows, out, activate); });
 }
 
 }  // namespace

@@ -19,9 +19,15 @@ def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDAr
     """One-dimensional integer array in `dtype`, refusing values that do not fit."""
     given = np.asarray(array)
     if given.ndim != 1 or given.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be a one-dimensional array of integers, got {given.ndim} dimensions of {given.dtype}")
+        raise TypeError(
+            f"{name} must be a one-dimensional array of integers, got {given.ndim} dimensions of {given.dtype}"
+        )
     limits = np.iinfo(dtype)
-    if given.size and not np.can_cast(given.dtype, dtype) and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max:
+    if (
+        given.size
+        and not np.can_cast(given.dtype, dtype)
+        and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max
+    ):
         raise ValueError(f"{name} must fit in {limits.dtype}, got values from {given.min()} to {given.max()}")
     return np.ascontiguousarray(given, dtype=dtype)
 
@@ -29,7 +35,9 @@ def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDAr
 def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
     given = np.asarray(array)
     if given.ndim != ndim or given.dtype.kind != "f":
-        raise TypeError(f"{name} must be a {ndim}-dimensional array of floats, got {given.ndim} dimensions of {given.dtype}")
+        raise TypeError(
+            f"{name} must be a {ndim}-dimensional array of floats, got {given.ndim} dimensions of {given.dtype}"
+        )
     return np.ascontiguousarray(given, dtype=np.float32)
 
 
@@ -126,7 +134,9 @@ class CSR:
             TypeError: `matrix` is not a SciPy sparse matrix.
         """
         if not hasattr(matrix, "tocsr"):
-            raise TypeError(f"expected a SciPy sparse matrix, got {type(matrix).__name__}; use CSR.from_dense for arrays")
+            raise TypeError(
+                f"expected a SciPy sparse matrix, got {type(matrix).__name__}; use CSR.from_dense for arrays"
+            )
         csr = matrix.tocsr()
         if not csr.has_canonical_format:
             csr = csr.copy()

@@ -13,7 +13,7 @@ from torch import nn
 Batch = Mapping[str, torch.Tensor]
 
 
-class _Stop(Exception):
+class _FirstBlockReached(Exception):  # noqa: N818 - control flow, not an error
     """Ends a forward pass once its first block has been reached."""
 
 
@@ -29,7 +29,8 @@ class BlockInputs:
     def run(self, block: nn.Module) -> torch.Tensor:
         """The block's output hidden states."""
         result = block(self.hidden, *self.args, **self.kwargs)
-        return result[0] if isinstance(result, tuple) else result
+        hidden: torch.Tensor = result[0] if isinstance(result, tuple) else result
+        return hidden
 
 
 def first_inputs(model: nn.Module, block: nn.Module, batches: Sequence[Batch]) -> list[BlockInputs]:
@@ -42,14 +43,14 @@ def first_inputs(model: nn.Module, block: nn.Module, batches: Sequence[Batch]) -
 
     def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         caught.append((args, kwargs))
-        raise _Stop
+        raise _FirstBlockReached
 
     handle = block.register_forward_pre_hook(catch, with_kwargs=True)
     try:
         for batch in batches:
             try:
                 model(**batch)
-            except _Stop:
+            except _FirstBlockReached:
                 continue
     finally:
         handle.remove()

@@ -33,7 +33,7 @@ def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module
 
 def _assign(layer: nn.Linear, weight: torch.Tensor, mask: torch.Tensor) -> None:
     apply_mask(layer, mask)
-    layer.weight = weight  # type: ignore[assignment]  # the parametrization stores it as its original
+    layer.weight = weight  # the parametrization stores it as its original
 
 
 def _advance(inputs: list[BlockInputs], block: nn.Module) -> None:

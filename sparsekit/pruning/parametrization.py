@@ -54,7 +54,7 @@ def finalize(model: nn.Module) -> nn.Module:
     """
     masked = {name: module for name, module in model.named_modules() if mask_of(module) is not None}
     for name, module in masked.items():
-        if len(module.parametrizations.weight) > 1:  # type: ignore[arg-type, union-attr]
+        if len(module.parametrizations.weight) > 1:
             raise ValueError(f"{name}.weight has other parametrizations beside its mask; remove them first")
     for module in masked.values():
         parametrize.remove_parametrizations(module, "weight")

@@ -41,7 +41,8 @@ def match_targets(weight: torch.Tensor, hessian: torch.Tensor, cross: torch.Tens
 def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """Upper Cholesky factor of the inverse Hessian: its rows hold what elimination from left to right needs."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(hessian, damping)))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 def _prune_block(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

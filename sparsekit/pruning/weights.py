@@ -87,6 +87,7 @@ def prune(
         ValueError: an argument is out of range, arguments contradict each other, a target matches nothing, or a
             weight is shared with another module.
 
+    >>> from sparsekit import finalize
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> prune(model, sparsity=0.5, ignore=["2"])
     {'0': 0.5}

@@ -37,9 +37,7 @@ inline Vector absolute(Vector x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F
 inline Vector with_sign_of(Vector magnitude, Vector sign) {
   return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign.v))};
 }
-inline Vector round_nearest(Vector x) {
-  return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+inline Vector round_nearest(Vector x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
 /// 2^n for whole n in [-127, 128], split in two factors so that the ends neither overflow nor vanish early.
 inline Vector times_power_of_two(Vector x, Vector n) {

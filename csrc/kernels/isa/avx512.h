@@ -85,9 +85,7 @@ struct Table32 {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm512_cvtepu8_epi32(bytes), _mm_movepi8_mask(bytes)};
   }
-  Vector pick(Columns columns) const {
-    return {_mm512_maskz_permutex2var_ps(columns.real, low, columns.index, high)};
-  }
+  Vector pick(Columns columns) const { return {_mm512_maskz_permutex2var_ps(columns.real, low, columns.index, high)}; }
 };
 
 /// Dot product of `values[count]` with `x[columns[count]]`.

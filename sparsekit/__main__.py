@@ -1,0 +1,19 @@
+"""Entry of the command `sparsekit`."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without its libraries, say what to install."""
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"The sparsekit command needs {error.name}: pip install 'sparsekit-cpu[cli]'")
+    from sparsekit.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Measure dense against sparse."""

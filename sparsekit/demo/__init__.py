@@ -1,0 +1,1 @@
+"""The main job end to end: a teacher, a sparse student, and what the user gains."""
