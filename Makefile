@@ -30,7 +30,7 @@ demo-fast: install
 	$(BIN)/sparsekit demo --fast
 
 bench: install
-	$(BIN)/sparsekit bench --json benchmarks/results/layers.json
+	$(BIN)/sparsekit bench --threads 1 --threads 2 --json benchmarks/results/layers.json
 
 lint: install
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ class ConversionReport:
         }
 
     def __str__(self) -> str:
-        width = max([len(layer.name) for layer in self.layers], default=5)
+        width = max(5, *(len(layer.name) for layer in self.layers))
         lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  layout  {'bytes before':>12}  {'bytes after':>12}"]
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"

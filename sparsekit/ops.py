@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparsekit import _C, runtime
+from sparsekit import runtime
 
 _LIBRARY = torch.library.Library("sparsekit", "DEF")
 _LIBRARY.define("linear(Tensor input, Tensor packed, Tensor? bias, SymInt out_features, str? activation) -> Tensor")
@@ -62,7 +62,7 @@ def _linear(
         bias, bias_address = _bias_address(bias, out_features)
     *leading, in_features = input.shape
     result = torch.empty(*leading, out_features, dtype=torch.float32, device="cpu")
-    _C.linear(
+    runtime.linear_at(
         packed.data_ptr(),
         packed.numel(),
         rows.data_ptr(),
@@ -81,7 +81,7 @@ def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_feat
     rows = _float_rows("gradient", gradient, packed)
     *leading, out_features = gradient.shape
     result = torch.empty(*leading, in_features, dtype=torch.float32, device="cpu")
-    _C.linear_input_gradient(
+    runtime.linear_input_gradient_at(
         packed.data_ptr(),
         packed.numel(),
         rows.data_ptr(),

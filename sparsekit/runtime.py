@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from sparsekit import _C
 
 KernelUnavailableError = _C.KernelUnavailableError
+
+#: The kernels over raw addresses, for callers that hold arrays of their own kind; see the native core's linear.h.
+linear_at = _C.linear
+linear_input_gradient_at = _C.linear_input_gradient
 
 #: A packed weight: one self-describing buffer, made by `CSR.pack`.
 Packed: TypeAlias = NDArray[np.uint8]
@@ -144,7 +149,7 @@ def _rows(x: NDArray[np.float32], features: int) -> NDArray[np.float32]:
         raise TypeError(f"x must be float32, got {x.dtype}; convert it with x.astype(np.float32)")
     if x.ndim == 0 or x.shape[-1] != features:
         raise ValueError(f"x must have in_features = {features} as its last dimension, got shape {x.shape}")
-    return np.ascontiguousarray(x).reshape(-1, features)
+    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), features)
 
 
 def linear(

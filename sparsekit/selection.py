@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 def _matches(pattern: str, name: str, module: nn.Module) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], name) is not None
-    return pattern in (name, type(module).__name__) or name.startswith(pattern + ".")
+    class_name = parametrize.type_before_parametrizations(module).__name__  # a mask renames the class
+    return pattern in (name, class_name) or name.startswith(pattern + ".")
 
 
 def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:

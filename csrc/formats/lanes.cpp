@@ -7,13 +7,11 @@
 namespace sparsekit {
 namespace {
 
-std::int64_t block_count(std::int64_t in_features) { return (in_features + kLanesBlockWidth - 1) / kLanesBlockWidth; }
-
 /// Calls `visit(cell, lane, position, i)` for every nonzero `i`, the `position`-th of its row in the cell (a tile's
 /// block).
 template <class Visit>
 void for_each_nonzero(const CsrView& csr, Visit&& visit) {
-  const std::int64_t blocks = block_count(csr.in_features);
+  const std::int64_t blocks = block_count(csr.in_features, kLanesBlockWidth);
   for (std::int64_t r = 0; r < csr.out_features; ++r) {
     std::int64_t block = -1;
     std::int64_t position = 0;
@@ -30,7 +28,7 @@ void for_each_nonzero(const CsrView& csr, Visit&& visit) {
 
 std::vector<std::uint32_t> lanes_starts(const CsrView& csr) {
   const std::int64_t tiles = padded_lanes(csr.out_features) / kLanes;
-  std::vector<std::uint32_t> starts(static_cast<std::size_t>(tiles * block_count(csr.in_features) + 1), 0);
+  std::vector<std::uint32_t> starts(static_cast<std::size_t>(tiles * block_count(csr.in_features, kLanesBlockWidth) + 1), 0);
   for_each_nonzero(csr, [&](std::int64_t cell, std::int64_t, std::int64_t position, std::int64_t) {
     auto& steps = starts[static_cast<std::size_t>(cell + 1)];
     steps = std::max(steps, static_cast<std::uint32_t>(position + 1));

@@ -57,7 +57,7 @@ PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout) {
   header.nnz = csr.values_size;
   header.entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
   header.block_width = layout.block_width;
-  header.blocks = (csr.in_features + layout.block_width - 1) / layout.block_width;
+  header.blocks = block_count(csr.in_features, layout.block_width);
   const auto entries = static_cast<std::uint64_t>(header.entries);
   const std::uint64_t cells = plan.starts.size() - 1;
   header.starts_offset = sizeof(PackedHeader);

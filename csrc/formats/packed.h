@@ -59,6 +59,11 @@ struct LayoutEntry {
   std::int64_t (*work_before)(const PackedWeight& weight, std::int64_t row);
 };
 
+/// Blocks of a weight; one even without input features, so that kernels write their sums.
+constexpr std::int64_t block_count(std::int64_t in_features, std::int64_t block_width) {
+  return in_features == 0 ? 1 : (in_features + block_width - 1) / block_width;
+}
+
 /// Throws std::invalid_argument for an unknown name.
 const LayoutEntry& layout_named(const std::string& name);
 const LayoutEntry& layout_entry(Layout layout);

@@ -11,7 +11,7 @@ std::vector<std::uint32_t> panel_starts(const CsrView& csr) {
                                 std::to_string(csr.values_size));
   }
   const std::int64_t rows = csr.out_features;
-  const std::int64_t blocks = (csr.in_features + kPanelBlockWidth - 1) / kPanelBlockWidth;
+  const std::int64_t blocks = block_count(csr.in_features, kPanelBlockWidth);
   std::vector<std::uint32_t> starts(static_cast<std::size_t>(blocks * rows + 1), 0);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {

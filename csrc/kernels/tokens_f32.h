@@ -1,6 +1,6 @@
 // Into and out of kernels for a few tokens: every token's row stays in one piece.
 //
-//   activation  [tile, padded_features]     padded with zeros, so that whole vectors can be read
+//   activation  [tile, padded_features]     so that whole vectors can be read; no weight points into the padding
 //   sums        [tile, rows rounded up to 16]
 #pragma once
 

@@ -15,29 +15,26 @@ if TYPE_CHECKING:
     import torch
 
 
+def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, described: str) -> None:
+    if given.ndim != ndim or given.dtype.kind not in kinds:
+        found = f"{given.ndim} dimensions of {given.dtype}"
+        raise TypeError(f"{name} must be a {ndim}-dimensional array of {described}, got {found}")
+
+
 def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
     """One-dimensional integer array in `dtype`, refusing values that do not fit."""
     given = np.asarray(array)
-    if given.ndim != 1 or given.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must be a one-dimensional array of integers, got {given.ndim} dimensions of {given.dtype}"
-        )
-    limits = np.iinfo(dtype)
-    if (
-        given.size
-        and not np.can_cast(given.dtype, dtype)
-        and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max
-    ):
-        raise ValueError(f"{name} must fit in {limits.dtype}, got values from {given.min()} to {given.max()}")
+    _check_array(name, given, 1, "iu", "integers")
+    if given.size and not np.can_cast(given.dtype, dtype):
+        limits, low, high = np.iinfo(dtype), int(given.min()), int(given.max())
+        if low < limits.min or high > limits.max:
+            raise ValueError(f"{name} must fit in {limits.dtype}, got values from {low} to {high}")
     return np.ascontiguousarray(given, dtype=dtype)
 
 
 def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
     given = np.asarray(array)
-    if given.ndim != ndim or given.dtype.kind != "f":
-        raise TypeError(
-            f"{name} must be a {ndim}-dimensional array of floats, got {given.ndim} dimensions of {given.dtype}"
-        )
+    _check_array(name, given, ndim, "f", "floats")
     return np.ascontiguousarray(given, dtype=np.float32)
 
 
@@ -176,6 +173,7 @@ class CSR:
             torch.from_numpy(self.col_indices.astype(np.int64)),
             torch.from_numpy(self.values),
             size=self.shape,
+            check_invariants=False,  # they were checked when this matrix was made
         )
 
     def pack(self, layout: str = runtime.DEFAULT_LAYOUT) -> runtime.Packed:

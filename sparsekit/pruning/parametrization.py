@@ -46,6 +46,16 @@ def apply_mask(module: nn.Module, mask: torch.Tensor) -> None:
         current.copy_(mask)
 
 
+def _unshare_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own.
+
+    torch puts the parametrized weight's property on a class made for the module, which copies of the module share;
+    removing the parametrization deletes the property and would break the copies.
+    """
+    shared = type(module)
+    module.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
+
+
 def finalize(model: nn.Module) -> nn.Module:
     """Bake all masks in: weights become plain parameters with zeros. Returns the model.
 
@@ -57,5 +67,6 @@ def finalize(model: nn.Module) -> nn.Module:
         if len(module.parametrizations.weight) > 1:
             raise ValueError(f"{name}.weight has other parametrizations beside its mask; remove them first")
     for module in masked.values():
+        _unshare_class(module)
         parametrize.remove_parametrizations(module, "weight")
     return model

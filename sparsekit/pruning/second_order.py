@@ -14,7 +14,8 @@ from sparsekit.pruning.masks import masks_by_sparsity
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """The Hessian with `damping` times its mean diagonal added to the diagonal, so that it can be inverted."""
-    ridge = damping * hessian.diagonal().mean().clamp_min(torch.finfo(hessian.dtype).tiny)
+    ridge = damping * hessian.diagonal().mean()
+    ridge = torch.where(ridge > 0, ridge, 1.0)  # inputs that are all zero leave every weight equally free
     return hessian + ridge * torch.eye(hessian.shape[0], dtype=hessian.dtype)
 
 

@@ -1,0 +1,120 @@
+"""Fill the figures of README.md and benchmarks/README.md in from the JSON files under benchmarks/results.
+
+    .venv/bin/python benchmarks/readme.py            # writes
+    .venv/bin/python benchmarks/readme.py --check    # fails if a figure is not what the files say
+
+A block between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced by what BLOCKS[NAME] makes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparsekit.demo.report import markdown
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+
+
+def _load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return loaded
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    packages = environment["packages"]
+    return (
+        f"{environment['cpu']}, {environment['processors']} processors, {environment['isa']} kernels, "
+        f"torch {packages['torch']}, Python {environment['python']}."
+    )
+
+
+def demo_block() -> str:
+    """The table that the demo printed."""
+    result = _load("demo.json")
+    seconds = sum(result["stage_seconds"].values())
+    before = result["pruned_accuracy_before_distillation"]
+    return (
+        f"{markdown(result)}\n\n"
+        f"`make demo`, {seconds:.0f} seconds after the install, {result['train_sentences']:,} sentences to train on, "
+        f"{result['test_sentences']:,} others to test on; after pruning and before it learned from its teacher, the "
+        f"student was at {before:.1%}. {_machine(result['environment'])} Stored in `benchmarks/results/demo.json`."
+    )
+
+
+def seeds_block() -> str:
+    """Accuracy of the demo's models over seeds."""
+    lines = ["| seed | sparsity | teacher | student | difference | seconds |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for path in sorted(RESULTS.glob("demo*.json")):
+        result = json.loads(path.read_text())
+        teacher, student = result["teacher"]["accuracy"], result["student"]["accuracy"]
+        lines.append(
+            f"| {result['settings']['seed']} | {result['sparsity']:.0%} | {teacher:.1%} | {student:.1%} "
+            f"| {100 * (student - teacher):+.1f} points | {sum(result['stage_seconds'].values()):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _median_row(cells: list[dict[str, Any]], batches: list[int]) -> str:
+    values = [[cell["speedup"] for cell in cells if cell["batch"] == batch] for batch in batches]
+    return " | ".join(f"{statistics.median(v):.2f}x ({min(v):.2f}-{max(v):.2f})" for v in values)
+
+
+def layers_block() -> str:
+    """Speed-up over dense torch by layout, sparsity and batch: median over the shapes, and the range."""
+    stored = _load("layers.json")
+    cells = stored["cells"]
+    batches = sorted({cell["batch"] for cell in cells})
+    lines = ["| layout | threads | sparsity | " + " | ".join(f"batch {b}" for b in batches) + " |"]
+    lines.append("| --- | ---: | ---: |" + " ---: |" * len(batches))
+    for layout in sorted({cell["layout"] for cell in cells}):
+        for threads in sorted({cell["threads"] for cell in cells}):
+            for sparsity in sorted({cell["sparsity"] for cell in cells}):
+                chosen = [
+                    cell
+                    for cell in cells
+                    if (cell["layout"], cell["threads"], cell["sparsity"]) == (layout, threads, sparsity)
+                ]
+                lines.append(f"| {layout} | {threads} | {sparsity:.0%} | {_median_row(chosen, batches)} |")
+    shapes = sorted({(cell["out_features"], cell["in_features"]) for cell in cells})
+    noisy = sum(cell["noisy"] for cell in cells)
+    return (
+        "\n".join(lines) + f"\n\nMedian over the shapes {', '.join(f'{a}x{b}' for a, b in shapes)} and the range, times "
+        f"faster than dense torch in the same process, weights warm in cache; {noisy} of {len(cells)} cells were noisy. "
+        f"{_machine(stored['environment'])} Stored in `benchmarks/results/layers.json`; `make bench` measures it anew."
+    )
+
+
+BLOCKS = {"demo": demo_block, "seeds": seeds_block, "layers": layers_block}
+
+
+def filled(text: str) -> str:
+    """The document with its blocks made anew."""
+    for name, make in BLOCKS.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if pattern.search(text):
+            block = make()
+            text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    """Write the documents, or check them."""
+    for path in DOCUMENTS:
+        text = path.read_text()
+        if filled(text) == text:
+            continue
+        if "--check" in arguments:
+            sys.exit(f"{path.relative_to(ROOT)} differs from benchmarks/results; run make readme")
+        path.write_text(filled(text))
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

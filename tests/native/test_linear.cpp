@@ -1,0 +1,120 @@
+// linear() and linear_input_gradient() against double precision: every layout, instruction set, activation function
+// and size around the vector and block widths. The bound is the one of reference.h.
+#include <algorithm>
+
+#include "check.h"
+#include "dispatch/isa.h"
+#include "placed_floats.h"
+#include "reference.h"
+
+using namespace sparsekit;
+
+namespace {
+
+constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                       Activation::silu};
+
+/// Where input, output and bias lie, and the floats between two rows of the input.
+struct Memory {
+  Place place;
+  std::int64_t gap;
+};
+
+constexpr Memory kMemories[] = {
+    {Place::heap, 0}, {Place::shifted, 0}, {Place::page_end, 0}, {Place::heap, 5}, {Place::page_end, 3}};
+
+/// One for each case, drawn with a fixed seed: all of them for each case would only take longer.
+const Memory& next_memory() {
+  static std::mt19937 bits(5);
+  return kMemories[bits() % std::size(kMemories)];
+}
+
+/// A layer with a batch of input in one direction, and what must come out.
+struct Trial {
+  const Layer& layer;
+  Direction direction;
+  std::int64_t batch;
+  std::vector<float> input;
+  Reference reference;
+};
+
+Trial make_trial(const Layer& layer, Direction direction, std::int64_t batch) {
+  std::vector<float> input = random_floats(batch * layer.inputs(direction), 11);
+  Reference reference = reference_of(layer, direction, input.data(), batch);
+  return {layer, direction, batch, std::move(input), std::move(reference)};
+}
+
+std::string description(const Trial& trial, Activation activation, bool with_bias, const Memory& memory) {
+  return std::string(current_isa()) + (trial.direction == Direction::forward ? " forward " : " transposed ") +
+         std::to_string(trial.layer.out_features) + " x " + std::to_string(trial.layer.in_features) + ", nnz " +
+         std::to_string(trial.layer.csr.values.size()) + ", batch " + std::to_string(trial.batch) + ", activation " +
+         std::to_string(static_cast<int>(activation)) + (with_bias ? " with bias" : "") + ", place " +
+         std::to_string(static_cast<int>(memory.place)) + ", gap " + std::to_string(memory.gap);
+}
+
+/// Ends with the last row, without a gap behind it.
+std::size_t strided_size(std::int64_t rows, std::int64_t features, std::int64_t stride) {
+  return static_cast<std::size_t>(rows == 0 ? 0 : (rows - 1) * stride + features);
+}
+
+void check_call(const Trial& trial, const Bytes& weight, const std::vector<float>& bias, Activation activation) {
+  const Memory& memory = next_memory();
+  const std::int64_t features = trial.layer.inputs(trial.direction);
+  const std::int64_t stride = features + memory.gap;
+  PlacedFloats input(strided_size(trial.batch, features, stride), memory.place);
+  for (std::int64_t token = 0; token < trial.batch; ++token) {
+    std::copy_n(trial.input.data() + token * features, features, input.data() + token * stride);
+  }
+  PlacedFloats output(trial.reference.sums.size(), memory.place);
+  PlacedFloats placed_bias(bias.size(), memory.place);
+  std::copy(bias.begin(), bias.end(), placed_bias.data());
+  LinearCall call = plain_call(trial.layer, weight, trial.direction, input.data(), trial.batch, output.data());
+  call.input_stride = stride;
+  call.bias = bias.empty() ? nullptr : placed_bias.data();
+  call.activation = activation;
+  run_call(call, trial.direction);
+  CHECK_CASE(first_wrong(trial.reference, output.data(), call.bias, activation) == -1,
+             description(trial, activation, !bias.empty(), memory));
+}
+
+void check_forward(const Layer& layer, const std::vector<Bytes>& weights, std::int64_t batch) {
+  const Trial trial = make_trial(layer, Direction::forward, batch);
+  const std::vector<float> bias = random_floats(layer.out_features, 12);
+  for (const auto& isa : available_isas()) {
+    use_isa(isa);
+    for (const Bytes& weight : weights) {
+      for (const Activation activation : kActivations) {
+        check_call(trial, weight, {}, activation);
+        check_call(trial, weight, bias, activation);
+      }
+    }
+  }
+}
+
+void check_gradient(const Layer& layer, const std::vector<Bytes>& weights, std::int64_t batch) {
+  const Trial trial = make_trial(layer, Direction::transposed, batch);
+  for (const auto& isa : available_isas()) {
+    use_isa(isa);
+    for (const Bytes& weight : weights) check_call(trial, weight, {}, Activation::none);
+  }
+}
+
+void check_layer(const Layer& layer) {
+  std::vector<Bytes> weights;
+  for (const auto& layout : layout_names()) weights.push_back(packed(layer.view(), layout));
+  for (const std::int64_t batch : {0, 1, 2, 3, 5, 8, 9, 17, 31, 64, 100}) {
+    check_forward(layer, weights, batch);
+    check_gradient(layer, weights, batch);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const std::int64_t out : {1, 5, 16, 17, 33}) {
+    for (const std::int64_t in : {1, 31, 32, 33, 129, 300}) {
+      for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) check_layer(random_layer(out, in, sparsity));
+    }
+  }
+  return check::result();
+}

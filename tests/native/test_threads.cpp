@@ -1,0 +1,114 @@
+// linear() and linear_input_gradient() on several threads: right, and bit for bit the same for every number of them.
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include "check.h"
+#include "dispatch/isa.h"
+#include "dispatch/parallel.h"
+#include "dispatch/pool.h"
+#include "reference.h"
+
+using namespace sparsekit;
+
+namespace {
+
+/// Above the work at which dispatch uses threads: 1'000'000 multiply-adds, with at least 8 tokens counted. The sizes
+/// leave the last block and the last 16 rows incomplete; the sparse one leaves some threads with little to do.
+const Layer& large_layer() {
+  static const Layer layer = random_layer(453, 610, 0.5);
+  return layer;
+}
+
+const Layer& sparse_layer() {
+  static const Layer layer = random_layer(70, 2100, 0.97);
+  return layer;
+}
+
+/// One thread must be right, and more threads must give the same.
+void check_thread_counts(const Layer& layer, const std::string& layout, Direction direction,
+                         const std::vector<float>& input, const Reference& reference) {
+  const Bytes weight = packed(layer.view(), layout);
+  const auto batch = static_cast<std::int64_t>(reference.sums.size()) / reference.outputs;
+  const std::string name = current_isa() + " " + layout + ", batch " + std::to_string(batch) +
+                           (direction == Direction::forward ? " forward" : " transposed");
+  set_pool_threads(1);
+  const std::vector<float> expected = output_of(layer, weight, direction, input, batch);
+  CHECK_CASE(first_wrong(reference, expected.data(), nullptr, Activation::none) == -1, name);
+  for (const int threads : {2, 3, 4}) {
+    set_pool_threads(threads);
+    CHECK_CASE(same_bits(output_of(layer, weight, direction, input, batch), expected),
+               name + ", " + std::to_string(threads) + " threads");
+  }
+}
+
+void check_batch(const Layer& layer, std::int64_t batch) {
+  for (const Direction direction : {Direction::forward, Direction::transposed}) {
+    const std::vector<float> input = random_floats(batch * layer.inputs(direction), 6);
+    const Reference reference = reference_of(layer, direction, input.data(), batch);
+    for (const auto& isa : available_isas()) {
+      use_isa(isa);
+      for (const auto& layout : layout_names()) check_thread_counts(layer, layout, direction, input, reference);
+    }
+  }
+}
+
+void thread_counts_agree() {
+  for (const std::int64_t batch : {1, 8, 37, 64, 130}) check_batch(large_layer(), batch);
+  for (const std::int64_t batch : {200, 300}) check_batch(sparse_layer(), batch);
+}
+
+/// Two callers at once, both with work for several threads: one of them finds the pool busy.
+void callers_agree() {
+  set_pool_threads(3);
+  const Bytes weight = packed(large_layer().view(), "panel");
+  const std::vector<float> input = random_floats(64 * large_layer().in_features, 7);
+  const auto compute = [&] { return output_of(large_layer(), weight, Direction::forward, input, 64); };
+  const std::vector<float> expected = compute();
+  std::atomic<int> wrong{0};
+  const auto call = [&] {
+    for (int round = 0; round < 20; ++round) wrong += same_bits(compute(), expected) ? 0 : 1;
+  };
+  std::thread first(call);
+  std::thread second(call);
+  first.join();
+  second.join();
+  CHECK(wrong.load() == 0);
+}
+
+std::atomic<int> outside_calls{0};
+
+/// Pieces of two tasks, last piece first: dispatch may rely neither on the order nor on single tasks.
+std::int32_t backwards(std::int64_t begin, std::int64_t end, std::int64_t, ParallelBody body, void* context) {
+  ++outside_calls;
+  for (std::int64_t last = end; last > begin; last -= 2) body(std::max(begin, last - 2), last, context);
+  return 0;
+}
+
+std::int32_t five_threads(std::uint32_t* count) {
+  *count = 5;
+  return 0;
+}
+
+void outside_threads_agree() {
+  set_pool_threads(1);
+  const Bytes weight = packed(large_layer().view(), "panel");
+  const std::vector<float> input = random_floats(64 * large_layer().in_features, 8);
+  const auto expected = output_of(large_layer(), weight, Direction::forward, input, 64);
+  CHECK(!uses_outside_threads() && num_threads() == 1);
+  use_parallel(backwards, five_threads);
+  CHECK(uses_outside_threads() && num_threads() == 5);
+  CHECK(same_bits(output_of(large_layer(), weight, Direction::forward, input, 64), expected));
+  CHECK(outside_calls.load() > 0);
+  use_parallel(nullptr, nullptr);
+  CHECK(!uses_outside_threads() && num_threads() == 1);
+}
+
+}  // namespace
+
+int main() {
+  thread_counts_agree();
+  callers_agree();
+  outside_threads_agree();
+  return check::result();
+}

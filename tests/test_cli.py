@@ -1,0 +1,77 @@
+"""The command line: help that can be read, errors without tracebacks, figures that come from the machine."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsekit import runtime
+from sparsekit.cli import app
+
+runner = CliRunner()
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "sparsekit", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", **environment},
+    )
+
+
+@pytest.mark.parametrize("verb", ["info", "bench", "demo"])
+def test_every_verb_has_help(verb):
+    assert verb in runner.invoke(app, ["--help"]).stdout
+    result = runner.invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_info_names_the_instruction_set_and_the_kernels():
+    result = command("info")
+    assert result.returncode == 0
+    for word in (runtime.current_isa(), "spmm_panel_f32_64", "threads", "default lanes"):
+        assert word in result.stdout
+
+
+def test_bench_prints_and_writes_what_it_measured(tmp_path):
+    file = tmp_path / "deep" / "cells.json"
+    arguments = ["--shape", "32x64", "--sparsity", "0.75", "--batch", "1", "--batch", "20", "--seconds", "0.01"]
+    result = command("bench", *arguments, "--json", str(file))
+    assert result.returncode == 0, result.stderr
+    assert "32 x 64" in result.stdout
+    stored = json.loads(file.read_text())
+    assert stored["environment"]["isa"] == runtime.current_isa()
+    cells = stored["cells"]
+    assert [(cell["batch"], cell["layout"]) for cell in cells] == [
+        (batch, layout) for batch in (1, 20) for layout in runtime.LAYOUTS
+    ]
+    for cell in cells:
+        assert cell["speedup"] == pytest.approx(cell["dense_us"] / cell["sparse_us"])
+        assert cell["sparse_low_us"] <= cell["sparse_us"] <= cell["sparse_high_us"]
+    assert list(tmp_path.rglob(".*")) == [], "no temporary files stay behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["bench", "--shape", "32by64"], {}, "a shape is OUTxIN such as 1536x384, got '32by64'"),
+        (["bench", "--layout", "rows"], {}, "layouts are panel, lanes, got rows"),
+        (["bench", "--sparsity", "1.5"], {}, "not in the range"),
+        (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
+        (["demo", "--sparsity", "2"], {}, "not in the range"),
+        (["knead"], {}, "No such command"),
+    ],
+)
+def test_wrong_input_gets_a_message_and_no_traceback(arguments, environment, message):
+    result = command(*arguments, **environment)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

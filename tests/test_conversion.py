@@ -1,0 +1,95 @@
+"""convert and densify."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sparsekit import SparseLinear, convert, densify, finalize, prune
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.Linear(32, 4)).eval()
+
+
+def test_convert_and_back(model, layout):
+    prune(model, 0.8, ignore=["3"])
+    dense = finalize(copy.deepcopy(model))
+    x = torch.randn(7, 64)
+    expected = dense(x)
+    report = convert(model, ignore=["3"], layout=layout)
+    assert [type(module).__name__ for module in model] == ["SparseLinear", "ReLU", "SparseLinear", "Linear"]
+    torch.testing.assert_close(model(x), expected)
+    assert report.converted == 2
+    first = report.layers[0]
+    assert (first.name, first.shape, first.layout, first.converted) == ("0", (64, 64), layout, True)
+    assert first.sparsity == pytest.approx(0.8, abs=0.01)
+    assert first.bytes_before == 4 * (64 * 64 + 64)
+    assert first.bytes_after == model[0].packed.numel() + 4 * 64
+    assert report.bytes_after == sum(layer.bytes_after for layer in report.layers)
+    assert densify(model) is model
+    for mine, other in zip(model, dense, strict=True):
+        if isinstance(mine, nn.Linear):
+            assert torch.equal(mine.weight, other.weight)
+    assert not any(isinstance(module, SparseLinear) for module in model.modules())
+
+
+def test_the_report_says_why_not(model):
+    prune(model, 0.9, targets=["0"])
+    model.append(nn.TransformerEncoderLayer(8, 2, 16))
+    model.append(nn.MultiheadAttention(8, 2))
+    tied = nn.Linear(64, 64)
+    tied.weight = model[2].weight
+    model.append(tied)
+    report = convert(model)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert reasons["0"] == ""
+    assert reasons["3"] == "sparsity below 60%, where dense is as fast"
+    assert "reads its weights itself" in reasons["4.linear1"]
+    assert "shared with another module" in reasons["2"]
+    assert "5.out_proj" not in reasons, "nn.MultiheadAttention reads its out_proj itself; it is no plain Linear"
+    assert "1 of 6 layers converted" in str(report)
+    assert report.to_dict()["converted"] == 1
+
+
+def test_a_module_used_twice_is_swapped_in_both_places(model):
+    model.append(model[0])
+    prune(model, 0.9)
+    convert(model, min_sparsity=0.0)
+    assert model[4] is model[0]
+    assert isinstance(model[4], SparseLinear)
+    densify(model)
+    assert model[4] is model[0]
+
+
+def test_layers_below_the_limit_stay_dense_unless_asked(model):
+    assert convert(copy.deepcopy(model)).converted == 0
+    assert convert(model, min_sparsity=0.0).converted == 3
+
+
+def test_bfloat16_models_keep_their_type(model):
+    prune(model, 0.8)
+    half = finalize(model).to(torch.bfloat16)
+    x = torch.randn(5, 64).bfloat16()
+    expected = half(x)
+    convert(half)
+    result = half(x)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": ["Conv2d"]}, "'Conv2d' matches no module"),
+        ({"ignore": ["Linear"]}, "leave no torch.nn.Linear"),
+        ({"layout": "rows"}, "layout must be one of panel, lanes"),
+    ],
+)
+def test_bad_arguments_leave_the_model_alone(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        convert(model, **arguments)
+    assert isinstance(model[0], nn.Linear)

@@ -1,0 +1,148 @@
+"""Every kernel, on every instruction set and layout, against float64."""
+
+import numpy as np
+import pytest
+import torch
+from matrices import SHAPES, random_weight
+from tolerances import activation_bound, matmul_bound
+
+from sparsekit import CSR, runtime
+
+BATCHES = [1, 2, 3, 4, 5, 8, 9, 17, 24, 25, 33, 49, 64, 100]
+
+ACTIVATIONS = {
+    "relu": torch.relu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "silu": torch.nn.functional.silu,
+}
+
+
+def exact(weight, x, bias=None):
+    result = x.astype(np.float64) @ weight.astype(np.float64).T
+    return result if bias is None else result + bias
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 1.0])
+def test_linear_against_float64(isa, layout, rng, shape, sparsity):
+    weight = random_weight(rng, shape, sparsity)
+    packed = CSR.from_dense(weight).pack(layout)
+    bias = rng.standard_normal(shape[0], dtype=np.float32)
+    for batch in BATCHES:
+        x = rng.standard_normal((batch, shape[1]), dtype=np.float32)
+        for given in (None, bias):
+            error = np.abs(runtime.linear(x, packed, given) - exact(weight, x, given))
+            assert np.all(error <= matmul_bound(weight, x, given)), (batch, given is None)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_fused_activation_functions_against_torch_in_float64(isa, layout, rng, name):
+    weight = random_weight(rng, (40, 50), 0.8)
+    packed = CSR.from_dense(weight).pack(layout)
+    bias = rng.standard_normal(40, dtype=np.float32)
+    for batch in (1, 7, 30, 70):
+        x = 3 * rng.standard_normal((batch, 50), dtype=np.float32)
+        pre = exact(weight, x, bias)
+        wanted = ACTIVATIONS[name](torch.from_numpy(pre)).numpy()
+        bound = activation_bound(pre, matmul_bound(weight, x, bias))
+        assert np.all(np.abs(runtime.linear(x, packed, bias, activation=name) - wanted) <= bound)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_functions_over_the_whole_range(isa, name):
+    """A weight of one makes the kernel show its activation function alone."""
+    ends = [0.0, -0.0, 1e-30, -1e-30, 87.0, -87.0, 104.0, -104.0, 1e4, -1e4, 3e38, -3e38]
+    x = np.concatenate([np.linspace(-12, 12, 2001), ends]).astype(np.float32)
+    one = CSR.from_dense(np.ones((1, 1), np.float32)).pack()
+    result = runtime.linear(x[:, None], one, activation=name)[:, 0]
+    wanted = ACTIVATIONS[name](torch.from_numpy(x.astype(np.float64))).numpy()
+    assert np.all(np.abs(result - wanted) <= activation_bound(x, np.zeros(x.shape)))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_functions_of_inf_and_nan(isa, name):
+    """Minus infinity becomes 0 in ReLU and, as in torch's formulas, 0 * inf in the others."""
+    one = CSR.from_dense(np.ones((1, 1), np.float32)).pack()
+    x = np.array([[np.inf], [np.nan], [-np.inf]], np.float32)
+    result = runtime.linear(x, one, activation=name)[:, 0]
+    np.testing.assert_array_equal(result, [np.inf, np.nan, 0.0 if name == "relu" else np.nan])
+
+
+@pytest.mark.parametrize("batch", [1, 6, 40, 80])
+def test_gradient_for_the_input_against_float64(isa, layout, rng, batch):
+    torch.manual_seed(0)
+    weight = random_weight(rng, (70, 90), 0.8)
+    packed = CSR.from_dense(weight).pack(layout)
+    gradient = rng.standard_normal((batch, 70), dtype=np.float32)
+    result = np.full((batch, 90), np.nan, np.float32)
+    runtime.linear_input_gradient_at(
+        packed.ctypes.data, packed.size, gradient.ctypes.data, 70, 70, batch, result.ctypes.data, 90
+    )
+    error = np.abs(result - gradient.astype(np.float64) @ weight)
+    assert np.all(error <= matmul_bound(weight.T, gradient))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 20, 70])
+def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, layout, rng, batch):
+    weight = random_weight(rng, (35, 64), 0.8)
+    x = rng.standard_normal((batch, 64), dtype=np.float32)
+    x[:, 0], x[:, 33] = np.nan, np.inf
+    result = runtime.linear(x, CSR.from_dense(weight).pack(layout))
+    untouched = (weight[:, 0] == 0) & (weight[:, 33] == 0)
+    assert np.all(np.isfinite(result[:, untouched]))
+    assert np.all(np.isnan(result[:, weight[:, 0] != 0]))
+    only_inf = (weight[:, 0] == 0) & (weight[:, 33] != 0)
+    assert np.all(np.isinf(result[:, only_inf]))
+
+
+def test_more_input_features_than_sixteen_bits(isa, layout, rng):
+    weight = np.zeros((3, 70_000), np.float32)
+    weight[1, [0, 65_535, 65_536, 69_999]] = [1.0, 2.0, -3.0, 4.0]
+    x = rng.standard_normal((2, 70_000), dtype=np.float32)
+    result = runtime.linear(x, CSR.from_dense(weight).pack(layout))
+    assert np.all(np.abs(result - exact(weight, x)) <= matmul_bound(weight, x))
+
+
+def test_unaligned_arrays(isa, layout, rng):
+    weight = random_weight(rng, (19, 45), 0.6)
+    packed = CSR.from_dense(weight).pack(layout)
+    shifted = np.empty(packed.size + 8, np.uint8)[8:]
+    shifted[:] = packed
+    x = np.empty(1 + 30 * 45, np.float32)[1:].reshape(30, 45)
+    x[:] = rng.standard_normal((30, 45))
+    assert np.all(np.abs(runtime.linear(x, shifted) - exact(weight, x)) <= matmul_bound(weight, x))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(isa, layout, rng):
+    weight = random_weight(rng, (500, 400), 0.7)
+    packed = CSR.from_dense(weight).pack(layout)
+    before = torch.get_num_threads()
+    try:
+        for batch in (1, 64, 200):
+            x = rng.standard_normal((batch, 400), dtype=np.float32)
+            results = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                results.append(runtime.linear(x, packed))
+            np.testing.assert_array_equal(results[0], results[1])
+            np.testing.assert_array_equal(results[0], results[2])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_empty_batches_and_empty_weights(isa, layout):
+    packed = CSR.from_dense(np.ones((3, 4), np.float32)).pack(layout)
+    assert runtime.linear(np.zeros((0, 4), np.float32), packed).shape == (0, 3)
+    no_rows = CSR.from_dense(np.zeros((0, 4), np.float32)).pack(layout)
+    assert runtime.linear(np.zeros((2, 4), np.float32), no_rows).shape == (2, 0)
+    no_inputs = CSR.from_dense(np.zeros((3, 0), np.float32)).pack(layout)
+    bias = np.array([1.0, 2.0, 3.0], np.float32)
+    np.testing.assert_array_equal(runtime.linear(np.zeros((2, 0), np.float32), no_inputs, bias), [bias, bias])
+
+
+def test_kernel_names_follow_the_grammar(isa):
+    for name, layout, tile, from_batch in runtime.kernels():
+        assert name.split("_")[1] == layout
+        assert name.split("_")[2] == "f32"
+        assert 1 <= from_batch <= tile

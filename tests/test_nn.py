@@ -1,0 +1,228 @@
+"""SparseLinear as a drop-in for nn.Linear."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from sparsekit import CSR, SparseLinear, finalize, prune
+
+
+@pytest.fixture
+def dense() -> nn.Linear:
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 40)
+    prune(nn.Sequential(layer), 0.8)
+    finalize(layer)
+    return layer.eval()
+
+
+@pytest.fixture
+def sparse(dense, layout) -> SparseLinear:
+    return SparseLinear.from_linear(dense, layout=layout)
+
+
+def test_attributes_and_repr(dense, sparse, layout):
+    assert (sparse.in_features, sparse.out_features) == (48, 40)
+    assert sparse.nnz == int(dense.weight.count_nonzero())
+    assert sparse.sparsity == pytest.approx(0.8)
+    assert torch.equal(sparse.bias, dense.bias)
+    assert not sparse.training
+    expected = f"in_features=48, out_features=40, bias=True, nnz=384, sparsity=0.800, layout='{layout}'"
+    assert expected in repr(sparse)
+    assert "activation='gelu'" in repr(SparseLinear.from_linear(dense, activation="gelu"))
+
+
+@pytest.mark.parametrize("shape", [(48,), (1, 48), (7, 48), (2, 3, 48), (2, 0, 48), (0, 48), (33, 2, 48)])
+def test_any_leading_shape(dense, sparse, shape):
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(sparse(x), dense(x))
+
+
+def test_inputs_that_are_not_contiguous(dense, sparse):
+    for x in (torch.randn(48, 9).t(), torch.randn(9, 96)[:, ::2], torch.randn(3, 9, 48).transpose(0, 1)):
+        torch.testing.assert_close(sparse(x), dense(x))
+    wide = torch.randn(9, 60)[:, 6:54]
+    torch.testing.assert_close(sparse(wide), dense(wide))
+    expanded = torch.randn(1, 48).expand(5, 48)
+    torch.testing.assert_close(sparse(expanded), dense(expanded))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dense, sparse, dtype):
+    x = torch.randn(5, 48).to(dtype)
+    result = sparse(x)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result, dense(x.float()).to(dtype))
+    half = copy.deepcopy(sparse).to(dtype)
+    assert half(x).dtype == dtype
+    assert half.nnz == sparse.nnz
+
+
+def test_no_bias(layout):
+    torch.manual_seed(0)
+    dense = nn.Linear(20, 10, bias=False)
+    sparse = SparseLinear.from_linear(dense, layout=layout)
+    assert sparse.bias is None
+    assert list(sparse.state_dict()) == ["crow_indices", "col_indices", "values"]
+    x = torch.randn(3, 20)
+    torch.testing.assert_close(sparse(x), dense(x))
+    assert sparse.to_linear().bias is None
+
+
+def test_fused_activation(dense, layout):
+    x = torch.randn(6, 48)
+    sparse = SparseLinear.from_linear(dense, activation="gelu", layout=layout)
+    torch.testing.assert_close(sparse(x), torch.nn.functional.gelu(dense(x)))
+    with pytest.raises(ValueError, match="this layer fuses 'gelu'"):
+        sparse.to_linear()
+
+
+def test_round_trip_to_dense_and_csr(dense, sparse):
+    back = sparse.to_linear()
+    assert torch.equal(back.weight, dense.weight)
+    assert torch.equal(back.bias, dense.bias)
+    assert torch.equal(torch.from_numpy(sparse.to_csr().to_dense()), dense.weight)
+
+
+def test_one_copy_of_the_weight_in_memory(sparse):
+    tensors = {name: tensor.numel() * tensor.element_size() for name, tensor in sparse.named_buffers()}
+    assert list(tensors) == ["packed"]
+    assert [name for name, _ in sparse.named_parameters()] == ["bias"]
+    extra = [value for value in vars(sparse).values() if isinstance(value, torch.Tensor)]
+    assert not extra
+
+
+def test_panel_takes_five_bytes_a_nonzero():
+    torch.manual_seed(0)
+    layer = nn.Linear(1024, 1024)
+    prune(nn.Sequential(layer), 0.8)
+    sparse = SparseLinear.from_linear(finalize(layer), layout="panel")
+    assert sparse.packed.numel() <= 5 * sparse.nnz + 4 * (1024 * 1024 // 128 + 1) + 512
+
+
+def test_deepcopy(dense, sparse):
+    twin = copy.deepcopy(sparse)
+    assert twin.packed.data_ptr() != sparse.packed.data_ptr()
+    x = torch.randn(3, 48)
+    assert torch.equal(twin(x), sparse(x))
+
+
+def test_state_dict_through_a_file_loaded_with_weights_only(sparse, layout):
+    file = io.BytesIO()
+    torch.save(sparse.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    assert set(state) == {"crow_indices", "col_indices", "values", "bias"}
+    other = "panel" if layout == "lanes" else "lanes"
+    for new in (SparseLinear(48, 40, layout=layout), SparseLinear(48, 40, layout=other)):
+        new.load_state_dict(state)
+        x = torch.randn(3, 48)
+        torch.testing.assert_close(new(x), sparse(x))
+        assert new.layout in (layout, other)
+
+
+def test_state_dict_inside_a_model_and_its_errors(sparse):
+    model = nn.Sequential(nn.ReLU(), sparse)
+    state = model.state_dict()
+    assert "1.values" in state
+    model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r'Missing key.*"1.crow_indices"'):
+        model.load_state_dict({"1.bias": state["1.bias"], "1.col_indices": state["1.col_indices"]})
+    broken = {**state, "1.col_indices": state["1.col_indices"] + 48}
+    with pytest.raises(RuntimeError, match=r"weight of 1: col_indices must be in \[0, in_features\)"):
+        model.load_state_dict(broken)
+    with pytest.raises(RuntimeError, match='Unexpected key.*"1.weight"'):
+        model.load_state_dict({**state, "1.weight": torch.zeros(2)})
+    torch.testing.assert_close(model(torch.ones(2, 48)), sparse(torch.ones(2, 48)))
+
+
+def test_a_new_layer_has_no_weights():
+    layer = SparseLinear(5, 3)
+    assert layer.nnz == 0
+    assert torch.equal(layer(torch.randn(2, 5)), torch.zeros(2, 3))
+
+
+def _run_in_child(layer: SparseLinear, x: torch.Tensor, out) -> None:
+    out.put(layer(x).detach().numpy())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_sharing_between_processes(sparse, method):
+    sparse.share_memory()
+    assert sparse.packed.is_shared()
+    context = torch.multiprocessing.get_context(method)
+    x = torch.randn(3, 48)
+    out = context.Queue()
+    child = context.Process(target=_run_in_child, args=(sparse, x, out))
+    child.start()
+    result = out.get(timeout=60)
+    child.join()
+    assert child.exitcode == 0
+    torch.testing.assert_close(torch.from_numpy(result), sparse(x).detach())
+
+
+def test_compile_and_export(dense, sparse):
+    model = nn.Sequential(sparse, nn.GELU(), SparseLinear(40, 4))
+    x = torch.randn(5, 48)
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected)
+        batch = torch.export.Dim("batch", min=2, max=64)
+        exported = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+        torch.testing.assert_close(exported.module()(x), expected)
+        torch.testing.assert_close(exported.module()(torch.cat([x, x])), torch.cat([expected, expected]))
+
+
+def test_compile_with_inductor_and_gradients(dense, sparse):
+    compiled = torch.compile(sparse, fullgraph=True)
+    x, y = torch.randn(4, 48, requires_grad=True), torch.randn(4, 48, requires_grad=True)
+    y.data.copy_(x.data)
+    compiled(x).square().sum().backward()
+    dense(y).square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_flows_to_input_and_bias_only(dense, sparse):
+    x = torch.randn(3, 48, requires_grad=True)
+    sparse(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(sparse.bias.grad, torch.full((40,), 3.0))
+    assert all(name == "bias" for name, _ in sparse.named_parameters())
+
+
+def test_wrong_arguments(dense):
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Linear, got ReLU"):
+        SparseLinear.from_linear(nn.ReLU())
+    with pytest.raises(ValueError, match="activation must be None or one of"):
+        SparseLinear.from_linear(dense, activation="swish")
+    with pytest.raises(ValueError, match="layout must be one of"):
+        SparseLinear.from_linear(dense, layout="dense")
+    with pytest.raises(ValueError, match=r"bias must have shape \[40\]"):
+        SparseLinear.from_csr(CSR.from_torch(dense.weight), torch.zeros(3))
+
+
+def test_default_dtype_and_device_do_not_matter(sparse):
+    x = torch.randn(2, 48)
+    expected = sparse(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(sparse(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert torch.equal(sparse(x), expected)
+
+
+def test_two_threads_of_python_at_once(dense, sparse):
+    from concurrent.futures import ThreadPoolExecutor
+
+    inputs = [torch.randn(100, 48) for _ in range(16)]
+    with torch.inference_mode():
+        expected = [dense(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for result, wanted in zip(pool.map(sparse, inputs), expected, strict=True):
+            torch.testing.assert_close(result.detach(), wanted)
