@@ -163,8 +163,10 @@ torch.library.register_autograd(
 
 
 def _needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether something must see the operator: a compiler, autograd, a tensor subclass or a dispatch mode."""
+    """Whether something must see the operator: a compiler, a tracer, autograd, a tensor subclass, a dispatch mode."""
     if torch.compiler.is_compiling() or type(input) is not torch.Tensor or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    if torch._C._get_tracing_state() is not None:
         return True
     return torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad))
 

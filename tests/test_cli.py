@@ -64,9 +64,9 @@ def test_bench_prints_and_writes_what_it_measured(tmp_path):
     [
         (["bench", "--shape", "32by64"], {}, "a shape is OUTxIN such as 1536x384, got '32by64'"),
         (["bench", "--layout", "rows"], {}, "layouts are panel, lanes, got rows"),
-        (["bench", "--sparsity", "1.5"], {}, "not in the range"),
+        (["bench", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
         (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
-        (["demo", "--sparsity", "2"], {}, "not in the range"),
+        (["demo", "--sparsity", "2"], {}, "Invalid value for '--sparsity'"),
         (["knead"], {}, "No such command"),
     ],
 )

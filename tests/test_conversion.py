@@ -47,7 +47,7 @@ def test_the_report_says_why_not(model):
     report = convert(model)
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert reasons["0"] == ""
-    assert reasons["3"] == "sparsity below 60%, where dense is as fast"
+    assert reasons["3"] == "sparsity below 50%, where dense is as fast"
     assert "reads its weights itself" in reasons["4.linear1"]
     assert "shared with another module" in reasons["2"]
     assert "5.out_proj" not in reasons, "nn.MultiheadAttention reads its out_proj itself; it is no plain Linear"

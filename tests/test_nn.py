@@ -177,6 +177,14 @@ def test_compile_and_export(dense, sparse):
         torch.testing.assert_close(exported.module()(torch.cat([x, x])), torch.cat([expected, expected]))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_trace(dense, sparse):
+    with torch.no_grad():
+        traced = torch.jit.trace(sparse, torch.randn(5, 48))
+        x = torch.randn(3, 48)
+        torch.testing.assert_close(traced(x), dense(x))
+
+
 def test_compile_with_inductor_and_gradients(dense, sparse):
     compiled = torch.compile(sparse, fullgraph=True)
     x, y = torch.randn(4, 48, requires_grad=True), torch.randn(4, 48, requires_grad=True)

@@ -53,8 +53,16 @@ std::int64_t unit_of(const Product& product) {
   return product.forward() ? product.layout.row_unit : product.weight.block_width;
 }
 
-std::int64_t split_count(const Product& product, std::int64_t tiles, int threads) {
-  if (threads == 1 || tiles % threads == 0 || tiles >= kTilesPerThread * threads) return 1;
+/// Whether whole tiles give every thread about the same work.
+bool shares_evenly(const std::vector<Tile>& tiles, int threads) {
+  const auto count = static_cast<std::int64_t>(tiles.size());
+  if (count >= kTilesPerThread * threads) return true;
+  return count % threads == 0 && tiles.front().kernel == tiles.back().kernel;
+}
+
+/// Ranges of output features that every tile is cut into.
+std::int64_t split_count(const Product& product, const std::vector<Tile>& tiles, int threads) {
+  if (threads == 1 || shares_evenly(tiles, threads)) return 1;
   const std::int64_t most = product.outputs() / std::max(kLeastFeatures, unit_of(product));
   return std::max<std::int64_t>(1, std::min<std::int64_t>(threads, most));
 }
@@ -168,7 +176,7 @@ void run(const Product& product, const KernelTable& table) {
   if (product.input.tokens == 0 || product.outputs() == 0) return;
   const std::vector<Tile> tiles = plan_tiles(product, table);
   const int threads = threads_for(product);
-  const std::int64_t splits = split_count(product, static_cast<std::int64_t>(tiles.size()), threads);
+  const std::int64_t splits = split_count(product, tiles, threads);
   if (splits == 1) return run_by_tiles(product, tiles, threads);
   run_by_ranges(product, tiles, splits);
 }

@@ -20,7 +20,7 @@ class Settings:
     batch_size: int = 32
     teacher_epochs: float = 1.0
     teacher_learning_rate: float = 1e-4
-    calibration_sentences: int = 512
+    calibration_sentences: int = 256
     student_epochs: float = 1.0
     student_learning_rate: float = 1e-3
     temperature: float = 2.0

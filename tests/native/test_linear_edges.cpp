@@ -42,11 +42,14 @@ void check_poisoned(const Layer& layer, Direction direction, std::int64_t batch)
   });
 }
 
-/// A row without a weight at an input column must not see what stands there, not even through padding.
+/// A row without a weight at an input column must not see what stands there, not even through padding. A stored weight
+/// of zero is a weight: zero times infinity is NaN with every kernel.
 void poison_stays_out() {
+  Layer layer = random_layer(37, 150, 0.95);
+  for (std::size_t i = 0; i < layer.csr.values.size(); i += 5) layer.csr.values[i] = 0.0F;
   for (const std::int64_t batch : {1, 2, 3, 6, 17, 30, 64}) {
-    check_poisoned(random_layer(37, 150, 0.95), Direction::forward, batch);
-    check_poisoned(random_layer(37, 150, 0.95), Direction::transposed, batch);
+    check_poisoned(layer, Direction::forward, batch);
+    check_poisoned(layer, Direction::transposed, batch);
   }
 }
 
