@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> None:
     if not common:
         sys.exit("the two files have no cell in common")
     changes = []
-    print(f"{'out x in':>13} {'sparsity':>8} {'batch':>5} {'threads':>7} {'layout':>6} {'before':>7} {'after':>7}  change")
+    print(
+        f"{'out x in':>13} {'sparsity':>8} {'batch':>5} {'threads':>7} {'layout':>6} {'before':>7} {'after':>7}  change"
+    )
     for key in common:
         old, new = before[key]["speedup"], after[key]["speedup"]
         changes.append(new / old)

@@ -50,7 +50,10 @@ def demo_block() -> str:
 
 def seeds_block() -> str:
     """Accuracy of the demo's models over seeds."""
-    lines = ["| seed | sparsity | teacher | student | difference | seconds |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| seed | sparsity | teacher | student | difference | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for path in sorted(RESULTS.glob("demo*.json")):
         result = json.loads(path.read_text())
         teacher, student = result["teacher"]["accuracy"], result["student"]["accuracy"]
@@ -85,8 +88,10 @@ def layers_block() -> str:
     shapes = sorted({(cell["out_features"], cell["in_features"]) for cell in cells})
     noisy = sum(cell["noisy"] for cell in cells)
     return (
-        "\n".join(lines) + f"\n\nMedian over the shapes {', '.join(f'{a}x{b}' for a, b in shapes)} and the range, times "
-        f"faster than dense torch in the same process, weights warm in cache; {noisy} of {len(cells)} cells were noisy. "
+        "\n".join(lines)
+        + f"\n\nMedian over the shapes {', '.join(f'{a}x{b}' for a, b in shapes)} and the range, times "
+        f"faster than dense torch in the same process, weights warm in cache; {noisy} of {len(cells)} cells "
+        f"were noisy. "
         f"{_machine(stored['environment'])} Stored in `benchmarks/results/layers.json`; `make bench` measures it anew."
     )
 

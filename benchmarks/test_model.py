@@ -1,6 +1,6 @@
 """MiniLM whole, with imposed sparsity, under pytest-benchmark: what a model gains when only its linears are sparse.
 
-    .venv/bin/python -m pytest benchmarks/test_model.py --benchmark-json=model.json
+.venv/bin/python -m pytest benchmarks/test_model.py --benchmark-json=model.json
 """
 
 import pytest

@@ -151,6 +151,12 @@ def test_padding_does_not_count(model):
     torch.testing.assert_close(model.blocks[2].down.weight, twin.blocks[2].down.weight, rtol=1e-3, atol=1e-4)
 
 
+def test_a_layer_that_never_runs_is_named(model):
+    model.blocks[1].spare = nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="spare did not run on the calibration batches"):
+        prune_one_shot(model, batches(1), 0.5, ignore=["head"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

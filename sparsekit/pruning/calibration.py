@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +13,29 @@ from torch import nn
 Batch = Mapping[str, torch.Tensor]
 
 
-class _FirstBlockReached(Exception):  # noqa: N818 - control flow, not an error
-    """Ends a forward pass once its first block has been reached."""
+class _Reached(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a forward pass at the module whose input was wanted."""
+
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _arguments_at(module: nn.Module, run: Callable[[], object]) -> Arguments | None:
+    """Positional and keyword arguments that `module` gets in `run`, which ends there; None if it is not reached."""
+    caught: list[Arguments] = []
+
+    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append((args, kwargs))
+        raise _Reached
+
+    handle = module.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        run()
+    except _Reached:
+        return caught[0]
+    finally:
+        handle.remove()
+    return None
 
 
 @dataclass
@@ -39,22 +60,9 @@ def first_inputs(model: nn.Module, block: nn.Module, batches: Sequence[Batch]) -
     Raises:
         ValueError: the block gets no hidden states as its first argument.
     """
-    caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.append((args, kwargs))
-        raise _FirstBlockReached
-
-    handle = block.register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        for batch in batches:
-            try:
-                model(**batch)
-            except _FirstBlockReached:
-                continue
-    finally:
-        handle.remove()
-    if len(caught) != len(batches) or not all(args for args, _ in caught):
+    found = [_arguments_at(block, partial(model, **batch)) for batch in batches]
+    caught = [arguments for arguments in found if arguments is not None and arguments[0]]
+    if len(caught) != len(batches):
         raise ValueError("every batch must reach the first block with its hidden states as first argument")
     masks = [batch.get("attention_mask") for batch in batches]
     return [
@@ -70,33 +78,31 @@ def _token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tenso
     return input.flatten(0, -2)
 
 
-@contextmanager
-def recorded_inputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """While open, the returned dictionary holds the last input of every layer, in the order they ran."""
-    inputs: dict[str, torch.Tensor] = {}
+def shared_inputs(block: nn.Module, layers: Mapping[str, nn.Module], sample: BlockInputs) -> list[list[str]]:
+    """The layers in the order they run, those that read the same tensor together.
 
-    def recorder(name: str) -> Any:
+    Raises:
+        ValueError: the block does not run one of them.
+    """
+    groups: dict[int, list[str]] = {}
+    inputs = []  # kept alive, so that no other tensor takes the place of one in memory
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def record(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            inputs.pop(name, None)
-            inputs[name] = args[0]
+            inputs.append(args[0])
+            groups.setdefault(id(args[0]), []).append(name)
 
         return record
 
     handles = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
     try:
-        yield inputs
+        sample.run(block)
     finally:
         for handle in handles:
             handle.remove()
-
-
-def shared_inputs(block: nn.Module, layers: Mapping[str, nn.Module], sample: BlockInputs) -> list[list[str]]:
-    """The layers in the order they run, those that read the same tensor together."""
-    groups: dict[int, list[str]] = {}
-    with recorded_inputs(layers) as inputs:
-        sample.run(block)
-        for name, tensor in inputs.items():
-            groups.setdefault(id(tensor), []).append(name)
+    idle = set(layers) - {name for group in groups.values() for name in group}
+    if idle:
+        raise ValueError(f"{', '.join(sorted(idle))} did not run on the calibration batches; put them into ignore")
     return list(groups.values())
 
 
@@ -108,23 +114,26 @@ class Moments:
     cross: torch.Tensor  # X0 X^T
 
 
+def _rows_at(block: nn.Module, layer: str, sample: BlockInputs) -> torch.Tensor:
+    """The layer's input in the block, float32 rows [tokens, features] without padding."""
+    arguments = _arguments_at(block.get_submodule(layer), lambda: sample.run(block))
+    if arguments is None:
+        raise ValueError(f"{layer} did not run on a calibration batch; put it into ignore")
+    return _token_rows(arguments[0][0], sample.tokens).float()
+
+
 def gather_moments(
     block: nn.Module,
     dense_block: nn.Module,
-    name: str,
+    layer: str,
     inputs: Iterable[BlockInputs],
     dense_inputs: Iterable[BlockInputs],
 ) -> Moments:
-    """Moments of the layer `name` of a block over all batches."""
-    layer, dense_layer = block.get_submodule(name), dense_block.get_submodule(name)
-    features: int = layer.in_features  # type: ignore[assignment]
+    """Moments of a block's layer over all batches; the forward passes end at the layer."""
+    features: int = block.get_submodule(layer).in_features  # type: ignore[assignment]
     moments = Moments(torch.zeros(features, features), torch.zeros(features, features))
-    with recorded_inputs({"now": layer}) as now, recorded_inputs({"dense": dense_layer}) as dense:
-        for sample, dense_sample in zip(inputs, dense_inputs, strict=True):
-            sample.run(block)
-            dense_sample.run(dense_block)
-            rows = _token_rows(now["now"], sample.tokens).float()
-            dense_rows = _token_rows(dense["dense"], sample.tokens).float()
-            moments.hessian.addmm_(rows.T, rows)
-            moments.cross.addmm_(dense_rows.T, rows)
+    for sample, dense_sample in zip(inputs, dense_inputs, strict=True):
+        rows, dense_rows = _rows_at(block, layer, sample), _rows_at(dense_block, layer, dense_sample)
+        moments.hessian.addmm_(rows.T, rows)
+        moments.cross.addmm_(dense_rows.T, rows)
     return moments

@@ -1,8 +1,11 @@
 // The pool: every task runs exactly once, whatever the number of threads, callers and forks.
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
+#include <system_error>
 #include <thread>
 
 #include "check.h"
@@ -14,11 +17,16 @@ using namespace sparsekit;
 
 namespace {
 
-// The thread sanitizer knows no threads in a forked child.
+// The thread sanitizer knows no threads in a forked child, and no sanitizer lives with little address space.
 #if defined(__SANITIZE_THREAD__)
 constexpr bool kForks = false;
+constexpr bool kLimitsMemory = false;
+#elif defined(__SANITIZE_ADDRESS__)
+constexpr bool kForks = true;
+constexpr bool kLimitsMemory = false;
 #else
 constexpr bool kForks = true;
+constexpr bool kLimitsMemory = true;
 #endif
 
 using Counts = std::vector<std::atomic<int>>;
@@ -92,17 +100,25 @@ struct Work {
   std::vector<float> output() const { return output_of(layer, weight, Direction::forward, input, 64); }
 };
 
-/// Whether a forked child gets `expected` with threads of its own. The alarm ends a child that hangs.
-bool child_computes(const Work& work, const std::vector<float>& expected) {
+/// Whether `body` returns true in a forked child. The alarm ends a child that hangs.
+template <class Body>
+bool child_succeeds(const Body& body) {
   const pid_t child = fork();
   if (child == 0) {
-    alarm(30);
-    const bool right = pool_threads() == 3 && work.output() == expected && each_runs_once(100);
-    set_pool_threads(4);
-    _exit(right && work.output() == expected ? 0 : 1);
+    alarm(20);
+    _exit(body() ? 0 : 1);
   }
   int status = -1;
   return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/// Whether a child gets `expected` with the threads that it inherits as a number, and with more.
+bool child_computes(const Work& work, const std::vector<float>& expected) {
+  return child_succeeds([&] {
+    const bool right = pool_threads() == 3 && work.output() == expected && each_runs_once(100);
+    set_pool_threads(4);
+    return right && work.output() == expected;
+  });
 }
 
 void children_compute() {
@@ -127,6 +143,30 @@ void children_of_busy_pool_compute() {
   other.join();
 }
 
+/// Leaves room for the stacks of a few more threads.
+void limit_memory() {
+  std::int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const auto used = static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE));
+  const rlimit limit{used + 64'000'000, RLIM_INFINITY};
+  setrlimit(RLIMIT_AS, &limit);
+}
+
+/// The system may refuse threads: memory and process limits of a container. Whether the pool then throws or makes do
+/// with fewer, it must neither hang nor be unusable afterwards.
+bool recovers_from_refused_threads() {
+  set_pool_threads(2);
+  bool right = each_runs_once(10);
+  limit_memory();
+  set_pool_threads(500);
+  try {
+    right = each_runs_once(1000) && right;
+  } catch (const std::system_error&) {
+  }
+  set_pool_threads(2);
+  return right && each_runs_once(10);
+}
+
 }  // namespace
 
 int main() {
@@ -137,6 +177,7 @@ int main() {
   if (kForks) {
     children_compute();
     children_of_busy_pool_compute();
+    if (kLimitsMemory) CHECK(child_succeeds(recovers_from_refused_threads));
   }
   return check::result();
 }
