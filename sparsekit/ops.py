@@ -48,7 +48,8 @@ def _bias_address(bias: torch.Tensor, out_features: int) -> tuple[torch.Tensor, 
     """A contiguous float32 bias, which the caller keeps alive, and its address."""
     if bias.shape != (out_features,):
         raise ValueError(f"bias must have shape [{out_features}], got {list(bias.shape)}")
-    if bias.dtype is not torch.float32 or not bias.is_contiguous():
+    if bias.dtype is not torch.float32 or not bias.is_cpu or not bias.is_contiguous():
+        _refuse("bias", bias, bias)
         bias = bias.detach().float().contiguous()
     return bias, bias.data_ptr()
 
@@ -57,6 +58,8 @@ def _linear(
     input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: str | None
 ) -> torch.Tensor:
     rows = _float_rows("input", input, packed)
+    if packed.dtype is not torch.uint8 or not packed.is_contiguous():
+        raise TypeError(f"the packed weight must be contiguous uint8, got {packed.dtype}; make it with CSR.pack()")
     bias_address = 0
     if bias is not None:
         bias, bias_address = _bias_address(bias, out_features)
@@ -94,8 +97,10 @@ def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_feat
     return result if gradient.dtype is torch.float32 else result.to(gradient.dtype)
 
 
-_LIBRARY.impl("linear", _linear, "CPU")
-_LIBRARY.impl("linear_input_gradient", _linear_input_gradient, "CPU")
+# On a GPU the same functions refuse in words; kernels for it come later.
+for _key in ("CPU", "CUDA"):
+    _LIBRARY.impl("linear", _linear, _key)
+    _LIBRARY.impl("linear_input_gradient", _linear_input_gradient, _key)
 
 
 @torch.library.register_fake("sparsekit::linear", lib=_LIBRARY)
@@ -141,7 +146,7 @@ def _backward_linear(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | N
     if ctx.needs_input_grad[0]:
         to_input = torch.ops.sparsekit.linear_input_gradient(gradient, packed, ctx.in_features)
     if ctx.needs_input_grad[2]:
-        to_bias = gradient.float().sum(dim=tuple(range(gradient.dim() - 1))).to(ctx.bias_dtype)
+        to_bias = gradient.float().sum_to_size(ctx.out_features).to(ctx.bias_dtype)
     return to_input, None, to_bias, None, None
 
 
@@ -163,10 +168,12 @@ torch.library.register_autograd(
 
 
 def _needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether something must see the operator: a compiler, a tracer, autograd, a tensor subclass, a dispatch mode."""
+    """Whether something must see the operator: a compiler, tracer or transform, autograd, a subclass, a mode."""
     if torch.compiler.is_compiling() or type(input) is not torch.Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return True
-    if torch._C._get_tracing_state() is not None:
+    if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    if torch.autograd.forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad))
 

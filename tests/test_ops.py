@@ -66,6 +66,21 @@ def test_gradcheck(packed):
     assert torch.autograd.gradgradcheck(lambda x: ops.linear(x, packed, None, 12, None), (x,), **options)
 
 
+def test_gradients_of_an_input_without_a_batch(packed):
+    x, bias = leaf(20), leaf(12)
+    ops.linear(x, packed, bias, 12, None).sum().backward()
+    assert torch.equal(bias.grad, torch.ones(12))
+    assert x.grad.shape == (20,)
+
+
+def test_transforms_that_are_not_supported_say_so(packed):
+    x = torch.randn(3, 20)
+    with torch.no_grad(), pytest.raises(RuntimeError):
+        torch.func.vmap(lambda row: ops.linear(row, packed, None, 12, None))(x)
+    with torch.no_grad(), pytest.raises((RuntimeError, NotImplementedError)):
+        torch.func.jvp(lambda rows: ops.linear(rows, packed, None, 12, None), (x,), (x,))
+
+
 def test_errors(packed):
     x = torch.zeros(2, 20)
     with pytest.raises(TypeError, match="float32, float16 or bfloat16, got torch.float64"):
@@ -82,5 +97,9 @@ def test_errors(packed):
         ops.linear(x, packed, None, 12, "tanh")
     with pytest.raises(KernelUnavailableError, match="run on the CPU, got input on meta"):
         ops._linear(x.to("meta"), packed, None, 12, None)
+    with pytest.raises(KernelUnavailableError, match="got bias on meta"):
+        ops._linear(x, packed, torch.zeros(12, device="meta"), 12, None)
+    with pytest.raises(TypeError, match="must be contiguous uint8, got torch.float32"):
+        ops.linear(x, packed.float(), None, 12, None)
     with pytest.raises(ValueError, match="not a packed weight"):
         ops.linear(x, torch.zeros(512, dtype=torch.uint8), None, 12, None)

@@ -61,8 +61,10 @@ py::tuple from_dense(const Array<float>& dense) {
 
 Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
                       std::int64_t out_features, std::int64_t in_features) {
+  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+  validate(csr);  // the arrays are the caller's and may have changed
   Array<float> dense({out_features, in_features});
-  csr_to_dense(csr_view(crow, col, values, out_features, in_features), dense.mutable_data());
+  csr_to_dense(csr, dense.mutable_data());
   return dense;
 }
 

@@ -1,6 +1,7 @@
 #include "parallel.h"
 
 #include <atomic>
+#include <stdexcept>
 
 #include "pool.h"
 
@@ -32,7 +33,7 @@ void run_parallel(std::int64_t tasks, ParallelBody body, void* context) {
   if (tasks <= 1) {
     body(0, tasks, context);
   } else if (outside != nullptr) {
-    outside(0, tasks, 1, body, context);
+    if (outside(0, tasks, 1, body, context) != 0) throw std::runtime_error("the parallel_for from outside failed");
   } else {
     pool_run(tasks, body, context);
   }

@@ -2,8 +2,9 @@
 // torch_parallel_for has exactly this signature, so torch.set_num_threads rules), else a small pool of its own.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <type_traits>
+#include <exception>
 
 namespace sparsekit {
 
@@ -21,18 +22,29 @@ bool uses_outside_threads();
 /// Threads that `parallel` can use.
 int num_threads();
 
-/// Runs `body` over [0, tasks) in pieces, on as many threads as there are, and returns when all are done.
+/// Runs `body` over [0, tasks) in pieces, on as many threads as there are, and returns when all are done. `body` must
+/// not throw. Throws std::runtime_error when the functions from outside report a failure.
 void run_parallel(std::int64_t tasks, ParallelBody body, void* context);
 
-/// Runs `body(i)` for every i in [0, tasks), as above. `body` must not throw.
+/// Runs `body(i)` for every i in [0, tasks), as above. What `body` throws first is thrown here, after all threads are
+/// done; tasks not yet begun are then skipped.
 template <class Body>
-void parallel(std::int64_t tasks, Body&& body) {
+void parallel(std::int64_t tasks, const Body& body) {
+  struct Shared {
+    const Body& body;
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;
+  } shared{body, {}, {}};
   const auto range = [](std::int64_t begin, std::int64_t end, void* context) {
-    auto& each = *static_cast<std::remove_reference_t<Body>*>(context);
-    for (std::int64_t i = begin; i < end; ++i) each(i);
+    auto& own = *static_cast<Shared*>(context);
+    try {
+      for (std::int64_t i = begin; i < end && !own.failed.load(); ++i) own.body(i);
+    } catch (...) {
+      if (!own.failed.exchange(true)) own.error = std::current_exception();
+    }
   };
-  using Context = std::remove_const_t<std::remove_reference_t<Body>>;
-  run_parallel(tasks, range, const_cast<Context*>(&body));
+  run_parallel(tasks, range, &shared);
+  if (shared.error) std::rethrow_exception(shared.error);
 }
 
 }  // namespace sparsekit

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,8 +25,13 @@ int first_thread_count() {
 
 class Pool {
  public:
+  /// Where the system refuses a thread, the pool makes do with those it got.
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      return;
+    }
   }
 
   ~Pool() {
@@ -93,8 +99,10 @@ class Pool {
 
 /// Everything a forked child must not inherit: its copy has no threads and perhaps a locked mutex.
 struct State {
+  explicit State(int count) : threads(count) {}
+
   std::mutex busy;
-  std::atomic<int> threads{first_thread_count()};
+  std::atomic<int> threads;
   Pool* pool = nullptr;
   int pool_size = 0;
 };
@@ -104,12 +112,8 @@ State* state = nullptr;
 /// Leaks on purpose: workers may still run while the process exits, and a child cannot free what it inherited.
 State& current_state() {
   static const bool ready = [] {
-    state = new State;
-    return pthread_atfork(nullptr, nullptr, [] {
-             const int threads = state->threads.load();
-             state = new State;
-             state->threads.store(threads);
-           }) == 0;
+    state = new State(first_thread_count());
+    return pthread_atfork(nullptr, nullptr, [] { state = new State(state->threads.load()); }) == 0;
   }();
   (void)ready;
   return *state;
@@ -131,6 +135,8 @@ void pool_run(std::int64_t tasks, ParallelBody body, void* context) {
   if (!lock.owns_lock() || threads == 1) return body(0, tasks, context);
   if (own.pool_size != threads) {
     delete own.pool;
+    own.pool = nullptr;
+    own.pool_size = 0;
     own.pool = new Pool(threads);
     own.pool_size = threads;
   }

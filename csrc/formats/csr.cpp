@@ -13,7 +13,7 @@ std::string text(std::int64_t n) { return std::to_string(n); }
 [[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_lengths(const CsrView& csr) {
-  if (csr.crow_size != csr.out_features + 1) {
+  if (csr.crow_size - 1 != csr.out_features) {
     refuse("crow_indices must have out_features + 1 = " + text(csr.out_features + 1) + " entries, got " +
            text(csr.crow_size) + "; build it with CSR.from_dense()");
   }
@@ -61,6 +61,9 @@ std::int64_t checked_size(std::int64_t out_features, std::int64_t in_features) {
   if (out_features < 0 || in_features < 0) {
     refuse("out_features and in_features must not be negative, got " + text(out_features) + " and " +
            text(in_features));
+  }
+  if (out_features == std::numeric_limits<std::int64_t>::max()) {
+    refuse("out_features + 1 must fit in 63 bits, got out_features = " + text(out_features));
   }
   if (in_features > std::numeric_limits<std::int32_t>::max()) {
     refuse("in_features must fit in 32 bits, got " + text(in_features));

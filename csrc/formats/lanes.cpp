@@ -26,9 +26,13 @@ void for_each_nonzero(const CsrView& csr, Visit&& visit) {
 
 }  // namespace
 
+std::int64_t lanes_cells(std::int64_t out_features, std::int64_t blocks) {
+  return padded_lanes(out_features) / kLanes * blocks;
+}
+
 std::vector<std::uint32_t> lanes_starts(const CsrView& csr) {
-  const std::int64_t tiles = padded_lanes(csr.out_features) / kLanes;
-  std::vector<std::uint32_t> starts(static_cast<std::size_t>(tiles * block_count(csr.in_features, kLanesBlockWidth) + 1), 0);
+  const std::int64_t cells = lanes_cells(csr.out_features, block_count(csr.in_features, kLanesBlockWidth));
+  std::vector<std::uint32_t> starts(static_cast<std::size_t>(cells + 1), 0);
   for_each_nonzero(csr, [&](std::int64_t cell, std::int64_t, std::int64_t position, std::int64_t) {
     auto& steps = starts[static_cast<std::size_t>(cell + 1)];
     steps = std::max(steps, static_cast<std::uint32_t>(position + 1));

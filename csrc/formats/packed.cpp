@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "lanes.h"
 #include "panel.h"
@@ -15,9 +16,10 @@ constexpr std::uint32_t kVersion = 1;
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    {Layout::panel, "panel", kPanelBlockWidth, 1, 1, false, panel_starts, panel_fill, panel_unpack, panel_work_before},
-    {Layout::lanes, "lanes", kLanesBlockWidth, kLanes, kLanes, true, lanes_starts, lanes_fill, lanes_unpack,
-     lanes_work_before},
+    {Layout::panel, "panel", kPanelBlockWidth, 1, 1, false, panel_cells, panel_starts, panel_fill, panel_unpack,
+     panel_work_before},
+    {Layout::lanes, "lanes", kLanesBlockWidth, kLanes, kLanes, true, lanes_cells, lanes_starts, lanes_fill,
+     lanes_unpack, lanes_work_before},
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -46,27 +48,37 @@ const LayoutEntry& layout_entry(Layout layout) {
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
 }
 
-PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout) {
-  PackPlan plan{{}, layout.starts(csr)};
-  PackedHeader& header = plan.header;
+namespace {
+
+/// Header of a weight of this layout, shape and number of entries: everything else follows from them.
+PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features,
+                        std::int64_t nnz, std::int64_t entries) {
+  PackedHeader header{};
   header.magic = kMagic;
   header.version = kVersion;
   header.layout = layout.layout;
-  header.out_features = csr.out_features;
-  header.in_features = csr.in_features;
-  header.nnz = csr.values_size;
-  header.entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
+  header.out_features = out_features;
+  header.in_features = in_features;
+  header.nnz = nnz;
+  header.entries = entries;
   header.block_width = layout.block_width;
-  header.blocks = block_count(csr.in_features, layout.block_width);
-  const auto entries = static_cast<std::uint64_t>(header.entries);
-  const std::uint64_t cells = plan.starts.size() - 1;
-  header.starts_offset = sizeof(PackedHeader);
-  header.counts_offset = aligned(header.starts_offset + plan.starts.size() * sizeof(std::uint32_t));
+  header.blocks = block_count(in_features, layout.block_width);
+  const auto cells = static_cast<std::uint64_t>(layout.cells(out_features, header.blocks));
   const std::uint64_t counts = layout.has_counts ? cells * static_cast<std::uint64_t>(layout.entries_per_start) : 0;
+  header.starts_offset = sizeof(PackedHeader);
+  header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
   header.values_offset = aligned(header.counts_offset + counts);
-  header.columns_offset = aligned(header.values_offset + entries * sizeof(float));
-  header.total_bytes = aligned(header.columns_offset + entries);
-  return plan;
+  header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries) * sizeof(float));
+  header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
+  return header;
+}
+
+}  // namespace
+
+PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout) {
+  std::vector<std::uint32_t> starts = layout.starts(csr);
+  const std::int64_t entries = std::int64_t{starts.back()} * layout.entries_per_start;
+  return {header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries), std::move(starts)};
 }
 
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
@@ -92,6 +104,12 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
   if (header.total_bytes != bytes) {
     throw std::invalid_argument("the packed weight says it has " + std::to_string(header.total_bytes) + " bytes, got " +
                                 std::to_string(bytes));
+  }
+  checked_size(header.out_features, header.in_features);
+  const PackedHeader expected =
+      header_for(layout_entry(header.layout), header.out_features, header.in_features, header.nnz, header.entries);
+  if (std::memcmp(&header, &expected, sizeof header) != 0) {
+    throw std::invalid_argument("the packed weight's header contradicts itself; pack a CSR with CSR.pack()");
   }
   return header;
 }

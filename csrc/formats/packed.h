@@ -49,6 +49,8 @@ struct LayoutEntry {
   std::int64_t row_unit;           // tasks start at multiples of this row
   std::int64_t entries_per_start;  // what `starts` counts in
   bool has_counts;                 // one byte for every entry that one start stands for
+  /// Entries of `starts`, less the last.
+  std::int64_t (*cells)(std::int64_t out_features, std::int64_t blocks);
   /// `starts` for a validated CSR. Throws std::invalid_argument from 2^32 on.
   std::vector<std::uint32_t> (*starts)(const CsrView& csr);
   /// Fills the other arrays, which are zero.
@@ -82,7 +84,8 @@ PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout);
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);
 
 /// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has
-/// another magic number or version, or its size differs from what the header says.
+/// another magic number or version, or its sizes and offsets do not follow from its layout and shape. The arrays behind
+/// it are trusted: a packed weight lives in memory only, CSR is what comes from files.
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes);
 
 /// The kernel's view of a packed buffer that starts with this header.

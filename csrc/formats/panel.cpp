@@ -5,6 +5,8 @@
 
 namespace sparsekit {
 
+std::int64_t panel_cells(std::int64_t out_features, std::int64_t blocks) { return blocks * out_features; }
+
 std::vector<std::uint32_t> panel_starts(const CsrView& csr) {
   if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
     throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
@@ -12,7 +14,7 @@ std::vector<std::uint32_t> panel_starts(const CsrView& csr) {
   }
   const std::int64_t rows = csr.out_features;
   const std::int64_t blocks = block_count(csr.in_features, kPanelBlockWidth);
-  std::vector<std::uint32_t> starts(static_cast<std::size_t>(blocks * rows + 1), 0);
+  std::vector<std::uint32_t> starts(static_cast<std::size_t>(panel_cells(rows, blocks) + 1), 0);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
       ++starts[static_cast<std::size_t>(csr.col_indices[i] / kPanelBlockWidth * rows + r + 1)];

@@ -9,6 +9,7 @@ namespace sparsekit {
 /// 64-token tile is 32 KB and stays in L1.
 inline constexpr std::int64_t kPanelBlockWidth = 128;
 
+std::int64_t panel_cells(std::int64_t out_features, std::int64_t blocks);
 std::vector<std::uint32_t> panel_starts(const CsrView& csr);
 void panel_fill(const CsrView& csr, const PackedArrays& arrays);
 CsrArrays panel_unpack(const PackedWeight& weight, std::int64_t nnz);

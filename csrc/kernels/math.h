@@ -1,6 +1,6 @@
 // Vector exp and erf for the fused activations, written once over `Vector`.
 //
-// Accuracy (tests/test_activations.py): exp within 2 ulp; erf within 1.5e-7 absolute (Abramowitz and Stegun, Handbook
+// Accuracy (tests/test_kernels.py): exp within 2 ulp; erf within 1.5e-7 absolute (Abramowitz and Stegun, Handbook
 // of Mathematical Functions, 7.1.26), which is also what torch's vectorised erf uses.
 #pragma once
 

@@ -12,6 +12,17 @@
 
 namespace {
 
+/// Dot product of `values[count]` with `x[columns[count]]`; four sums, since one would wait for each addition.
+inline float dot_indexed(const float* values, const std::uint8_t* columns, std::int64_t count, const float* x) {
+  float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+  std::int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int k = 0; k < 4; ++k) sum[k] += values[i + k] * x[columns[i + k]];
+  }
+  for (; i < count; ++i) sum[0] += values[i] * x[columns[i]];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 inline void spmv_panel_f32(const sparsekit::PackedWeight& weight, const float* activation, float* sums,
                            sparsekit::RowRange rows) {
   for (std::int64_t r = rows.first; r < rows.last; ++r) sums[r - rows.first] = 0.0F;

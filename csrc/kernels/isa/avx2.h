@@ -91,15 +91,4 @@ struct Table32 {
   }
 };
 
-/// Dot product of `values[count]` with `x[columns[count]]`.
-inline float dot_indexed(const float* values, const std::uint8_t* columns, std::int64_t count, const float* x) {
-  float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-  std::int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (int k = 0; k < 4; ++k) sum[k] += values[i + k] * x[columns[i + k]];
-  }
-  for (; i < count; ++i) sum[0] += values[i] * x[columns[i]];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
 }  // namespace

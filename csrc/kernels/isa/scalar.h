@@ -56,11 +56,4 @@ struct Table32 {
   Vector pick(std::uint8_t column) const { return {(column & 0x80) != 0 ? x[column & 0x1F] : 0.0F}; }
 };
 
-/// Dot product of `values[count]` with `x[columns[count]]`.
-inline float dot_indexed(const float* values, const std::uint8_t* columns, std::int64_t count, const float* x) {
-  float sum = 0.0F;
-  for (std::int64_t i = 0; i < count; ++i) sum += values[i] * x[columns[i]];
-  return sum;
-}
-
 }  // namespace
