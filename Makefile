@@ -6,22 +6,28 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: install test demo demo-fast bench lint format asan tsan readme clean
+.PHONY: install test native demo demo-fast bench lint format asan tsan readme clean
+
+native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 
 install: $(INSTALLED)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch comes first: with it present, nothing else pulls in a build with CUDA.
+# torch comes first, so that the version of constraints.txt is there before anything asks for another. Where the index
+# offers it, that is the CPU build; set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds where it does not.
 $(INSTALLED): $(BIN)/python $(BUILD_INPUTS)
 	$(PIP) install --quiet --constraint constraints.txt torch scikit-build-core pybind11 cmake ninja
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
-	  --config-settings=cmake.define.SPARSEKIT_WERROR=ON --editable ".[dev]"
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
-test: install
+test: native
 	$(BIN)/python -m pytest
+
+# The native tests without sanitizers; asan and tsan run the same ones.
+native: install
+	$(call native_tests,release)
 
 demo: install
 	$(BIN)/sparsekit demo
@@ -44,7 +50,7 @@ format: install
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp')
 
 asan tsan: install
-	PATH="$(CURDIR)/$(BIN):$$PATH"; cmake --preset $@ && cmake --build --preset $@ && ctest --preset $@
+	$(call native_tests,$@)
 
 readme: install
 	$(BIN)/python benchmarks/readme.py

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsekit.conversion import ConversionReport, convert, densify
+    from sparsekit.conversion import ConversionReport, convert, densify, load_state_dict
     from sparsekit.formats import CSR
     from sparsekit.nn import SparseLinear
     from sparsekit.pruning import finalize, prune
@@ -27,6 +27,7 @@ _HOMES = {
     "convert": "sparsekit.conversion",
     "densify": "sparsekit.conversion",
     "finalize": "sparsekit.pruning",
+    "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "convert",
     "densify",
     "finalize",
+    "load_state_dict",
     "prune",
 ]
 
@@ -46,7 +48,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(f"sparsekit.{name} needs torch: pip install 'sparsekit-cpu[torch]'") from error
 
 
 def __dir__() -> list[str]:

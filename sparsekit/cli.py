@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -32,7 +33,7 @@ def run() -> None:
     try:
         app()
     except _USER_ERRORS as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -88,7 +89,7 @@ def bench(
 
     Example: [bold]sparsekit bench --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
     """
-    _need("bench", "torch", "psutil")
+    _need("bench", "torch")
     from sparsekit import runtime
     from sparsekit.bench import layers
     from sparsekit.files import write_json

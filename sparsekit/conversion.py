@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsekit import runtime
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.parametrization import finalize, mask_of
-from sparsekit.selection import select, shared_weights
+from sparsekit.selection import select_linears, shared_weights
 
 #: Below this sparsity kernels were not faster than dense at every batch (benchmarks/README.md).
 MIN_SPARSITY = 0.5
@@ -84,19 +85,30 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _why_not(model: nn.Module, name: str, layer: nn.Module, sparsity: float, shared: set[str], limit: float) -> str:
-    if type(layer) is not nn.Linear:
-        return f"a {type(layer).__name__}, not an nn.Linear"
+def _why_not(model: nn.Module, name: str, layer: nn.Linear, shared: Container[str]) -> str:
+    """Why a layer cannot be sparse, whatever its weights; empty when it can."""
     parent = model.get_submodule(name.rpartition(".")[0])
+    if type(layer) is not nn.Linear:
+        return f"a {type(layer).__name__}, not a plain nn.Linear"
     if isinstance(parent, nn.TransformerEncoderLayer):
         return "nn.TransformerEncoderLayer reads its weights itself"
     if name in shared:
         return "its weight is shared with another module"
     if layer.weight.device.type != "cpu":
         return f"its weight is on {layer.weight.device}, kernels run on the CPU"
-    if sparsity < limit:
-        return f"sparsity below {limit:.0%}, where dense is as fast"
+    if layer.weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"its weight is {layer.weight.dtype}, kernels compute in float32"
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+        return "it has hooks, which a new module would not run"
     return ""
+
+
+def _why_not_worth_it(sparsity: float, min_sparsity: float | None) -> str:
+    """Why a layer that could be sparse is better left dense; empty when sparse is better."""
+    if min_sparsity is None and runtime.current_isa() == "scalar":
+        return "only the scalar reference kernels run here; dense is faster"
+    limit = MIN_SPARSITY if min_sparsity is None else min_sparsity
+    return f"sparsity below {limit:.0%}" if sparsity < limit else ""
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -106,24 +118,26 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
             model.set_submodule(name, new)
 
 
+def _sparsity(weight: torch.Tensor) -> float:
+    """Fraction of zeros; 0 for a weight that holds no values to count."""
+    if weight.is_meta or not weight.numel():
+        return 0.0
+    return 1.0 - weight.count_nonzero().item() / weight.numel()
+
+
 def _convert_layer(
-    model: nn.Module, name: str, layer: nn.Linear, shared: set[str], limit: float, layout: str
+    model: nn.Module, name: str, layer: nn.Linear, shared: Container[str], layout: str, min_sparsity: float | None
 ) -> LayerReport:
     weight = layer.weight.detach()
-    size = weight.numel()
-    sparsity = 1.0 - weight.count_nonzero().item() / size if size else 0.0
-    before = size * weight.element_size()
-    if layer.bias is not None:
-        before += layer.bias.numel() * layer.bias.element_size()
-    reason = _why_not(model, name, layer, sparsity, shared, limit)
+    sparsity, before = _sparsity(weight), _bytes(layer)
+    reason = _why_not(model, name, layer, shared) or _why_not_worth_it(sparsity, min_sparsity)
     after = before
     if not reason:
         sparse = SparseLinear.from_linear(layer, layout=layout)
         _replace(model, layer, sparse)
         after = _bytes(sparse)
-    return LayerReport(
-        name, (weight.shape[0], weight.shape[1]), sparsity, "dense" if reason else layout, before, after, reason
-    )
+    shape = weight.shape[0], weight.shape[1]
+    return LayerReport(name, shape, sparsity, "dense" if reason else layout, before, after, reason)
 
 
 def convert(
@@ -132,7 +146,7 @@ def convert(
     ignore: Iterable[str] = (),
     *,
     layout: str = runtime.DEFAULT_LAYOUT,
-    min_sparsity: float = MIN_SPARSITY,
+    min_sparsity: float | None = None,
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
@@ -143,9 +157,10 @@ def convert(
         model: any PyTorch model on the CPU.
         targets: layers to convert: class names, module names or "re:" patterns.
         ignore: layers to leave dense, in the same notation.
-        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from 9 tokens
-            on, so better for encoders, whose batch is all tokens of all sentences.
-        min_sparsity: leave layers with a smaller fraction of zeros dense.
+        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from about
+            16 tokens on, so better for encoders, whose batch is all tokens of all sentences.
+        min_sparsity: leave layers with a smaller fraction of zeros dense. By default that is `MIN_SPARSITY`, and every
+            layer where only the scalar kernels run.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
@@ -163,15 +178,12 @@ def convert(
     """
     if layout not in runtime.LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(runtime.LAYOUTS)}, got {layout!r}")
-    chosen = select(model, targets, ignore)
-    if not any(isinstance(layer, nn.Linear) for layer in chosen.values()):
-        raise ValueError(f"targets {list(targets)} with ignore {list(ignore)} leave no torch.nn.Linear of the model")
-    for layer in chosen.values():
+    layers = select_linears(model, targets, ignore)
+    for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
-    shared = set(shared_weights(model))
-    layers = {name: layer for name, layer in chosen.items() if isinstance(layer, nn.Linear)}
-    rows = [_convert_layer(model, name, layer, shared, min_sparsity, layout) for name, layer in layers.items()]
+    shared = shared_weights(model)
+    rows = [_convert_layer(model, name, layer, shared, layout, min_sparsity) for name, layer in layers.items()]
     return ConversionReport(tuple(rows))
 
 
@@ -185,4 +197,36 @@ def densify(model: nn.Module) -> nn.Module:
     dense = [module.to_linear() for module in sparse]
     for old, new in zip(sparse, dense, strict=True):
         _replace(model, old, new)
+    return model
+
+
+def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Load the state dict of a converted model into a fresh dense one, in place. Returns the model.
+
+    Layers that the state dict holds as CSR are swapped for `SparseLinear` first; the others stay dense.
+
+    Raises:
+        ValueError: the state dict has CSR arrays for something that is no `nn.Linear` of the model.
+        RuntimeError: keys or shapes do not fit, or CSR arrays are malformed.
+
+    >>> dense = nn.Sequential(nn.Linear(8, 4))
+    >>> _ = dense[0].weight.data[:, 2:].zero_()
+    >>> converted = nn.Sequential(SparseLinear.from_linear(dense[0]))
+    >>> load_state_dict(nn.Sequential(nn.Linear(8, 4)), converted.state_dict())
+    Sequential(
+      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750, layout='lanes')
+    )
+    """
+    modules = dict(model.named_modules())
+    sparse = [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")]
+    for name in sparse:
+        layer = modules.get(name)
+        if not isinstance(layer, nn.Linear | SparseLinear):
+            found = "nothing" if layer is None else f"a {type(layer).__name__}"
+            raise ValueError(f"the state dict has a sparse weight for {name!r}, where the model has {found}")
+    for name in sparse:
+        layer = modules[name]
+        if isinstance(layer, nn.Linear):
+            _replace(model, layer, SparseLinear(layer.in_features, layer.out_features, layer.bias is not None))
+    model.load_state_dict(state_dict)
     return model

@@ -26,7 +26,7 @@ class SparseLinear(nn.Module):
         out_features: size of the output's last dimension.
         bias: whether to add a bias.
         activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from 9 on.
+        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from 16 on.
 
     A new layer has no nonzeros: make one with `from_linear` or `from_csr`, or load a state dict.
 
@@ -55,6 +55,8 @@ class SparseLinear(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.activation = None if activation == "none" else activation
+        self.layout = layout
+        self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         crow_indices = np.zeros(out_features + 1, np.int64)
         empty = CSR(crow_indices, np.zeros(0, np.int32), np.zeros(0, np.float32), shape=(out_features, in_features))
@@ -94,6 +96,7 @@ class SparseLinear(nn.Module):
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"expected a torch.nn.Linear, got {type(linear).__name__}")
         layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, layout)
+        layer.weight_dtype = linear.weight.dtype
         if layer.bias is not None:
             layer.bias.requires_grad_(linear.bias.requires_grad)
         return layer.train(linear.training)
@@ -103,7 +106,7 @@ class SparseLinear(nn.Module):
         return CSR.unpack(self.packed.numpy(force=True))
 
     def to_linear(self) -> nn.Linear:
-        """Dense layer with the same weight and bias, in float32.
+        """Dense layer with the same weight and bias, in the type of the dense layer this one was made from.
 
         Raises:
             ValueError: the layer has a fused activation function, which `nn.Linear` does not.
@@ -111,19 +114,16 @@ class SparseLinear(nn.Module):
         if self.activation is not None:
             raise ValueError(f"nn.Linear has no activation function; this layer fuses {self.activation!r}")
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        linear.weight = nn.Parameter(torch.from_numpy(self.to_csr().to_dense()))
-        linear.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())  # type: ignore[assignment]
+        dtype = self.weight_dtype if self.bias is None else self.bias.dtype
+        linear.weight = nn.Parameter(torch.from_numpy(self.to_csr().to_dense()).to(dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
         return linear.train(self.training)
 
     @property
     def nnz(self) -> int:
         """Number of nonzero weights."""
         return runtime.packed_info(self.packed.numpy(force=True)).nnz
-
-    @property
-    def layout(self) -> str:
-        """Layout of the packed weight."""
-        return runtime.packed_info(self.packed.numpy(force=True)).layout
 
     @property
     def sparsity(self) -> float:
@@ -139,7 +139,8 @@ class SparseLinear(nn.Module):
         """Sizes and sparsity, as `print(model)` shows them."""
         text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         fused = "" if self.activation is None else f", activation={self.activation!r}"
-        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}, layout={self.layout!r}{fused}"
+        weight = "" if self.packed.is_meta else f", nnz={self.nnz}, sparsity={self.sparsity:.3f}"
+        return f"{text}{weight}, layout={self.layout!r}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -170,4 +171,5 @@ class SparseLinear(nn.Module):
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
-        self.packed = torch.from_numpy(weight.pack(self.layout)).to(self.packed.device)
+        device = "cpu" if self.packed.is_meta else self.packed.device
+        self.packed = torch.from_numpy(weight.pack(self.layout)).to(device)

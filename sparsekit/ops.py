@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from sparsekit import runtime
 
@@ -173,8 +174,6 @@ def _needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
         return True
     if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
         return True
-    if torch.autograd.forward_ad._current_level >= 0:
-        return True
     return torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad))
 
 
@@ -199,7 +198,10 @@ def linear(
         TypeError: `input` has another type.
         ValueError: a shape does not fit, or `packed` is not a packed weight.
         KernelUnavailableError: a tensor is not on the CPU.
+        NotImplementedError: forward-mode gradients are being computed.
     """
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        raise NotImplementedError("forward-mode gradients are not supported; use reverse mode (backward, grad, vjp)")
     if _needs_operator(input, bias):
         result: torch.Tensor = torch.ops.sparsekit.linear(input, packed, bias, out_features, activation)
         return result

@@ -33,7 +33,7 @@ LAYOUTS: tuple[str, ...] = tuple(_C.layouts())
 #: The layout that is never far from the best; benchmarks/README.md compares them.
 DEFAULT_LAYOUT = "lanes"
 
-_TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
+_TORCH_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
 
 def activation_code(name: str | None) -> int:
@@ -84,10 +84,10 @@ def use_isa(name: str) -> None:
 @functools.cache
 def _torch_threads(library: str) -> bool:
     """Hand torch's `torch_parallel_for` (torch 2.10 and newer) to the core; whether it was there."""
-    torch_cpu = ctypes.CDLL(library)
     try:
+        torch_cpu = ctypes.CDLL(library)
         symbols = torch_cpu.torch_parallel_for, torch_cpu.torch_get_num_threads
-    except AttributeError:
+    except (OSError, AttributeError):
         return False
     addresses = [ctypes.cast(symbol, ctypes.c_void_p).value or 0 for symbol in symbols]
     _C.use_parallel(*addresses)
@@ -143,13 +143,10 @@ def packed_info(packed: Packed) -> PackedInfo:
     return PackedInfo(*_C.packed_info(packed))
 
 
-def _rows(x: NDArray[np.float32], features: int) -> NDArray[np.float32]:
-    """The input as contiguous rows [batch, features]."""
-    if x.dtype != np.float32:
-        raise TypeError(f"x must be float32, got {x.dtype}; convert it with x.astype(np.float32)")
-    if x.ndim == 0 or x.shape[-1] != features:
-        raise ValueError(f"x must have in_features = {features} as its last dimension, got shape {x.shape}")
-    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), features)
+def _check_float32(name: str, array: NDArray[np.float32]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a float32 array, got {found}; convert it with np.asarray({name}, np.float32)")
 
 
 def linear(
@@ -184,11 +181,15 @@ def linear(
     info = packed_info(packed)
     out_features, in_features = info.out_features, info.in_features
     code = activation_code(activation)
-    rows = _rows(x, in_features)
+    _check_float32("x", x)
+    if x.ndim == 0 or x.shape[-1] != in_features:
+        raise ValueError(f"x must have in_features = {in_features} as its last dimension, got shape {x.shape}")
+    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), in_features)
     if bias is not None:
-        bias = _rows(bias, out_features)
-        if bias.size != out_features:
-            raise ValueError(f"bias must have shape [out_features] = [{out_features}], got {bias.size} entries")
+        _check_float32("bias", bias)
+        if bias.shape != (out_features,):
+            raise ValueError(f"bias must have shape [out_features] = [{out_features}], got {list(bias.shape)}")
+        bias = np.ascontiguousarray(bias)
     result = np.empty((rows.shape[0], out_features), dtype=np.float32)
     follow_torch_threads()
     _C.linear(

@@ -24,16 +24,20 @@ def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ())
 
     Raises:
         TypeError: `targets` or `ignore` is a string instead of a list of strings.
-        ValueError: a target matches no module.
+        ValueError: a pattern matches no module; the model itself is never selected, only what is inside it.
     """
     for word, patterns in (("targets", targets), ("ignore", ignore)):
         if isinstance(patterns, str):
             raise TypeError(f"{word} must be a list of patterns, got the string {patterns!r}; write [{patterns!r}]")
     targets, ignore = list(targets), list(ignore)
     named = [(name, module) for name, module in model.named_modules() if name]
-    for pattern in targets:
-        if not any(_matches(pattern, name, module) for name, module in named):
-            raise ValueError(f"target {pattern!r} matches no module; give a class name, a module name or 're:<regex>'")
+    for word, patterns in (("target", targets), ("ignore pattern", ignore)):
+        for pattern in patterns:
+            if not any(_matches(pattern, name, module) for name, module in named):
+                raise ValueError(
+                    f"{word} {pattern!r} matches no module inside the model; give a class name, a module name or "
+                    "'re:<regex>'"
+                )
     return {
         name: module
         for name, module in named
@@ -55,15 +59,15 @@ def select_linears(model: nn.Module, targets: Iterable[str], ignore: Iterable[st
 
 
 def shared_weights(model: nn.Module) -> dict[str, list[str]]:
-    """For every parameter that more than one module holds: each holder's name -> the names of the others."""
+    """For every `weight` that more than one module holds: each holder's name -> the names of the others."""
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                holders.setdefault(id(parameter), []).append(name)
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            holders.setdefault(id(weight), []).append(name)
     return {
         name: [other for other in names if other != name]
         for names in holders.values()
+        for name in names[1:] + names[:1]
         if len(names) > 1
-        for name in names
     }

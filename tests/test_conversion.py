@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import SparseLinear, convert, densify, finalize, prune
+from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_report_says_why_not(model):
     report = convert(model)
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert reasons["0"] == ""
-    assert reasons["3"] == "sparsity below 50%, where dense is as fast"
+    assert reasons["3"] == "sparsity below 50%"
     assert "reads its weights itself" in reasons["4.linear1"]
     assert "shared with another module" in reasons["2"]
     assert "5.out_proj" not in reasons, "nn.MultiheadAttention reads its out_proj itself; it is no plain Linear"
@@ -68,6 +68,46 @@ def test_a_module_used_twice_is_swapped_in_both_places(model):
 def test_layers_below_the_limit_stay_dense_unless_asked(model):
     assert convert(copy.deepcopy(model)).converted == 0
     assert convert(model, min_sparsity=0.0).converted == 3
+
+
+def test_layers_that_kernels_cannot_take_stay_dense(model):
+    model[0].double()
+    model[2].to("meta")
+    model[3].register_forward_hook(lambda *_: None)
+    reasons = [layer.reason for layer in convert(model, min_sparsity=0.0).layers]
+    for reason, word in zip(reasons, ("torch.float64", "on meta", "hooks"), strict=True):
+        assert word in reason
+
+
+def test_the_scalar_kernels_are_no_gain(model, monkeypatch):
+    prune(model, 0.9)
+    monkeypatch.setattr("sparsekit.runtime.current_isa", lambda: "scalar")
+    report = convert(copy.deepcopy(model))
+    assert report.converted == 0
+    assert "only the scalar reference kernels" in report.layers[0].reason
+    assert convert(model, min_sparsity=0.5).converted == 3
+
+
+def test_a_state_dict_loads_into_a_fresh_model(model):
+    fresh = copy.deepcopy(model)
+    prune(model, 0.8, ignore=["3"])
+    convert(model)
+    x = torch.randn(3, 64)
+    assert load_state_dict(fresh, model.state_dict()) is fresh
+    assert [type(a) for a in fresh] == [type(b) for b in model]
+    torch.testing.assert_close(fresh(x), model(x))
+    with pytest.raises(ValueError, match="sparse weight for '0', where the model has a ReLU"):
+        load_state_dict(nn.Sequential(nn.ReLU()), model.state_dict())
+
+
+def test_densify_keeps_the_type_and_what_is_frozen(model):
+    half = model.to(torch.bfloat16)
+    half[0].bias.requires_grad_(False)
+    convert(half, min_sparsity=0.0)
+    densify(half)
+    assert half[0].weight.dtype == torch.bfloat16
+    assert not half[0].bias.requires_grad
+    half(torch.randn(2, 64).bfloat16())
 
 
 def test_bfloat16_models_keep_their_type(model):

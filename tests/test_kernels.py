@@ -115,12 +115,12 @@ def test_unaligned_arrays(isa, layout, rng):
 
 
 def test_results_do_not_depend_on_the_number_of_threads(isa, layout, rng):
-    weight = random_weight(rng, (500, 400), 0.7)
+    weight = random_weight(rng, (900, 800), 0.7)  # enough work for more than one thread, even with one token
     packed = CSR.from_dense(weight).pack(layout)
     before = torch.get_num_threads()
     try:
         for batch in (1, 64, 200):
-            x = rng.standard_normal((batch, 400), dtype=np.float32)
+            x = rng.standard_normal((batch, 800), dtype=np.float32)
             results = []
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)

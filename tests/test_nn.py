@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparsekit import CSR, SparseLinear, finalize, prune
+from sparsekit.runtime import packed_info
 
 
 @pytest.fixture
@@ -118,11 +119,12 @@ def test_state_dict_through_a_file_loaded_with_weights_only(sparse, layout):
     state = torch.load(file, weights_only=True)
     assert set(state) == {"crow_indices", "col_indices", "values", "bias"}
     other = "panel" if layout == "lanes" else "lanes"
-    for new in (SparseLinear(48, 40, layout=layout), SparseLinear(48, 40, layout=other)):
+    for wanted in (layout, other):
+        new = SparseLinear(48, 40, layout=wanted)
         new.load_state_dict(state)
         x = torch.randn(3, 48)
         torch.testing.assert_close(new(x), sparse(x))
-        assert new.layout in (layout, other)
+        assert packed_info(new.packed.numpy()).layout == new.layout == wanted
 
 
 def test_state_dict_inside_a_model_and_its_errors(sparse):
@@ -138,6 +140,18 @@ def test_state_dict_inside_a_model_and_its_errors(sparse):
     with pytest.raises(RuntimeError, match='Unexpected key.*"1.weight"'):
         model.load_state_dict({**state, "1.weight": torch.zeros(2)})
     torch.testing.assert_close(model(torch.ones(2, 48)), sparse(torch.ones(2, 48)))
+
+
+def test_a_layer_on_meta_can_be_printed_and_loaded(sparse):
+    state = sparse.state_dict()
+    empty = SparseLinear(48, 40, layout=sparse.layout).to("meta")
+    assert "in_features=48" in repr(empty)
+    empty.load_state_dict(state, assign=True)
+    x = torch.randn(3, 48)
+    torch.testing.assert_close(empty(x), sparse(x))
+    wiped = SparseLinear(48, 40).to("meta").to_empty(device="cpu")
+    wiped.load_state_dict(state)
+    torch.testing.assert_close(wiped(x), sparse(x))
 
 
 def test_a_new_layer_has_no_weights():

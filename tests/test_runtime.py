@@ -123,16 +123,28 @@ def test_the_pool_gives_the_same_results_and_survives_a_fork():
 def test_linear_refuses_wrong_input():
     packed = CSR.from_dense(np.ones((3, 4), np.float32)).pack()
     x = np.zeros((2, 4), np.float32)
-    with pytest.raises(TypeError, match="x must be float32, got float64"):
+    with pytest.raises(TypeError, match="x must be a float32 array, got float64"):
         runtime.linear(x.astype(np.float64), packed)
     with pytest.raises(ValueError, match="in_features = 4 as its last dimension, got shape"):
         runtime.linear(x[:, :3], packed)
     with pytest.raises(ValueError, match=r"bias must have shape \[out_features\] = \[3\]"):
         runtime.linear(x, packed, np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match="bias must be a float32 array, got float64"):
+        runtime.linear(x, packed, np.zeros(3))
+    with pytest.raises(TypeError, match="x must be a float32 array, got list"):
+        runtime.linear([[1.0]], packed)
     with pytest.raises(ValueError, match="activation must be None or one of none, relu"):
         runtime.linear(x, packed, activation="tanh")
     with pytest.raises(ValueError, match="not a packed weight"):
         runtime.linear(x, np.zeros(256, np.uint8))
+    shifted = np.empty(packed.size + 1, np.uint8)[1:]
+    shifted[:] = packed
+    with pytest.raises(ValueError, match="multiple of 8 bytes"):
+        runtime.linear(x, shifted)
+    lying = packed.copy()
+    lying.view(np.int64)[2] = 1 << 40  # out_features
+    with pytest.raises(ValueError, match="contradicts itself"):
+        runtime.linear(x, lying)
 
 
 def test_input_that_is_not_contiguous_and_any_leading_shape():

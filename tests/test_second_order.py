@@ -1,6 +1,7 @@
 """Second-order pruning: one weight against a straightforward float64 reference, and a whole model."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from sparsekit import finalize, prune
 from sparsekit.pruning import prune_one_shot, prune_weight
+from sparsekit.pruning.calibration import samples_of
 from sparsekit.pruning.second_order import damped, match_targets
 
 
@@ -140,6 +142,56 @@ def test_one_shot_prunes_every_layer_and_beats_magnitude(model):
     assert (model.blocks[0].left.weight == 0).float().mean() == pytest.approx(0.6, abs=0.02)
 
 
+@pytest.mark.parametrize(("structure", "sparsity"), [("2:4", 0.5), ("1:8", 0.875), ("4x1", 0.5)])
+def test_structures(model, structure, sparsity):
+    prune_one_shot(model, batches(), sparsity, ignore=["head"], mask_structure=structure)
+    weight = finalize(model).blocks[1].down.weight
+    assert (weight == 0).float().mean() == pytest.approx(sparsity, abs=0.01)
+
+
+def test_a_group_that_does_not_divide_the_block_width():
+    weight, x = problem(6, 384 // 2)
+    _, mask = prune_weight(weight, x.T @ x, 2 / 3, mask_structure="1:3")
+    assert torch.all(mask.reshape(-1, 3).sum(1) == 1)
+
+
+class CachingBlock(Block):
+    """Like a decoder's block: what it keeps from earlier calls would spoil later ones."""
+
+    def forward(self, hidden: torch.Tensor, scale: float = 1.0, cache: list | None = None) -> torch.Tensor:
+        if cache is not None:
+            cache.append(hidden)
+            hidden = torch.stack(cache).mean(0)
+        return super().forward(hidden, scale)
+
+
+class CachingModel(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(use_cache=True)
+        self.blocks = nn.ModuleList(CachingBlock() for _ in range(3))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.embedding(input_ids)
+        for number, block in enumerate(self.blocks):
+            hidden = block(hidden, scale=0.1 * (number + 1), cache=[] if self.config.use_cache else None)
+        return self.head(hidden)
+
+
+def test_every_block_gets_its_own_arguments_and_no_cache():
+    torch.manual_seed(0)
+    model = CachingModel()
+    plain = copy.deepcopy(model)
+    plain.config.use_cache = False
+    prune_one_shot(model, batches(), 0.5, ignore=["head"])
+    prune_one_shot(plain, batches(), 0.5, ignore=["head"])
+    assert model.config.use_cache
+    for mine, other in zip(model.blocks, plain.blocks, strict=True):
+        assert torch.equal(mine.down.weight, other.down.weight)
+    samples = samples_of(model, list(model.blocks), batches(1))
+    assert [kwargs["scale"] for _, kwargs in samples[0].arguments] == pytest.approx([0.1, 0.2, 0.3])
+
+
 def test_padding_does_not_count(model):
     twin = copy.deepcopy(model)
     clean, padded = batches(), batches()
@@ -164,7 +216,8 @@ def test_a_layer_that_never_runs_is_named(model):
         ({"sparsity": 1.5}, "sparsity must be in"),
         ({"ignore": []}, "head lie outside the model's blocks 'blocks'"),
         ({"targets": ["head"], "ignore": []}, "no nn.ModuleList"),
-        ({"mask_structure": "7x1"}, "cannot be cut"),
+        ({"mask_structure": "7x1"}, "blocks.0.left: .* cannot be cut"),
+        ({"mask_structure": "2:4", "sparsity": 0.9}, "means sparsity 0.5, got 0.9"),
     ],
 )
 def test_bad_arguments(model, arguments, message):

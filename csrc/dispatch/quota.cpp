@@ -39,17 +39,17 @@ int quota_v2(const std::string& folder) {
   return number >> value ? processors_of(value, period) : 0;
 }
 
-int quota_v1() {
+int quota_v1(const std::string& root) {
   double quota = 0;
   double period = 0;
-  std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
-  std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
+  std::ifstream(root + "/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
+  std::ifstream(root + "/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
   return processors_of(quota, period);
 }
 
 /// Path of this process's cgroup v2 below /sys/fs/cgroup: the line "0::/path".
-std::string own_cgroup() {
-  std::ifstream file("/proc/self/cgroup");
+std::string own_cgroup(const std::string& root) {
+  std::ifstream file(root + "/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
     if (line.rfind("0::", 0) == 0) return line.substr(3);
   }
@@ -58,20 +58,19 @@ std::string own_cgroup() {
 
 int tighter(int a, int b) { return a == 0 ? b : (b == 0 ? a : std::min(a, b)); }
 
-/// The tightest quota on the way from this process's cgroup to the root.
-int quota_count() {
-  int limit = quota_v1();
-  std::string path = own_cgroup();
+}  // namespace
+
+int quota_processors(const std::string& root) {
+  int limit = quota_v1(root);
+  std::string path = own_cgroup(root);
   while (true) {
-    limit = tighter(limit, quota_v2("/sys/fs/cgroup" + (path == "/" ? "" : path)));
+    limit = tighter(limit, quota_v2(root + "/sys/fs/cgroup" + (path == "/" ? "" : path)));
     const auto slash = path.find_last_of('/');
     if (path.empty() || slash == std::string::npos) return limit;
     path.resize(slash);
   }
 }
 
-}  // namespace
-
-int usable_processors() { return std::max(1, tighter(affinity_count(), quota_count())); }
+int usable_processors() { return std::max(1, tighter(affinity_count(), quota_processors(""))); }
 
 }  // namespace sparsekit

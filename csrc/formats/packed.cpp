@@ -97,6 +97,9 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
     throw std::invalid_argument("a packed weight has at least " + std::to_string(sizeof(PackedHeader)) +
                                 " bytes, got " + std::to_string(bytes) + "; pack a CSR with CSR.pack()");
   }
+  if (reinterpret_cast<std::uintptr_t>(buffer) % alignof(PackedHeader) != 0) {
+    throw std::invalid_argument("a packed weight must lie at a multiple of 8 bytes; copy it to an array of its own");
+  }
   const auto& header = *reinterpret_cast<const PackedHeader*>(buffer);
   if (header.magic != kMagic || header.version != kVersion) {
     throw std::invalid_argument("not a packed weight of this version; pack a CSR with CSR.pack()");

@@ -12,7 +12,7 @@ class Settings:
     """Sizes and learning rates of one run; the same settings give the same student."""
 
     seed: int = 0
-    sparsity: float = 0.9
+    sparsity: float = 0.85
     train_sentences: int | None = None  # None: all that are not test sentences
     test_sentences: int = 1500
     far_sentences: int = 500  # from another source than the training data

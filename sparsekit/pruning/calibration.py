@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -39,36 +39,67 @@ def _arguments_at(module: nn.Module, run: Callable[[], object]) -> Arguments | N
 
 
 @dataclass
-class BlockInputs:
-    """What the next block of a model gets for one batch: its first argument, the others, the tokens that count."""
+class Sample:
+    """One batch on its way through a model's blocks: the hidden states now, and what else each block gets."""
 
     hidden: torch.Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    tokens: torch.Tensor | None
+    arguments: list[Arguments]  # of every block, without the hidden states
+    tokens: torch.Tensor | None  # bool, which tokens are no padding
 
-    def run(self, block: nn.Module) -> torch.Tensor:
-        """The block's output hidden states."""
-        result = block(self.hidden, *self.args, **self.kwargs)
+    def run(self, block: nn.Module, number: int) -> torch.Tensor:
+        """Output hidden states of the `number`-th block."""
+        args, kwargs = self.arguments[number]
+        result = block(self.hidden, *args, **kwargs)
         hidden: torch.Tensor = result[0] if isinstance(result, tuple) else result
         return hidden
 
 
-def first_inputs(model: nn.Module, block: nn.Module, batches: Sequence[Batch]) -> list[BlockInputs]:
-    """Run the model up to `block` on every batch and keep what the block gets.
+@contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    """Turn a transformers model's key-value cache off: blocks are run many times on the same arguments."""
+    config = getattr(model, "config", None)
+    before = getattr(config, "use_cache", None)
+    if before is None:
+        yield
+        return
+    config.use_cache = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config.use_cache = before  # type: ignore[union-attr]
+
+
+def _block_arguments(model: nn.Module, blocks: Sequence[nn.Module], batch: Batch) -> list[Arguments]:
+    """What every block gets in one forward pass of the model."""
+    caught: list[Arguments] = []
+    handles = [
+        block.register_forward_pre_hook(lambda _, args, kwargs: caught.append((args, kwargs)), with_kwargs=True)
+        for block in blocks
+    ]
+    try:
+        model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught
+
+
+def samples_of(model: nn.Module, blocks: Sequence[nn.Module], batches: Sequence[Batch]) -> list[Sample]:
+    """Run the model on every batch and keep what its blocks get.
 
     Raises:
-        ValueError: the block gets no hidden states as its first argument.
+        ValueError: a block does not run exactly once a pass, or gets no hidden states as its first argument.
     """
-    found = [_arguments_at(block, partial(model, **batch)) for batch in batches]
-    caught = [arguments for arguments in found if arguments is not None and arguments[0]]
-    if len(caught) != len(batches):
-        raise ValueError("every batch must reach the first block with its hidden states as first argument")
-    masks = [batch.get("attention_mask") for batch in batches]
-    return [
-        BlockInputs(args[0], args[1:], kwargs, None if mask is None else mask.bool())
-        for (args, kwargs), mask in zip(caught, masks, strict=True)
-    ]
+    samples = []
+    for batch in batches:
+        with _without_cache(model):
+            calls = _block_arguments(model, blocks, batch)
+        if len(calls) != len(blocks) or not all(args for args, _ in calls):
+            raise ValueError("every block must run once in a forward pass, with its hidden states as first argument")
+        mask = batch.get("attention_mask")
+        arguments = [(args[1:], kwargs) for args, kwargs in calls]
+        samples.append(Sample(calls[0][0][0], arguments, None if mask is None else mask.bool()))
+    return samples
 
 
 def _token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
@@ -78,7 +109,7 @@ def _token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tenso
     return input.flatten(0, -2)
 
 
-def shared_inputs(block: nn.Module, layers: Mapping[str, nn.Module], sample: BlockInputs) -> list[list[str]]:
+def shared_inputs(block: nn.Module, number: int, layers: Mapping[str, nn.Module], sample: Sample) -> list[list[str]]:
     """The layers in the order they run, those that read the same tensor together.
 
     Raises:
@@ -96,7 +127,7 @@ def shared_inputs(block: nn.Module, layers: Mapping[str, nn.Module], sample: Blo
 
     handles = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
     try:
-        sample.run(block)
+        sample.run(block, number)
     finally:
         for handle in handles:
             handle.remove()
@@ -114,26 +145,38 @@ class Moments:
     cross: torch.Tensor  # X0 X^T
 
 
-def _rows_at(block: nn.Module, layer: str, sample: BlockInputs) -> torch.Tensor:
+def _rows_at(block: nn.Module, number: int, layer: str, sample: Sample) -> torch.Tensor:
     """The layer's input in the block, float32 rows [tokens, features] without padding."""
-    arguments = _arguments_at(block.get_submodule(layer), lambda: sample.run(block))
+    arguments = _arguments_at(block.get_submodule(layer), lambda: sample.run(block, number))
     if arguments is None:
         raise ValueError(f"{layer} did not run on a calibration batch; put it into ignore")
     return _token_rows(arguments[0][0], sample.tokens).float()
 
 
-def gather_moments(
-    block: nn.Module,
-    dense_block: nn.Module,
-    layer: str,
-    inputs: Iterable[BlockInputs],
-    dense_inputs: Iterable[BlockInputs],
-) -> Moments:
-    """Moments of a block's layer over all batches; the forward passes end at the layer."""
-    features: int = block.get_submodule(layer).in_features  # type: ignore[assignment]
-    moments = Moments(torch.zeros(features, features), torch.zeros(features, features))
-    for sample, dense_sample in zip(inputs, dense_inputs, strict=True):
-        rows, dense_rows = _rows_at(block, layer, sample), _rows_at(dense_block, layer, dense_sample)
-        moments.hessian.addmm_(rows.T, rows)
-        moments.cross.addmm_(dense_rows.T, rows)
-    return moments
+@dataclass(frozen=True)
+class BlockPair:
+    """A block that is being pruned and its dense original, each with the samples as they reach it."""
+
+    number: int
+    block: nn.Module
+    dense_block: nn.Module
+    samples: Sequence[Sample]
+    dense_samples: Sequence[Sample]
+
+    def gather_moments(self, layer: str) -> Moments:
+        """Moments of a layer over all samples; the forward passes end at the layer."""
+        weight: torch.Tensor = self.block.get_submodule(layer).weight  # type: ignore[assignment]
+        zeros = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float32, device=weight.device)
+        moments = Moments(zeros, zeros.clone())
+        for sample, dense_sample in zip(self.samples, self.dense_samples, strict=True):
+            rows = _rows_at(self.block, self.number, layer, sample)
+            dense_rows = _rows_at(self.dense_block, self.number, layer, dense_sample)
+            moments.hessian.addmm_(rows.T, rows)
+            moments.cross.addmm_(dense_rows.T, rows)
+        return moments
+
+    def advance(self) -> None:
+        """Run both blocks, so that the samples reach the next one."""
+        for block, samples in ((self.block, self.samples), (self.dense_block, self.dense_samples)):
+            for sample in samples:
+                sample.hidden = sample.run(block, self.number)

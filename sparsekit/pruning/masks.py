@@ -44,6 +44,18 @@ def structure_sparsity(mask_structure: str) -> float | None:
     return 1.0 - kept[0] / kept[1]
 
 
+def check_structure(name: str, weight: torch.Tensor, mask_structure: str) -> None:
+    """Raise ValueError unless a weight's shape can be cut into the structure's groups or blocks, all of them finite."""
+    kept = _kept_of(mask_structure)
+    _check(name, weight, *(_block_shape(mask_structure) if kept is None else (1, kept[1])))
+
+
+def group_width(mask_structure: str) -> int:
+    """Consecutive inputs that are decided on together."""
+    kept = _kept_of(mask_structure)
+    return _block_shape(mask_structure)[1] if kept is None else kept[1]
+
+
 def _check(name: str, score: torch.Tensor, rows: int, columns: int) -> None:
     if score.dim() != 2 or score.shape[0] % rows or score.shape[1] % columns:
         raise ValueError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
-from sparsekit.pruning.calibration import Batch, BlockInputs, first_inputs, gather_moments, shared_inputs
+from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
+from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.second_order import match_targets, prune_weight
-from sparsekit.pruning.weights import check_sparsity, select_prunable
+from sparsekit.pruning.weights import select_prunable, wanted_sparsity
 
 
 def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -36,9 +37,21 @@ def _assign(layer: nn.Linear, weight: torch.Tensor, mask: torch.Tensor) -> None:
     layer.weight = weight  # the parametrization stores it as its original
 
 
-def _advance(inputs: list[BlockInputs], block: nn.Module) -> None:
-    for sample in inputs:
-        sample.hidden = sample.run(block)
+def _prune_block(
+    pair: BlockPair, layers: dict[str, nn.Linear], sparsity: float, mask_structure: str, damping: float
+) -> Iterator[tuple[str, float]]:
+    """Prune a block's layers in the order they run; yields each layer's name in the block and its sparsity."""
+    for group in shared_inputs(pair.block, pair.number, layers, pair.samples[0]):
+        moments = pair.gather_moments(group[0])
+        for name in group:
+            layer = layers[name]
+            matched = match_targets(layer.weight.detach().float(), moments.hessian, moments.cross, damping)
+            weight, mask = prune_weight(
+                matched, moments.hessian, sparsity, mask_structure=mask_structure, damping=damping
+            )
+            _assign(layer, weight.to(layer.weight.dtype), mask)
+            yield name, 1.0 - mask.float().mean().item()
+    pair.advance()
 
 
 @torch.no_grad()
@@ -63,7 +76,7 @@ def prune_one_shot(
         model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
         batches: keyword arguments of the model's forward; with an "attention_mask", padding does not count. A few
             hundred sentences of the kind the model will see.
-        sparsity: fraction of weights to mask in every layer, in [0, 1).
+        sparsity: fraction of weights to mask in every layer, in [0, 1); for "N:M" it must be `1 - N / M`.
         targets: layers to prune: class names, module names or "re:" patterns.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`.
@@ -76,36 +89,27 @@ def prune_one_shot(
     Raises:
         TypeError, ValueError: as `prune`; also when there are no batches, no blocks, or layers outside the blocks.
     """
-    check_sparsity(sparsity)
+    sparsity = wanted_sparsity(sparsity, None, mask_structure) or 0.0
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
     layers = select_prunable(model, targets, ignore)
+    for name, layer in layers.items():
+        check_structure(name, layer.weight, mask_structure)
     blocks = _find_blocks(model, layers)
     was_training = model.training
     model.eval()
-    inputs = first_inputs(model, next(iter(blocks.values())), batches)
-    dense_inputs = [copy.copy(sample) for sample in inputs]
     reached: dict[str, float] = {}
-    for block_name, block in blocks.items():
-        dense_block = copy.deepcopy(block)
-        inside = {
-            name.removeprefix(f"{block_name}."): layer
-            for name, layer in layers.items()
-            if name.startswith(f"{block_name}.")
-        }
-        for group in shared_inputs(block, inside, inputs[0]):
-            moments = gather_moments(block, dense_block, group[0], inputs, dense_inputs)
-            for name in group:
-                dense = inside[name].weight.detach().float()
-                matched = match_targets(dense, moments.hessian, moments.cross, damping)
-                weight, mask = prune_weight(
-                    matched, moments.hessian, sparsity, mask_structure=mask_structure, damping=damping
-                )
-                _assign(inside[name], weight.to(inside[name].weight.dtype), mask)
-                reached[f"{block_name}.{name}"] = 1.0 - mask.float().mean().item()
+    try:
+        samples = samples_of(model, list(blocks.values()), batches)
+        dense_samples = [copy.copy(sample) for sample in samples]
+        for number, (block_name, block) in enumerate(blocks.items()):
+            prefix = f"{block_name}."
+            inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
+            pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
+            for name, got in _prune_block(pair, inside, sparsity, mask_structure, damping):
+                reached[prefix + name] = got
                 if on_layer is not None:
-                    on_layer(f"{block_name}.{name}")
-        _advance(inputs, block)
-        _advance(dense_inputs, dense_block)
-    model.train(was_training)
+                    on_layer(prefix + name)
+    finally:
+        model.train(was_training)
     return reached

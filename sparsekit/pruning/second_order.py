@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import torch
 
-from sparsekit.pruning.masks import masks_by_sparsity
+from sparsekit.pruning.masks import group_width, masks_by_sparsity
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """The Hessian with `damping` times its mean diagonal added to the diagonal, so that it can be inverted."""
     ridge = damping * hessian.diagonal().mean()
     ridge = torch.where(ridge > 0, ridge, 1.0)  # inputs that are all zero leave every weight equally free
-    return hessian + ridge * torch.eye(hessian.shape[0], dtype=hessian.dtype)
+    return hessian + ridge * torch.eye(hessian.shape[0], dtype=hessian.dtype, device=hessian.device)
 
 
 def match_targets(weight: torch.Tensor, hessian: torch.Tensor, cross: torch.Tensor, damping: float) -> torch.Tensor:
@@ -75,12 +75,13 @@ def prune_weight(
         sparsity: fraction to prune, in [0, 1), reached in every block of columns.
         mask_structure: as in `prune`.
         damping: ridge, as a fraction of the Hessian's mean diagonal.
-        block_width: columns for which the mask is chosen together.
+        block_width: columns for which the mask is chosen together, rounded to whole groups of the structure.
 
     Returns:
         The corrected weight and its mask (bool, True kept), both of the weight's shape.
     """
     weight = weight.clone()
+    block_width = max(1, block_width // group_width(mask_structure)) * group_width(mask_structure)
     factor = _inverse_factor(hessian, damping)
     mask = torch.empty_like(weight, dtype=torch.bool)
     for first in range(0, weight.shape[1], block_width):

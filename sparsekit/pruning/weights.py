@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -36,8 +37,12 @@ def select_prunable(model: nn.Module, targets: Iterable[str], ignore: Iterable[s
     return layers
 
 
-def _wanted_sparsity(sparsity: float | None, threshold: float | None, mask_structure: str) -> float | None:
-    """The sparsity to reach, None for a threshold; checks that the arguments agree."""
+def wanted_sparsity(sparsity: float | None, threshold: float | None, mask_structure: str) -> float | None:
+    """The sparsity to reach, None for a threshold.
+
+    Raises:
+        ValueError: the arguments contradict each other or are out of range.
+    """
     prescribed = structure_sparsity(mask_structure)
     if threshold is not None:
         if sparsity is not None or mask_structure != "unstructured":
@@ -47,7 +52,7 @@ def _wanted_sparsity(sparsity: float | None, threshold: float | None, mask_struc
     if wanted is None:
         raise ValueError("give sparsity (a fraction such as 0.8) or threshold (a magnitude)")
     check_sparsity(wanted)
-    if prescribed is not None and wanted != prescribed:
+    if prescribed is not None and not math.isclose(wanted, prescribed):
         raise ValueError(f"mask_structure {mask_structure!r} means sparsity {prescribed}, got {wanted}")
     return wanted
 
@@ -94,7 +99,7 @@ def prune(
     >>> int((finalize(model)[0].weight == 0).sum())
     16
     """
-    wanted = _wanted_sparsity(sparsity, threshold, mask_structure)
+    wanted = wanted_sparsity(sparsity, threshold, mask_structure)
     if scope not in ("layer", "global"):
         raise ValueError(f"scope must be 'layer' or 'global', got {scope!r}")
     if criterion not in CRITERIA:

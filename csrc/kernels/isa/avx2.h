@@ -39,7 +39,7 @@ inline Vector with_sign_of(Vector magnitude, Vector sign) {
 }
 inline Vector round_nearest(Vector x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
-/// 2^n for whole n in [-127, 128], split in two factors so that the ends neither overflow nor vanish early.
+/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
 inline Vector times_power_of_two(Vector x, Vector n) {
   const __m256i whole = _mm256_cvtps_epi32(n.v);
   const __m256i half = _mm256_srai_epi32(whole, 1);

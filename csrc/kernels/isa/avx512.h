@@ -40,7 +40,7 @@ inline Vector round_nearest(Vector x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 
-/// 2^n for whole n; the instruction handles both ends of the range.
+/// x * 2^n for whole n; the instruction handles both ends of the range.
 inline Vector times_power_of_two(Vector x, Vector n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 
 inline void transpose(Vector (&r)[16]) {

@@ -32,7 +32,7 @@ inline Vector absolute(Vector x) { return {__builtin_fabsf(x.v)}; }
 inline Vector with_sign_of(Vector magnitude, Vector sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
 inline Vector round_nearest(Vector x) { return {__builtin_rintf(x.v)}; }
 
-/// 2^n for whole n in [-127, 128], split in two factors so that the ends neither overflow nor vanish early.
+/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
 inline Vector times_power_of_two(Vector x, Vector n) {
   const auto whole = static_cast<std::int32_t>(n.v == n.v ? n.v : 0.0F);
   const std::int32_t half = whole >> 1;
