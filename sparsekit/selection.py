@@ -65,9 +65,5 @@ def shared_weights(model: nn.Module) -> dict[str, list[str]]:
         weight = module._parameters.get("weight")
         if weight is not None:
             holders.setdefault(id(weight), []).append(name)
-    return {
-        name: [other for other in names if other != name]
-        for names in holders.values()
-        for name in names[1:] + names[:1]
-        if len(names) > 1
-    }
+    shared = [names for names in holders.values() if len(names) > 1]
+    return {name: [other for other in names if other != name] for names in shared for name in names}

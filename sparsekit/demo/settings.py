@@ -25,7 +25,7 @@ class Settings:
     student_learning_rate: float = 1e-3
     temperature: float = 2.0
     alpha: float = 0.2
-    timing_seconds: float = 24.0
+    timing_seconds: float = 16.0
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some values changed."""

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "check.h"
+#include "dispatch/parallel.h"
 #include "dispatch/pool.h"
 #include "dispatch/quota.h"
 #include "layer.h"
@@ -167,9 +168,25 @@ bool recovers_from_refused_threads() {
   return right && each_runs_once(10);
 }
 
+/// What a task throws reaches the caller, and the pool works on.
+void passes_errors_on() {
+  set_pool_threads(3);
+  for (int round = 0; round < 20; ++round) {
+    CHECK_THROWS(parallel(100,
+                          [](std::int64_t i) {
+                            if (i % 7 == 3) throw std::invalid_argument("task failed");
+                          }),
+                 "task failed");
+    std::atomic<int> runs{0};
+    parallel(100, [&](std::int64_t) { ++runs; });
+    CHECK(runs == 100);
+  }
+}
+
 }  // namespace
 
 int main() {
+  passes_errors_on();
   refuses_counts();
   tasks_run_once();
   threads_run_together();
