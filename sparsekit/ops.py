@@ -20,7 +20,6 @@ _LIBRARY.define("linear_input_gradient(Tensor gradient, Tensor packed, SymInt in
 
 runtime.follow_torch_threads()
 
-
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -38,7 +37,12 @@ def _refuse(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> None:
 
 
 def _float_rows(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
-    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features."""
+    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features.
+
+    Raises for a tensor or a packed weight whose address a kernel must not get.
+    """
+    if packed.dtype is not torch.uint8 or not packed.is_contiguous():
+        raise TypeError(f"the packed weight must be contiguous uint8, got {packed.dtype}; make it with CSR.pack()")
     if tensor.dtype is torch.float32 and tensor.is_cpu and packed.is_cpu and tensor.is_contiguous() and tensor.dim():
         return tensor
     _refuse(name, tensor, packed)
@@ -59,8 +63,6 @@ def _linear(
     input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: str | None
 ) -> torch.Tensor:
     rows = _float_rows("input", input, packed)
-    if packed.dtype is not torch.uint8 or not packed.is_contiguous():
-        raise TypeError(f"the packed weight must be contiguous uint8, got {packed.dtype}; make it with CSR.pack()")
     bias_address = 0
     if bias is not None:
         bias, bias_address = _bias_address(bias, out_features)

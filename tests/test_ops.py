@@ -102,5 +102,7 @@ def test_errors(packed):
         ops._linear(x, packed, torch.zeros(12, device="meta"), 12, None)
     with pytest.raises(TypeError, match="must be contiguous uint8, got torch.float32"):
         ops.linear(x, packed.float(), None, 12, None)
+    with pytest.raises(TypeError, match="must be contiguous uint8"):
+        torch.ops.sparsekit.linear_input_gradient(torch.zeros(2, 12), packed.float(), 20)
     with pytest.raises(ValueError, match="not a packed weight"):
         ops.linear(x, torch.zeros(512, dtype=torch.uint8), None, 12, None)

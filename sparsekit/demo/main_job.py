@@ -61,7 +61,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     stages = _Stages()
-    with stages.stage("load"):
+    with stages.stage("load"), console.status("load MiniLM and the sentences"):
         splits = load_splits(settings)
         encoder, tokenizer = load_minilm()
         parts = {"train": splits.train, "test": splits.test, "far": splits.far}
