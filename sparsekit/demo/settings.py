@@ -35,9 +35,9 @@ class Settings:
 FULL = Settings()
 FAST = Settings(
     sparsity=0.8,
-    train_sentences=1200,
+    train_sentences=960,
     test_sentences=300,
     far_sentences=100,
     calibration_sentences=128,
-    timing_seconds=6.0,
+    timing_seconds=4.0,
 )
