@@ -8,6 +8,8 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 
 .PHONY: install test native demo demo-fast bench lint format asan tsan readme clean
 
+BENCH_GRID := --threads 1 --threads 2 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
+
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 
 install: $(INSTALLED)
@@ -36,7 +38,8 @@ demo-fast: install
 	$(BIN)/sparsekit demo --fast
 
 bench: install
-	$(BIN)/sparsekit bench --threads 1 --threads 2 --json benchmarks/results/layers.json
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,peers]"
+	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
-"""Compare two JSON files that `sparsekit bench --json` wrote, cell by cell.
+"""Compare two JSON files that `sparsekit bench layers --json` wrote, cell by cell.
 
     .venv/bin/python benchmarks/compare.py before.json after.json
 
-Absolute times of different runs do not compare on a shared machine, so the figure is the speed-up over dense torch,
-which each run measured interleaved with the sparse kernels. A change smaller than the spread of a noisy cell is marked.
+Absolute times of different runs do not compare on a shared machine, so the figure is the speed-up over the
+best dense engine, which each run measured interleaved with the sparse kernels.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-KEY = ("out_features", "in_features", "sparsity", "batch", "threads", "layout")
+from sparsekit.bench.summary import Cell, speedups
 
 
-def load(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Cells of a file by what identifies them."""
+def load(path: Path) -> dict[Cell, float]:
+    """Speed-ups of a file."""
     try:
-        cells = json.loads(path.read_text())["cells"]
-        return {tuple(cell[name] for name in KEY): cell for cell in cells}
+        return speedups(json.loads(path.read_text())["rows"])
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"{path}: expected a file of `sparsekit bench --json`, got {error!r}")
+        sys.exit(f"{path}: expected a file of `sparsekit bench layers --json`, got {error!r}")
 
 
 def main(arguments: list[str]) -> None:
@@ -35,17 +33,13 @@ def main(arguments: list[str]) -> None:
     if not common:
         sys.exit("the two files have no cell in common")
     changes = []
-    print(
-        f"{'out x in':>13} {'sparsity':>8} {'batch':>5} {'threads':>7} {'layout':>6} {'before':>7} {'after':>7}  change"
-    )
-    for key in common:
-        old, new = before[key]["speedup"], after[key]["speedup"]
+    print(f"{'out x in':>13} {'sparsity':>8} {'batch':>5} {'threads':>7} {'before':>7} {'after':>7}  change")
+    for cell in common:
+        old, new = before[cell], after[cell]
         changes.append(new / old)
-        noisy = " (noisy)" if before[key]["noisy"] or after[key]["noisy"] else ""
-        rows, columns, sparsity, batch, threads, layout = key
         print(
-            f"{rows:>6} x {columns:<4} {sparsity:>8.0%} {batch:>5} {threads:>7} {layout:>6}"
-            f" {old:>6.2f}x {new:>6.2f}x {new / old - 1:>+7.1%}{noisy}"
+            f"{cell.out_features:>6} x {cell.in_features:<4} {cell.sparsity:>8.0%} {cell.batch:>5} {cell.threads:>7}"
+            f" {old:>6.2f}x {new:>6.2f}x {new / old - 1:>+7.1%}"
         )
     print(f"median change over {len(changes)} cells: {statistics.median(changes) - 1:+.1%}")
     missing = len(before) + len(after) - 2 * len(common)

@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
+app.add_typer(bench_app, name="bench")
 console = Console()
 
 #: What a wrong input raises; shown as one line instead of a traceback.
@@ -67,73 +69,58 @@ def info() -> None:
         elif isinstance(value, list):
             value = ", ".join(value)
         table.add_row(name.replace("_", " "), str(value))
-    table.add_row("layouts", ", ".join(runtime.LAYOUTS) + f" (default {runtime.DEFAULT_LAYOUT})")
     console.print(table)
-    kernels = Table("kernel", "layout", "tokens a tile", "from batch", title=f"kernels for {facts['isa']}")
+    kernels = Table("kernel", "tokens a tile", "from batch", title=f"kernels for {facts['isa']}")
     for row in runtime.kernels():
         kernels.add_row(*map(str, row))
     console.print(kernels)
 
 
-@app.command()
-def bench(
+@bench_app.command("layers")
+def bench_layers(
     shape: Annotated[list[str] | None, typer.Option(help="OUTxIN of a layer; give it several times.")] = None,
     sparsity: Annotated[list[float] | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Tokens in a call.")] = None,
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads, the same for dense and sparse.")] = None,
-    layout: Annotated[list[str] | None, typer.Option(help="Layouts to measure; all by default.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each cell of the grid.")] = 0.3,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads and processors, for all alike.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Engines; by default the installed dense ones.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Measure the layers of this transformers folder instead.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each shape, batch and thread count.")] = 1.0,
     json: Annotated[Path | None, typer.Option(help="Write the measurements here.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for speedup.png and roofline.png.")] = None,
 ) -> None:
-    """Measure linear layers on this machine: dense torch against sparse kernels, interleaved in one process.
+    """Measure linear layers on this machine: sparse against the best dense engine, interleaved in one process.
 
-    Example: [bold]sparsekit bench --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
+    Engines: sparsekit; dense: torch, onnxruntime, openvino; sparse: torch-csr, scipy, mkl (sparse_dot_mkl). With
+    --model the sparsity is imposed on the model's own weights, smallest first.
+
+    Example: [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
     """
     _need("bench", "torch")
-    from sparsekit import runtime
-    from sparsekit.bench import layers
-    from sparsekit.files import write_json
+    from sparsekit.bench import layers, report, weights
 
-    unknown = set(layout or ()) - set(runtime.LAYOUTS)
-    if unknown:
-        raise typer.BadParameter(f"layouts are {', '.join(runtime.LAYOUTS)}, got {', '.join(sorted(unknown))}")
     default = layers.Grid()
+    engines = report.usable_engines(engine, default.engines, console)
+    own = weights.model_layers(model) if model is not None else None
+    shapes = [_shape(text) for text in shape] if shape else list(own or default.shapes)
+    if own is not None and not set(shapes) <= set(own):
+        raise typer.BadParameter(f"the model has layers of {', '.join(f'{a}x{b}' for a, b in own)}")
     grid = layers.Grid(
-        shapes=[_shape(text) for text in shape] if shape else default.shapes,
+        shapes=shapes,
         sparsities=sparsity or default.sparsities,
         batches=batch or default.batches,
         threads=threads or default.threads,
-        layouts=layout or default.layouts,
+        engines=engines,
         seconds=seconds,
     )
+    source = weights.random_weight if own is None else weights.imposed_on(own)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    cells: list[layers.Cell] = []
+    rows: list[layers.Row] = []
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        for measured in progress.track(layers.run(grid), total=grid.cells, description="measuring"):
-            cells.extend(measured)
-    _print_cells(cells)
-    if json is not None:
-        write_json(json, layers.to_dict(cells))
-        console.print(f"wrote {json}")
-
-
-def _print_cells(cells: list) -> None:  # type: ignore[type-arg]
-    table = Table("out x in", "sparsity", "batch", "threads", "layout", "dense us", "sparse us", "times faster")
-    for cell in cells:
-        mark = " (noisy)" if cell.noisy else ""
-        table.add_row(
-            f"{cell.out_features} x {cell.in_features}",
-            f"{cell.sparsity:.0%}",
-            str(cell.batch),
-            str(cell.threads),
-            cell.layout,
-            f"{cell.dense_us:.1f}",
-            f"{cell.sparse_us:.1f}",
-            f"{cell.speedup:.2f}{mark}",
-        )
-    console.print(table)
-    if any(cell.noisy for cell in cells):
-        console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")
+        for measured in progress.track(layers.run(grid, source), total=grid.groups, description="measuring"):
+            rows.extend(measured)
+    result = layers.to_dict(rows, layers.ceilings(grid), "random" if model is None else model.name)
+    report.show(result, console)
+    report.write(result, json, plots, console)
 
 
 @app.command()

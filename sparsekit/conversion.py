@@ -25,7 +25,6 @@ class LayerReport:
     name: str
     shape: tuple[int, int]  # out_features, in_features
     sparsity: float
-    layout: str  # of the packed weight, or "dense"
     bytes_before: int  # weight and bias in memory
     bytes_after: int
     reason: str  # why it stayed dense; empty when it was converted
@@ -68,11 +67,11 @@ class ConversionReport:
 
     def __str__(self) -> str:
         width = max(5, *(len(layer.name) for layer in self.layers))
-        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  layout  {'bytes before':>12}  {'bytes after':>12}"]
+        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}"]
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
-                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  {layer.layout:6}  "
+                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
                 f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  {layer.reason}".rstrip()
             )
         size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
@@ -126,18 +125,18 @@ def _sparsity(weight: torch.Tensor) -> float:
 
 
 def _convert_layer(
-    model: nn.Module, name: str, layer: nn.Linear, shared: Container[str], layout: str, min_sparsity: float | None
+    model: nn.Module, name: str, layer: nn.Linear, shared: Container[str], min_sparsity: float | None
 ) -> LayerReport:
     weight = layer.weight.detach()
     sparsity, before = _sparsity(weight), _bytes(layer)
     reason = _why_not(model, name, layer, shared) or _why_not_worth_it(sparsity, min_sparsity)
     after = before
     if not reason:
-        sparse = SparseLinear.from_linear(layer, layout=layout)
+        sparse = SparseLinear.from_linear(layer)
         _replace(model, layer, sparse)
         after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
-    return LayerReport(name, shape, sparsity, "dense" if reason else layout, before, after, reason)
+    return LayerReport(name, shape, sparsity, before, after, reason)
 
 
 def convert(
@@ -145,7 +144,6 @@ def convert(
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
     *,
-    layout: str = runtime.DEFAULT_LAYOUT,
     min_sparsity: float | None = None,
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
@@ -157,8 +155,6 @@ def convert(
         model: any PyTorch model on the CPU.
         targets: layers to convert: class names, module names or "re:" patterns.
         ignore: layers to leave dense, in the same notation.
-        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from about
-            16 tokens on, so better for encoders, whose batch is all tokens of all sentences.
         min_sparsity: leave layers with a smaller fraction of zeros dense. By default that is `MIN_SPARSITY`, and every
             layer where only the scalar kernels run.
 
@@ -167,23 +163,21 @@ def convert(
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
-        ValueError: a target matches nothing, nothing selected is a linear layer, or the layout is unknown.
+        ValueError: a target matches nothing, nothing selected is a linear layer.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
     >>> print(convert(model, ignore=["2"]))
-    layer      out x in  sparsity  layout  bytes before   bytes after
-    0             4 x 8     75.0%  lanes            144           464
+    layer      out x in  sparsity  bytes before   bytes after
+    0             4 x 8     75.0%           144           592
     1 of 1 layers converted, 144 -> 464 bytes
     """
-    if layout not in runtime.LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(runtime.LAYOUTS)}, got {layout!r}")
     layers = select_linears(model, targets, ignore)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
     shared = shared_weights(model)
-    rows = [_convert_layer(model, name, layer, shared, layout, min_sparsity) for name, layer in layers.items()]
+    rows = [_convert_layer(model, name, layer, shared, min_sparsity) for name, layer in layers.items()]
     return ConversionReport(tuple(rows))
 
 
@@ -214,7 +208,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
     >>> converted = nn.Sequential(SparseLinear.from_linear(dense[0]))
     >>> load_state_dict(nn.Sequential(nn.Linear(8, 4)), converted.state_dict())
     Sequential(
-      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750, layout='lanes')
+      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750)
     )
     """
     modules = dict(model.named_modules())

@@ -18,7 +18,7 @@ class SparseLinear(nn.Module):
     """Linear layer with a frozen sparse weight: `activation(input @ weight.T + bias)`.
 
     The packed weight is its only copy in memory. A state dict holds the weight as CSR (`crow_indices`, `col_indices`,
-    `values`), so it does not depend on the layout that a kernel wants. Gradients flow to the input and the bias.
+    `values`), so it does not depend on what a kernel wants. Gradients flow to the input and the bias.
     Inputs of float16 and bfloat16 are computed in float32 and returned in their own type.
 
     Args:
@@ -26,7 +26,6 @@ class SparseLinear(nn.Module):
         out_features: size of the output's last dimension.
         bias: whether to add a bias.
         activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-        layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller and faster from 16 on.
 
     A new layer has no nonzeros: make one with `from_linear` or `from_csr`, or load a state dict.
 
@@ -34,7 +33,7 @@ class SparseLinear(nn.Module):
     >>> _ = linear.weight.data[:, 1:].zero_()
     >>> sparse = SparseLinear.from_linear(linear)
     >>> sparse
-    SparseLinear(in_features=3, out_features=2, bias=True, nnz=2, sparsity=0.667, layout='lanes')
+    SparseLinear(in_features=3, out_features=2, bias=True, nnz=2, sparsity=0.667)
     >>> bool(torch.allclose(sparse(torch.ones(5, 3)), linear(torch.ones(5, 3))))
     True
     """
@@ -48,19 +47,17 @@ class SparseLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         activation: str | None = None,
-        layout: str = runtime.DEFAULT_LAYOUT,
     ) -> None:
         super().__init__()
         runtime.activation_code(activation)
         self.in_features = in_features
         self.out_features = out_features
         self.activation = None if activation == "none" else activation
-        self.layout = layout
         self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         crow_indices = np.zeros(out_features + 1, np.int64)
         empty = CSR(crow_indices, np.zeros(0, np.int32), np.zeros(0, np.float32), shape=(out_features, in_features))
-        self.register_buffer("packed", torch.from_numpy(empty.pack(layout)), persistent=False)
+        self.register_buffer("packed", torch.from_numpy(empty.pack()), persistent=False)
 
     @classmethod
     def from_csr(
@@ -68,15 +65,14 @@ class SparseLinear(nn.Module):
         weight: CSR,
         bias: torch.Tensor | None = None,
         activation: str | None = None,
-        layout: str = runtime.DEFAULT_LAYOUT,
     ) -> SparseLinear:
         """Layer with this weight; `bias` (shape [out_features]) is copied.
 
         Raises:
             ValueError: the bias has another shape, or an argument is unknown.
         """
-        layer = cls(weight.in_features, weight.out_features, bias is not None, activation, layout)
-        layer.packed = torch.from_numpy(weight.pack(layout))
+        layer = cls(weight.in_features, weight.out_features, bias is not None, activation)
+        layer.packed = torch.from_numpy(weight.pack())
         if bias is not None:
             if bias.shape != (weight.out_features,):
                 raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")
@@ -84,18 +80,16 @@ class SparseLinear(nn.Module):
         return layer
 
     @classmethod
-    def from_linear(
-        cls, linear: nn.Linear, activation: str | None = None, layout: str = runtime.DEFAULT_LAYOUT
-    ) -> SparseLinear:
+    def from_linear(cls, linear: nn.Linear, activation: str | None = None) -> SparseLinear:
         """Layer with the nonzero weights of a dense one, which is left as it is.
 
         Raises:
             TypeError: `linear` is not an `nn.Linear` or its weight is not floating point.
-            ValueError: `activation` or `layout` is unknown.
+            ValueError: `activation` is unknown.
         """
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"expected a torch.nn.Linear, got {type(linear).__name__}")
-        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, layout)
+        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation)
         layer.weight_dtype = linear.weight.dtype
         if layer.bias is not None:
             layer.bias.requires_grad_(linear.bias.requires_grad)
@@ -140,7 +134,7 @@ class SparseLinear(nn.Module):
         text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         fused = "" if self.activation is None else f", activation={self.activation!r}"
         weight = "" if self.packed.is_meta else f", nnz={self.nnz}, sparsity={self.sparsity:.3f}"
-        return f"{text}{weight}, layout={self.layout!r}{fused}"
+        return f"{text}{weight}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -172,4 +166,4 @@ class SparseLinear(nn.Module):
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
         device = "cpu" if self.packed.is_meta else self.packed.device
-        self.packed = torch.from_numpy(weight.pack(self.layout)).to(device)
+        self.packed = torch.from_numpy(weight.pack()).to(device)

@@ -27,12 +27,6 @@ Packed: TypeAlias = NDArray[np.uint8]
 #: Fused activation functions by name, as torch computes them; "gelu" is the erf form.
 ACTIVATIONS: dict[str, int] = {name: kind.value for name, kind in _C.Activation.__members__.items()}
 
-#: Kernel layouts of a packed weight.
-LAYOUTS: tuple[str, ...] = tuple(_C.layouts())
-
-#: The layout that is never far from the best; benchmarks/README.md compares them.
-DEFAULT_LAYOUT = "lanes"
-
 _TORCH_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
 
@@ -53,8 +47,8 @@ def build() -> str:
     return f"{_C.build_type}, compiler {_C.compiler}"
 
 
-def kernels() -> list[tuple[str, str, int, int]]:
-    """The kernels of the instruction set in use: name, layout, tokens a tile, tokens from which it is preferred."""
+def kernels() -> list[tuple[str, int, int]]:
+    """The kernels of the instruction set in use: name, tokens a tile, tokens from which it is preferred."""
     return _C.kernels()
 
 
@@ -131,7 +125,6 @@ class PackedInfo:
     out_features: int
     in_features: int
     nnz: int
-    layout: str
 
 
 def packed_info(packed: Packed) -> PackedInfo:

@@ -17,12 +17,6 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     runtime.use_isa(before)
 
 
-@pytest.fixture(params=runtime.LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> str:
-    """One packed layout after the other."""
-    return request.param
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers that are the same in every run."""

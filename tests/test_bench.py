@@ -1,9 +1,17 @@
-"""Measuring: fair rounds, honest spread. No test depends on how fast anything is."""
+"""Measuring: fair rounds, honest spread, right answers from every engine. No test depends on how fast anything is."""
 
+import os
+
+import numpy as np
+import pytest
 import torch
 
-from sparsekit.bench import layers
+from sparsekit.bench import layers, summary
+from sparsekit.bench.affinity import limited_to
+from sparsekit.bench.peers import PEERS
+from sparsekit.bench.plots import plot_roofline, plot_speedup
 from sparsekit.bench.timing import Timing, compare
+from sparsekit.bench.weights import imposed_on, model_layers, random_weight
 
 
 def test_compare_runs_every_function_in_every_round():
@@ -25,13 +33,87 @@ def test_a_wide_spread_is_called_noisy():
     assert not Timing(1.0, 0.95, 1.05, 9).noisy
 
 
-def test_the_grid_covers_every_cell_and_restores_the_threads():
-    grid = layers.Grid(shapes=[(16, 32), (8, 8)], sparsities=[0.5], batches=[1, 4], threads=[1, 2], seconds=0.001)
-    before = torch.get_num_threads()
-    measured = list(layers.run(grid))
-    assert torch.get_num_threads() == before
-    assert len(measured) == grid.cells == 8
-    assert {cell.threads for cells in measured for cell in cells} == {1, 2}
-    assert all([cell.layout for cell in cells] == list(grid.layouts) for cells in measured)
-    layer = layers.pruned_linear(40, 50, 0.9)
-    assert int(layer.weight.count_nonzero()) == 200
+def small_grid(**changes) -> layers.Grid:
+    installed = [name for name, peer in PEERS.items() if not peer.missing]
+    grid = {"shapes": [(16, 32), (40, 300)], "sparsities": [0.5, 0.9], "batches": [1, 20], "seconds": 0.001}
+    return layers.Grid(**{**grid, "engines": installed, **changes})
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    grid = small_grid()
+    rows = [row for group in layers.run(grid) for row in group]
+    return layers.to_dict(rows, layers.ceilings(grid), "random")
+
+
+def test_the_grid_covers_every_engine_and_restores_threads_and_processors(measured):
+    threads, processors = torch.get_num_threads(), os.sched_getaffinity(0)
+    grid = small_grid(threads=[1, min(2, len(processors))])
+    found = list(layers.run(grid))
+    assert len(found) == grid.groups == 8
+    assert (torch.get_num_threads(), os.sched_getaffinity(0)) == (threads, processors)
+    for rows in found:
+        for name in grid.engines:
+            sparsities = [row.sparsity for row in rows if row.engine == name]
+            assert sparsities == (list(grid.sparsities) if PEERS[name].sparse else [None])
+    assert {"sparsekit", "torch"} <= {row["engine"] for row in measured["rows"]}
+    for row in measured["rows"]:
+        assert row["low_us"] <= row["us"] <= row["high_us"]
+        assert (row["nnz"] == row["out_features"] * row["in_features"]) == (row["sparsity"] is None)
+
+
+def test_an_engine_that_computes_something_else_is_refused(monkeypatch):
+    wrong = PEERS["torch"].__class__(lambda problem: lambda: problem.result + 1.0, (), sparse=False)
+    monkeypatch.setitem(PEERS, "torch", wrong)
+    with pytest.raises(RuntimeError, match="torch is off by"):
+        next(layers.run(small_grid(engines=["torch"])))
+
+
+def test_more_threads_than_processors_are_refused():
+    with pytest.raises(ValueError, match="this process may use"), limited_to(4096):
+        pass
+
+
+def test_speedups_are_over_the_fastest_dense_engine(measured):
+    found = summary.speedups(measured["rows"])
+    assert len(found) == 2 * 2 * 2
+    cell = summary.Cell(40, 300, 20, 1, 0.9)
+    rows = [row for row in measured["rows"] if summary.Group(*cell[:4]) == tuple(row[n] for n in summary.Group._fields)]
+    dense = min(row["us"] for row in rows if row["sparsity"] is None)
+    mine = next(row["us"] for row in rows if row["engine"] == "sparsekit" and row["sparsity"] == 0.9)
+    assert found[cell] == dense / mine
+
+
+def test_break_even():
+    assert summary.break_even({0.5: 1.2, 0.9: 3.0}) == 0.5
+    assert summary.break_even({0.5: 0.5, 0.9: 0.9}) is None
+    assert summary.break_even({0.5: 0.5, 0.7: 1.5, 0.9: 3.0}) == pytest.approx(0.6)
+    assert summary.break_even({0.5: 1.5, 0.7: 0.5, 0.9: 1.5}) == pytest.approx(0.8), "it must pay from there on"
+    assert summary.break_even({}) is None
+
+
+def test_plots_are_drawn(measured, tmp_path):
+    for plot in (plot_speedup, plot_roofline):
+        plot(measured, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_random_weights_have_the_sparsity_and_repeat():
+    weight = random_weight((200, 300), 0.8)
+    assert np.mean(weight == 0) == pytest.approx(0.8, abs=0.01)
+    assert np.array_equal(weight, random_weight((200, 300), 0.8))
+
+
+def test_imposed_sparsity_keeps_a_models_largest_weights(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=50)
+    BertModel(config).save_pretrained(tmp_path)
+    found = model_layers(tmp_path)
+    assert set(found) == {(32, 32), (64, 32), (32, 64)}
+    weight = imposed_on(found)((64, 32), 0.75)
+    kept = weight != 0
+    assert kept.sum() == 64 * 32 // 4
+    original = found[64, 32].weight.detach().numpy()
+    assert np.array_equal(weight[kept], original[kept])
+    assert np.abs(original[kept]).min() >= np.abs(original[~kept]).max()

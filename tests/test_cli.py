@@ -37,34 +37,34 @@ def test_every_verb_has_help(verb):
 def test_info_names_the_instruction_set_and_the_kernels():
     result = command("info")
     assert result.returncode == 0
-    for word in (runtime.current_isa(), "spmm_panel_f32_64", "threads", "default lanes"):
+    for word in (runtime.current_isa(), "spmm_quads_f32_64", "threads"):
         assert word in result.stdout
 
 
-def test_bench_prints_and_writes_what_it_measured(tmp_path):
-    file = tmp_path / "deep" / "cells.json"
+def test_bench_layers_prints_and_writes_what_it_measured(tmp_path):
+    file = tmp_path / "deep" / "rows.json"
     arguments = ["--shape", "32x64", "--sparsity", "0.75", "--batch", "1", "--batch", "20", "--seconds", "0.01"]
-    result = command("bench", *arguments, "--json", str(file))
+    engines = ["--engine", "torch", "--engine", "sparsekit"]
+    result = command("bench", "layers", *arguments, *engines, "--json", str(file), "--plots", str(tmp_path / "plots"))
     assert result.returncode == 0, result.stderr
-    assert "32 x 64" in result.stdout
+    for words in ("32 x 64, 20 tokens", "sparsekit 75%", "pays from"):
+        assert words in result.stdout
     stored = json.loads(file.read_text())
     assert stored["environment"]["isa"] == runtime.current_isa()
-    cells = stored["cells"]
-    assert [(cell["batch"], cell["layout"]) for cell in cells] == [
-        (batch, layout) for batch in (1, 20) for layout in runtime.LAYOUTS
+    assert stored["ceilings"][0]["gflops"] > 0
+    assert [(row["batch"], row["engine"], row["sparsity"]) for row in stored["rows"]] == [
+        (batch, *engine) for batch in (1, 20) for engine in (("torch", None), ("sparsekit", 0.75))
     ]
-    for cell in cells:
-        assert cell["speedup"] == pytest.approx(cell["dense_us"] / cell["sparse_us"])
-        assert cell["sparse_low_us"] <= cell["sparse_us"] <= cell["sparse_high_us"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["roofline.png", "speedup.png"]
     assert list(tmp_path.rglob(".*")) == [], "no temporary files stay behind"
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["bench", "--shape", "32by64"], {}, "a shape is OUTxIN such as 1536x384, got '32by64'"),
-        (["bench", "--layout", "rows"], {}, "layouts are panel, lanes, got rows"),
-        (["bench", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
+        (["bench", "layers", "--shape", "32by64"], {}, "a shape is OUTxIN such as 1536x384, got '32by64'"),
+        (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, torch, onnxruntime"),
+        (["bench", "layers", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
         (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
         (["demo", "--sparsity", "2"], {}, "Invalid value for '--sparsity'"),
         (["knead"], {}, "No such command"),

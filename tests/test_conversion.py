@@ -15,17 +15,17 @@ def model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.Linear(32, 4)).eval()
 
 
-def test_convert_and_back(model, layout):
+def test_convert_and_back(model):
     prune(model, 0.8, ignore=["3"])
     dense = finalize(copy.deepcopy(model))
     x = torch.randn(7, 64)
     expected = dense(x)
-    report = convert(model, ignore=["3"], layout=layout)
+    report = convert(model, ignore=["3"])
     assert [type(module).__name__ for module in model] == ["SparseLinear", "ReLU", "SparseLinear", "Linear"]
     torch.testing.assert_close(model(x), expected)
     assert report.converted == 2
     first = report.layers[0]
-    assert (first.name, first.shape, first.layout, first.converted) == ("0", (64, 64), layout, True)
+    assert (first.name, first.shape, first.converted) == ("0", (64, 64), True)
     assert first.sparsity == pytest.approx(0.8, abs=0.01)
     assert first.bytes_before == 4 * (64 * 64 + 64)
     assert first.bytes_after == model[0].packed.numel() + 4 * 64
@@ -126,7 +126,6 @@ def test_bfloat16_models_keep_their_type(model):
     [
         ({"targets": ["Conv2d"]}, "'Conv2d' matches no module"),
         ({"ignore": ["Linear"]}, "leave no torch.nn.Linear"),
-        ({"layout": "rows"}, "layout must be one of panel, lanes"),
     ],
 )
 def test_bad_arguments_leave_the_model_alone(model, arguments, message):

@@ -35,10 +35,9 @@ def test_dense_scipy_and_torch_round_trips(rng, shape, sparsity):
 @settings(max_examples=60, deadline=None)
 def test_pack_and_unpack_keep_every_entry(weight):
     csr = CSR.from_dense(weight)
-    for layout in ("panel", "lanes"):
-        back = CSR.unpack(csr.pack(layout))
-        for name in ("crow_indices", "col_indices", "values"):
-            np.testing.assert_array_equal(getattr(back, name), getattr(csr, name))
+    back = CSR.unpack(csr.pack())
+    for name in ("crow_indices", "col_indices", "values"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(csr, name))
 
 
 def test_from_dense_keeps_nan_and_converts_other_floats():
@@ -128,8 +127,6 @@ def test_other_things_are_refused():
         CSR.from_scipy(np.zeros((2, 2)))
     with pytest.raises(TypeError, match="dense or CSR float tensor"):
         CSR.from_torch(torch.zeros(2, 2, dtype=torch.int32))
-    with pytest.raises(ValueError, match="layout must be one of 'panel', 'lanes', got 'rows'"):
-        build().pack("rows")
     with pytest.raises(ValueError, match="at least 128 bytes"):
         CSR.unpack(np.zeros(4, np.uint8))
     with pytest.raises(ValueError, match="not a packed weight"):

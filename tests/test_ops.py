@@ -16,8 +16,8 @@ def weight(rng) -> np.ndarray:
 
 
 @pytest.fixture
-def packed(weight, layout) -> torch.Tensor:
-    return torch.from_numpy(CSR.from_dense(weight).pack(layout))
+def packed(weight) -> torch.Tensor:
+    return torch.from_numpy(CSR.from_dense(weight).pack())
 
 
 def leaf(*shape: int) -> torch.Tensor:

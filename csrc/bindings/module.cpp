@@ -69,10 +69,10 @@ Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>
 }
 
 Array<std::uint8_t> pack(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                         std::int64_t out_features, std::int64_t in_features, const std::string& layout) {
+                         std::int64_t out_features, std::int64_t in_features) {
   const CsrView csr = csr_view(crow, col, values, out_features, in_features);
   validate(csr);
-  const PackPlan plan = plan_pack(csr, layout_named(layout));
+  const PackPlan plan = plan_pack(csr, Layout::quads);
   auto packed = aligned_bytes(plan.header.total_bytes);
   write_packed(csr, plan, reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
@@ -85,7 +85,7 @@ py::tuple unpack(const Array<std::uint8_t>& packed) {
 
 py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
-  return py::make_tuple(header.out_features, header.in_features, header.nnz, layout_entry(header.layout).name);
+  return py::make_tuple(header.out_features, header.in_features, header.nnz);
 }
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
@@ -127,7 +127,7 @@ py::list kernels() {
   const KernelTable& table = current_kernels();
   for (int i = 0; i < table.size; ++i) {
     const Kernel& kernel = table.kernels[i];
-    rows.append(py::make_tuple(kernel.name, layout_entry(kernel.layout).name, kernel.tile, kernel.min_batch));
+    rows.append(py::make_tuple(kernel.name, kernel.tile, kernel.min_batch));
   }
   return rows;
 }
@@ -162,9 +162,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
         py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
   m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("layout"));
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
   m.def("unpack", &unpack, py::arg("packed").noconvert());
-  m.def("layouts", &layout_names);
   m.def("packed_info", &packed_info, py::arg("packed").noconvert());
 
   m.def("linear", &run_linear, py::call_guard<py::gil_scoped_release>(), py::arg("packed"), py::arg("packed_bytes"),

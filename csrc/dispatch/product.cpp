@@ -14,11 +14,9 @@ constexpr std::int64_t kInlineWork = 1'000'000;
 /// A kernel of one token does no better than this many tokens at once do.
 constexpr std::int64_t kLeastTokens = 8;
 /// Floats of the sums that a task keeps in cache (32 KB).
-constexpr std::int64_t kSumsFloats = 8192;
+constexpr std::int64_t kSumsFloats = 32768;
 /// With this many tiles for each thread, uneven shares no longer matter.
 constexpr std::int64_t kTilesPerThread = 4;
-/// Fewer output features than this are not split further.
-constexpr std::int64_t kLeastFeatures = 16;
 
 struct Tile {
   std::int64_t first_token;
@@ -49,9 +47,7 @@ int threads_for(const Product& product) {
 }
 
 /// Output features that a task may start at: multiples of this.
-std::int64_t unit_of(const Product& product) {
-  return product.forward() ? product.layout.row_unit : product.weight.block_width;
-}
+std::int64_t unit_of(const Product& product) { return product.forward() ? kWindow : kBlockWidth; }
 
 /// Whether whole tiles give every thread about the same work.
 bool shares_evenly(const std::vector<Tile>& tiles, int threads) {
@@ -63,38 +59,42 @@ bool shares_evenly(const std::vector<Tile>& tiles, int threads) {
 /// Ranges of output features that every tile is cut into.
 std::int64_t split_count(const Product& product, const std::vector<Tile>& tiles, int threads) {
   if (threads == 1 || shares_evenly(tiles, threads)) return 1;
-  const std::int64_t most = product.outputs() / std::max(kLeastFeatures, unit_of(product));
+  const std::int64_t most = (product.outputs() + unit_of(product) - 1) / unit_of(product);
   return std::max<std::int64_t>(1, std::min<std::int64_t>(threads, most));
 }
 
 /// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
 std::int64_t balanced_row(const Product& product, std::int64_t index, std::int64_t count) {
-  const std::int64_t unit = product.layout.row_unit;
   const std::int64_t wanted = product.entries * index / count;
   std::int64_t low = 0;
-  std::int64_t high = (product.weight.out_features + unit - 1) / unit;
+  std::int64_t high = (product.weight.out_features + kWindow - 1) / kWindow;
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
-    if (product.layout.work_before(product.weight, middle * unit) < wanted) {
+    if (product.layout.work_before(product.weight, std::min(middle * kWindow, product.weight.tiles() * kLanes)) <
+        wanted) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
-  return low * unit;
+  return low * kWindow;
 }
 
 /// First output feature of share `index` of `count`.
 std::int64_t share_start(const Product& product, std::int64_t index, std::int64_t count) {
   if (index == 0) return 0;
-  const std::int64_t start = product.forward() ? balanced_row(product, index, count)
-                                               : product.weight.blocks * index / count * product.weight.block_width;
+  const std::int64_t start =
+      product.forward() ? balanced_row(product, index, count) : product.weight.blocks * index / count * kBlockWidth;
   return index == count ? product.outputs() : std::min(start, product.outputs());
 }
 
-/// Input features rounded up to whole blocks and lanes: what a packed tile has room for.
-std::int64_t padded_inputs(const Product& product) {
-  return product.forward() ? product.weight.blocks * product.weight.block_width : product.weight.out_features;
+/// Floats of a packed token.
+std::int64_t packed_width(const Product& product, const Kernel& kernel) {
+  return product.forward() ? product.weight.blocks * kernel.block_stride : product.weight.out_features;
+}
+
+PackFn pack_of(const Product& product, const Kernel& kernel) {
+  return product.forward() ? kernel.pack : kernel.pack_gradient;
 }
 
 Input tile_input(const Product& product, const Tile& tile) {
@@ -114,9 +114,10 @@ Output tile_output(const Product& product, const Tile& tile) {
 void multiply_tile(const Product& product, const Tile& tile, const float* activation, RowRange range) {
   const Kernel& kernel = *tile.kernel;
   const std::int64_t unit = unit_of(product);
-  const std::int64_t step = std::max(unit, kSumsFloats / kernel.tile / unit * unit);
+  const std::int64_t width = kernel.tile * kernel.sums_width;
+  const std::int64_t step = std::max(unit, kSumsFloats / width / unit * unit);
   const std::int64_t most = padded_lanes(std::min(step, product.outputs()));
-  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile));
+  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * width));
   const MultiplyFn multiply = product.forward() ? kernel.multiply : kernel.multiply_transposed;
   const Output out = tile_output(product, tile);
   for (std::int64_t first = range.first; first < range.last; first += step) {
@@ -129,8 +130,9 @@ void multiply_tile(const Product& product, const Tile& tile, const float* activa
 /// The tile's activation as its kernel wants it: transposed into `space`, or as it lies for a tile of one token.
 const float* pack_tile(const Product& product, const Tile& tile, RowRange features, float* space) {
   const Input input = tile_input(product, tile);
-  if (tile.kernel->pack == nullptr) return input.data;
-  tile.kernel->pack(input, features, padded_inputs(product), space);
+  const PackFn pack = pack_of(product, *tile.kernel);
+  if (pack == nullptr) return input.data;
+  pack(input, features, packed_width(product, *tile.kernel), space);
   return space;
 }
 
@@ -138,8 +140,8 @@ const float* pack_tile(const Product& product, const Tile& tile, RowRange featur
 void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int threads) {
   const auto body = [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i)];
-    float* space =
-        scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tile.kernel->tile));
+    float* space = scratch(ScratchUse::activation,
+                           static_cast<std::size_t>(packed_width(product, *tile.kernel) * tile.kernel->tile));
     const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
     multiply_tile(product, tile, activation, {0, product.outputs()});
   };
@@ -148,23 +150,32 @@ void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int th
   for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
+/// First input feature of packing share `index` of `count`: at whole vectors of any kernel's packing.
+std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t count) {
+  return index == count ? inputs : inputs * index / count / kGroup * kGroup;
+}
+
 /// First all tiles are packed, by ranges of input features; then tasks share them. Consecutive tasks have the same
 /// range of output features, so that a thread keeps its part of the weight in cache.
 void run_by_ranges(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
   const auto count = static_cast<std::int64_t>(tiles.size());
   const std::int64_t inputs = product.inputs();
   const std::int64_t tokens = tiles.back().first_token + tiles.back().kernel->tile;
-  float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(padded_inputs(product) * tokens));
-  const auto tile_space = [&](const Tile& tile) { return space + tile.first_token * padded_inputs(product); };
+  std::int64_t width = 0;
+  for (const Tile& tile : tiles) width = std::max(width, packed_width(product, *tile.kernel));
+  float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(width * tokens));
+  const auto tile_space = [&](const Tile& tile) { return space + tile.first_token * width; };
   parallel(count * splits, [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
     const std::int64_t part = i / count;
-    pack_tile(product, tile, {inputs * part / splits, inputs * (part + 1) / splits}, tile_space(tile));
+    pack_tile(product, tile, {pack_start(inputs, part, splits), pack_start(inputs, part + 1, splits)},
+              tile_space(tile));
   });
   parallel(count * splits, [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
     const std::int64_t part = i / count;
-    const float* activation = tile.kernel->pack == nullptr ? tile_input(product, tile).data : tile_space(tile);
+    const float* activation =
+        pack_of(product, *tile.kernel) == nullptr ? tile_input(product, tile).data : tile_space(tile);
     multiply_tile(product, tile, activation,
                   {share_start(product, part, splits), share_start(product, part + 1, splits)});
   });

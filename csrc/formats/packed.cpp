@@ -3,43 +3,25 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
-#include "lanes.h"
-#include "panel.h"
+#include "quads.h"
 
 namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    {Layout::panel, "panel", kPanelBlockWidth, 1, 1, false, panel_cells, panel_starts, panel_fill, panel_unpack,
-     panel_work_before},
-    {Layout::lanes, "lanes", kLanesBlockWidth, kLanes, kLanes, true, lanes_cells, lanes_starts, lanes_fill,
-     lanes_unpack, lanes_work_before},
+    {Layout::quads, kGroup, plan_quads, quads_fill, quads_unpack, quads_work_before},
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
-
-std::vector<std::string> layout_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : kLayouts) names.emplace_back(entry.name);
-  return names;
-}
-
-const LayoutEntry& layout_named(const std::string& name) {
-  std::string known;
-  for (const auto& entry : kLayouts) {
-    if (name == entry.name) return entry;
-    known += (known.empty() ? "'" : ", '") + std::string(entry.name) + "'";
-  }
-  throw std::invalid_argument("layout must be one of " + known + ", got '" + name + "'");
-}
 
 const LayoutEntry& layout_entry(Layout layout) {
   for (const auto& entry : kLayouts) {
@@ -61,13 +43,13 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.in_features = in_features;
   header.nnz = nnz;
   header.entries = entries;
-  header.block_width = layout.block_width;
-  header.blocks = block_count(in_features, layout.block_width);
-  const auto cells = static_cast<std::uint64_t>(layout.cells(out_features, header.blocks));
-  const std::uint64_t counts = layout.has_counts ? cells * static_cast<std::uint64_t>(layout.entries_per_start) : 0;
-  header.starts_offset = sizeof(PackedHeader);
+  header.blocks = block_count(in_features);
+  const auto cells = static_cast<std::uint64_t>(cell_count(out_features, in_features));
+  header.rows_offset = sizeof(PackedHeader);
+  header.starts_offset = aligned(header.rows_offset + static_cast<std::uint64_t>(padded_lanes(out_features)));
   header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
-  header.values_offset = aligned(header.counts_offset + counts);
+  header.order_offset = aligned(header.counts_offset + cells * static_cast<std::uint64_t>(kLanes));
+  header.values_offset = aligned(header.order_offset + cells * static_cast<std::uint64_t>(kLanes));
   header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries) * sizeof(float));
   header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
   return header;
@@ -75,19 +57,25 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
 
 }  // namespace
 
-PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout) {
-  std::vector<std::uint32_t> starts = layout.starts(csr);
-  const std::int64_t entries = std::int64_t{starts.back()} * layout.entries_per_start;
-  return {header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries), std::move(starts)};
+PackPlan plan_pack(const CsrView& csr, Layout wanted) {
+  const LayoutEntry& layout = layout_entry(wanted);
+  PackPlan plan;
+  layout.plan(csr, plan);
+  const std::int64_t entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
+  plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
+  return plan;
 }
 
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   const PackedHeader& header = plan.header;
   std::memset(buffer, 0, header.total_bytes);
   std::memcpy(buffer, &header, sizeof header);
+  std::memcpy(buffer + header.rows_offset, plan.rows.data(), plan.rows.size());
   std::memcpy(buffer + header.starts_offset, plan.starts.data(), plan.starts.size() * sizeof(std::uint32_t));
+  std::memset(buffer + header.columns_offset, kPadding, static_cast<std::size_t>(header.entries));
   layout_entry(header.layout)
-      .fill(csr, {plan.starts.data(), reinterpret_cast<std::uint8_t*>(buffer + header.counts_offset),
+      .fill(csr, {plan.rows.data(), plan.starts.data(), reinterpret_cast<std::uint8_t*>(buffer + header.counts_offset),
+                  reinterpret_cast<std::uint8_t*>(buffer + header.order_offset),
                   reinterpret_cast<float*>(buffer + header.values_offset),
                   reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset)});
 }
@@ -122,10 +110,11 @@ PackedWeight packed_view(const PackedHeader& header) {
   return {reinterpret_cast<const float*>(base + header.values_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
           reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.rows_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.order_offset),
           header.out_features,
           header.in_features,
-          header.block_width,
           header.blocks};
 }
 

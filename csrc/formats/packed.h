@@ -1,12 +1,12 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | starts | counts | values | columns ]     each part at a multiple of 64, the end too
+//   [ header, 128 bytes | rows | starts | counts | order | values | columns ]     each part at a multiple of 64, the
+//   end too
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "../kernels/views.h"
@@ -22,38 +22,53 @@ struct PackedHeader {
   std::int64_t in_features;
   std::int64_t nnz;
   std::int64_t entries;  // nnz and padding
-  std::int64_t block_width;
   std::int64_t blocks;
-  std::uint64_t starts_offset;  // bytes from the start of the buffer, as the next three
+  std::uint64_t rows_offset;  // bytes from the start of the buffer, as the next five
+  std::uint64_t starts_offset;
   std::uint64_t counts_offset;
+  std::uint64_t order_offset;
   std::uint64_t values_offset;
   std::uint64_t columns_offset;
   std::uint64_t total_bytes;
-  std::uint8_t reserved[24];
+  std::uint8_t reserved[16];
 };
 static_assert(sizeof(PackedHeader) == 128);
 
 /// The arrays of a packed buffer while they are filled.
 struct PackedArrays {
+  const std::uint8_t* rows;
   const std::uint32_t* starts;
   std::uint8_t* counts;
+  std::uint8_t* order;
   float* values;
   std::uint8_t* columns;
+};
+
+/// Blocks of a weight; one even without input features, so that kernels write their sums.
+constexpr std::int64_t block_count(std::int64_t in_features) {
+  return in_features == 0 ? 1 : (in_features + kBlockWidth - 1) / kBlockWidth;
+}
+
+/// Blocks of all tiles of rows.
+constexpr std::int64_t cell_count(std::int64_t out_features, std::int64_t in_features) {
+  return padded_lanes(out_features) / kLanes * block_count(in_features);
+}
+
+/// Where everything goes in a packed weight, computed before its buffer is allocated.
+struct PackPlan {
+  PackedHeader header;
+  std::vector<std::uint8_t> rows;
+  std::vector<std::uint32_t> starts;
 };
 
 /// Everything that differs between layouts; the rows are in packed.cpp.
 struct LayoutEntry {
   Layout layout;
-  const char* name;
-  std::int64_t block_width;
-  std::int64_t row_unit;           // tasks start at multiples of this row
   std::int64_t entries_per_start;  // what `starts` counts in
-  bool has_counts;                 // one byte for every entry that one start stands for
-  /// Entries of `starts`, less the last.
-  std::int64_t (*cells)(std::int64_t out_features, std::int64_t blocks);
-  /// `starts` for a validated CSR. Throws std::invalid_argument from 2^32 on.
-  std::vector<std::uint32_t> (*starts)(const CsrView& csr);
-  /// Fills the other arrays, which are zero.
+  /// Fills `rows` and `starts`, one for each cell and the end, for a validated CSR. Throws std::invalid_argument from
+  /// 2^32 nonzeros on.
+  void (*plan)(const CsrView& csr, PackPlan& plan);
+  /// Fills the other arrays, which hold nothing but padding.
   void (*fill)(const CsrView& csr, const PackedArrays& arrays);
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
@@ -61,24 +76,11 @@ struct LayoutEntry {
   std::int64_t (*work_before)(const PackedWeight& weight, std::int64_t row);
 };
 
-/// Blocks of a weight; one even without input features, so that kernels write their sums.
-constexpr std::int64_t block_count(std::int64_t in_features, std::int64_t block_width) {
-  return in_features == 0 ? 1 : (in_features + block_width - 1) / block_width;
-}
-
-/// Throws std::invalid_argument for an unknown name.
-const LayoutEntry& layout_named(const std::string& name);
+/// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
-std::vector<std::string> layout_names();
-
-/// Size and starts of a packed weight, computed before its buffer is allocated.
-struct PackPlan {
-  PackedHeader header;
-  std::vector<std::uint32_t> starts;
-};
 
 /// Throws std::invalid_argument when the weight needs 2^32 entries or more.
-PackPlan plan_pack(const CsrView& csr, const LayoutEntry& layout);
+PackPlan plan_pack(const CsrView& csr, Layout layout);
 
 /// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);

@@ -13,42 +13,63 @@
 
 namespace {
 
-/// Transposes one vector of tokens; `tokens` may be less than a vector, or none.
+/// Tokens of a tile that one vector holds.
 template <int tile>
-inline void pack_tokens(const float* x, std::int64_t stride, std::int64_t tokens, sparsekit::RowRange features,
-                        float* out) {
-  for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
-    const std::int64_t count = smaller(Vector::width, features.last - f);
-    Vector block[Vector::width];
-    for (int t = 0; t < Vector::width; ++t) {
-      block[t] = t < tokens ? load_up_to(x + t * stride + f, count) : Vector::zero();
+inline constexpr std::int64_t kTogether = tile < Vector::width ? tile : Vector::width;
+
+/// Inputs of a block in a packed tile: the block's, and one of zeros for padded entries of the weight.
+inline constexpr std::int64_t kBlockStride = sparsekit::kBlockWidth + 1;
+
+/// Transposes the features of one vector of tokens, `Vector::width` or fewer, into `out`; the rest of the tokens is
+/// zero.
+template <int tile>
+inline void pack_features(const float* x, std::int64_t stride, std::int64_t tokens, std::int64_t features, float* out) {
+  Vector block[Vector::width];
+  for (int t = 0; t < Vector::width; ++t) {
+    block[t] = t < tokens ? load_up_to(x + t * stride, features) : Vector::zero();
+  }
+  transpose(block);
+  for (std::int64_t i = 0; i < features; ++i) store_up_to(block[i], out + i * tile, kTogether<tile>);
+}
+
+/// The gradient of the output for the transposed product: `[features, tile]`.
+template <int tile>
+void pack_gradient_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
+  for (std::int64_t first = 0; first < tile; first += Vector::width) {
+    const float* x = input.data + first * input.stride;
+    for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
+      pack_features<tile>(x + f, input.stride, input.tokens - first, smaller(Vector::width, features.last - f),
+                          activation + f * tile + first);
     }
-    transpose(block);
-    for (std::int64_t i = 0; i < count; ++i) block[i].store(out + (f + i) * tile);
   }
 }
 
-template <int vectors>
+/// `[blocks, kBlockStride, tile]`
+template <int tile>
 void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
-  constexpr int tile = vectors * Vector::width;
-  for (int v = 0; v < vectors; ++v) {
-    const std::int64_t first = v * Vector::width;
-    pack_tokens<tile>(input.data + first * input.stride, input.stride, input.tokens - first, features,
-                      activation + first);
+  for (std::int64_t f = features.first; f < features.last;) {
+    const std::int64_t block = f / sparsekit::kBlockWidth;
+    const std::int64_t end = smaller((block + 1) * sparsekit::kBlockWidth, features.last);
+    float* out = activation + block * kBlockStride * tile;
+    const sparsekit::Input part{input.data + block * sparsekit::kBlockWidth, input.stride, input.tokens};
+    const std::int64_t origin = block * sparsekit::kBlockWidth;
+    pack_gradient_f32<tile>(part, {f - origin, end - origin}, 0, out);
+    for (int t = 0; t < tile; ++t) out[sparsekit::kBlockWidth * tile + t] = 0.0F;
+    f = end;
   }
 }
 
-template <int vectors, class Activate>
+template <int tile, class Activate>
 inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out,
                             const Activate& activate) {
-  constexpr int tile = vectors * Vector::width;
   for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
     const std::int64_t count = smaller(Vector::width, rows.last - r);
     const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
     for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
       Vector block[Vector::width];
       for (int i = 0; i < Vector::width; ++i) {
-        block[i] = i < count ? Vector::load(sums + (r - rows.first + i) * tile + first) : Vector::zero();
+        const float* row = sums + (r - rows.first + i) * tile + first;
+        block[i] = i < count ? load_up_to(row, kTogether<tile>) : Vector::zero();
       }
       transpose(block);
       const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
@@ -59,9 +80,9 @@ inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const s
   }
 }
 
-template <int vectors>
+template <int tile>
 void store_tile_f32(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out) {
-  with_activation(out.activation, [&](const auto& activate) { store_tile_with<vectors>(sums, rows, out, activate); });
+  with_activation(out.activation, [&](const auto& activate) { store_tile_with<tile>(sums, rows, out, activate); });
 }
 
 }  // namespace

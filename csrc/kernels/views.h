@@ -8,39 +8,64 @@ namespace sparsekit {
 /// Applied to `sum + bias` when the result is stored.
 enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh = 3, silu = 4 };
 
-/// How a packed weight lies in memory. What each array of `PackedWeight` means follows from it:
+/// How a packed weight lies in memory.
 ///
-/// `panel`: CSR cut into blocks of `block_width` input features. The rows of a block follow one another; row `r` of
-///   block `b` owns the entries `[starts[b * out_features + r], starts[b * out_features + r + 1])`. No padding.
+/// `quads`: blocks of 128 input features, cut into tiles of 16 rows; a block's tile is a cell. A cell is a run of
+/// groups, and a group holds four entries of each row, so that one row can be read four entries at a time and 16 rows
+/// can be read side by side:
 ///
-/// `lanes`: tiles of 16 rows, cut into blocks of 32 input features. Step `s` of a tile's block holds one entry of each
-///   row: entry `16 * s + lane`. Block `b` of tile `t` owns the steps `[starts[t * blocks + b], starts[.. + 1])`; rows
-///   with fewer entries are padded; `counts[16 * (t * blocks + b) + lane]` are real. The columns of real entries have
-///   `kRealEntry` set, padding is 0.
-enum class Layout : std::uint32_t { panel = 1, lanes = 2 };
+///   values   of a group   row 0: v0 v1 v2 v3 | row 1: v0 v1 v2 v3 | ... | row 15: v0 v1 v2 v3
+///   columns  of a group   the same four by four, rows 0 4 8 12 1 5 9 13 2 6 10 14 3 7 11 15, which is what
+///                         interleaving four byte planes gives (isa/icelake.h)
+///
+/// Tile `t` of block `b` is cell `b * tiles + t` and owns the groups `[starts[cell], starts[cell + 1])`;
+/// `counts[16 * cell + row]` of a row's entries are real, the rest is padding: value 0, column `kPadding`.
+/// `order[16 * cell ..]` are the rows of a cell by falling number of quads, so that loops over them end when they are
+/// expected to. The rows of every window of 64 are sorted by their nonzeros, so that those of a tile have about as
+/// many: position `p` holds the output feature `p / 64 * 64 + rows[p]`.
+enum class Layout : std::uint32_t { quads = 1 };
+
+/// Input features of a block: as many as four pairs of AVX-512 registers hold as byte planes.
+inline constexpr std::int64_t kBlockWidth = 128;
+
+/// Rows of a tile.
+inline constexpr std::int64_t kLanes = 16;
+
+/// Rows that are sorted together. Ranges of rows start at multiples of it, so that they hold the same output features.
+inline constexpr std::int64_t kWindow = 64;
+
+/// Entries of a row in a group, and of all rows.
+inline constexpr unsigned kQuad = 4;
+inline constexpr std::int64_t kGroup = kQuad * kLanes;
+
+/// Column of a padded entry; those of real ones are below 128. A tile of tokens has zeros there.
+inline constexpr std::uint8_t kPadding = 0x80;
+
+/// Where the four values and the four columns of a lane start in a group.
+constexpr unsigned value_slot(unsigned lane) { return lane * kQuad; }
+constexpr unsigned column_slot(unsigned lane) { return lane % 4 * 16 + lane / 4 * kQuad; }
+
+/// First output feature of the window of a position.
+constexpr std::int64_t window_of(std::int64_t position) { return position / kWindow * kWindow; }
+
+/// `rows` rounded up to whole tiles.
+constexpr std::int64_t padded_lanes(std::int64_t rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
 
 struct PackedWeight {
   const float* values;
   const std::uint8_t* columns;  // relative to the first input feature of the block
   const std::uint32_t* starts;
-  const std::uint8_t* counts;  // lanes only
+  const std::uint8_t* rows;
+  const std::uint8_t* counts;
+  const std::uint8_t* order;
   std::int64_t out_features;
   std::int64_t in_features;
-  std::int64_t block_width;
   std::int64_t blocks;
+
+  std::int64_t tiles() const { return padded_lanes(out_features) / kLanes; }
 };
 
-/// Rows of a tile of the `lanes` layout.
-inline constexpr std::int64_t kLanes = 16;
-
-/// Flag of a real entry in a column of the `lanes` layout; the column itself is below 32.
-inline constexpr std::uint8_t kRealEntry = 0x80;
-inline constexpr std::uint8_t kColumnMask = 0x1F;
-
-/// `rows` rounded up to whole tiles.
-constexpr std::int64_t padded_lanes(std::int64_t rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
-
-/// Half-open range of output features.
+/// Half-open range of features.
 struct RowRange {
   std::int64_t first;
   std::int64_t last;

@@ -11,7 +11,7 @@ from typing import Any
 import sparsekit
 from sparsekit import runtime
 
-_PACKAGES = ("torch", "numpy", "scipy", "transformers")
+_PACKAGES = ("torch", "numpy", "onnxruntime", "openvino", "scipy", "sparse_dot_mkl", "transformers")
 
 
 def _cpu_model() -> str:

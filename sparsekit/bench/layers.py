@@ -1,122 +1,140 @@
-"""The layer benchmark: dense torch against sparse kernels over shapes, sparsities, batches and threads."""
+"""The layer benchmark: one linear layer, dense and sparse engines, over shapes, sparsities, batches and threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import nn
+import numpy as np
 
-from sparsekit import runtime
+from sparsekit.bench.affinity import limited_to
+from sparsekit.bench.ceilings import Ceilings, measure
 from sparsekit.bench.environment import environment
-from sparsekit.bench.timing import compare
-from sparsekit.nn import SparseLinear
-from sparsekit.pruning import finalize, prune
+from sparsekit.bench.peers import PEERS, Call, Problem, Weight
+from sparsekit.bench.timing import Timing, compare
+from sparsekit.bench.weights import WeightSource, random_weight
 
-#: Linear layers of MiniLM and of BERT-base, (out_features, in_features).
-SHAPES: tuple[tuple[int, int], ...] = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
+#: Linear layers of MiniLM, BERT-base and a 7B language model, (out_features, in_features).
+SHAPES: tuple[tuple[int, int], ...] = (
+    (384, 384),
+    (1536, 384),
+    (384, 1536),
+    (768, 768),
+    (3072, 768),
+    (768, 3072),
+    (4096, 4096),
+    (11008, 4096),
+)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What to measure; every combination is one cell."""
+    """What to measure. Everything for one shape, batch and number of threads is interleaved."""
 
     shapes: Sequence[tuple[int, int]] = SHAPES
-    sparsities: Sequence[float] = (0.5, 0.8, 0.9)
-    batches: Sequence[int] = (1, 8, 32, 128)
+    sparsities: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95)
+    batches: Sequence[int] = (1, 16, 128)
     threads: Sequence[int] = (1,)
-    layouts: Sequence[str] = runtime.LAYOUTS
-    seconds: float = 0.3  # for each cell
+    engines: Sequence[str] = ("sparsekit", "torch", "onnxruntime", "openvino")
+    seconds: float = 1.0  # for each group
 
     @property
-    def cells(self) -> int:
-        """Number of measurements, each of all layouts together."""
-        return len(self.shapes) * len(self.sparsities) * len(self.batches) * len(self.threads)
+    def groups(self) -> int:
+        """Number of groups that are measured one after the other."""
+        return len(self.shapes) * len(self.batches) * len(self.threads)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One measurement: dense torch and one layout, interleaved in one process."""
+class Row:
+    """One engine on one layer; `sparsity` is None for a dense engine, whose time does not depend on it."""
 
     out_features: int
     in_features: int
-    sparsity: float
     batch: int
     threads: int
-    layout: str
-    dense_us: float  # median microseconds of a call
-    sparse_us: float
-    sparse_low_us: float  # quartiles
-    sparse_high_us: float
-    gflops: float  # of the nonzeros
-    weight_bytes: int
+    engine: str
+    sparsity: float | None
+    nnz: int  # weights that the engine multiplies
+    weight_bytes: int  # of the dense or the packed weight; CSR for other sparse engines
+    us: float  # median microseconds of a call
+    low_us: float  # quartiles
+    high_us: float
     noisy: bool
 
-    @property
-    def speedup(self) -> float:
-        """How many times faster than dense."""
-        return self.dense_us / self.sparse_us
+
+@dataclass(frozen=True)
+class _Run:
+    """One function of a group."""
+
+    engine: str
+    sparsity: float | None
+    weight: Weight
+    call: Call
+
+    def row(self, batch: int, threads: int, timing: Timing) -> Row:
+        us = (timing.median * 1e6, timing.low * 1e6, timing.high * 1e6)
+        csr, dense = self.weight.csr, self.weight.dense
+        if self.sparsity is None:
+            size = dense.size, dense.nbytes
+        else:
+            size = csr.nnz, self.weight.packed.nbytes if self.engine == "sparsekit" else csr.nbytes
+        return Row(*csr.shape, batch, threads, self.engine, self.sparsity, *size, *us, timing.noisy)
 
 
-def pruned_linear(out_features: int, in_features: int, sparsity: float) -> nn.Linear:
-    """A random layer without its smallest weights."""
-    layer = nn.Linear(in_features, out_features)
-    prune(nn.Sequential(layer), sparsity)
-    finalize(layer)
-    return layer
+def _problem(weight: Weight, batch: int, threads: int) -> Problem:
+    numbers = np.random.default_rng(batch)
+    bias = numbers.standard_normal(weight.csr.out_features, dtype=np.float32)
+    return Problem(weight, bias, numbers.standard_normal((batch, weight.csr.in_features), dtype=np.float32), threads)
 
 
-def _caller(layer: nn.Module, x: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: layer(x)
+def _check(engine: str, call: Call, problem: Problem) -> None:
+    """An engine that computes something else must not be measured."""
+    first, weight = problem.x[:4].astype(np.float64), problem.weight.dense.astype(np.float64)
+    error = np.abs(np.asarray(call())[:4] - (first @ weight.T + problem.bias))
+    if not np.all(error <= 1e-5 * (np.abs(first) @ np.abs(weight.T) + np.abs(problem.bias))):
+        raise RuntimeError(f"{engine} is off by {error.max():.1e} for {weight.shape}, batch {len(problem.x)}")
 
 
-def _measure(dense: nn.Linear, sparse: dict[str, SparseLinear], sparsity: float, batch: int, grid: Grid) -> list[Cell]:
-    x = torch.randn(batch, dense.in_features)
-    functions = {name: _caller(layer, x) for name, layer in sparse.items()}
-    with torch.inference_mode():
-        timings = compare({"dense": _caller(dense, x), **functions}, seconds=grid.seconds)
-    return [
-        Cell(
-            out_features=dense.out_features,
-            in_features=dense.in_features,
-            sparsity=sparsity,
-            batch=batch,
-            threads=torch.get_num_threads(),
-            layout=name,
-            dense_us=timings["dense"].median * 1e6,
-            sparse_us=timings[name].median * 1e6,
-            sparse_low_us=timings[name].low * 1e6,
-            sparse_high_us=timings[name].high * 1e6,
-            gflops=2 * layer.nnz * batch / timings[name].median / 1e9,
-            weight_bytes=layer.packed.numel(),
-            noisy=timings[name].noisy or timings["dense"].noisy,
-        )
-        for name, layer in sparse.items()
-    ]
+def _runs(grid: Grid, weights: dict[float, Weight], batch: int, threads: int) -> list[_Run]:
+    """Every engine's function; sparse ones once for each sparsity."""
+    problems = {sparsity: _problem(weight, batch, threads) for sparsity, weight in weights.items()}
+    runs = []
+    for engine in grid.engines:
+        peer = PEERS[engine]
+        for sparsity in grid.sparsities if peer.sparse else grid.sparsities[:1]:
+            call = peer.prepare(problems[sparsity])
+            _check(engine, call, problems[sparsity])
+            runs.append(_Run(engine, sparsity if peer.sparse else None, weights[sparsity], call))
+    return runs
 
 
-def run(grid: Grid) -> Iterator[list[Cell]]:
-    """Measure the grid, one cell for each layout at a time; torch's number of threads is put back at the end."""
-    before = torch.get_num_threads()
-    torch.manual_seed(0)
-    try:
+def run(grid: Grid, source: WeightSource = random_weight) -> Iterator[list[Row]]:
+    """Measure group by group; number of threads and affinity are put back at the end of each."""
+    for shape in grid.shapes:
+        weights = {sparsity: Weight(source(shape, sparsity)) for sparsity in grid.sparsities}
         for threads in grid.threads:
-            torch.set_num_threads(threads)
-            for out_features, in_features in grid.shapes:
-                for sparsity in grid.sparsities:
-                    dense = pruned_linear(out_features, in_features, sparsity)
-                    sparse = {name: SparseLinear.from_linear(dense, layout=name) for name in grid.layouts}
-                    for batch in grid.batches:
-                        yield _measure(dense, sparse, sparsity, batch, grid)
-    finally:
-        torch.set_num_threads(before)
+            for batch in grid.batches:
+                with limited_to(threads):
+                    runs = _runs(grid, weights, batch, threads)
+                    timings = compare({str(i): one.call for i, one in enumerate(runs)}, seconds=grid.seconds)
+                yield [one.row(batch, threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 
-def to_dict(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Cells and the environment they were measured in, as plain values."""
+def ceilings(grid: Grid) -> list[Ceilings]:
+    """Of this machine, for every number of threads of the grid."""
+    found = []
+    for threads in grid.threads:
+        with limited_to(threads):
+            found.append(measure())
+    return found
+
+
+def to_dict(rows: Sequence[Row], roof: Sequence[Ceilings], weights: str) -> dict[str, Any]:
+    """Rows, ceilings and the environment they were measured in, as plain values; `weights` says where they are from."""
     return {
         "environment": environment(),
-        "cells": [{**asdict(cell), "speedup": cell.speedup} for cell in cells],
+        "weights": weights,
+        "ceilings": [asdict(one) for one in roof],
+        "rows": [asdict(row) for row in rows],
     }

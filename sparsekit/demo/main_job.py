@@ -92,7 +92,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
         distill_student(student, teacher, batches["train"], settings)
     finalize(student)
     dense_self = copy.deepcopy(student)
-    converted = convert(student, ignore=IGNORE, layout="panel", min_sparsity=0.0)
+    converted = convert(student, ignore=IGNORE, min_sparsity=0.0)
     with stages.stage("test_student"):
         dense_scores, student_scores = scores(dense_self, "student"), scores(student, "converted student")
     with stages.stage("measure_speed"):

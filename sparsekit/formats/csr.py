@@ -176,17 +176,13 @@ class CSR:
             check_invariants=False,  # they were checked when this matrix was made
         )
 
-    def pack(self, layout: str = runtime.DEFAULT_LAYOUT) -> runtime.Packed:
+    def pack(self) -> runtime.Packed:
         """The weight as kernels run it, one buffer that describes itself.
 
-        Args:
-            layout: "lanes" is fast at every batch and fastest up to 8 tokens; "panel" is smaller (5 bytes a nonzero)
-                and faster from about 16 tokens on.
-
         Raises:
-            ValueError: the layout is unknown, or the weight needs 2^32 entries or more.
+            ValueError: the weight has 2^32 nonzeros or more.
         """
-        return _C.pack(self.crow_indices, self.col_indices, self.values, *self.shape, layout)
+        return _C.pack(self.crow_indices, self.col_indices, self.values, *self.shape)
 
     @classmethod
     def unpack(cls, packed: runtime.Packed) -> CSR:

@@ -73,8 +73,8 @@ inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, d
 }
 
 /// A heap buffer of exactly the packed size.
-inline Bytes packed(const sparsekit::CsrView& csr, const std::string& layout) {
-  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, sparsekit::layout_named(layout));
+inline Bytes packed(const sparsekit::CsrView& csr) {
+  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, sparsekit::Layout::quads);
   Bytes buffer(plan.header.total_bytes);
   sparsekit::write_packed(csr, plan, buffer.data());
   return buffer;

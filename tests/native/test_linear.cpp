@@ -1,4 +1,4 @@
-// linear() and linear_input_gradient() against double precision: every layout, instruction set, activation function
+// linear() and linear_input_gradient() against double precision: every instruction set, activation function
 // and size around the vector and block widths. The bound is the one of reference.h.
 #include <algorithm>
 
@@ -77,41 +77,38 @@ void check_call(const Trial& trial, const Bytes& weight, const std::vector<float
              description(trial, activation, !bias.empty(), memory));
 }
 
-void check_forward(const Layer& layer, const std::vector<Bytes>& weights, std::int64_t batch) {
+void check_forward(const Layer& layer, const Bytes& weight, std::int64_t batch) {
   const Trial trial = make_trial(layer, Direction::forward, batch);
   const std::vector<float> bias = random_floats(layer.out_features, 12);
   for (const auto& isa : available_isas()) {
     use_isa(isa);
-    for (const Bytes& weight : weights) {
-      for (const Activation activation : kActivations) {
-        check_call(trial, weight, {}, activation);
-        check_call(trial, weight, bias, activation);
-      }
+    for (const Activation activation : kActivations) {
+      check_call(trial, weight, {}, activation);
+      check_call(trial, weight, bias, activation);
     }
   }
 }
 
-void check_gradient(const Layer& layer, const std::vector<Bytes>& weights, std::int64_t batch) {
+void check_gradient(const Layer& layer, const Bytes& weight, std::int64_t batch) {
   const Trial trial = make_trial(layer, Direction::transposed, batch);
   for (const auto& isa : available_isas()) {
     use_isa(isa);
-    for (const Bytes& weight : weights) check_call(trial, weight, {}, Activation::none);
+    check_call(trial, weight, {}, Activation::none);
   }
 }
 
 void check_layer(const Layer& layer) {
-  std::vector<Bytes> weights;
-  for (const auto& layout : layout_names()) weights.push_back(packed(layer.view(), layout));
-  for (const std::int64_t batch : {0, 1, 2, 3, 5, 8, 9, 17, 31, 64, 100}) {
-    check_forward(layer, weights, batch);
-    check_gradient(layer, weights, batch);
+  const Bytes weight = packed(layer.view());
+  for (const std::int64_t batch : {0, 1, 2, 3, 5, 8, 12, 17, 31, 64, 100}) {
+    check_forward(layer, weight, batch);
+    check_gradient(layer, weight, batch);
   }
 }
 
 }  // namespace
 
 int main() {
-  for (const std::int64_t out : {1, 5, 16, 17, 33}) {
+  for (const std::int64_t out : {1, 5, 16, 33, 70, 130}) {
     for (const std::int64_t in : {1, 31, 32, 33, 129, 300}) {
       for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) check_layer(random_layer(out, in, sparsity));
     }

@@ -14,12 +14,12 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// Calls `body(layout)` for every layout with every instruction set in use.
+/// Calls `body()` with every instruction set in use.
 template <class Body>
-void for_each_kernel_family(const Body& body) {
+void for_each_isa(const Body& body) {
   for (const auto& isa : available_isas()) {
     use_isa(isa);
-    for (const auto& layout : layout_names()) body(layout);
+    body();
   }
 }
 
@@ -34,11 +34,11 @@ void check_poisoned(const Layer& layer, Direction direction, std::int64_t batch)
   const auto finite =
       std::count_if(reference.sums.begin(), reference.sums.end(), [](double x) { return std::isfinite(x); });
   CHECK(finite > 0 && finite < static_cast<std::int64_t>(reference.sums.size()));
-  for_each_kernel_family([&](const std::string& layout) {
-    const Bytes weight = packed(layer.view(), layout);
+  for_each_isa([&] {
+    const Bytes weight = packed(layer.view());
     const std::vector<float> output = output_of(layer, weight, direction, input, batch);
     CHECK_CASE(first_wrong(reference, output.data(), nullptr, Activation::none) == -1,
-               current_isa() + " " + layout + ", batch " + std::to_string(batch));
+               current_isa() + ", batch " + std::to_string(batch));
   });
 }
 
@@ -63,15 +63,15 @@ void activations_far_from_zero() {
   for (std::size_t i = 0; i < points.size(); ++i) diagonal[i * points.size() + i] = 1.0F;
   const Layer layer = layer_from_dense(std::move(diagonal), size, size);
   const Reference reference = reference_of(layer, Direction::forward, points.data(), 1);
-  for_each_kernel_family([&](const std::string& layout) {
-    const Bytes weight = packed(layer.view(), layout);
+  for_each_isa([&] {
+    const Bytes weight = packed(layer.view());
     for (int kind = 0; kind <= static_cast<int>(Activation::silu); ++kind) {
       std::vector<float> output(points.size(), 7.0F);
       LinearCall call = plain_call(layer, weight, Direction::forward, points.data(), 1, output.data());
       call.activation = static_cast<Activation>(kind);
       linear(call);
       const std::int64_t wrong = first_wrong(reference, output.data(), nullptr, call.activation);
-      CHECK_CASE(wrong == -1, current_isa() + " " + layout + ", activation " + std::to_string(kind) + " of " +
+      CHECK_CASE(wrong == -1, current_isa() + ", activation " + std::to_string(kind) + " of " +
                                   std::to_string(points.data()[wrong]) + " is " + std::to_string(output.data()[wrong]));
     }
   });
@@ -82,9 +82,9 @@ void no_inputs() {
   const Layer busy = random_layer(33, 40, 0.0);
   const Layer layer = random_layer(33, 0, 0.0);
   const std::vector<float> bias = random_floats(33, 4);
-  for_each_kernel_family([&](const std::string& layout) {
-    const Bytes busy_weight = packed(busy.view(), layout);
-    const Bytes weight = packed(layer.view(), layout);
+  for_each_isa([&] {
+    const Bytes busy_weight = packed(busy.view());
+    const Bytes weight = packed(layer.view());
     for (const std::int64_t batch : {1, 2, 5, 16, 30, 64}) {
       const std::vector<float> input = random_floats(batch * 40, 5);
       std::vector<float> output = output_of(busy, busy_weight, Direction::forward, input, batch);
@@ -93,7 +93,7 @@ void no_inputs() {
       linear(call);
       bool all_bias = true;
       for (std::size_t i = 0; i < output.size(); ++i) all_bias = all_bias && output[i] == bias[i % 33];
-      CHECK_CASE(all_bias, current_isa() + " " + layout + ", batch " + std::to_string(batch));
+      CHECK_CASE(all_bias, current_isa() + ", batch " + std::to_string(batch));
     }
   });
 }
@@ -101,13 +101,13 @@ void no_inputs() {
 /// Forward there is nothing to write; the gradient for the inputs is zero.
 void no_outputs() {
   const Layer layer = random_layer(0, 33, 0.0);
-  for_each_kernel_family([&](const std::string& layout) {
-    const Bytes weight = packed(layer.view(), layout);
+  for_each_isa([&] {
+    const Bytes weight = packed(layer.view());
     for (const std::int64_t batch : {1, 3, 64}) {
       std::vector<float> floats(static_cast<std::size_t>(batch * 33), 7.0F);
       linear(plain_call(layer, weight, Direction::forward, floats.data(), batch, nullptr));
       run_call(plain_call(layer, weight, Direction::transposed, nullptr, batch, floats.data()), Direction::transposed);
-      CHECK_CASE(floats == std::vector<float>(floats.size(), 0.0F), current_isa() + " " + layout);
+      CHECK_CASE(floats == std::vector<float>(floats.size(), 0.0F), current_isa());
     }
   });
 }
@@ -116,7 +116,7 @@ void no_outputs() {
 template <class Spoil>
 void run_spoiled(Direction direction, const Spoil& spoil) {
   const Layer layer = random_layer(5, 7, 0.5);
-  const Bytes weight = packed(layer.view(), "panel");
+  const Bytes weight = packed(layer.view());
   const std::vector<float> input(14);
   std::vector<float> output(14);
   LinearCall call = plain_call(layer, weight, direction, input.data(), 2, output.data());

@@ -95,7 +95,7 @@ void refuses_counts() {
 /// Enough work to be shared between threads.
 struct Work {
   Layer layer = random_layer(256, 256, 0.5);
-  Bytes weight = packed(layer.view(), "panel");
+  Bytes weight = packed(layer.view());
   std::vector<float> input = random_floats(64 * 256, 2);
 
   std::vector<float> output() const { return output_of(layer, weight, Direction::forward, input, 64); }

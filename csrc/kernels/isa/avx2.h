@@ -68,27 +68,7 @@ inline void transpose(Vector (&r)[8]) {
   }
 }
 
-/// 32 floats, of which `width` can be picked by columns of the `lanes` layout; padding picks 0. Four eight-entry
-/// permutes and three blends beat the gather instruction on every core where that is microcoded.
-struct Table32 {
-  __m256 x[4];
-
-  static Table32 load(const float* p) {
-    return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), _mm256_loadu_ps(p + 16), _mm256_loadu_ps(p + 24)}};
-  }
-  static __m256i columns(const std::uint8_t* p) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
-  Vector pick(__m256i column) const {
-    const __m256 eighth = _mm256_castsi256_ps(_mm256_slli_epi32(column, 28));     // sign: bit 3
-    const __m256 sixteenth = _mm256_castsi256_ps(_mm256_slli_epi32(column, 27));  // sign: bit 4
-    const __m256i real = _mm256_srai_epi32(_mm256_slli_epi32(column, 24), 31);
-    const __m256 low =
-        _mm256_blendv_ps(_mm256_permutevar8x32_ps(x[0], column), _mm256_permutevar8x32_ps(x[1], column), eighth);
-    const __m256 high =
-        _mm256_blendv_ps(_mm256_permutevar8x32_ps(x[2], column), _mm256_permutevar8x32_ps(x[3], column), eighth);
-    return {_mm256_and_ps(_mm256_blendv_ps(low, high, sixteenth), _mm256_castsi256_ps(real))};
-  }
-};
+/// Eight tokens' worth of a vector.
+using Eight = Vector;
 
 }  // namespace

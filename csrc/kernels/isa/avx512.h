@@ -1,91 +1,55 @@
-// AVX-512 (F, BW, DQ, VL): sixteen floats a vector.
+// AVX-512 (F, BW, DQ, VL): inputs are picked from registers as floats, 32 at a time.
 #pragma once
 
-#include <immintrin.h>
+#include "avx512/vector.h"
 
-#include <cstdint>
+#define SPARSEKIT_PICKS_FROM_REGISTERS
 
 namespace {
 
-struct Vector {
-  static constexpr int width = 16;
-  __m512 v;
-
-  static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static Vector load_first(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(first(count), p)}; }
-  static Vector broadcast(float x) { return {_mm512_set1_ps(x)}; }
-  static Vector zero() { return {_mm512_setzero_ps()}; }
-  void store(float* p) const { _mm512_storeu_ps(p, v); }
-  void store_first(float* p, std::int64_t count) const { _mm512_mask_storeu_ps(p, first(count), v); }
-
-  static __mmask16 first(std::int64_t count) {
-    return count >= width ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
-  }
-};
-
-inline Vector operator+(Vector a, Vector b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Vector operator-(Vector a, Vector b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Vector operator*(Vector a, Vector b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Vector operator/(Vector a, Vector b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline Vector fma(Vector a, Vector b, Vector c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-
-// min and max return their second operand when one is NaN: a NaN in `x` comes through.
-inline Vector at_most(Vector x, float limit) { return {_mm512_min_ps(_mm512_set1_ps(limit), x.v)}; }
-inline Vector at_least(Vector x, float limit) { return {_mm512_max_ps(_mm512_set1_ps(limit), x.v)}; }
-inline Vector absolute(Vector x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0F), x.v)}; }
-inline Vector with_sign_of(Vector magnitude, Vector sign) {
-  return {_mm512_or_ps(magnitude.v, _mm512_and_ps(_mm512_set1_ps(-0.0F), sign.v))};
-}
-inline Vector round_nearest(Vector x) {
-  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
-
-/// x * 2^n for whole n; the instruction handles both ends of the range.
-inline Vector times_power_of_two(Vector x, Vector n) { return {_mm512_scalef_ps(x.v, n.v)}; }
-
-inline void transpose(Vector (&r)[16]) {
-  __m512 a[16];
-  for (int i = 0; i < 16; i += 2) {
-    a[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
-    a[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
-  }
-  __m512 b[16];
-  for (int i = 0; i < 16; i += 4) {
-    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
-    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xEE);
-    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
-  }
-  // b[4 * g + c] holds, in its four 128-bit lanes l, column 4 * l + c of the rows 4 * g .. 4 * g + 3.
-  for (int c = 0; c < 4; ++c) {
-    const __m512 low01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88);
-    const __m512 high01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xDD);
-    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
-    const __m512 high23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xDD);
-    r[c].v = _mm512_shuffle_f32x4(low01, low23, 0x88);
-    r[4 + c].v = _mm512_shuffle_f32x4(high01, high23, 0x88);
-    r[8 + c].v = _mm512_shuffle_f32x4(low01, low23, 0xDD);
-    r[12 + c].v = _mm512_shuffle_f32x4(high01, high23, 0xDD);
-  }
-}
-
-/// Columns of sixteen entries, and which of them are real.
+/// The columns of a group, four times sixteen, widened to 32 bits.
 struct Columns {
-  __m512i index;
-  __mmask16 real;
+  __m512i index[4];
+
+  static Columns load(const std::uint8_t* p) {
+    // Bytes 4 * k .. 4 * k + 3 of every 128 bits become the four 32-bit numbers there of index[k].
+    const __m512i bytes = _mm512_loadu_si512(p);
+    const __m512i spread =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1));
+    Columns columns;
+    for (int k = 0; k < 4; ++k) {
+      columns.index[k] = _mm512_shuffle_epi8(bytes, _mm512_add_epi8(spread, _mm512_set1_epi32(4 * k)));
+    }
+    return columns;
+  }
 };
 
-/// 32 floats in two registers, of which sixteen can be picked by columns of the `lanes` layout; padding picks 0.
-struct Table32 {
-  __m512 low;
-  __m512 high;
+/// 128 inputs of one token, of which 64 are picked by the columns of a group; padding picks 0.
+struct Inputs {
+  static constexpr std::int64_t kPackWidth = 16;
+  __m512 x[8];
 
-  static Table32 load(const float* p) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16)}; }
-  static Columns columns(const std::uint8_t* p) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return {_mm512_cvtepu8_epi32(bytes), _mm_movepi8_mask(bytes)};
+  static void pack(const float* row, std::int64_t count, float* out) { Vector::load_first(row, count).store(out); }
+
+  static Inputs load(const float* packed) {
+    Inputs inputs;
+    for (int i = 0; i < 8; ++i) inputs.x[i] = _mm512_loadu_ps(packed + i * 16);
+    return inputs;
   }
-  Vector pick(Columns columns) const { return {_mm512_maskz_permutex2var_ps(columns.real, low, columns.index, high)}; }
+
+  void pick(const Columns& columns, Vector (&picked)[4]) const {
+    for (int k = 0; k < 4; ++k) {
+      const __m512i column = columns.index[k];
+      const __mmask16 upper32 = _mm512_test_epi32_mask(column, _mm512_set1_epi32(32));
+      const __mmask16 upper64 = _mm512_test_epi32_mask(column, _mm512_set1_epi32(64));
+      const __mmask16 real = _mm512_testn_epi32_mask(column, _mm512_set1_epi32(sparsekit::kPadding));
+      const __m512 low = _mm512_mask_blend_ps(upper32, _mm512_permutex2var_ps(x[0], column, x[1]),
+                                              _mm512_permutex2var_ps(x[2], column, x[3]));
+      const __m512 high = _mm512_mask_blend_ps(upper32, _mm512_permutex2var_ps(x[4], column, x[5]),
+                                               _mm512_permutex2var_ps(x[6], column, x[7]));
+      picked[k].v = _mm512_maskz_mov_ps(real, _mm512_mask_blend_ps(upper64, low, high));
+    }
+  }
 };
 
 }  // namespace

@@ -47,13 +47,7 @@ inline Vector times_power_of_two(Vector x, Vector n) {
 
 inline void transpose(Vector (&)[1]) {}
 
-/// 32 floats, of which `width` can be picked by columns of the `lanes` layout; padding picks 0.
-struct Table32 {
-  const float* x;
-
-  static Table32 load(const float* p) { return {p}; }
-  static std::uint8_t columns(const std::uint8_t* p) { return *p; }
-  Vector pick(std::uint8_t column) const { return {(column & 0x80) != 0 ? x[column & 0x1F] : 0.0F}; }
-};
+/// Eight tokens' worth of a vector.
+using Eight = Vector;
 
 }  // namespace

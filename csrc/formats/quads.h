@@ -1,0 +1,13 @@
+// The `quads` layout (kernels/views.h): 16 rows side by side, four entries of each at a time.
+#pragma once
+
+#include "packed.h"
+
+namespace sparsekit {
+
+void plan_quads(const CsrView& csr, PackPlan& plan);
+void quads_fill(const CsrView& csr, const PackedArrays& arrays);
+CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz);
+std::int64_t quads_work_before(const PackedWeight& weight, std::int64_t row);
+
+}  // namespace sparsekit

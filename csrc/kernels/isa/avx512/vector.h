@@ -1,0 +1,99 @@
+// Sixteen floats a vector, for every instruction set with AVX-512 (F, BW, DQ, VL).
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Vector {
+  static constexpr int width = 16;
+  __m512 v;
+
+  static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vector load_first(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(first(count), p)}; }
+  static Vector broadcast(float x) { return {_mm512_set1_ps(x)}; }
+  static Vector zero() { return {_mm512_setzero_ps()}; }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  void store_first(float* p, std::int64_t count) const { _mm512_mask_storeu_ps(p, first(count), v); }
+
+  static __mmask16 first(std::int64_t count) {
+    return count >= width ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
+  }
+};
+
+inline Vector operator+(Vector a, Vector b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vector operator-(Vector a, Vector b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vector operator*(Vector a, Vector b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vector operator/(Vector a, Vector b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Vector fma(Vector a, Vector b, Vector c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+
+// min and max return their second operand when one is NaN: a NaN in `x` comes through.
+inline Vector at_most(Vector x, float limit) { return {_mm512_min_ps(_mm512_set1_ps(limit), x.v)}; }
+inline Vector at_least(Vector x, float limit) { return {_mm512_max_ps(_mm512_set1_ps(limit), x.v)}; }
+inline Vector absolute(Vector x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0F), x.v)}; }
+inline Vector with_sign_of(Vector magnitude, Vector sign) {
+  return {_mm512_or_ps(magnitude.v, _mm512_and_ps(_mm512_set1_ps(-0.0F), sign.v))};
+}
+inline Vector round_nearest(Vector x) {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+/// x * 2^n for whole n; the instruction handles both ends of the range.
+inline Vector times_power_of_two(Vector x, Vector n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+
+inline void transpose(Vector (&r)[16]) {
+  __m512 a[16];
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
+    a[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  __m512 b[16];
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xEE);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+  }
+  // b[4 * g + c] holds, in its four 128-bit lanes l, column 4 * l + c of the rows 4 * g .. 4 * g + 3.
+  for (int c = 0; c < 4; ++c) {
+    const __m512 low01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88);
+    const __m512 high01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xDD);
+    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512 high23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xDD);
+    r[c].v = _mm512_shuffle_f32x4(low01, low23, 0x88);
+    r[4 + c].v = _mm512_shuffle_f32x4(high01, high23, 0x88);
+    r[8 + c].v = _mm512_shuffle_f32x4(low01, low23, 0xDD);
+    r[12 + c].v = _mm512_shuffle_f32x4(high01, high23, 0xDD);
+  }
+}
+
+/// Eight floats: two of them fit where one `Vector` does, and a core runs more of them at a time.
+struct Eight {
+  static constexpr int width = 8;
+  __m256 v;
+
+  static Eight load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Eight broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static Eight zero() { return {_mm256_setzero_ps()}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+
+inline Eight operator+(Eight a, Eight b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Eight fma(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+
+/// Sixteen sums from sixteen times four: float `4 * j + i` of `part[k]` belongs to sum `4 * k + j`.
+inline Vector sums_of_quads(const Vector (&part)[4]) {
+  const __m512 low01 = _mm512_unpacklo_ps(part[0].v, part[1].v);
+  const __m512 high01 = _mm512_unpackhi_ps(part[0].v, part[1].v);
+  const __m512 low23 = _mm512_unpacklo_ps(part[2].v, part[3].v);
+  const __m512 high23 = _mm512_unpackhi_ps(part[2].v, part[3].v);
+  const __m512 first = _mm512_add_ps(_mm512_shuffle_ps(low01, low23, 0x44), _mm512_shuffle_ps(low01, low23, 0xEE));
+  const __m512 last = _mm512_add_ps(_mm512_shuffle_ps(high01, high23, 0x44), _mm512_shuffle_ps(high01, high23, 0xEE));
+  // Float 4 * j + k is now sum 4 * k + j.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return {_mm512_permutexvar_ps(order, _mm512_add_ps(first, last))};
+}
+
+}  // namespace

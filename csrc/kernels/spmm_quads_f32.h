@@ -1,0 +1,78 @@
+// Sparse weight times a tile of tokens.
+//
+//   for each block of 128 input features      the block's part of the activation stays in L1 (128 * tile floats)
+//     for each row                            sums of the row: `vectors` registers, loaded and stored once a block
+//       for each nonzero (value, column)      broadcast the value, `vectors` fused multiply-adds from memory
+//
+// Per nonzero: 5 bytes of weight, 2 loads (value, column), `vectors` loads and FMAs. A narrow tile would wait for the
+// latency of its few sums, so the four entries of a quad add to as many sets of sums as eight registers hold.
+#pragma once
+
+#include <cstddef>
+
+#include "quads.h"
+#include "tile_f32.h"
+
+namespace {
+
+constexpr unsigned chains_of(int vectors) { return vectors >= 8 ? 1 : vectors >= 4 ? 2 : 4; }
+
+/// sums += value * x
+template <int vectors, class Lane>
+inline void multiply_add(float value, const float* x, Lane* sums) {
+  const Lane scale = Lane::broadcast(value);
+  for (int v = 0; v < vectors; ++v) sums[v] = fma(scale, Lane::load(x + v * Lane::width), sums[v]);
+}
+
+/// A narrow tile has so little work for a row that loops which end when the branch predictor does not expect it would
+/// cost as much: it takes the rows by their number of quads and multiplies the padding of the last quad too, by the
+/// zeros that follow the inputs of every block. A wide one takes them as they lie in memory.
+constexpr bool is_narrow(int vectors) { return vectors < 4; }
+
+/// One row of a cell times the block of a tile; adds to `sums`, or begins them.
+template <class Lane, int vectors>
+[[gnu::always_inline]] inline void multiply_row(Row row, const float* block, bool begin, float* sums) {
+  constexpr int tile = vectors * Lane::width;
+  constexpr unsigned chains = chains_of(vectors);
+  Lane sum[chains][static_cast<std::size_t>(vectors)];
+  for (int v = 0; v < vectors; ++v) {
+    sum[0][v] = begin ? Lane::zero() : Lane::load(sums + v * Lane::width);
+    for (unsigned c = 1; c < chains; ++c) sum[c][v] = Lane::zero();
+  }
+  const unsigned padded = is_narrow(vectors) ? sparsekit::kQuad - 1 : 0;
+  for (unsigned left = row.count + padded; left >= sparsekit::kQuad; left -= sparsekit::kQuad, row.next()) {
+    for (unsigned i = 0; i < sparsekit::kQuad; ++i) {
+      multiply_add<vectors>(row.values[i], row.input<tile>(block, i), sum[i % chains]);
+    }
+  }
+  if constexpr (!is_narrow(vectors)) {
+    for (unsigned i = 0; i < row.count % sparsekit::kQuad; ++i) {
+      multiply_add<vectors>(row.values[i], row.input<tile>(block, i), sum[0]);
+    }
+  }
+  for (int v = 0; v < vectors; ++v) {
+    for (unsigned c = 1; c < chains; ++c) sum[0][v] = sum[0][v] + sum[c][v];
+    sum[0][v].store(sums + v * Lane::width);
+  }
+}
+
+template <class Lane, int vectors>
+void spmm_quads_f32(const sparsekit::PackedWeight& weight, const float* activation, float* sums,
+                    sparsekit::RowRange rows) {
+  constexpr int tile = vectors * Lane::width;
+  for (std::int64_t b = 0; b < weight.blocks; ++b) {
+    const float* block = activation + b * kBlockStride * tile;
+    for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kLanes) {
+      const Cell cell = Cell::of(weight, b, first);
+      prefetch_cell(weight, b, first + sparsekit::kLanes);
+      const std::uint8_t* features = weight.rows + first;
+      float* window = sums + (sparsekit::window_of(first) - rows.first) * tile;
+      for (unsigned i = 0; i < sparsekit::kLanes; ++i) {
+        const unsigned lane = is_narrow(vectors) ? cell.order[i] : i;
+        multiply_row<Lane, vectors>(Row(cell, lane), block, b == 0, window + features[lane] * tile);
+      }
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,44 @@
+"""The same processors and threads for everything that is measured together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+
+def _threads_of_process() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+
+
+def _pin(threads: list[int], processors: set[int]) -> None:
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.sched_setaffinity(thread, processors)
+
+
+@contextlib.contextmanager
+def limited_to(threads: int) -> Iterator[None]:
+    """Run torch on `threads` threads and the whole process on as many processors, where the system can pin threads.
+
+    Raises:
+        ValueError: the process may not use that many processors.
+    """
+    pins = hasattr(os, "sched_setaffinity")
+    usable = sorted(os.sched_getaffinity(0)) if pins else list(range(os.cpu_count() or 1))
+    if threads > len(usable):
+        raise ValueError(f"this process may use {len(usable)} processors, got {threads} threads")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    if pins:
+        _pin(_threads_of_process(), set(usable[:threads]))
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+        if pins:
+            _pin(_threads_of_process(), set(usable))

@@ -1,0 +1,50 @@
+"""What the machine can do at most, measured: the roof of the roofline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_MEMORY_FLOATS = 64 * 2**20  # 256 MB, beyond any cache
+_CACHE_FLOATS = 64 * 2**10  # 256 KB, in L2
+_MATRIX = 1024
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Best of several repeats on `threads` threads."""
+
+    threads: int
+    gflops: float  # dense float32 matrix product of 1024 x 1024 x 1024 in torch
+    memory_gbps: float  # reading 256 MB, GB/s
+    cache_gbps: float  # reading 256 KB again and again
+
+
+def _best_seconds(function: Callable[[], Any], repeats: int) -> float:
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _read_gbps(floats: int, repeats: int) -> float:
+    array = torch.ones(floats)
+    return 4 * floats / _best_seconds(array.sum, repeats) / 1e9
+
+
+def measure() -> Ceilings:
+    """Ceilings with torch's present number of threads; takes about a second."""
+    matrix = torch.randn(_MATRIX, _MATRIX)
+    return Ceilings(
+        threads=torch.get_num_threads(),
+        gflops=2 * _MATRIX**3 / _best_seconds(lambda: matrix @ matrix, 10) / 1e9,
+        memory_gbps=_read_gbps(_MEMORY_FLOATS, 5),
+        cache_gbps=_read_gbps(_CACHE_FLOATS, 1000),
+    )

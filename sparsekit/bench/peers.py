@@ -1,0 +1,173 @@
+"""What is measured against each other: one adapter for every engine that runs a linear layer on the CPU.
+
+An adapter gets a `Problem` and returns a function without arguments that computes `x @ weight.T + bias`, row-major in
+and row-major out, the way that is fastest for a user of that engine: weights packed and outputs bound beforehand where
+the engine can. Transposes that an engine needs are part of its call.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import runtime
+from sparsekit.formats import CSR
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+class Weight:
+    """A weight `[out_features, in_features]` with its zeros, as CSR and packed."""
+
+    def __init__(self, dense: Floats) -> None:
+        self.dense = dense
+        self.csr = CSR.from_dense(dense)
+        self.packed = self.csr.pack()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call of a linear layer."""
+
+    weight: Weight
+    bias: Floats  # [out_features]
+    x: Floats  # [batch, in_features]
+    threads: int
+    result: Floats = field(init=False)  # [batch, out_features], where engines that can bind an output write
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "result", np.empty((self.x.shape[0], self.bias.size), np.float32))
+
+
+Call: TypeAlias = Callable[[], Any]
+
+
+def _sparsekit(problem: Problem) -> Call:
+    packed = problem.weight.packed
+    (batch, in_features), out_features = problem.x.shape, problem.bias.size
+    runtime.follow_torch_threads()
+    arguments = (packed.ctypes.data, packed.size, problem.x.ctypes.data, in_features, in_features, batch)
+    result = (problem.result.ctypes.data, out_features, problem.bias.ctypes.data, 0)
+
+    def call(_keep: Problem = problem) -> Floats:
+        runtime.linear_at(*arguments, *result)
+        return problem.result
+
+    return call
+
+
+def _torch(problem: Problem) -> Call:
+    import torch
+    from torch.nn import functional as F
+
+    x, weight, bias = (torch.from_numpy(array) for array in (problem.x, problem.weight.dense, problem.bias))
+    return lambda: F.linear(x, weight, bias)
+
+
+def _torch_csr(problem: Problem) -> Call:
+    import torch
+
+    weight = problem.weight.csr.to_torch()
+    x, bias = torch.from_numpy(problem.x), torch.from_numpy(problem.bias)
+    return lambda: (weight @ x.T).T + bias
+
+
+def _scipy(problem: Problem) -> Call:
+    weight = problem.weight.csr.to_scipy()
+    return lambda: (weight @ problem.x.T).T + problem.bias
+
+
+def _find_mkl() -> None:
+    """Point sparse_dot_mkl to the library of the `mkl` package, which lies where no linker looks."""
+    libraries = sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
+    if libraries:
+        os.environ.setdefault("MKL_RT", str(libraries[0]))
+
+
+def _mkl(problem: Problem) -> Call:
+    _find_mkl()
+    from sparse_dot_mkl import dot_product_mkl, mkl_set_num_threads
+
+    mkl_set_num_threads(problem.threads)
+    weight = problem.weight.csr.to_scipy()
+    return lambda: dot_product_mkl(weight, np.ascontiguousarray(problem.x.T)).T + problem.bias
+
+
+def _onnxruntime(problem: Problem) -> Call:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, problem.x.shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, problem.result.shape)]
+    constants = {"w": np.ascontiguousarray(problem.weight.dense.T), "b": problem.bias}
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
+        "linear",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = problem.threads, 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for bind, name, array in ((binding.bind_input, "x", problem.x), (binding.bind_output, "y", problem.result)):
+        bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def call() -> Floats:
+        session.run_with_iobinding(binding)
+        return problem.result
+
+    return call
+
+
+def _openvino(problem: Problem) -> Call:
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter(list(problem.x.shape), np.float32)
+    product = ops.matmul(x, ops.constant(problem.weight.dense), False, True)
+    model = openvino.Model([ops.add(product, ops.constant(problem.bias[None]))], [x], "linear")
+    settings = {"INFERENCE_NUM_THREADS": problem.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(problem.x, shared_memory=True))
+
+    def call(_keep: Problem = problem) -> Any:
+        request.infer()
+        return request.get_output_tensor().data
+
+    return call
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine, what must be installed for it, and whether it skips zeros."""
+
+    prepare: Callable[[Problem], Call]
+    modules: Sequence[str]
+    sparse: bool
+
+    @property
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+
+PEERS: dict[str, Peer] = {
+    "sparsekit": Peer(_sparsekit, (), sparse=True),
+    "torch": Peer(_torch, ("torch",), sparse=False),
+    "onnxruntime": Peer(_onnxruntime, ("onnxruntime", "onnx"), sparse=False),
+    "openvino": Peer(_openvino, ("openvino",), sparse=False),
+    "torch-csr": Peer(_torch_csr, ("torch",), sparse=True),
+    "scipy": Peer(_scipy, ("scipy",), sparse=True),
+    "mkl": Peer(_mkl, ("sparse_dot_mkl", "scipy"), sparse=True),
+}

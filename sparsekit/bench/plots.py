@@ -1,0 +1,80 @@
+"""Pictures of a layer benchmark: speed-up against sparsity, and a roofline."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from sparsekit.bench.summary import break_even, groups, speedups
+
+
+def _speedup_axes(axes: Any, rows: list[dict[str, Any]], threads: int) -> None:
+    found = speedups(rows)
+    for batch in sorted({key.batch for key in found if key.threads == threads}):
+        cells: dict[float, list[float]] = {}
+        for key, speedup in found.items():
+            if (key.batch, key.threads) == (batch, threads):
+                cells.setdefault(key.sparsity, []).append(speedup)
+        sparsities = sorted(cells)
+        medians = [statistics.median(cells[sparsity]) for sparsity in sparsities]
+        even = break_even(dict(zip(sparsities, medians, strict=True)))
+        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", even at {even:.0%}" if even is not None else "")
+        (line,) = axes.plot([100 * s for s in sparsities], medians, marker="o", label=label)
+        low, high = ([pick(cells[s]) for s in sparsities] for pick in (min, max))
+        axes.fill_between([100 * s for s in sparsities], low, high, color=line.get_color(), alpha=0.08)
+    axes.axhline(1.0, color="black", linewidth=1, linestyle="--")
+    axes.set(
+        xlabel="sparsity (%)",
+        ylabel="times faster than the best dense engine",
+        yscale="log",
+        title=f"{threads} thread{'s' if threads > 1 else ''}, median over shapes and range",
+    )
+    axes.set_yticks([0.5, 1, 2, 4, 8, 16], labels=["0.5", "1", "2", "4", "8", "16"])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def plot_speedup(stored: dict[str, Any], path: Path) -> None:
+    """Speed-up over the best dense engine against sparsity, a line for each batch, with its break-even point."""
+    rows = stored["rows"]
+    threads = sorted({row["threads"] for row in rows})
+    figure, axes = plt.subplots(1, len(threads), figsize=(7 * len(threads), 5), layout="constrained", squeeze=False)
+    for one, count in zip(axes[0], threads, strict=True):
+        _speedup_axes(one, rows, count)
+    figure.suptitle(f"{stored['environment']['cpu']}, {stored['environment']['isa']}")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_roofline(stored: dict[str, Any], path: Path) -> None:
+    """GFLOP/s on nonzeros against flop a byte of weight and activations, one thread, under the measured ceilings."""
+    ceilings = stored["ceilings"][0]
+    threads = ceilings["threads"]
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    intensity = [2.0**i for i in range(-3, 11)]
+    for name, bandwidth in (("memory", ceilings["memory_gbps"]), ("L2", ceilings["cache_gbps"])):
+        roof = [min(ceilings["gflops"], x * bandwidth) for x in intensity]
+        axes.plot(intensity, roof, color="black", linewidth=1, linestyle="-" if name == "memory" else ":")
+        axes.annotate(f"{name} {bandwidth:.0f} GB/s", (intensity[0], roof[0]), fontsize=8, va="bottom")
+    axes.annotate(f"dense product {ceilings['gflops']:.0f} GFLOP/s", (intensity[-1], ceilings["gflops"]), ha="right")
+    for rows in groups(stored["rows"]).values():
+        for row in rows:
+            if row["engine"] == "sparsekit" and row["threads"] == threads:
+                flop = 2.0 * row["nnz"] * row["batch"]
+                moved = row["weight_bytes"] + 4.0 * row["batch"] * (row["in_features"] + row["out_features"])
+                color = plt.get_cmap("viridis")((row["sparsity"] - 0.4) / 0.6)
+                axes.scatter(flop / moved, flop / row["us"] / 1e3, s=14, color=color)
+    for sparsity in sorted({row["sparsity"] for row in stored["rows"] if row["sparsity"] is not None}):
+        axes.scatter([], [], color=plt.get_cmap("viridis")((sparsity - 0.4) / 0.6), label=f"{sparsity:.0%}")
+    axes.set(xscale="log", yscale="log", xlabel="flop on nonzeros a byte", ylabel="GFLOP/s on nonzeros")
+    axes.set_title(f"{stored['environment']['cpu']}, {threads} thread, every shape and batch")
+    axes.grid(alpha=0.3)
+    axes.legend(title="sparsity", fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,95 @@
+"""What the layer benchmark says on the screen and writes to files."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sparsekit.bench.peers import PEERS
+from sparsekit.bench.summary import Group, break_even, groups, speedups
+from sparsekit.files import write_json
+
+
+def usable_engines(asked: Sequence[str] | None, default: Sequence[str], console: Console) -> list[str]:
+    """Engines to measure: those asked for, or the installed ones of the default; missing ones are named.
+
+    Raises:
+        ValueError: one is unknown, or was asked for and is not installed.
+    """
+    unknown = sorted(set(asked or ()) - set(PEERS))
+    if unknown:
+        raise ValueError(f"engines are {', '.join(PEERS)}, got {', '.join(unknown)}")
+    missing = {name: PEERS[name].missing for name in asked or default if PEERS[name].missing}
+    text = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in missing.items())
+    if missing and asked:
+        raise ValueError(f"not installed: {text}; pip install 'sparsekit-cpu[peers]'")
+    if missing:
+        console.print(f"left out: {text}; pip install 'sparsekit-cpu\\[peers]'", style="yellow")
+    return [name for name in asked or default if name not in missing]
+
+
+def _add_group(table: Table, group: Group, members: Sequence[Mapping[str, Any]]) -> None:
+    dense = [row["us"] for row in members if row["sparsity"] is None]
+    title = f"{group.out_features} x {group.in_features}, {group.batch} tokens, {group.threads} threads"
+    for row in members:
+        table.add_row(
+            title,
+            row["engine"] + ("" if row["sparsity"] is None else f" {row['sparsity']:.0%}"),
+            f"{row['us']:.1f}",
+            f"{row['low_us']:.1f}-{row['high_us']:.1f}" + (" noisy" if row["noisy"] else ""),
+            f"{2e-3 * row['nnz'] * row['batch'] / row['us']:.0f}",
+            f"{min(dense) / row['us']:.2f}" if dense else "",
+        )
+        title = ""
+    table.add_section()
+
+
+def show(stored: Mapping[str, Any], console: Console) -> None:
+    """Print every row, the medians over the shapes and the break-even points."""
+    rows = stored["rows"]
+    table = Table("layer", "engine", "us", "quartiles", "GFLOP/s", "times best dense")
+    for group, members in groups(rows).items():
+        _add_group(table, group, members)
+    console.print(table)
+    _show_medians(rows, console)
+    if any(row["noisy"] for row in rows):
+        console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")
+
+
+def _show_medians(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    found = speedups(rows)
+    if not found:
+        return
+    sparsities = sorted({cell.sparsity for cell in found})
+    headings = (f"{sparsity:.0%}" for sparsity in sparsities)
+    table = Table("threads", "batch", *headings, "pays from", title="sparsekit over the best dense engine, median")
+    for threads, batch in sorted({(cell.threads, cell.batch) for cell in found}):
+        medians = {
+            sparsity: statistics.median(
+                value for cell, value in found.items() if cell[2:] == (batch, threads, sparsity)
+            )
+            for sparsity in sparsities
+        }
+        even = break_even(medians)
+        texts = [f"{value:.2f}" for value in medians.values()]
+        table.add_row(str(threads), str(batch), *texts, "-" if even is None else f"{even:.0%}")
+    console.print(table)
+
+
+def write(stored: dict[str, Any], json: Path | None, plots: Path | None, console: Console) -> None:
+    """Write the JSON file and the plots that were asked for."""
+    if json is not None:
+        write_json(json, stored)
+        console.print(f"wrote {json}")
+    if plots is not None:
+        from sparsekit.bench.plots import plot_roofline, plot_speedup
+
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, plot in (("speedup.png", plot_speedup), ("roofline.png", plot_roofline)):
+            plot(stored, plots / name)
+            console.print(f"wrote {plots / name}")

@@ -1,0 +1,60 @@
+"""From stored rows of the layer benchmark to speed-ups over the best dense engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+
+class Group(NamedTuple):
+    """What is measured interleaved."""
+
+    out_features: int
+    in_features: int
+    batch: int
+    threads: int
+
+
+class Cell(NamedTuple):
+    """One speed-up."""
+
+    out_features: int
+    in_features: int
+    batch: int
+    threads: int
+    sparsity: float
+
+
+def groups(rows: Iterable[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, Any]]]:
+    """Rows by group."""
+    found: dict[Group, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(Group(*(row[name] for name in Group._fields)), []).append(row)
+    return found
+
+
+def speedups(rows: Iterable[Mapping[str, Any]], engine: str = "sparsekit") -> dict[Cell, float]:
+    """How many times faster `engine` is than the fastest dense engine of its group."""
+    found = {}
+    for group, members in groups(rows).items():
+        dense = [row["us"] for row in members if row["sparsity"] is None]
+        for row in members:
+            if row["engine"] == engine and dense:
+                found[Cell(*group, row["sparsity"])] = min(dense) / row["us"]
+    return found
+
+
+def break_even(speedup_at: Mapping[float, float]) -> float | None:
+    """Lowest sparsity from which speed-ups stay at 1 or above, interpolated; None when the last is below 1.
+
+    >>> break_even({0.5: 0.8, 0.7: 1.2, 0.9: 3.0})
+    0.6
+    """
+    points = sorted(speedup_at.items(), reverse=True)
+    if not points or points[0][1] < 1:
+        return None
+    for (above, fast), (below, slow) in itertools.pairwise(points):
+        if slow < 1:
+            return round(below + (above - below) * (1 - slow) / (fast - slow), 3)
+    return points[-1][0]

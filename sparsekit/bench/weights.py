@@ -1,0 +1,57 @@
+"""Weights to measure with: random ones, or a model's own layers with a sparsity imposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsekit.bench.peers import Floats
+from sparsekit.pruning import finalize, prune
+
+#: Makes a weight `[out_features, in_features]` of a shape and a sparsity.
+WeightSource: TypeAlias = Callable[[tuple[int, int], float], Floats]
+
+
+def random_weight(shape: tuple[int, int], sparsity: float) -> Floats:
+    """Normal values, each kept with the probability `1 - sparsity`; the same for the same arguments."""
+    numbers = np.random.default_rng([*shape, round(1000 * sparsity)])
+    weight = numbers.standard_normal(shape, dtype=np.float32)
+    weight[numbers.random(shape, dtype=np.float32) < sparsity] = 0.0
+    return weight
+
+
+def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
+    """The first linear layer of every shape in a transformers model folder.
+
+    Raises:
+        OSError: the folder holds no model.
+        ValueError: the model has no linear layer.
+    """
+    from transformers import AutoModel
+
+    layers: dict[tuple[int, int], nn.Linear] = {}
+    for module in AutoModel.from_pretrained(folder, local_files_only=True).modules():
+        if isinstance(module, nn.Linear):
+            layers.setdefault((module.out_features, module.in_features), module)
+    if not layers:
+        raise ValueError(f"the model in {folder} has no torch.nn.Linear to measure")
+    return layers
+
+
+def imposed_on(layers: dict[tuple[int, int], nn.Linear]) -> WeightSource:
+    """Weights of these layers with the smallest of each set to zero, so that masks look as in a pruned model."""
+
+    def weight(shape: tuple[int, int], sparsity: float) -> Floats:
+        layer = nn.Linear(shape[1], shape[0], bias=False)
+        layer.weight.data.copy_(layers[shape].weight.data)
+        prune(nn.Sequential(layer), sparsity)
+        finalize(layer)
+        pruned: Floats = layer.weight.detach().to(torch.float32).numpy()
+        return pruned
+
+    return weight
