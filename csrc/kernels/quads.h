@@ -7,31 +7,33 @@
 
 namespace {
 
+/// Bytes of values between a row and what is asked for while it is computed.
+inline constexpr std::int64_t kAhead = 4096;
+
 /// A block's tile: where its groups start, and the real entries of each row.
 struct Cell {
   const float* values;
   const std::uint8_t* columns;
   const std::uint8_t* counts;
   const std::uint8_t* order;
+  unsigned groups;
 
   static Cell of(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t row) {
     const std::int64_t cell = block * weight.tiles() + row / sparsekit::kLanes;
     const std::int64_t group = std::int64_t{weight.starts[cell]} * sparsekit::kGroup;
     return {weight.values + group, weight.columns + group, weight.counts + cell * sparsekit::kLanes,
-            weight.order + cell * sparsekit::kLanes};
+            weight.order + cell * sparsekit::kLanes, weight.starts[cell + 1] - weight.starts[cell]};
   }
 };
 
-/// Asks for the tile that comes next. Rows are read with a stride that no hardware prefetcher follows.
-inline void prefetch_cell(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t row) {
-  const std::int64_t tile = row / sparsekit::kLanes;
-  if (tile >= weight.tiles()) return;
-  const std::uint32_t* start = weight.starts + block * weight.tiles() + tile;
-  for (std::int64_t g = start[0]; g < start[1]; ++g) {
-    for (std::int64_t i = 0; i < sparsekit::kGroup; i += 16)
-      __builtin_prefetch(weight.values + g * sparsekit::kGroup + i);
-    __builtin_prefetch(weight.columns + g * sparsekit::kGroup);
-  }
+/// Asks for one of 16 parts of what lies as far behind a cell as the cell is long, and `kAhead` more: rows are read with
+/// a stride that no hardware prefetcher follows, and all requests at once would hold up the loads after them.
+inline void prefetch_share(const Cell& cell, unsigned share) {
+  constexpr unsigned kLine = 64;
+  const unsigned bytes = cell.groups * kLine / 4;  // of values for each row
+  const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead + share * bytes;
+  for (unsigned at = 0; at < bytes; at += kLine) __builtin_prefetch(values + at);
+  __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead / 4 + share * bytes / 4);
 }
 
 /// One row of a cell: `count` entries, four at a time.

@@ -64,11 +64,11 @@ void spmm_quads_f32(const sparsekit::PackedWeight& weight, const float* activati
     const float* block = activation + b * kBlockStride * tile;
     for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kLanes) {
       const Cell cell = Cell::of(weight, b, first);
-      prefetch_cell(weight, b, first + sparsekit::kLanes);
       const std::uint8_t* features = weight.rows + first;
       float* window = sums + (sparsekit::window_of(first) - rows.first) * tile;
       for (unsigned i = 0; i < sparsekit::kLanes; ++i) {
         const unsigned lane = is_narrow(vectors) ? cell.order[i] : i;
+        prefetch_share(cell, i);
         multiply_row<Lane, vectors>(Row(cell, lane), block, b == 0, window + features[lane] * tile);
       }
     }
