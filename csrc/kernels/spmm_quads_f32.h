@@ -4,8 +4,9 @@
 //     for each row                            sums of the row: `vectors` registers, loaded and stored once a block
 //       for each nonzero (value, column)      broadcast the value, `vectors` fused multiply-adds from memory
 //
-// Per nonzero: 5 bytes of weight, 2 loads (value, column), `vectors` loads and FMAs. A narrow tile would wait for the
-// latency of its few sums, so the four entries of a quad add to as many sets of sums as eight registers hold.
+// Per nonzero: 5 bytes of weight, a quarter of a load (values), 1 load (column), `vectors` loads and FMAs. A narrow
+// tile would wait for the latency of its few sums, so the four entries of a quad add to as many sets of sums as eight
+// registers hold.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +18,9 @@ namespace {
 
 constexpr unsigned chains_of(int vectors) { return vectors >= 8 ? 1 : vectors >= 4 ? 2 : 4; }
 
-/// sums += value * x
+/// sums += scale * x
 template <int vectors, class Lane>
-inline void multiply_add(float value, const float* x, Lane* sums) {
-  const Lane scale = Lane::broadcast(value);
+inline void multiply_add(Lane scale, const float* x, Lane* sums) {
   for (int v = 0; v < vectors; ++v) sums[v] = fma(scale, Lane::load(x + v * Lane::width), sums[v]);
 }
 
@@ -41,13 +41,15 @@ template <class Lane, int vectors>
   }
   const unsigned padded = is_narrow(vectors) ? sparsekit::kQuad - 1 : 0;
   for (unsigned left = row.count + padded; left >= sparsekit::kQuad; left -= sparsekit::kQuad, row.next()) {
+    Lane scale[sparsekit::kQuad];
+    Lane::broadcast_four(row.values, scale);
     for (unsigned i = 0; i < sparsekit::kQuad; ++i) {
-      multiply_add<vectors>(row.values[i], row.input<tile>(block, i), sum[i % chains]);
+      multiply_add<vectors>(scale[i], row.input<tile>(block, i), sum[i % chains]);
     }
   }
   if constexpr (!is_narrow(vectors)) {
     for (unsigned i = 0; i < row.count % sparsekit::kQuad; ++i) {
-      multiply_add<vectors>(row.values[i], row.input<tile>(block, i), sum[0]);
+      multiply_add<vectors>(Lane::broadcast(row.values[i]), row.input<tile>(block, i), sum[0]);
     }
   }
   for (int v = 0; v < vectors; ++v) {

@@ -28,6 +28,10 @@ SHAPES: tuple[tuple[int, int], ...] = (
 )
 
 
+#: Seconds that threads of ONNX Runtime and of OpenVINO may go on spinning after a call.
+_PAUSE = 0.01
+
+
 @dataclass(frozen=True)
 class Grid:
     """What to measure. Everything for one shape, batch and number of threads is interleaved."""
@@ -117,7 +121,8 @@ def run(grid: Grid, source: WeightSource = random_weight) -> Iterator[list[Row]]
             for batch in grid.batches:
                 with limited_to(threads):
                     runs = _runs(grid, weights, batch, threads)
-                    timings = compare({str(i): one.call for i, one in enumerate(runs)}, seconds=grid.seconds)
+                    calls = {str(i): one.call for i, one in enumerate(runs)}
+                    timings = compare(calls, seconds=grid.seconds, pause=_PAUSE if threads > 1 else 0.0)
                 yield [one.row(batch, threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 

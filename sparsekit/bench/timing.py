@@ -46,13 +46,17 @@ def _timing(samples: list[float]) -> Timing:
     return Timing(median, low, high, len(samples))
 
 
-def compare(functions: Mapping[str, Callable[[], Any]], *, seconds: float, seed: int = 0) -> dict[str, Timing]:
+def compare(
+    functions: Mapping[str, Callable[[], Any]], *, seconds: float, seed: int = 0, pause: float = 0.0
+) -> dict[str, Timing]:
     """Time all functions in rounds, each round in a new random order, for about `seconds` in all.
 
     Args:
         functions: name -> function without arguments.
         seconds: time to spend; every function runs in at least five rounds.
         seed: of the order.
+        pause: seconds to sleep before a function's sample, followed by a call that is not timed: threads that another
+            engine leaves spinning come to rest.
 
     Returns:
         name -> timing of one call.
@@ -65,6 +69,9 @@ def compare(functions: Mapping[str, Callable[[], Any]], *, seconds: float, seed:
     while rounds < 5 or time.perf_counter() < deadline:
         for name in order.sample(list(functions), len(functions)):
             function = functions[name]
+            if pause:
+                time.sleep(pause)
+                function()
             start = time.perf_counter()
             for _ in range(calls[name]):
                 function()

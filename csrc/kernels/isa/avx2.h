@@ -14,6 +14,13 @@ struct Vector {
   static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vector load_first(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, first(count))}; }
   static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static void broadcast_four(const float* p, Vector (&each)[4]) {
+    const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+    each[0].v = _mm256_permute_ps(four, 0x00);
+    each[1].v = _mm256_permute_ps(four, 0x55);
+    each[2].v = _mm256_permute_ps(four, 0xAA);
+    each[3].v = _mm256_permute_ps(four, 0xFF);
+  }
   static Vector zero() { return {_mm256_setzero_ps()}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   void store_first(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, first(count), v); }

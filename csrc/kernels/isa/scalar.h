@@ -12,6 +12,9 @@ struct Vector {
   static Vector load(const float* p) { return {*p}; }
   static Vector load_first(const float* p, std::int64_t count) { return {count > 0 ? *p : 0.0F}; }
   static Vector broadcast(float x) { return {x}; }
+  static void broadcast_four(const float* p, Vector (&each)[4]) {
+    for (int i = 0; i < 4; ++i) each[i].v = p[i];
+  }
   static Vector zero() { return {0.0F}; }
   void store(float* p) const { *p = v; }
   void store_first(float* p, std::int64_t count) const {
