@@ -21,7 +21,7 @@ def test_minilm(benchmark, sentences, tokens, sparsity, kind, threads):
     prune(model, sparsity, ignore=IGNORE)
     finalize(model)
     if kind == "sparse":
-        convert(model, ignore=IGNORE)
+        convert(model, ignore=IGNORE, min_sparsity=0.5)
     torch.manual_seed(0)
     inputs = torch.randint(1000, 20_000, (sentences, tokens)), torch.ones(sentences, tokens, dtype=torch.int64)
     benchmark.group = f"{sentences} x {tokens} tokens, {sparsity:.0%}, threads {threads}"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from sparsekit import runtime
+from sparsekit.gain import GainTable
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.selection import select_linears, shared_weights
 
-#: Below this sparsity kernels were not faster than dense at every batch (benchmarks/README.md).
-MIN_SPARSITY = 0.5
+#: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
+TOKENS = (1, 128)
+
+
+#: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
+_HOPELESS = 0.25
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class LayerReport:
     bytes_before: int  # weight and bias in memory
     bytes_after: int
     reason: str  # why it stayed dense; empty when it was converted
+    speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty when not measured
 
     @property
     def converted(self) -> bool:
@@ -67,16 +72,24 @@ class ConversionReport:
 
     def __str__(self) -> str:
         width = max(5, *(len(layer.name) for layer in self.layers))
-        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}"]
+        title = (
+            f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}  times faster"
+        )
+        lines = [title]
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
                 f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
-                f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  {layer.reason}".rstrip()
+                f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  "
+                f"{_gain_text(layer.speedups):12}  {layer.reason}".rstrip()
             )
         size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
         lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}")
         return "\n".join(lines)
+
+
+def _gain_text(speedups: Mapping[int, float]) -> str:
+    return ", ".join(f"{times:.1f} at {count}" for count, times in speedups.items())
 
 
 def _bytes(module: nn.Module) -> int:
@@ -102,14 +115,6 @@ def _why_not(model: nn.Module, name: str, layer: nn.Linear, shared: Container[st
     return ""
 
 
-def _why_not_worth_it(sparsity: float, min_sparsity: float | None) -> str:
-    """Why a layer that could be sparse is better left dense; empty when sparse is better."""
-    if min_sparsity is None and runtime.current_isa() == "scalar":
-        return "only the scalar reference kernels run here; dense is faster"
-    limit = MIN_SPARSITY if min_sparsity is None else min_sparsity
-    return f"sparsity below {limit:.0%}" if sparsity < limit else ""
-
-
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in every place of the model that holds `old`."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
@@ -125,18 +130,31 @@ def _sparsity(weight: torch.Tensor) -> float:
 
 
 def _convert_layer(
-    model: nn.Module, name: str, layer: nn.Linear, shared: Container[str], min_sparsity: float | None
+    model: nn.Module,
+    name: str,
+    layer: nn.Linear,
+    shared: Container[str],
+    min_sparsity: float | None,
+    gains: GainTable,
 ) -> LayerReport:
     weight = layer.weight.detach()
     sparsity, before = _sparsity(weight), _bytes(layer)
-    reason = _why_not(model, name, layer, shared) or _why_not_worth_it(sparsity, min_sparsity)
-    after = before
+    after, speedups = before, {}
+    reason = _why_not(model, name, layer, shared)
+    least = _HOPELESS if min_sparsity is None else min_sparsity
+    if not reason and sparsity < least:
+        reason = f"sparsity below {least:.0%}"
     if not reason:
         sparse = SparseLinear.from_linear(layer)
-        _replace(model, layer, sparse)
-        after = _bytes(sparse)
+        if min_sparsity is None:
+            speedups = dict(gains.of(layer, sparse))
+            slower = [f"{count} tokens" for count, times in speedups.items() if times < 1.0]
+            reason = f"dense is faster at {' and '.join(slower)}" if slower else ""
+        if not reason:
+            _replace(model, layer, sparse)
+            after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
-    return LayerReport(name, shape, sparsity, before, after, reason)
+    return LayerReport(name, shape, sparsity, before, after, reason, speedups)
 
 
 def convert(
@@ -144,40 +162,45 @@ def convert(
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
     *,
+    tokens: Sequence[int] = TOKENS,
     min_sparsity: float | None = None,
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
-    Masks of `prune` are baked in first. Layers that cannot or should not be sparse stay as they are; the report says
-    why.
+    Masks of `prune` are baked in first. Every layer is measured, dense against sparse, on this machine with torch's
+    present number of threads. Layers that cannot be sparse or would be slower stay as they are; the report says why.
 
     Args:
         model: any PyTorch model on the CPU.
         targets: layers to convert: class names, module names or "re:" patterns.
         ignore: layers to leave dense, in the same notation.
-        min_sparsity: leave layers with a smaller fraction of zeros dense. By default that is `MIN_SPARSITY`, and every
-            layer where only the scalar kernels run.
+        tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
+            converted when it is not slower for any of them.
+        min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
-        ValueError: a target matches nothing, nothing selected is a linear layer.
+        ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
-    >>> print(convert(model, ignore=["2"]))
-    layer      out x in  sparsity  bytes before   bytes after
-    0             4 x 8     75.0%           144           592
-    1 of 1 layers converted, 144 -> 464 bytes
+    >>> print(convert(model, ignore=["2"], min_sparsity=0.5))
+    layer      out x in  sparsity  bytes before   bytes after  times faster
+    0             4 x 8     75.0%           144           720
+    1 of 1 layers converted, 144 -> 720 bytes
     """
+    if not tokens or min(tokens) < 1:
+        raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
     layers = select_linears(model, targets, ignore)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
     shared = shared_weights(model)
-    rows = [_convert_layer(model, name, layer, shared, min_sparsity) for name, layer in layers.items()]
+    gains = GainTable(tokens)
+    rows = [_convert_layer(model, name, layer, shared, min_sparsity, gains) for name, layer in layers.items()]
     return ConversionReport(tuple(rows))
 
 

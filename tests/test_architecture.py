@@ -14,18 +14,18 @@ CSRC = ROOT / "csrc"
 
 #: Lower layers first; a module imports only from its own layer and those before it.
 LAYERS = [
-    ["sparsekit._C", "sparsekit.files"],
+    ["sparsekit._C", "sparsekit.files", "sparsekit.timing"],
     ["sparsekit.runtime", "sparsekit.formats"],
     ["sparsekit.ops", "sparsekit.nn", "sparsekit.selection"],
     ["sparsekit.pruning", "sparsekit.distill"],
-    ["sparsekit.conversion"],
+    ["sparsekit.gain", "sparsekit.conversion"],
     ["sparsekit.bench"],
     ["sparsekit.demo"],
     ["sparsekit.cli", "sparsekit.__main__"],
 ]
 #: Pure PyTorch: usable where no compiler is.
-NO_NATIVE = ["sparsekit.pruning", "sparsekit.distill", "sparsekit.selection", "sparsekit.files"]
-NO_TORCH = ["sparsekit.runtime", "sparsekit.formats", "sparsekit.files"]
+NO_NATIVE = ["sparsekit.pruning", "sparsekit.distill", "sparsekit.selection", "sparsekit.files", "sparsekit.timing"]
+NO_TORCH = ["sparsekit.runtime", "sparsekit.formats", "sparsekit.files", "sparsekit.timing"]
 
 
 def module_name(path: Path) -> str:

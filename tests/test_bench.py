@@ -10,8 +10,8 @@ from sparsekit.bench import layers, summary
 from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.peers import PEERS
 from sparsekit.bench.plots import plot_roofline, plot_speedup
-from sparsekit.bench.timing import Timing, compare
 from sparsekit.bench.weights import imposed_on, model_layers, random_weight
+from sparsekit.timing import Timing, compare
 
 
 def test_compare_runs_every_function_in_every_round():

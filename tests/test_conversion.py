@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
+from sparsekit.gain import measure
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def test_convert_and_back(model):
     dense = finalize(copy.deepcopy(model))
     x = torch.randn(7, 64)
     expected = dense(x)
-    report = convert(model, ignore=["3"])
+    report = convert(model, ignore=["3"], min_sparsity=0.5)
     assert [type(module).__name__ for module in model] == ["SparseLinear", "ReLU", "SparseLinear", "Linear"]
     torch.testing.assert_close(model(x), expected)
     assert report.converted == 2
@@ -44,7 +45,7 @@ def test_the_report_says_why_not(model):
     tied = nn.Linear(64, 64)
     tied.weight = model[2].weight
     model.append(tied)
-    report = convert(model)
+    report = convert(model, min_sparsity=0.5)
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert reasons["0"] == ""
     assert reasons["3"] == "sparsity below 50%"
@@ -67,6 +68,7 @@ def test_a_module_used_twice_is_swapped_in_both_places(model):
 
 def test_layers_below_the_limit_stay_dense_unless_asked(model):
     assert convert(copy.deepcopy(model)).converted == 0
+    assert convert(copy.deepcopy(model), min_sparsity=0.5).converted == 0
     assert convert(model, min_sparsity=0.0).converted == 3
 
 
@@ -79,19 +81,39 @@ def test_layers_that_kernels_cannot_take_stay_dense(model):
         assert word in reason
 
 
-def test_the_scalar_kernels_are_no_gain(model, monkeypatch):
-    prune(model, 0.9)
-    monkeypatch.setattr("sparsekit.runtime.current_isa", lambda: "scalar")
-    report = convert(copy.deepcopy(model))
-    assert report.converted == 0
-    assert "only the scalar reference kernels" in report.layers[0].reason
-    assert convert(model, min_sparsity=0.5).converted == 3
+def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
+    """By shape: the first layer gains, the second loses with one token, the third is dense."""
+    measured = []
+
+    def measure(dense, sparse, tokens):
+        assert isinstance(dense, nn.Linear)
+        assert sparse.nnz == dense.weight.count_nonzero()
+        measured.append(tuple(dense.weight.shape))
+        return dict(zip(tokens, (0.5 if dense.out_features == 32 else 2.0, 3.0), strict=True))
+
+    monkeypatch.setattr("sparsekit.gain.measure", measure)
+    model.append(nn.Linear(64, 64))
+    prune(model, 0.8, ignore=["3"])
+    report = convert(model, tokens=(1, 32))
+    assert [layer.converted for layer in report.layers] == [True, False, False, True]
+    assert report.layers[1].reason == "dense is faster at 1 tokens"
+    assert report.layers[0].speedups == {1: 2.0, 32: 3.0}
+    assert "2.0 at 1, 3.0 at 32" in str(report)
+    assert report.to_dict()["layers"][1]["speedups"] == {1: 0.5, 32: 3.0}
+    assert measured == [(64, 64), (32, 64)], "layers that look alike are measured once"
+
+
+def test_what_is_measured_are_both_layers_on_this_machine(model):
+    sparse = SparseLinear.from_linear(model[0])
+    gains = measure(model[0], sparse, (1, 7))
+    assert set(gains) == {1, 7}
+    assert all(0 < gain < 1000 for gain in gains.values())
 
 
 def test_a_state_dict_loads_into_a_fresh_model(model):
     fresh = copy.deepcopy(model)
     prune(model, 0.8, ignore=["3"])
-    convert(model)
+    convert(model, min_sparsity=0.5)
     x = torch.randn(3, 64)
     assert load_state_dict(fresh, model.state_dict()) is fresh
     assert [type(a) for a in fresh] == [type(b) for b in model]
@@ -115,7 +137,7 @@ def test_bfloat16_models_keep_their_type(model):
     half = finalize(model).to(torch.bfloat16)
     x = torch.randn(5, 64).bfloat16()
     expected = half(x)
-    convert(half)
+    convert(half, min_sparsity=0.5)
     result = half(x)
     assert result.dtype == torch.bfloat16
     torch.testing.assert_close(result, expected, rtol=0.05, atol=0.02)
@@ -124,6 +146,8 @@ def test_bfloat16_models_keep_their_type(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"tokens": ()}, "tokens must be numbers of at least 1"),
+        ({"tokens": (4, 0)}, "tokens must be numbers of at least 1"),
         ({"targets": ["Conv2d"]}, "'Conv2d' matches no module"),
         ({"ignore": ["Linear"]}, "leave no torch.nn.Linear"),
     ],

@@ -12,8 +12,8 @@ from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.ceilings import Ceilings, measure
 from sparsekit.bench.environment import environment
 from sparsekit.bench.peers import PEERS, Call, Problem, Weight
-from sparsekit.bench.timing import Timing, compare
 from sparsekit.bench.weights import WeightSource, random_weight
+from sparsekit.timing import Timing, compare
 
 #: Linear layers of MiniLM, BERT-base and a 7B language model, (out_features, in_features).
 SHAPES: tuple[tuple[int, int], ...] = (

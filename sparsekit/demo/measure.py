@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from sparsekit.bench.timing import compare
 from sparsekit.demo.data import Batch
+from sparsekit.timing import compare
 
 #: Sentences in the batches whose throughput is measured.
 THROUGHPUT_BATCH = 32
