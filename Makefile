@@ -8,7 +8,7 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 
 .PHONY: install test native demo demo-fast bench lint format asan tsan readme clean
 
-BENCH_GRID := --threads 1 --threads 2 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
+BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512,--batch $(batch))
 
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 

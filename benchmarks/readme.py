@@ -69,6 +69,16 @@ def _cell(values: list[float]) -> str:
     return f"{statistics.median(values):.2f}x ({min(values):.2f}-{max(values):.2f})"
 
 
+def _packed_sizes(rows: list[dict[str, Any]]) -> str:
+    """Bytes of packed weights as a fraction of the dense ones, median over the shapes."""
+    ratios: dict[float, list[float]] = {}
+    for row in rows:
+        if row["engine"] == "sparsekit":
+            dense = 4 * row["out_features"] * row["in_features"]
+            ratios.setdefault(row["sparsity"], []).append(row["weight_bytes"] / dense)
+    return ", ".join(f"{statistics.median(ratios[key]):.2f} at {key:.0%}" for key in sorted(ratios))
+
+
 def layers_block() -> str:
     """Speed-up over the best dense engine by threads, batch and sparsity: median over the shapes, and the range."""
     stored = _load("layers.json")
@@ -89,12 +99,27 @@ def layers_block() -> str:
         + f"\n\nMedian over the shapes {', '.join(f'{a}x{b}' for a, b in shapes)} and the range, times faster than the "
         f"fastest of torch, ONNX Runtime {packages['onnxruntime']} and OpenVINO {packages['openvino']} for that cell, "
         f"random masks, all in one process, interleaved, outputs bound where the engine can; {noisy} of "
-        f"{len(stored['rows'])} timings were noisy. {_machine(stored['environment'])} Stored in "
+        f"{len(stored['rows'])} timings were noisy. A packed weight takes this part of the dense one's bytes: "
+        f"{_packed_sizes(stored['rows'])}. {_machine(stored['environment'])} Stored in "
         "`benchmarks/results/layers.json`; `make bench` measures it anew."
     )
 
 
-BLOCKS = {"demo": demo_block, "seeds": seeds_block, "layers": layers_block}
+def slow_block() -> str:
+    """Every cell in which sparse was slower than 0.95 of the best dense engine."""
+    found = speedups(_load("layers.json")["rows"])
+    slow: dict[tuple[int, int, float], list[str]] = {}
+    for cell, times in sorted(found.items()):
+        if times < 0.95:
+            text = f"{cell.out_features}x{cell.in_features} {times:.2f}x"
+            slow.setdefault((cell.threads, cell.batch, cell.sparsity), []).append(text)
+    lines = ["| threads | tokens | sparsity | shapes |", "| --- | ---: | ---: | --- |"]
+    lines += [f"| {t} | {b} | {s:.0%} | {', '.join(texts)} |" for (t, b, s), texts in sorted(slow.items())]
+    count = sum(map(len, slow.values()))
+    return "\n".join(lines) + f"\n\n{count} of {len(found)} cells are slower than 0.95 of the best dense engine."
+
+
+BLOCKS = {"demo": demo_block, "seeds": seeds_block, "layers": layers_block, "slow": slow_block}
 
 
 def filled(text: str) -> str:

@@ -70,7 +70,7 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   const PackedHeader& header = plan.header;
   std::memset(buffer, 0, header.total_bytes);
   std::memcpy(buffer, &header, sizeof header);
-  std::memcpy(buffer + header.rows_offset, plan.rows.data(), plan.rows.size());
+  std::copy(plan.rows.begin(), plan.rows.end(), reinterpret_cast<std::uint8_t*>(buffer + header.rows_offset));
   std::memcpy(buffer + header.starts_offset, plan.starts.data(), plan.starts.size() * sizeof(std::uint32_t));
   std::memset(buffer + header.columns_offset, kPadding, static_cast<std::size_t>(header.entries));
   layout_entry(header.layout)

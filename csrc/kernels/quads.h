@@ -7,7 +7,7 @@
 
 namespace {
 
-/// Bytes of values between a row and what is asked for while it is computed.
+/// Bytes from the values of a cell to those that are asked for while it is computed.
 inline constexpr std::int64_t kAhead = 4096;
 
 /// A block's tile: where its groups start, and the real entries of each row.
@@ -26,8 +26,8 @@ struct Cell {
   }
 };
 
-/// Asks for one of 16 parts of what lies as far behind a cell as the cell is long, and `kAhead` more: rows are read
-/// with a stride that no hardware prefetcher follows, and all requests at once would hold up the loads after them.
+/// Asks for one of 16 parts of as much as a cell holds, `kAhead` bytes of values further on: rows are read with a
+/// stride that no hardware prefetcher follows, and all requests at once would hold up the loads after them.
 inline void prefetch_share(const Cell& cell, unsigned share) {
   constexpr unsigned kLine = 64;
   const unsigned bytes = cell.groups * kLine / 4;  // of values for each row
