@@ -13,7 +13,7 @@ namespace {
 constexpr std::int64_t kInlineWork = 1'000'000;
 /// A kernel of one token does no better than this many tokens at once do.
 constexpr std::int64_t kLeastTokens = 8;
-/// Floats of the sums that a task keeps in cache (32 KB).
+/// Floats of the sums that a task keeps in cache (128 KB).
 constexpr std::int64_t kSumsFloats = 32768;
 /// With this many tiles for each thread, uneven shares no longer matter.
 constexpr std::int64_t kTilesPerThread = 4;
@@ -150,9 +150,9 @@ void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int th
   for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
-/// First input feature of packing share `index` of `count`: at whole vectors of any kernel's packing.
+/// First input feature of packing share `index` of `count`: at whole blocks, whose ends only one task may write.
 std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t count) {
-  return index == count ? inputs : inputs * index / count / kGroup * kGroup;
+  return index == count ? inputs : inputs * index / count / kBlockWidth * kBlockWidth;
 }
 
 /// First all tiles are packed, by ranges of input features; then tasks share them. Consecutive tasks have the same

@@ -1,8 +1,9 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | rows | starts | counts | order | values | columns ]     each part at a multiple of 64, the
-//   end too
+//   [ header, 128 bytes | rows | starts | counts | order | values | columns ]
+//
+// Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
 
 #include <cstddef>
@@ -79,7 +80,7 @@ struct LayoutEntry {
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// Throws std::invalid_argument when the weight needs 2^32 entries or more.
+/// Throws std::invalid_argument when the weight has 2^32 nonzeros or more.
 PackPlan plan_pack(const CsrView& csr, Layout layout);
 
 /// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.

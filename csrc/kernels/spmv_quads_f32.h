@@ -7,8 +7,8 @@
 //           for each token                      pick the inputs of the 64 columns from registers, four FMAs
 //
 // Picking from registers replaces the gather from memory that bounds CSR at about one cycle a nonzero. A padded entry
-// picks 0, so that infinities and NaN of inputs without a weight stay out of the sums. The
-// four sums of a row are added at the end.
+// picks 0, so that infinities and NaN of inputs without a weight stay out of the sums. The four sums of a row are added
+// at the end.
 //
 //   sums     [tile, rows] and behind them [tile, rows, 4], rows rounded up to 16
 #pragma once
@@ -22,15 +22,15 @@ namespace {
 
 /// Adds a cell to the sums of its 16 rows for every token.
 template <int tokens>
-[[gnu::always_inline]] inline void multiply_cell(const Cell& cell, std::uint32_t groups, const Inputs* inputs,
-                                                 bool begin, float* sums, std::int64_t sums_stride) {
+[[gnu::always_inline]] inline void multiply_cell(const Cell& cell, const Inputs* inputs, bool begin, float* sums,
+                                                 std::int64_t sums_stride) {
   Vector sum[static_cast<std::size_t>(tokens)][4];
   for (int t = 0; t < tokens; ++t) {
     for (int k = 0; k < 4; ++k) {
       sum[t][k] = begin ? Vector::zero() : Vector::load(sums + t * sums_stride + k * Vector::width);
     }
   }
-  for (std::size_t g = 0; g < groups; ++g) {
+  for (std::size_t g = 0; g < cell.groups; ++g) {
     const float* values = cell.values + g * sparsekit::kGroup;
     const Columns columns = Columns::load(cell.columns + g * sparsekit::kGroup);
     for (int t = 0; t < tokens; ++t) {
@@ -50,10 +50,9 @@ inline void multiply_block(const sparsekit::PackedWeight& weight, std::int64_t b
                            float* sums, std::int64_t sums_stride, sparsekit::RowRange rows) {
   Inputs inputs[static_cast<std::size_t>(tokens)];
   for (int t = 0; t < tokens; ++t) inputs[t] = Inputs::load(activation + t * weight.blocks * sparsekit::kBlockWidth);
-  const std::uint32_t* start = weight.starts + block * weight.tiles() + rows.first / sparsekit::kLanes;
-  for (std::int64_t r = rows.first; r < rows.last; r += sparsekit::kLanes, ++start) {
-    multiply_cell<tokens>(Cell::of(weight, block, r), start[1] - start[0], inputs, block == 0,
-                          sums + (r - rows.first) * sparsekit::kQuad, sums_stride);
+  for (std::int64_t r = rows.first; r < rows.last; r += sparsekit::kLanes) {
+    multiply_cell<tokens>(Cell::of(weight, block, r), inputs, block == 0, sums + (r - rows.first) * sparsekit::kQuad,
+                          sums_stride);
   }
 }
 
