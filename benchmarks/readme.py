@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sparsekit.bench.summary import break_even, speedups
+from sparsekit.bench.summary import break_even, by_sparsity, medians, speedups
 from sparsekit.demo.report import markdown
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +86,8 @@ def layers_block() -> str:
     sparsities = sorted({cell.sparsity for cell in found})
     lines = ["| threads | tokens | " + " | ".join(f"{sparsity:.0%}" for sparsity in sparsities) + " | pays from |"]
     lines.append("| --- | ---: |" + " ---: |" * (len(sparsities) + 1))
-    for threads, batch in sorted({(cell.threads, cell.batch) for cell in found}):
-        values = {s: [found[cell] for cell in found if cell[2:] == (batch, threads, s)] for s in sparsities}
-        even = break_even({sparsity: statistics.median(group) for sparsity, group in values.items()})
+    for (threads, batch), values in by_sparsity(found).items():
+        even = break_even(medians(values))
         texts = " | ".join(_cell(group) for group in values.values())
         lines.append(f"| {threads} | {batch} | {texts} | {'-' if even is None else f'{even:.0%}'} |")
     shapes = sorted({(cell.out_features, cell.in_features) for cell in found})

@@ -95,7 +95,7 @@ def bench_layers(
 
     Example: [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
     """
-    _need("bench", "torch")
+    _need("bench", "torch", *(["matplotlib"] if plots is not None else []))
     from sparsekit.bench import layers, report, weights
 
     default = layers.Grid()

@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured: the roof of the roofline."""
+"""What torch reaches on this machine when it only multiplies or only reads: the lines of the roofline."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,19 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from sparsekit.bench.summary import break_even, groups, speedups
+from sparsekit.bench.summary import break_even, by_sparsity, medians, speedups
 
 
 def _speedup_axes(axes: Any, rows: list[dict[str, Any]], threads: int) -> None:
-    found = speedups(rows)
-    for batch in sorted({key.batch for key in found if key.threads == threads}):
-        cells: dict[float, list[float]] = {}
-        for key, speedup in found.items():
-            if (key.batch, key.threads) == (batch, threads):
-                cells.setdefault(key.sparsity, []).append(speedup)
-        sparsities = sorted(cells)
-        medians = [statistics.median(cells[sparsity]) for sparsity in sparsities]
-        even = break_even(dict(zip(sparsities, medians, strict=True)))
-        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", even at {even:.0%}" if even is not None else "")
-        (line,) = axes.plot([100 * s for s in sparsities], medians, marker="o", label=label)
-        low, high = ([pick(cells[s]) for s in sparsities] for pick in (min, max))
-        axes.fill_between([100 * s for s in sparsities], low, high, color=line.get_color(), alpha=0.08)
+    for (count, batch), values in by_sparsity(speedups(rows)).items():
+        if count != threads:
+            continue
+        percent, middle = [100 * sparsity for sparsity in values], medians(values)
+        even = break_even(middle)
+        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", pays from {even:.0%}" if even is not None else "")
+        (line,) = axes.plot(percent, list(middle.values()), marker="o", label=label)
+        low, high = ([pick(group) for group in values.values()] for pick in (min, max))
+        axes.fill_between(percent, low, high, color=line.get_color(), alpha=0.08)
     axes.axhline(1.0, color="black", linewidth=1, linestyle="--")
     axes.set(
         xlabel="sparsity (%)",
@@ -52,26 +47,30 @@ def plot_speedup(stored: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def _color(sparsity: float) -> Any:
+    return plt.get_cmap("viridis")((sparsity - 0.4) / 0.6)
+
+
 def plot_roofline(stored: dict[str, Any], path: Path) -> None:
     """GFLOP/s on nonzeros against flop a byte of weight and activations, one thread, under the measured ceilings."""
     ceilings = stored["ceilings"][0]
     threads = ceilings["threads"]
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
     intensity = [2.0**i for i in range(-3, 11)]
-    for name, bandwidth in (("memory", ceilings["memory_gbps"]), ("L2", ceilings["cache_gbps"])):
+    for name, bandwidth in (("256 MB", ceilings["memory_gbps"]), ("256 KB", ceilings["cache_gbps"])):
         roof = [min(ceilings["gflops"], x * bandwidth) for x in intensity]
-        axes.plot(intensity, roof, color="black", linewidth=1, linestyle="-" if name == "memory" else ":")
-        axes.annotate(f"{name} {bandwidth:.0f} GB/s", (intensity[0], roof[0]), fontsize=8, va="bottom")
-    axes.annotate(f"dense product {ceilings['gflops']:.0f} GFLOP/s", (intensity[-1], ceilings["gflops"]), ha="right")
-    for rows in groups(stored["rows"]).values():
-        for row in rows:
-            if row["engine"] == "sparsekit" and row["threads"] == threads:
-                flop = 2.0 * row["nnz"] * row["batch"]
-                moved = row["weight_bytes"] + 4.0 * row["batch"] * (row["in_features"] + row["out_features"])
-                color = plt.get_cmap("viridis")((row["sparsity"] - 0.4) / 0.6)
-                axes.scatter(flop / moved, flop / row["us"] / 1e3, s=14, color=color)
+        axes.plot(intensity, roof, color="black", linewidth=1, linestyle="-" if name == "256 MB" else ":")
+        axes.annotate(f"torch reads {name} at {bandwidth:.0f} GB/s", (intensity[0], roof[0]), fontsize=8, va="bottom")
+    axes.annotate(
+        f"torch dense product {ceilings['gflops']:.0f} GFLOP/s", (intensity[-1], ceilings["gflops"]), ha="right"
+    )
+    for row in stored["rows"]:
+        if row["engine"] == "sparsekit" and row["threads"] == threads:
+            flop = 2.0 * row["nnz"] * row["batch"]
+            moved = row["weight_bytes"] + 4.0 * row["batch"] * (row["in_features"] + row["out_features"])
+            axes.scatter(flop / moved, flop / row["us"] / 1e3, s=14, color=_color(row["sparsity"]))
     for sparsity in sorted({row["sparsity"] for row in stored["rows"] if row["sparsity"] is not None}):
-        axes.scatter([], [], color=plt.get_cmap("viridis")((sparsity - 0.4) / 0.6), label=f"{sparsity:.0%}")
+        axes.scatter([], [], color=_color(sparsity), label=f"{sparsity:.0%}")
     axes.set(xscale="log", yscale="log", xlabel="flop on nonzeros a byte", ylabel="GFLOP/s on nonzeros")
     axes.set_title(f"{stored['environment']['cpu']}, {threads} thread, every shape and batch")
     axes.grid(alpha=0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsekit.bench.peers import PEERS
-from sparsekit.bench.summary import Group, break_even, groups, speedups
+from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, medians, speedups
 from sparsekit.files import write_json
 
 
@@ -65,18 +64,12 @@ def _show_medians(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     found = speedups(rows)
     if not found:
         return
-    sparsities = sorted({cell.sparsity for cell in found})
-    headings = (f"{sparsity:.0%}" for sparsity in sparsities)
+    headings = (f"{sparsity:.0%}" for sparsity in sorted({cell.sparsity for cell in found}))
     table = Table("threads", "batch", *headings, "pays from", title="sparsekit over the best dense engine, median")
-    for threads, batch in sorted({(cell.threads, cell.batch) for cell in found}):
-        medians = {
-            sparsity: statistics.median(
-                value for cell, value in found.items() if cell[2:] == (batch, threads, sparsity)
-            )
-            for sparsity in sparsities
-        }
-        even = break_even(medians)
-        texts = [f"{value:.2f}" for value in medians.values()]
+    for (threads, batch), values in by_sparsity(found).items():
+        middle = medians(values)
+        even = break_even(middle)
+        texts = [f"{value:.2f}" for value in middle.values()]
         table.add_row(str(threads), str(batch), *texts, "-" if even is None else f"{even:.0%}")
     console.print(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,20 @@ def speedups(rows: Iterable[Mapping[str, Any]], engine: str = "sparsekit") -> di
             if row["engine"] == engine and dense:
                 found[Cell(*group, row["sparsity"])] = min(dense) / row["us"]
     return found
+
+
+def by_sparsity(found: Mapping[Cell, float]) -> dict[tuple[int, int], dict[float, list[float]]]:
+    """Speed-ups of all shapes: (threads, batch) -> sparsity -> values, in rising order of all three."""
+    table: dict[tuple[int, int], dict[float, list[float]]] = {}
+    for cell in sorted(found, key=lambda cell: (cell.threads, cell.batch, cell.sparsity)):
+        values = table.setdefault((cell.threads, cell.batch), {})
+        values.setdefault(cell.sparsity, []).append(found[cell])
+    return table
+
+
+def medians(values: Mapping[float, list[float]]) -> dict[float, float]:
+    """Median over the shapes for each sparsity."""
+    return {sparsity: statistics.median(group) for sparsity, group in values.items()}
 
 
 def break_even(speedup_at: Mapping[float, float]) -> float | None:
