@@ -88,13 +88,9 @@ std::int64_t share_start(const Product& product, std::int64_t index, std::int64_
   return index == count ? product.outputs() : std::min(start, product.outputs());
 }
 
-/// Floats of a packed token.
-std::int64_t packed_width(const Product& product, const Kernel& kernel) {
-  return product.forward() ? product.weight.blocks * kernel.block_stride : product.weight.out_features;
-}
-
-PackFn pack_of(const Product& product, const Kernel& kernel) {
-  return product.forward() ? kernel.pack : kernel.pack_gradient;
+/// Floats of a packed token: whole blocks where the weight has them.
+std::int64_t packed_width(const Product& product) {
+  return product.forward() ? product.weight.blocks * kBlockWidth : product.weight.out_features;
 }
 
 Input tile_input(const Product& product, const Tile& tile) {
@@ -114,10 +110,9 @@ Output tile_output(const Product& product, const Tile& tile) {
 void multiply_tile(const Product& product, const Tile& tile, const float* activation, RowRange range) {
   const Kernel& kernel = *tile.kernel;
   const std::int64_t unit = unit_of(product);
-  const std::int64_t width = kernel.tile * kernel.sums_width;
-  const std::int64_t step = std::max(unit, kSumsFloats / width / unit * unit);
+  const std::int64_t step = std::max(unit, kSumsFloats / kernel.tile / unit * unit);
   const std::int64_t most = padded_lanes(std::min(step, product.outputs()));
-  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * width));
+  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile));
   const MultiplyFn multiply = product.forward() ? kernel.multiply : kernel.multiply_transposed;
   const Output out = tile_output(product, tile);
   for (std::int64_t first = range.first; first < range.last; first += step) {
@@ -130,9 +125,8 @@ void multiply_tile(const Product& product, const Tile& tile, const float* activa
 /// The tile's activation as its kernel wants it: transposed into `space`, or as it lies for a tile of one token.
 const float* pack_tile(const Product& product, const Tile& tile, RowRange features, float* space) {
   const Input input = tile_input(product, tile);
-  const PackFn pack = pack_of(product, *tile.kernel);
-  if (pack == nullptr) return input.data;
-  pack(input, features, packed_width(product, *tile.kernel), space);
+  if (tile.kernel->pack == nullptr) return input.data;
+  tile.kernel->pack(input, features, packed_width(product), space);
   return space;
 }
 
@@ -140,8 +134,7 @@ const float* pack_tile(const Product& product, const Tile& tile, RowRange featur
 void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int threads) {
   const auto body = [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i)];
-    float* space = scratch(ScratchUse::activation,
-                           static_cast<std::size_t>(packed_width(product, *tile.kernel) * tile.kernel->tile));
+    float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(packed_width(product) * tile.kernel->tile));
     const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
     multiply_tile(product, tile, activation, {0, product.outputs()});
   };
@@ -150,7 +143,7 @@ void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int th
   for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
-/// First input feature of packing share `index` of `count`: at whole blocks, whose ends only one task may write.
+/// First input feature of packing share `index` of `count`: at whole blocks, so that kernels may write whole vectors.
 std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t count) {
   return index == count ? inputs : inputs * index / count / kBlockWidth * kBlockWidth;
 }
@@ -161,8 +154,7 @@ void run_by_ranges(const Product& product, const std::vector<Tile>& tiles, std::
   const auto count = static_cast<std::int64_t>(tiles.size());
   const std::int64_t inputs = product.inputs();
   const std::int64_t tokens = tiles.back().first_token + tiles.back().kernel->tile;
-  std::int64_t width = 0;
-  for (const Tile& tile : tiles) width = std::max(width, packed_width(product, *tile.kernel));
+  const std::int64_t width = packed_width(product);
   float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(width * tokens));
   const auto tile_space = [&](const Tile& tile) { return space + tile.first_token * width; };
   parallel(count * splits, [&](std::int64_t i) {
@@ -174,8 +166,7 @@ void run_by_ranges(const Product& product, const std::vector<Tile>& tiles, std::
   parallel(count * splits, [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
     const std::int64_t part = i / count;
-    const float* activation =
-        pack_of(product, *tile.kernel) == nullptr ? tile_input(product, tile).data : tile_space(tile);
+    const float* activation = tile.kernel->pack == nullptr ? tile_input(product, tile).data : tile_space(tile);
     multiply_tile(product, tile, activation,
                   {share_start(product, part, splits), share_start(product, part + 1, splits)});
   });

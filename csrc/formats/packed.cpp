@@ -12,7 +12,7 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
@@ -45,11 +45,12 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.entries = entries;
   header.blocks = block_count(in_features);
   const auto cells = static_cast<std::uint64_t>(cell_count(out_features, in_features));
-  header.rows_offset = sizeof(PackedHeader);
-  header.starts_offset = aligned(header.rows_offset + static_cast<std::uint64_t>(padded_lanes(out_features)));
+  const std::uint64_t positions = cells * static_cast<std::uint64_t>(kLanes);
+  header.starts_offset = sizeof(PackedHeader);
   header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
-  header.order_offset = aligned(header.counts_offset + cells * static_cast<std::uint64_t>(kLanes));
-  header.values_offset = aligned(header.order_offset + cells * static_cast<std::uint64_t>(kLanes));
+  header.rows_offset = aligned(header.counts_offset + positions);
+  header.positions_offset = aligned(header.rows_offset + positions);
+  header.values_offset = aligned(header.positions_offset + positions);
   header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries) * sizeof(float));
   header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
   return header;
@@ -70,14 +71,17 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   const PackedHeader& header = plan.header;
   std::memset(buffer, 0, header.total_bytes);
   std::memcpy(buffer, &header, sizeof header);
-  std::copy(plan.rows.begin(), plan.rows.end(), reinterpret_cast<std::uint8_t*>(buffer + header.rows_offset));
-  std::memcpy(buffer + header.starts_offset, plan.starts.data(), plan.starts.size() * sizeof(std::uint32_t));
+  const auto copy = [&](const auto& from, std::uint64_t offset) {
+    std::copy_n(reinterpret_cast<const std::byte*>(from.data()), from.size() * sizeof(from[0]), buffer + offset);
+  };
+  copy(plan.starts, header.starts_offset);
+  copy(plan.counts, header.counts_offset);
+  copy(plan.rows, header.rows_offset);
+  copy(plan.positions, header.positions_offset);
   std::memset(buffer + header.columns_offset, kPadding, static_cast<std::size_t>(header.entries));
   layout_entry(header.layout)
-      .fill(csr, {plan.rows.data(), plan.starts.data(), reinterpret_cast<std::uint8_t*>(buffer + header.counts_offset),
-                  reinterpret_cast<std::uint8_t*>(buffer + header.order_offset),
-                  reinterpret_cast<float*>(buffer + header.values_offset),
-                  reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset)});
+      .fill(csr, plan, reinterpret_cast<float*>(buffer + header.values_offset),
+            reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset));
 }
 
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
@@ -110,9 +114,9 @@ PackedWeight packed_view(const PackedHeader& header) {
   return {reinterpret_cast<const float*>(base + header.values_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
           reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.rows_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.order_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.rows_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.positions_offset),
           header.out_features,
           header.in_features,
           header.blocks};

@@ -1,7 +1,7 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | rows | starts | counts | order | values | columns ]
+//   [ header, 128 bytes | starts | counts | rows | positions | values | columns ]
 //
 // Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
@@ -24,26 +24,16 @@ struct PackedHeader {
   std::int64_t nnz;
   std::int64_t entries;  // nnz and padding
   std::int64_t blocks;
-  std::uint64_t rows_offset;  // bytes from the start of the buffer, as the next five
-  std::uint64_t starts_offset;
+  std::uint64_t starts_offset;  // bytes from the start of the buffer, as the next five
   std::uint64_t counts_offset;
-  std::uint64_t order_offset;
+  std::uint64_t rows_offset;
+  std::uint64_t positions_offset;
   std::uint64_t values_offset;
   std::uint64_t columns_offset;
   std::uint64_t total_bytes;
   std::uint8_t reserved[16];
 };
 static_assert(sizeof(PackedHeader) == 128);
-
-/// The arrays of a packed buffer while they are filled.
-struct PackedArrays {
-  const std::uint8_t* rows;
-  const std::uint32_t* starts;
-  std::uint8_t* counts;
-  std::uint8_t* order;
-  float* values;
-  std::uint8_t* columns;
-};
 
 /// Blocks of a weight; one even without input features, so that kernels write their sums.
 constexpr std::int64_t block_count(std::int64_t in_features) {
@@ -55,22 +45,24 @@ constexpr std::int64_t cell_count(std::int64_t out_features, std::int64_t in_fea
   return padded_lanes(out_features) / kLanes * block_count(in_features);
 }
 
-/// Where everything goes in a packed weight, computed before its buffer is allocated.
+/// Where everything goes in a packed weight, computed before its buffer is allocated. The arrays are named and ordered
+/// as in `PackedWeight`.
 struct PackPlan {
   PackedHeader header;
-  std::vector<std::uint8_t> rows;
   std::vector<std::uint32_t> starts;
+  std::vector<std::uint8_t> counts;
+  std::vector<std::uint8_t> rows;
+  std::vector<std::uint8_t> positions;
 };
 
 /// Everything that differs between layouts; the rows are in packed.cpp.
 struct LayoutEntry {
   Layout layout;
   std::int64_t entries_per_start;  // what `starts` counts in
-  /// Fills `rows` and `starts`, one for each cell and the end, for a validated CSR. Throws std::invalid_argument from
-  /// 2^32 nonzeros on.
+  /// Fills the arrays of `plan` for a validated CSR. Throws std::invalid_argument from 2^32 nonzeros on.
   void (*plan)(const CsrView& csr, PackPlan& plan);
-  /// Fills the other arrays, which hold nothing but padding.
-  void (*fill)(const CsrView& csr, const PackedArrays& arrays);
+  /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
+  void (*fill)(const CsrView& csr, const PackPlan& plan, float* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
   /// Entries that kernels read for the rows before `row`, to share the work between threads.

@@ -2,48 +2,48 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 namespace sparsekit {
 namespace {
 
-/// `rows` of the layout: for every position, the row of its window that it holds, by falling number of nonzeros.
-std::vector<std::uint8_t> sorted_rows(const CsrView& csr) {
-  std::vector<std::uint8_t> rows(static_cast<std::size_t>(padded_lanes(csr.out_features)));
-  for (std::int64_t first = 0; first < static_cast<std::int64_t>(rows.size()); first += kWindow) {
-    const std::int64_t end = std::min(first + kWindow, static_cast<std::int64_t>(rows.size()));
-    std::uint8_t* window = rows.data() + first;
-    for (std::int64_t i = 0; i < end - first; ++i) window[i] = static_cast<std::uint8_t>(i);
-    const auto nnz = [&](std::uint8_t i) { return csr.crow_indices[first + i + 1] - csr.crow_indices[first + i]; };
-    std::stable_sort(window, window + (std::min(end, csr.out_features) - first),
-                     [&](std::uint8_t a, std::uint8_t b) { return nnz(a) > nnz(b); });
-  }
-  return rows;
-}
-
-/// Calls `visit(cell, lane, i, count)` for the `count` nonzeros from `i` on that a row has in a cell.
+/// Calls `visit(block, row, i, count)` for the `count` nonzeros from `i` on that a row has in a block.
 template <class Visit>
-void for_each_run(const CsrView& csr, const std::uint8_t* rows, const Visit& visit) {
-  const std::int64_t tiles = padded_lanes(csr.out_features) / kLanes;
-  for (std::int64_t position = 0; position < csr.out_features; ++position) {
-    const std::int64_t r = window_of(position) + rows[position];
-    std::int64_t i = csr.crow_indices[r];
-    while (i < csr.crow_indices[r + 1]) {
+void for_each_run(const CsrView& csr, const Visit& visit) {
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    const std::int64_t last = csr.crow_indices[row + 1];
+    for (std::int64_t i = csr.crow_indices[row], end = i; i < last; i = end) {
       const std::int64_t block = csr.col_indices[i] / kBlockWidth;
-      std::int64_t end = i + 1;
-      while (end < csr.crow_indices[r + 1] && csr.col_indices[end] < (block + 1) * kBlockWidth) ++end;
-      visit(block * tiles + position / kLanes, static_cast<unsigned>(position % kLanes), i, end - i);
-      i = end;
+      while (end < last && csr.col_indices[end] < (block + 1) * kBlockWidth) ++end;
+      visit(block, row, i, end - i);
     }
   }
 }
 
-/// The lanes of a cell by falling number of quads.
-void order_lanes(const std::uint8_t* counts, std::uint8_t* order) {
-  for (std::uint8_t lane = 0; lane < kLanes; ++lane) order[lane] = lane;
-  const auto quads = [&](std::uint8_t lane) { return (counts[lane] + kQuad - 1) / kQuad; };
-  std::stable_sort(order, order + kLanes, [&](std::uint8_t a, std::uint8_t b) { return quads(a) > quads(b); });
+/// Sorts the rows of one window of a block: `counts` are by row before and by position after.
+void sort_window(std::uint8_t* counts, std::uint8_t* rows, std::uint8_t* positions, std::int64_t size) {
+  std::uint8_t by_row[kWindow];
+  std::copy_n(counts, size, by_row);
+  std::iota(rows, rows + size, std::uint8_t{0});
+  std::stable_sort(rows, rows + size, [&](std::uint8_t a, std::uint8_t b) { return by_row[a] > by_row[b]; });
+  for (std::int64_t p = 0; p < size; ++p) {
+    counts[p] = by_row[rows[p]];
+    positions[rows[p]] = static_cast<std::uint8_t>(p);
+  }
 }
+
+/// Where the first of the four entries of a quad lies, counted from the start of all values or columns.
+struct Place {
+  std::int64_t group;
+  unsigned lane;
+
+  Place(const std::uint32_t* starts, std::int64_t at)
+      : group(std::int64_t{starts[at / kLanes]} * kGroup), lane(static_cast<unsigned>(at % kLanes)) {}
+
+  std::int64_t value(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad + value_slot(lane); }
+  std::int64_t column(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad + column_slot(lane); }
+};
 
 }  // namespace
 
@@ -53,52 +53,46 @@ void plan_quads(const CsrView& csr, PackPlan& plan) {
     throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
                                 std::to_string(csr.values_size));
   }
-  const std::int64_t cells = cell_count(csr.out_features, csr.in_features);
-  plan.rows = sorted_rows(csr);
-  auto& starts = plan.starts;
-  starts.assign(static_cast<std::size_t>(cells + 1), 0);
-  for_each_run(csr, plan.rows.data(), [&](std::int64_t cell, unsigned, std::int64_t, std::int64_t count) {
-    auto& groups = starts[static_cast<std::size_t>(cell + 1)];
-    groups = std::max(groups, static_cast<std::uint32_t>((count + kQuad - 1) / kQuad));
+  const std::int64_t padded = padded_lanes(csr.out_features);
+  const std::int64_t blocks = block_count(csr.in_features);
+  for (auto* array : {&plan.counts, &plan.rows, &plan.positions})
+    array->resize(static_cast<std::size_t>(blocks * padded));
+  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t, std::int64_t count) {
+    plan.counts[static_cast<std::size_t>(block * padded + row)] = static_cast<std::uint8_t>(count);
   });
-  for (std::size_t s = 1; s < starts.size(); ++s) starts[s] += starts[s - 1];
+  plan.starts.assign(1, 0);
+  for (std::int64_t first = 0; first < blocks * padded; first += kLanes) {
+    const std::int64_t row = first % padded;
+    if (row % kWindow == 0) {
+      sort_window(plan.counts.data() + first, plan.rows.data() + first, plan.positions.data() + first,
+                  std::min(kWindow, padded - row));
+    }
+    const std::uint32_t most = plan.counts[static_cast<std::size_t>(first)];
+    plan.starts.push_back(plan.starts.back() + (most + kQuad - 1) / kQuad);
+  }
 }
 
-void quads_fill(const CsrView& csr, const PackedArrays& arrays) {
-  for_each_run(csr, arrays.rows, [&](std::int64_t cell, unsigned lane, std::int64_t first, std::int64_t count) {
-    arrays.counts[cell * kLanes + lane] = static_cast<std::uint8_t>(count);
-    const std::int64_t group = std::int64_t{arrays.starts[cell]} * kGroup;
-    float* values = arrays.values + group + value_slot(lane);
-    std::uint8_t* columns = arrays.columns + group + column_slot(lane);
+void quads_fill(const CsrView& csr, const PackPlan& plan, float* values, std::uint8_t* columns) {
+  const std::int64_t padded = padded_lanes(csr.out_features);
+  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t first, std::int64_t count) {
+    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * padded + row)];
+    const Place place(plan.starts.data(), block * padded + window_of(row) + position);
     for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t at = i / kQuad * kGroup + i % kQuad;
-      values[at] = csr.values[first + i];
-      columns[at] = static_cast<std::uint8_t>(csr.col_indices[first + i] % kBlockWidth);
+      values[place.value(i)] = csr.values[first + i];
+      columns[place.column(i)] = static_cast<std::uint8_t>(csr.col_indices[first + i] % kBlockWidth);
     }
   });
-  const std::int64_t cells = cell_count(csr.out_features, csr.in_features);
-  for (std::int64_t cell = 0; cell < cells; ++cell) {
-    order_lanes(arrays.counts + cell * kLanes, arrays.order + cell * kLanes);
-  }
 }
 
 CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz) {
-  std::vector<std::int64_t> position_of(static_cast<std::size_t>(weight.tiles() * kLanes));
-  for (std::int64_t p = 0; p < weight.out_features; ++p) {
-    position_of[static_cast<std::size_t>(window_of(p) + weight.rows[p])] = p;
-  }
   CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
   for (std::int64_t r = 0; r < weight.out_features; ++r) {
-    const std::int64_t position = position_of[static_cast<std::size_t>(r)];
-    const auto lane = static_cast<unsigned>(position % kLanes);
     for (std::int64_t b = 0; b < weight.blocks; ++b) {
-      const std::int64_t cell = b * weight.tiles() + position / kLanes;
-      const std::int64_t group = std::int64_t{weight.starts[cell]} * kGroup;
-      for (std::int64_t i = 0; i < weight.counts[cell * kLanes + lane]; ++i) {
-        const std::int64_t at = group + i / kQuad * kGroup + i % kQuad;
-        const std::int64_t column = weight.columns[at + column_slot(lane)];
-        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + column));
-        csr.values.push_back(weight.values[at + value_slot(lane)]);
+      const std::int64_t at = weight.at(b, window_of(r) + weight.positions[weight.at(b, r)]);
+      const Place place(weight.starts, at);
+      for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
+        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]));
+        csr.values.push_back(weight.values[place.value(i)]);
       }
     }
     csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));

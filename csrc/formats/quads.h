@@ -6,7 +6,7 @@
 namespace sparsekit {
 
 void plan_quads(const CsrView& csr, PackPlan& plan);
-void quads_fill(const CsrView& csr, const PackedArrays& arrays);
+void quads_fill(const CsrView& csr, const PackPlan& plan, float* values, std::uint8_t* columns);
 CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz);
 std::int64_t quads_work_before(const PackedWeight& weight, std::int64_t row);
 

@@ -10,19 +10,19 @@ namespace {
 /// Bytes from the values of a cell to those that are asked for while it is computed.
 inline constexpr std::int64_t kAhead = 4096;
 
-/// A block's tile: where its groups start, and the real entries of each row.
+/// A block's tile: where its groups start, and the real entries and output features of each row.
 struct Cell {
   const float* values;
   const std::uint8_t* columns;
   const std::uint8_t* counts;
-  const std::uint8_t* order;
+  const std::uint8_t* rows;  // relative to the window
   unsigned groups;
 
-  static Cell of(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t row) {
-    const std::int64_t cell = block * weight.tiles() + row / sparsekit::kLanes;
-    const std::int64_t group = std::int64_t{weight.starts[cell]} * sparsekit::kGroup;
-    return {weight.values + group, weight.columns + group, weight.counts + cell * sparsekit::kLanes,
-            weight.order + cell * sparsekit::kLanes, weight.starts[cell + 1] - weight.starts[cell]};
+  static Cell of(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t position) {
+    const std::int64_t at = weight.at(block, position);
+    const std::uint32_t* starts = weight.starts + at / sparsekit::kLanes;
+    const std::int64_t group = std::int64_t{starts[0]} * sparsekit::kGroup;
+    return {weight.values + group, weight.columns + group, weight.counts + at, weight.rows + at, starts[1] - starts[0]};
   }
 };
 

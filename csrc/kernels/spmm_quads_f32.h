@@ -24,11 +24,6 @@ inline void multiply_add(Lane scale, const float* x, Lane* sums) {
   for (int v = 0; v < vectors; ++v) sums[v] = fma(scale, Lane::load(x + v * Lane::width), sums[v]);
 }
 
-/// A narrow tile has so little work for a row that loops which end when the branch predictor does not expect it would
-/// cost as much: it takes the rows by their number of quads and multiplies the padding of the last quad too, by the
-/// zeros that follow the inputs of every block. A wide one takes them as they lie in memory.
-constexpr bool is_narrow(int vectors) { return vectors < 4; }
-
 /// One row of a cell times the block of a tile; adds to `sums`, or begins them.
 template <class Lane, int vectors>
 [[gnu::always_inline]] inline void multiply_row(Row row, const float* block, bool begin, float* sums) {
@@ -39,18 +34,15 @@ template <class Lane, int vectors>
     sum[0][v] = begin ? Lane::zero() : Lane::load(sums + v * Lane::width);
     for (unsigned c = 1; c < chains; ++c) sum[c][v] = Lane::zero();
   }
-  const unsigned padded = is_narrow(vectors) ? sparsekit::kQuad - 1 : 0;
-  for (unsigned left = row.count + padded; left >= sparsekit::kQuad; left -= sparsekit::kQuad, row.next()) {
+  for (unsigned left = row.count; left >= sparsekit::kQuad; left -= sparsekit::kQuad, row.next()) {
     Lane scale[sparsekit::kQuad];
     Lane::broadcast_four(row.values, scale);
     for (unsigned i = 0; i < sparsekit::kQuad; ++i) {
       multiply_add<vectors>(scale[i], row.input<tile>(block, i), sum[i % chains]);
     }
   }
-  if constexpr (!is_narrow(vectors)) {
-    for (unsigned i = 0; i < row.count % sparsekit::kQuad; ++i) {
-      multiply_add<vectors>(Lane::broadcast(row.values[i]), row.input<tile>(block, i), sum[0]);
-    }
+  for (unsigned i = 0; i < row.count % sparsekit::kQuad; ++i) {
+    multiply_add<vectors>(Lane::broadcast(row.values[i]), row.input<tile>(block, i), sum[0]);
   }
   for (int v = 0; v < vectors; ++v) {
     for (unsigned c = 1; c < chains; ++c) sum[0][v] = sum[0][v] + sum[c][v];
@@ -63,15 +55,13 @@ void spmm_quads_f32(const sparsekit::PackedWeight& weight, const float* activati
                     sparsekit::RowRange rows) {
   constexpr int tile = vectors * Lane::width;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
-    const float* block = activation + b * kBlockStride * tile;
+    const float* block = activation + b * sparsekit::kBlockWidth * tile;
     for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kLanes) {
       const Cell cell = Cell::of(weight, b, first);
-      const std::uint8_t* features = weight.rows + first;
       float* window = sums + (sparsekit::window_of(first) - rows.first) * tile;
-      for (unsigned i = 0; i < sparsekit::kLanes; ++i) {
-        const unsigned lane = is_narrow(vectors) ? cell.order[i] : i;
-        prefetch_share(cell, i);
-        multiply_row<Lane, vectors>(Row(cell, lane), block, b == 0, window + features[lane] * tile);
+      for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
+        prefetch_share(cell, lane);
+        multiply_row<Lane, vectors>(Row(cell, lane), block, b == 0, window + cell.rows[lane] * tile);
       }
     }
   }

@@ -47,7 +47,7 @@ void spmm_quads_transposed_f32(const sparsekit::PackedWeight& weight, const floa
       const Cell cell = Cell::of(weight, first / sparsekit::kBlockWidth, r);
       const float* window = gradient + sparsekit::window_of(r) * tile;
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
-        add_row<Lane, vectors>(Row(cell, lane), window + weight.rows[r + lane] * tile, block);
+        add_row<Lane, vectors>(Row(cell, lane), window + cell.rows[lane] * tile, block);
       }
     }
   }

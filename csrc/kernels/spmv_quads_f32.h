@@ -2,15 +2,16 @@
 //
 //   for each block of 128 input features
 //     for each token, or two of them            their inputs sit in registers
-//       for each tile of 16 rows                four sums a row: four registers, loaded and stored once a block
-//         for each group                        64 values, 64 one-byte columns
-//           for each token                      pick the inputs of the 64 columns from registers, four FMAs
+//       for each window of 64 rows
+//         for each tile of 16 rows              four sums a row: four registers
+//           for each group                      64 values, 64 one-byte columns
+//             for each token                    pick the inputs of the 64 columns from registers, four FMAs
+//         the four sums of each row added, brought from positions to output features and added to the sums
 //
 // Picking from registers replaces the gather from memory that bounds CSR at about one cycle a nonzero. A padded entry
-// picks 0, so that infinities and NaN of inputs without a weight stay out of the sums. The four sums of a row are added
-// at the end.
+// picks 0, so that infinities and NaN of inputs without a weight stay out of the sums.
 //
-//   sums     [tile, rows] and behind them [tile, rows, 4], rows rounded up to 16
+//   sums     [tile, rows], rows rounded up to 16
 #pragma once
 
 #include <cstddef>
@@ -20,15 +21,16 @@
 
 namespace {
 
-/// Adds a cell to the sums of its 16 rows for every token.
+/// Tiles of a window.
+inline constexpr std::int64_t kTilesOfWindow = sparsekit::kWindow / sparsekit::kLanes;
+
+/// The sums of a cell's 16 rows for every token.
 template <int tokens>
-[[gnu::always_inline]] inline void multiply_cell(const Cell& cell, const Inputs* inputs, bool begin, float* sums,
-                                                 std::int64_t sums_stride) {
+[[gnu::always_inline]] inline void multiply_cell(const Cell& cell, const Inputs* inputs, Vector (*sums)[kTilesOfWindow],
+                                                 std::int64_t tile) {
   Vector sum[static_cast<std::size_t>(tokens)][4];
   for (int t = 0; t < tokens; ++t) {
-    for (int k = 0; k < 4; ++k) {
-      sum[t][k] = begin ? Vector::zero() : Vector::load(sums + t * sums_stride + k * Vector::width);
-    }
+    for (int k = 0; k < 4; ++k) sum[t][k] = Vector::zero();
   }
   for (std::size_t g = 0; g < cell.groups; ++g) {
     const float* values = cell.values + g * sparsekit::kGroup;
@@ -39,9 +41,7 @@ template <int tokens>
       for (int k = 0; k < 4; ++k) sum[t][k] = fma(Vector::load(values + k * Vector::width), picked[k], sum[t][k]);
     }
   }
-  for (int t = 0; t < tokens; ++t) {
-    for (int k = 0; k < 4; ++k) sum[t][k].store(sums + t * sums_stride + k * Vector::width);
-  }
+  for (int t = 0; t < tokens; ++t) sums[t][tile] = sums_of_quads(sum[t]);
 }
 
 /// One block times `tokens` tokens; `activation` and `sums` are those of the first.
@@ -50,24 +50,20 @@ inline void multiply_block(const sparsekit::PackedWeight& weight, std::int64_t b
                            float* sums, std::int64_t sums_stride, sparsekit::RowRange rows) {
   Inputs inputs[static_cast<std::size_t>(tokens)];
   for (int t = 0; t < tokens; ++t) inputs[t] = Inputs::load(activation + t * weight.blocks * sparsekit::kBlockWidth);
-  for (std::int64_t r = rows.first; r < rows.last; r += sparsekit::kLanes) {
-    multiply_cell<tokens>(Cell::of(weight, block, r), inputs, block == 0, sums + (r - rows.first) * sparsekit::kQuad,
-                          sums_stride);
-  }
-}
-
-/// The four sums of every row added, and brought from the row's position to its output feature.
-inline void add_quads(const sparsekit::PackedWeight& weight, const float* parts, float* sums,
-                      sparsekit::RowRange rows) {
-  for (std::int64_t r = rows.first; r < rows.last; r += sparsekit::kLanes) {
-    Vector part[4];
-    for (int k = 0; k < 4; ++k) {
-      part[k] = Vector::load(parts + (r - rows.first) * sparsekit::kQuad + k * Vector::width);
+  for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kWindow) {
+    const std::int64_t tiles = smaller(kTilesOfWindow, (rows.last - first + sparsekit::kLanes - 1) / sparsekit::kLanes);
+    Vector found[static_cast<std::size_t>(tokens)][kTilesOfWindow];
+    for (std::int64_t i = 0; i < tiles; ++i) {
+      multiply_cell<tokens>(Cell::of(weight, block, first + i * sparsekit::kLanes), inputs, found, i);
     }
-    float total[sparsekit::kLanes];
-    sums_of_quads(part).store(total);
-    float* window = sums + (sparsekit::window_of(r) - rows.first);
-    for (int lane = 0; lane < sparsekit::kLanes; ++lane) window[weight.rows[r + lane]] = total[lane];
+    const std::uint8_t* positions = weight.positions + weight.at(block, first);
+    for (int t = 0; t < tokens; ++t) {
+      for (std::int64_t i = 0; i < tiles; ++i) {
+        float* sum = sums + t * sums_stride + (first - rows.first) + i * sparsekit::kLanes;
+        const Vector more = chosen(found[t], positions + i * sparsekit::kLanes);
+        (block == 0 ? more : Vector::load(sum) + more).store(sum);
+      }
+    }
   }
 }
 
@@ -77,15 +73,12 @@ void spmv_quads_f32(const sparsekit::PackedWeight& weight, const float* activati
   constexpr int together = tile < 2 ? tile : 2;
   const std::int64_t features = weight.blocks * sparsekit::kBlockWidth;
   const std::int64_t stride = sparsekit::padded_lanes(rows.last - rows.first);
-  const std::int64_t parts_stride = stride * sparsekit::kQuad;
-  float* parts = sums + tile * stride;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
     for (int t = 0; t < tile; t += together) {
-      multiply_block<together>(weight, b, activation + t * features + b * sparsekit::kBlockWidth,
-                               parts + t * parts_stride, parts_stride, rows);
+      multiply_block<together>(weight, b, activation + t * features + b * sparsekit::kBlockWidth, sums + t * stride,
+                               stride, rows);
     }
   }
-  for (int t = 0; t < tile; ++t) add_quads(weight, parts + t * parts_stride, sums + t * stride, rows);
 }
 
 /// Every token's row in the form that `Inputs` wants; a packed row takes as many bytes as floats.
@@ -107,12 +100,9 @@ constexpr sparsekit::Kernel few_tokens(const char* name, std::int64_t min_batch)
           sparsekit::Layout::quads,
           tile,
           min_batch,
-          sparsekit::kBlockWidth,
-          1 + sparsekit::kQuad,
           spmv_quads_f32<tile>,
           nullptr,
           pack_inputs_f32<tile>,
-          nullptr,
           store_tokens_f32};
 }
 

@@ -29,14 +29,13 @@ inline void spmv_quads_rows_f32(const sparsekit::PackedWeight& weight, const flo
       const Cell cell = Cell::of(weight, b, first);
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
         const float* x = activation + b * sparsekit::kBlockWidth;
-        sums[sparsekit::window_of(first) - rows.first + weight.rows[first + lane]] += dot_row(Row(cell, lane), x);
+        sums[sparsekit::window_of(first) - rows.first + cell.rows[lane]] += dot_row(Row(cell, lane), x);
       }
     }
   }
 }
 
-constexpr sparsekit::Kernel kFewTokens[] = {{"spmv_quads_rows_f32", sparsekit::Layout::quads, 1, 1,
-                                             sparsekit::kBlockWidth, 1, spmv_quads_rows_f32, nullptr, nullptr, nullptr,
-                                             store_tokens_f32}};
+constexpr sparsekit::Kernel kFewTokens[] = {
+    {"spmv_quads_rows_f32", sparsekit::Layout::quads, 1, 1, spmv_quads_rows_f32, nullptr, nullptr, store_tokens_f32}};
 
 }  // namespace

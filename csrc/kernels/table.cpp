@@ -25,12 +25,9 @@ constexpr Kernel tile(const char* name, std::int64_t min_batch) {
           sparsekit::Layout::quads,
           tokens,
           min_batch,
-          kBlockStride,
-          1,
           spmm_quads_f32<Lane, vectors>,
           spmm_quads_transposed_f32<Lane, vectors>,
           pack_tile_f32<tokens>,
-          pack_gradient_f32<tokens>,
           store_tile_f32<tokens>};
 }
 

@@ -21,14 +21,11 @@ using StoreFn = void (*)(const float* sums, RowRange rows, const Output& output)
 struct Kernel {
   const char* name;
   Layout layout;
-  std::int64_t tile;          // tokens computed together
-  std::int64_t min_batch;     // tokens left from which dispatch prefers this kernel to the ones above it
-  std::int64_t block_stride;  // floats of a packed token for each block
-  std::int64_t sums_width;    // floats of the sums for each output feature and token
+  std::int64_t tile;       // tokens computed together
+  std::int64_t min_batch;  // tokens left from which dispatch prefers this kernel to the ones above it
   MultiplyFn multiply;
   MultiplyFn multiply_transposed;
-  PackFn pack;           // null: the tile is one token and its row is used as it lies
-  PackFn pack_gradient;  // the same for the transposed product
+  PackFn pack;  // null: the tile is one token and its row is used as it lies
   StoreFn store;
 };
 

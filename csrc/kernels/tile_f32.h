@@ -17,9 +17,6 @@ namespace {
 template <int tile>
 inline constexpr std::int64_t kTogether = tile < Vector::width ? tile : Vector::width;
 
-/// Inputs of a block in a packed tile: the block's, and one of zeros for padded entries of the weight.
-inline constexpr std::int64_t kBlockStride = sparsekit::kBlockWidth + 1;
-
 /// Transposes the features of one vector of tokens, `Vector::width` or fewer, into `out`; the rest of the tokens is
 /// zero.
 template <int tile>
@@ -32,30 +29,15 @@ inline void pack_features(const float* x, std::int64_t stride, std::int64_t toke
   for (std::int64_t i = 0; i < features; ++i) store_up_to(block[i], out + i * tile, kTogether<tile>);
 }
 
-/// The gradient of the output for the transposed product: `[features, tile]`.
+/// `[features, tile]`
 template <int tile>
-void pack_gradient_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
+void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
   for (std::int64_t first = 0; first < tile; first += Vector::width) {
     const float* x = input.data + first * input.stride;
     for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
       pack_features<tile>(x + f, input.stride, input.tokens - first, smaller(Vector::width, features.last - f),
                           activation + f * tile + first);
     }
-  }
-}
-
-/// `[blocks, kBlockStride, tile]`
-template <int tile>
-void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
-  for (std::int64_t f = features.first; f < features.last;) {
-    const std::int64_t block = f / sparsekit::kBlockWidth;
-    const std::int64_t end = smaller((block + 1) * sparsekit::kBlockWidth, features.last);
-    float* out = activation + block * kBlockStride * tile;
-    const sparsekit::Input part{input.data + block * sparsekit::kBlockWidth, input.stride, input.tokens};
-    const std::int64_t origin = block * sparsekit::kBlockWidth;
-    pack_gradient_f32<tile>(part, {f - origin, end - origin}, 0, out);
-    for (int t = 0; t < tile; ++t) out[sparsekit::kBlockWidth * tile + t] = 0.0F;
-    f = end;
   }
 }
 

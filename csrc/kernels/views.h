@@ -18,11 +18,12 @@ enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh =
 ///   columns  of a group   the same four by four, rows 0 4 8 12 1 5 9 13 2 6 10 14 3 7 11 15, which is what
 ///                         interleaving four byte planes gives (isa/icelake.h)
 ///
-/// Tile `t` of block `b` is cell `b * tiles + t` and owns the groups `[starts[cell], starts[cell + 1])`;
-/// `counts[16 * cell + row]` of a row's entries are real, the rest is padding: value 0, column `kPadding`.
-/// `order[16 * cell ..]` are the rows of a cell by falling number of quads, so that loops over them end when they are
-/// expected to. The rows of every window of 64 are sorted by their nonzeros, so that those of a tile have about as
-/// many: position `p` holds the output feature `p / 64 * 64 + rows[p]`.
+/// Every block sorts the rows of every window of 64 by their nonzeros in that block, most first: what lies side by side
+/// is about as long, and a loop over the rows in the order of memory ends when it is expected to. Cell `b * tiles + t`
+/// is tile `t` of block `b` and owns the groups `[starts[cell], starts[cell + 1])`. Position `p` of block `b`, with
+/// `at = 16 * b * tiles + p`, holds the output feature `window_of(p) + rows[at]`, of whose entries `counts[at]` are
+/// real, the rest is padding: value 0, column `kPadding`. The other way round, output feature `r` is at the position
+/// `window_of(r) + positions[16 * b * tiles + r]`.
 enum class Layout : std::uint32_t { quads = 1 };
 
 /// Input features of a block: as many as four pairs of AVX-512 registers hold as byte planes.
@@ -38,14 +39,14 @@ inline constexpr std::int64_t kWindow = 64;
 inline constexpr unsigned kQuad = 4;
 inline constexpr std::int64_t kGroup = kQuad * kLanes;
 
-/// Column of a padded entry; those of real ones are below 128. A tile of tokens has zeros there.
+/// Column of a padded entry; those of real ones are below 128.
 inline constexpr std::uint8_t kPadding = 0x80;
 
 /// Where the four values and the four columns of a lane start in a group.
 constexpr unsigned value_slot(unsigned lane) { return lane * kQuad; }
 constexpr unsigned column_slot(unsigned lane) { return lane % 4 * 16 + lane / 4 * kQuad; }
 
-/// First output feature of the window of a position.
+/// First position, and first output feature, of a window.
 constexpr std::int64_t window_of(std::int64_t position) { return position / kWindow * kWindow; }
 
 /// `rows` rounded up to whole tiles.
@@ -55,14 +56,17 @@ struct PackedWeight {
   const float* values;
   const std::uint8_t* columns;  // relative to the first input feature of the block
   const std::uint32_t* starts;
-  const std::uint8_t* rows;
   const std::uint8_t* counts;
-  const std::uint8_t* order;
+  const std::uint8_t* rows;
+  const std::uint8_t* positions;
   std::int64_t out_features;
   std::int64_t in_features;
   std::int64_t blocks;
 
   std::int64_t tiles() const { return padded_lanes(out_features) / kLanes; }
+
+  /// Where `counts`, `rows` and `positions` of a block's position or output feature are.
+  std::int64_t at(std::int64_t block, std::int64_t row) const { return block * tiles() * kLanes + row; }
 };
 
 /// Half-open range of features.

@@ -110,4 +110,12 @@ inline Vector sums_of_quads(const Vector (&part)[4]) {
   return {_mm512_permutexvar_ps(order, _mm512_add_ps(first, last))};
 }
 
+/// The sixteen of 64 floats that sixteen bytes below 64 name.
+inline Vector chosen(const Vector (&from)[4], const std::uint8_t* positions) {
+  const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(positions)));
+  const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+  return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(from[0].v, index, from[1].v),
+                               _mm512_permutex2var_ps(from[2].v, index, from[3].v))};
+}
+
 }  // namespace
