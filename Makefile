@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: install test native demo demo-fast bench lint format asan tsan readme clean
+.PHONY: install test native demo demo-fast bench lint format asan tsan neon readme clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512,--batch $(batch))
 
@@ -52,7 +52,7 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp')
 
-asan tsan: install
+asan tsan neon: install
 	$(call native_tests,$@)
 
 readme: install

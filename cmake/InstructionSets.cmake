@@ -9,9 +9,12 @@ set(SPARSEKIT_ISA_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -m
                                -ffp-contract=fast -Wno-maybe-uninitialized -Wno-uninitialized)
 set(SPARSEKIT_ISA_FLAGS_icelake -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mfma
                                 -mprefer-vector-width=512 -ffp-contract=fast -Wno-maybe-uninitialized -Wno-uninitialized)
+set(SPARSEKIT_ISA_FLAGS_neon -O3 -ffp-contract=fast)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(SPARSEKIT_ISAS scalar avx2 avx512 icelake)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
+  set(SPARSEKIT_ISAS scalar neon)
 else()
   set(SPARSEKIT_ISAS scalar)
 endif()

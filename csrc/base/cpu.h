@@ -10,6 +10,10 @@
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) \
   X(icelake, __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&  \
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi"))
+#elif defined(__aarch64__)
+#define SPARSEKIT_FOR_EACH_ISA(X) \
+  X(scalar, true)                 \
+  X(neon, true)
 #else
 #define SPARSEKIT_FOR_EACH_ISA(X) X(scalar, true)
 #endif
