@@ -17,12 +17,18 @@ namespace {
 template <int tile>
 inline constexpr std::int64_t kTogether = tile < Vector::width ? tile : Vector::width;
 
+/// Floats from what is read or written to what is asked for: tokens lie a row apart, and no hardware prefetcher follows
+/// as many rows as a tile has.
+inline constexpr std::int64_t kLoadAhead = 64;
+inline constexpr std::int64_t kStoreAhead = 32;
+
 /// Transposes the features of one vector of tokens, `Vector::width` or fewer, into `out`; the rest of the tokens is
 /// zero.
 template <int tile>
 inline void pack_features(const float* x, std::int64_t stride, std::int64_t tokens, std::int64_t features, float* out) {
   Vector block[Vector::width];
   for (int t = 0; t < Vector::width; ++t) {
+    if (t < tokens) __builtin_prefetch(x + t * stride + kLoadAhead);
     block[t] = t < tokens ? load_up_to(x + t * stride, features) : Vector::zero();
   }
   transpose(block);
@@ -56,7 +62,9 @@ inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const s
       transpose(block);
       const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
       for (std::int64_t t = 0; t < tokens; ++t) {
-        store_up_to(activate(block[t] + bias), out.data + (first + t) * out.stride + r, count);
+        float* y = out.data + (first + t) * out.stride + r;
+        __builtin_prefetch(y + kStoreAhead, 1);
+        store_up_to(activate(block[t] + bias), y, count);
       }
     }
   }
