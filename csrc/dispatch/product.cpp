@@ -9,14 +9,17 @@
 namespace sparsekit {
 namespace {
 
-/// Below this many multiply-adds, about 50 microseconds on one core, waking other threads costs more than it gives.
-constexpr std::int64_t kInlineWork = 1'000'000;
-/// A kernel of one token does no better than this many tokens at once do.
-constexpr std::int64_t kLeastTokens = 8;
+/// Below this much work, about 15 microseconds on one core, waking other threads costs more than it gives.
+constexpr std::int64_t kInlineWork = 600'000;
+/// Work of an entry for a call with no tokens; every token adds 1.
+constexpr std::int64_t kWorkOfEntry = 4;
 /// Floats of the sums that a task keeps in cache (128 KB).
 constexpr std::int64_t kSumsFloats = 32768;
 /// With this many tiles for each thread, uneven shares no longer matter.
 constexpr std::int64_t kTilesPerThread = 4;
+
+/// Entries that a task multiplies for each input feature, from which packing is a small part of its work.
+constexpr std::int64_t kEntriesPerPacked = 8;
 
 struct Tile {
   std::int64_t first_token;
@@ -42,7 +45,7 @@ std::vector<Tile> plan_tiles(const Product& product, const KernelTable& table) {
 }
 
 int threads_for(const Product& product) {
-  const std::int64_t work = product.entries * std::max(product.input.tokens, kLeastTokens);
+  const std::int64_t work = product.entries * (product.input.tokens + kWorkOfEntry);
   return work < kInlineWork ? 1 : num_threads();
 }
 
@@ -61,6 +64,12 @@ std::int64_t split_count(const Product& product, const std::vector<Tile>& tiles,
   if (threads == 1 || shares_evenly(tiles, threads)) return 1;
   const std::int64_t most = (product.outputs() + unit_of(product) - 1) / unit_of(product);
   return std::max<std::int64_t>(1, std::min<std::int64_t>(threads, most));
+}
+
+/// Whether every task packs its tile itself, although others pack the same: where each has enough to multiply, that
+/// costs less than to wait for each other and to read what another core wrote.
+bool packs_apart(const Product& product, std::int64_t splits) {
+  return splits == 1 || product.entries >= splits * kEntriesPerPacked * product.inputs();
 }
 
 /// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
@@ -130,16 +139,18 @@ const float* pack_tile(const Product& product, const Tile& tile, RowRange featur
   return space;
 }
 
-/// Every task packs the tile it multiplies.
-void run_by_tiles(const Product& product, const std::vector<Tile>& tiles, int threads) {
+/// Every task packs the tile it multiplies, for all output features or one range of them. Consecutive tasks have the
+/// same range, so that a thread keeps its part of the weight in cache.
+void run_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, int threads) {
+  const auto count = static_cast<std::int64_t>(tiles.size());
   const auto body = [&](std::int64_t i) {
-    const Tile& tile = tiles[static_cast<std::size_t>(i)];
+    const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
     float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(packed_width(product) * tile.kernel->tile));
     const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
-    multiply_tile(product, tile, activation, {0, product.outputs()});
+    multiply_tile(product, tile, activation,
+                  {share_start(product, i / count, splits), share_start(product, i / count + 1, splits)});
   };
-  const auto count = static_cast<std::int64_t>(tiles.size());
-  if (threads > 1) return parallel(count, body);
+  if (threads > 1) return parallel(count * splits, body);
   for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
@@ -148,9 +159,8 @@ std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t co
   return index == count ? inputs : inputs * index / count / kBlockWidth * kBlockWidth;
 }
 
-/// First all tiles are packed, by ranges of input features; then tasks share them. Consecutive tasks have the same
-/// range of output features, so that a thread keeps its part of the weight in cache.
-void run_by_ranges(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
+/// First all tiles are packed, by ranges of input features; then tasks share them, in the order of `run_apart`.
+void run_together(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
   const auto count = static_cast<std::int64_t>(tiles.size());
   const std::int64_t inputs = product.inputs();
   const std::int64_t tokens = tiles.back().first_token + tiles.back().kernel->tile;
@@ -179,8 +189,8 @@ void run(const Product& product, const KernelTable& table) {
   const std::vector<Tile> tiles = plan_tiles(product, table);
   const int threads = threads_for(product);
   const std::int64_t splits = split_count(product, tiles, threads);
-  if (splits == 1) return run_by_tiles(product, tiles, threads);
-  run_by_ranges(product, tiles, splits);
+  if (packs_apart(product, splits)) return run_apart(product, tiles, splits, threads);
+  run_together(product, tiles, splits);
 }
 
 }  // namespace sparsekit
