@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,6 +26,7 @@ app = typer.Typer(
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
 app.add_typer(bench_app, name="bench")
 console = Console()
+T = TypeVar("T")
 
 #: What a wrong input raises; shown as one line instead of a traceback.
 _USER_ERRORS = (ValueError, TypeError, OSError, sparsekit.KernelUnavailableError)
@@ -53,6 +55,13 @@ def _shape(text: str) -> tuple[int, int]:
     if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
         raise typer.BadParameter(f"a shape is OUTxIN such as 1536x384, got {text!r}")
     return int(rows), int(columns)
+
+
+def _track(groups: Iterable[T], total: int) -> Iterator[T]:
+    """The groups of a benchmark, with a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(groups, total=total, description="measuring")
 
 
 @app.command()
@@ -85,7 +94,7 @@ def bench_layers(
     engine: Annotated[list[str] | None, typer.Option(help="Engines; by default the installed dense ones.")] = None,
     model: Annotated[Path | None, typer.Option(help="Measure the layers of this transformers folder instead.")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for each shape, batch and thread count.")] = 1.0,
-    json: Annotated[Path | None, typer.Option(help="Write the measurements here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write here; a run that was stopped goes on from it.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for speedup.png and roofline.png.")] = None,
 ) -> None:
     """Measure linear layers on this machine: sparse against the best dense engine, interleaved in one process.
@@ -96,7 +105,7 @@ def bench_layers(
     Example: [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
     """
     _need("bench", "torch", *(["matplotlib"] if plots is not None else []))
-    from sparsekit.bench import layers, report, weights
+    from sparsekit.bench import layers, report, stored, weights
 
     default = layers.Grid()
     engines = report.usable_engines(engine, default.engines, console)
@@ -113,14 +122,15 @@ def bench_layers(
         seconds=seconds,
     )
     source = weights.random_weight if own is None else weights.imposed_on(own)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    rows: list[layers.Row] = []
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for measured in progress.track(layers.run(grid, source), total=grid.groups, description="measuring"):
-            rows.extend(measured)
-    result = layers.to_dict(rows, layers.ceilings(grid), "random" if model is None else model.name)
+    store = stored.Store(json, grid, "random" if model is None else model.name)
+    for rows in _track(layers.run(grid, source, store.known()), grid.groups):
+        store.add(rows)
+    result = store.finish(layers.ceilings(grid))
     report.show(result, console)
-    report.write(result, json, plots, console)
+    if json is not None:
+        console.print(f"wrote {json}")
+    if plots is not None:
+        report.draw(result, plots, console)
 
 
 @app.command()

@@ -52,6 +52,14 @@ def kernels() -> list[tuple[str, int, int]]:
     return _C.kernels()
 
 
+def run_peak(rounds: int) -> int:
+    """Run multiply-adds from registers only, on the calling thread; returns the floating-point operations done.
+
+    Time it to know what the arithmetic units of this machine could do at most.
+    """
+    return _C.run_peak(rounds)
+
+
 def available_isas() -> list[str]:
     """Instruction sets that this machine can run, slowest first."""
     return _C.available_isas()

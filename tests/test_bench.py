@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsekit.bench import layers, summary
+from sparsekit.bench import layers, stored, summary
 from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.peers import PEERS
 from sparsekit.bench.plots import plot_roofline, plot_speedup
@@ -42,8 +42,10 @@ def small_grid(**changes) -> layers.Grid:
 @pytest.fixture(scope="module")
 def measured() -> dict:
     grid = small_grid()
-    rows = [row for group in layers.run(grid) for row in group]
-    return layers.to_dict(rows, layers.ceilings(grid), "random")
+    store = stored.Store(None, grid, "random")
+    for rows in layers.run(grid):
+        store.add(rows)
+    return store.finish(layers.ceilings(grid))
 
 
 def test_the_grid_covers_every_engine_and_restores_threads_and_processors(measured):
@@ -60,6 +62,33 @@ def test_the_grid_covers_every_engine_and_restores_threads_and_processors(measur
     for row in measured["rows"]:
         assert row["low_us"] <= row["us"] <= row["high_us"]
         assert (row["nnz"] == row["out_features"] * row["in_features"]) == (row["sparsity"] is None)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path):
+    grid = small_grid(engines=["sparsekit", "torch"])
+    path = tmp_path / "run.json"
+    store = stored.Store(path, grid, "random")
+    assert store.known() == {}
+    done = layers.run(grid)
+    first, second = next(done), next(done)
+    store.add(first)
+    store.add(second)
+    again = stored.Store(path, grid, "random")
+    assert list(again.known().values()) == [first, second]
+    rows = list(layers.run(grid, known=again.known()))
+    assert len(rows) == grid.groups
+    assert rows[:2] == [first, second]
+    assert stored.Store(path, small_grid(engines=["torch"]), "random").known() == {}, "another grid"
+    store.finish([])
+    assert stored.Store(path, grid, "random").known() == {}, "a finished run is measured anew"
+    path.write_text("{")
+    assert again.known() == {}
+
+
+def test_ceilings_are_those_of_the_machine(measured):
+    (found,) = measured["ceilings"]
+    assert found["threads"] == 1
+    assert found["fma_gflops"] > 0.5 * found["gflops"] > 0, "no product can beat the units it runs on by far"
 
 
 def test_an_engine_that_computes_something_else_is_refused(monkeypatch):

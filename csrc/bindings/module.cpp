@@ -132,6 +132,14 @@ py::list kernels() {
   return rows;
 }
 
+/// Floating-point operations done.
+std::int64_t run_peak(std::int64_t rounds) {
+  const KernelTable& table = current_kernels();
+  volatile float result = table.peak(rounds);
+  (void)result;
+  return rounds * table.peak_flop;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -150,6 +158,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("current_isa", &current_isa);
   m.def("use_isa", &use_isa, py::arg("name"));
   m.def("kernels", &kernels);
+  m.def("run_peak", &run_peak, py::call_guard<py::gil_scoped_release>(), py::arg("rounds"));
 
   m.def("num_threads", &num_threads);
   m.def("set_pool_threads", &set_pool_threads, py::arg("count"));

@@ -4,6 +4,7 @@
 
 #include SPARSEKIT_ISA_HEADER
 
+#include "peak_f32.h"
 #include "spmm_quads_f32.h"
 #include "spmm_quads_transposed_f32.h"
 #include "tile_f32.h"
@@ -41,7 +42,7 @@ constexpr Kernel kTiles[] = {
 };
 
 constexpr KernelTable table() {
-  KernelTable all{};
+  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, 0, {}};
   for (const Kernel& kernel : kFewTokens) all.kernels[all.size++] = kernel;
   for (const Kernel& kernel : kTiles) all.kernels[all.size++] = kernel;
   return all;

@@ -31,7 +31,12 @@ struct Kernel {
 
 inline constexpr int kMaxKernels = 16;
 
+/// Runs `rounds` times `peak_flop` floating-point operations from registers only; the result means nothing.
+using PeakFn = float (*)(std::int64_t rounds);
+
 struct KernelTable {
+  PeakFn peak;
+  std::int64_t peak_flop;
   int size;
   Kernel kernels[kMaxKernels];  // by ascending tile within a layout
 };

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.ceilings import Ceilings, measure
-from sparsekit.bench.environment import environment
 from sparsekit.bench.peers import PEERS, Call, Problem, Weight
+from sparsekit.bench.summary import Group
 from sparsekit.bench.weights import WeightSource, random_weight
 from sparsekit.timing import Timing, compare
 
@@ -113,17 +113,36 @@ def _runs(grid: Grid, weights: dict[float, Weight], batch: int, threads: int) ->
     return runs
 
 
-def run(grid: Grid, source: WeightSource = random_weight) -> Iterator[list[Row]]:
-    """Measure group by group; number of threads and affinity are put back at the end of each."""
+def run(
+    grid: Grid, source: WeightSource = random_weight, known: Mapping[Group, list[Row]] = MappingProxyType({})
+) -> Iterator[list[Row]]:
+    """Measure group by group; number of threads and affinity are put back at the end of each.
+
+    The most threads come first: OpenVINO's runtime never uses more processors than it finds at its first call.
+
+    Args:
+        grid: what to measure.
+        source: where weights come from.
+        known: groups that were measured before and are not measured again.
+    """
     for shape in grid.shapes:
-        weights = {sparsity: Weight(source(shape, sparsity)) for sparsity in grid.sparsities}
-        for threads in grid.threads:
+        weights: dict[float, Weight] = {}
+        for threads in sorted(grid.threads, reverse=True):
             for batch in grid.batches:
-                with limited_to(threads):
-                    runs = _runs(grid, weights, batch, threads)
-                    calls = {str(i): one.call for i, one in enumerate(runs)}
-                    timings = compare(calls, seconds=grid.seconds, pause=_PAUSE if threads > 1 else 0.0)
-                yield [one.row(batch, threads, timings[str(i)]) for i, one in enumerate(runs)]
+                group = Group(*shape, batch, threads)
+                if group in known:
+                    yield known[group]
+                    continue
+                weights = weights or {sparsity: Weight(source(shape, sparsity)) for sparsity in grid.sparsities}
+                yield _measure(grid, weights, group)
+
+
+def _measure(grid: Grid, weights: dict[float, Weight], group: Group) -> list[Row]:
+    with limited_to(group.threads):
+        runs = _runs(grid, weights, group.batch, group.threads)
+        calls = {str(i): one.call for i, one in enumerate(runs)}
+        timings = compare(calls, seconds=grid.seconds, pause=_PAUSE if group.threads > 1 else 0.0)
+    return [one.row(group.batch, group.threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 
 def ceilings(grid: Grid) -> list[Ceilings]:
@@ -133,13 +152,3 @@ def ceilings(grid: Grid) -> list[Ceilings]:
         with limited_to(threads):
             found.append(measure())
     return found
-
-
-def to_dict(rows: Sequence[Row], roof: Sequence[Ceilings], weights: str) -> dict[str, Any]:
-    """Rows, ceilings and the environment they were measured in, as plain values; `weights` says where they are from."""
-    return {
-        "environment": environment(),
-        "weights": weights,
-        "ceilings": [asdict(one) for one in roof],
-        "rows": [asdict(row) for row in rows],
-    }

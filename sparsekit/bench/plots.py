@@ -53,16 +53,21 @@ def _color(sparsity: float) -> Any:
 
 def plot_roofline(stored: dict[str, Any], path: Path) -> None:
     """GFLOP/s on nonzeros against flop a byte of weight and activations, one thread, under the measured ceilings."""
-    ceilings = stored["ceilings"][0]
+    ceilings = min(stored["ceilings"], key=lambda one: one["threads"])
     threads = ceilings["threads"]
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
     intensity = [2.0**i for i in range(-3, 11)]
+    axes.axhline(ceilings["fma_gflops"], color="black", linewidth=1, linestyle="--")
+    axes.annotate(f"multiply-adds {ceilings['fma_gflops']:.0f} GFLOP/s", (intensity[0], ceilings["fma_gflops"]))
     for name, bandwidth in (("256 MB", ceilings["memory_gbps"]), ("256 KB", ceilings["cache_gbps"])):
         roof = [min(ceilings["gflops"], x * bandwidth) for x in intensity]
         axes.plot(intensity, roof, color="black", linewidth=1, linestyle="-" if name == "256 MB" else ":")
         axes.annotate(f"torch reads {name} at {bandwidth:.0f} GB/s", (intensity[0], roof[0]), fontsize=8, va="bottom")
     axes.annotate(
-        f"torch dense product {ceilings['gflops']:.0f} GFLOP/s", (intensity[-1], ceilings["gflops"]), ha="right"
+        f"torch dense product {ceilings['gflops']:.0f} GFLOP/s",
+        (intensity[-1], ceilings["gflops"]),
+        ha="right",
+        va="top",
     )
     for row in stored["rows"]:
         if row["engine"] == "sparsekit" and row["threads"] == threads:
@@ -72,7 +77,9 @@ def plot_roofline(stored: dict[str, Any], path: Path) -> None:
     for sparsity in sorted({row["sparsity"] for row in stored["rows"] if row["sparsity"] is not None}):
         axes.scatter([], [], color=_color(sparsity), label=f"{sparsity:.0%}")
     axes.set(xscale="log", yscale="log", xlabel="flop on nonzeros a byte", ylabel="GFLOP/s on nonzeros")
-    axes.set_title(f"{stored['environment']['cpu']}, {threads} thread, every shape and batch")
+    axes.set_title(
+        f"{stored['environment']['cpu']}, {threads} thread{'s' if threads > 1 else ''}, every shape and batch"
+    )
     axes.grid(alpha=0.3)
     axes.legend(title="sparsity", fontsize=8)
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""What the layer benchmark says on the screen and writes to files."""
+"""What the layer benchmark says on the screen and draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rich.table import Table
 
 from sparsekit.bench.peers import PEERS
 from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, medians, speedups
-from sparsekit.files import write_json
 
 
 def usable_engines(asked: Sequence[str] | None, default: Sequence[str], console: Console) -> list[str]:
@@ -74,15 +73,11 @@ def _show_medians(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def write(stored: dict[str, Any], json: Path | None, plots: Path | None, console: Console) -> None:
-    """Write the JSON file and the plots that were asked for."""
-    if json is not None:
-        write_json(json, stored)
-        console.print(f"wrote {json}")
-    if plots is not None:
-        from sparsekit.bench.plots import plot_roofline, plot_speedup
+def draw(stored: dict[str, Any], plots: Path, console: Console) -> None:
+    """Write the plots into a folder."""
+    from sparsekit.bench.plots import plot_roofline, plot_speedup
 
-        plots.mkdir(parents=True, exist_ok=True)
-        for name, plot in (("speedup.png", plot_speedup), ("roofline.png", plot_roofline)):
-            plot(stored, plots / name)
-            console.print(f"wrote {plots / name}")
+    plots.mkdir(parents=True, exist_ok=True)
+    for name, plot in (("speedup.png", plot_speedup), ("roofline.png", plot_roofline)):
+        plot(stored, plots / name)
+        console.print(f"wrote {plots / name}")
