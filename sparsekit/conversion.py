@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.parametrization import finalize, mask_of
@@ -45,6 +46,7 @@ class ConversionReport:
     """What `convert` did, layer by layer; `print` shows it as a table."""
 
     layers: tuple[LayerReport, ...]
+    fused: int  # activation functions that sparse layers now apply themselves
 
     @property
     def converted(self) -> int:
@@ -66,6 +68,7 @@ class ConversionReport:
         return {
             "layers": [asdict(layer) for layer in self.layers],
             "converted": self.converted,
+            "fused": self.fused,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -84,7 +87,8 @@ class ConversionReport:
                 f"{_gain_text(layer.speedups):12}  {layer.reason}".rstrip()
             )
         size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
-        lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}")
+        fused = f", {self.fused} activation functions fused" if self.fused else ""
+        lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}{fused}")
         return "\n".join(lines)
 
 
@@ -164,6 +168,7 @@ def convert(
     *,
     tokens: Sequence[int] = TOKENS,
     min_sparsity: float | None = None,
+    fuse: bool = True,
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
@@ -177,6 +182,8 @@ def convert(
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
             converted when it is not slower for any of them.
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
+        fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
+            their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
@@ -190,7 +197,7 @@ def convert(
     >>> print(convert(model, ignore=["2"], min_sparsity=0.5))
     layer      out x in  sparsity  bytes before   bytes after  times faster
     0             4 x 8     75.0%           144           720
-    1 of 1 layers converted, 144 -> 720 bytes
+    1 of 1 layers converted, 144 -> 720 bytes, 1 activation functions fused
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
@@ -201,15 +208,16 @@ def convert(
     shared = shared_weights(model)
     gains = GainTable(tokens)
     rows = [_convert_layer(model, name, layer, shared, min_sparsity, gains) for name, layer in layers.items()]
-    return ConversionReport(tuple(rows))
+    return ConversionReport(tuple(rows), fuse_activations(model) if fuse else 0)
 
 
 def densify(model: nn.Module) -> nn.Module:
-    """Swap every `SparseLinear` of the model back for an `nn.Linear`, in place. Returns the model.
+    """Undo `convert`: every `SparseLinear` of the model becomes an `nn.Linear` again, in place. Returns the model.
 
     Raises:
-        ValueError: a layer has a fused activation function, which `nn.Linear` does not.
+        ValueError: a layer was made with an activation function, which `nn.Linear` does not have.
     """
+    split_activations(model)
     sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
     dense = [module.to_linear() for module in sparse]
     for old, new in zip(sparse, dense, strict=True):
@@ -220,7 +228,8 @@ def densify(model: nn.Module) -> nn.Module:
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
     """Load the state dict of a converted model into a fresh dense one, in place. Returns the model.
 
-    Layers that the state dict holds as CSR are swapped for `SparseLinear` first; the others stay dense.
+    Layers that the state dict holds as CSR are swapped for `SparseLinear` first; the others stay dense. Activation
+    functions are fused as by `convert`.
 
     Raises:
         ValueError: the state dict has CSR arrays for something that is no `nn.Linear` of the model.
@@ -246,4 +255,5 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
         if isinstance(layer, nn.Linear):
             _replace(model, layer, SparseLinear(layer.in_features, layer.out_features, layer.bias is not None))
     model.load_state_dict(state_dict)
+    fuse_activations(model)
     return model

@@ -19,7 +19,7 @@ LAYERS = [
     ["sparsekit.runtime", "sparsekit.formats"],
     ["sparsekit.ops", "sparsekit.nn", "sparsekit.selection"],
     ["sparsekit.pruning", "sparsekit.distill"],
-    ["sparsekit.gain", "sparsekit.conversion"],
+    ["sparsekit.gain", "sparsekit.fusion", "sparsekit.conversion"],
     ["sparsekit.bench"],
     ["sparsekit.demo"],
     ["sparsekit.cli", "sparsekit.__main__"],

@@ -22,7 +22,8 @@ def test_convert_and_back(model):
     x = torch.randn(7, 64)
     expected = dense(x)
     report = convert(model, ignore=["3"], min_sparsity=0.5)
-    assert [type(module).__name__ for module in model] == ["SparseLinear", "ReLU", "SparseLinear", "Linear"]
+    assert [type(module).__name__ for module in model] == ["SparseLinear", "FusedActivation", "SparseLinear", "Linear"]
+    assert report.fused == 1
     torch.testing.assert_close(model(x), expected)
     assert report.converted == 2
     first = report.layers[0]
