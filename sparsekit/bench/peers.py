@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,11 +148,14 @@ def _openvino(problem: Problem) -> Call:
     return call
 
 
+P = TypeVar("P")
+
+
 @dataclass(frozen=True)
-class Peer:
+class Peer(Generic[P]):
     """An engine, what must be installed for it, and whether it skips zeros."""
 
-    prepare: Callable[[Problem], Call]
+    prepare: Callable[[P], Call]
     modules: Sequence[str]
     sparse: bool
 
@@ -162,7 +165,7 @@ class Peer:
         return [name for name in self.modules if importlib.util.find_spec(name) is None]
 
 
-PEERS: dict[str, Peer] = {
+PEERS: dict[str, Peer[Problem]] = {
     "sparsekit": Peer(_sparsekit, (), sparse=True),
     "torch": Peer(_torch, ("torch",), sparse=False),
     "onnxruntime": Peer(_onnxruntime, ("onnxruntime", "onnx"), sparse=False),

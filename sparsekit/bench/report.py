@@ -9,20 +9,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.bench.peers import PEERS
+from sparsekit.bench.peers import Peer
 from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, medians, speedups
 
 
-def usable_engines(asked: Sequence[str] | None, default: Sequence[str], console: Console) -> list[str]:
-    """Engines to measure: those asked for, or the installed ones of the default; missing ones are named.
+def usable_engines(
+    peers: Mapping[str, Peer[Any]], asked: Sequence[str] | None, default: Sequence[str], console: Console
+) -> list[str]:
+    """Engines of `peers` to measure: those asked for, or the installed ones of the default; missing ones are named.
 
     Raises:
         ValueError: one is unknown, or was asked for and is not installed.
     """
-    unknown = sorted(set(asked or ()) - set(PEERS))
+    unknown = sorted(set(asked or ()) - set(peers))
     if unknown:
-        raise ValueError(f"engines are {', '.join(PEERS)}, got {', '.join(unknown)}")
-    missing = {name: PEERS[name].missing for name in asked or default if PEERS[name].missing}
+        raise ValueError(f"engines are {', '.join(peers)}, got {', '.join(unknown)}")
+    missing = {name: peers[name].missing for name in asked or default if peers[name].missing}
     text = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in missing.items())
     if missing and asked:
         raise ValueError(f"not installed: {text}; pip install 'sparsekit-cpu[peers]'")

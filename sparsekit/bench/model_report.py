@@ -1,0 +1,51 @@
+"""What the model benchmark says on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+#: Operators that are shown by name; the rest is summed.
+_SHOWN = 6
+
+
+def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """How many times faster a row is than the fastest dense engine on the same input; None when there is none."""
+    same = ("batch", "tokens", "threads")
+    dense = [o["ms"] for o in rows if o["sparsity"] is None and all(o[name] == row[name] for name in same)]
+    return min(dense) / row["ms"] if dense else None
+
+
+def largest_operators(row: Mapping[str, Any]) -> dict[str, float]:
+    """Milliseconds by operator, the small ones together as "other"."""
+    items = list(row["operators"].items())
+    shown = dict(items[:_SHOWN])
+    shown["other"] = sum(ms for _, ms in items[_SHOWN:])
+    return shown
+
+
+def show(stored: Mapping[str, Any], console: Console) -> None:
+    """Print every row, and where the time of the sparse ones goes."""
+    rows = stored["rows"]
+    table = Table("input", "threads", "engine", "ms", "quartiles", "times best dense", "difference")
+    for row in rows:
+        times = speedup(row, rows)
+        table.add_row(
+            f"{row['batch']} x {row['tokens']} tokens",
+            str(row["threads"]),
+            row["engine"] + ("" if row["sparsity"] is None else f" {row['sparsity']:.0%}"),
+            f"{row['ms']:.2f}",
+            f"{row['low_ms']:.2f}-{row['high_ms']:.2f}" + (" noisy" if row["noisy"] else ""),
+            "" if times is None else f"{times:.2f}",
+            f"{row['difference']:.0e}",
+        )
+    console.print(table)
+    for row in (row for row in rows if row["operators"]):
+        parts = ", ".join(f"{name.removeprefix('aten::')} {ms:.2f}" for name, ms in largest_operators(row).items())
+        title = f"{row['batch']} x {row['tokens']} tokens, threads {row['threads']}, {row['sparsity']:.0%}"
+        console.print(f"{title}: ms in {parts}", soft_wrap=True)
+    if any(row["noisy"] for row in rows):
+        console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")

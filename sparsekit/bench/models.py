@@ -1,0 +1,171 @@
+"""The model benchmark: a whole encoder, its linear layers sparse, against dense engines; and where its time goes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from sparsekit.bench.affinity import limited_to
+from sparsekit.bench.layers import PAUSE
+from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning import finalize, prune
+from sparsekit.timing import Timing, compare
+
+#: Calls that are profiled.
+_PROFILED = 10
+
+
+@dataclass(frozen=True)
+class ModelGrid:
+    """What to measure. Everything for one input and number of threads is interleaved."""
+
+    sparsities: Sequence[float] = (0.8, 0.9)
+    inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # batch and tokens of each text
+    threads: Sequence[int] = (1,)
+    engines: Sequence[str] = ("sparsekit", "torch", "onnxruntime", "openvino")
+    ignore: Sequence[str] = ()  # linear layers that stay dense
+    seconds: float = 10.0  # for each input and number of threads
+
+    @property
+    def groups(self) -> int:
+        """Number of groups that are measured one after the other."""
+        return len(self.inputs) * len(self.threads)
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One engine on one input; `sparsity` is None for a dense engine, whose time does not depend on it."""
+
+    batch: int
+    tokens: int
+    threads: int
+    engine: str
+    sparsity: float | None
+    ms: float  # median milliseconds of a call
+    low_ms: float  # quartiles
+    high_ms: float
+    noisy: bool
+    difference: float  # largest absolute difference of the hidden state from torch on the same weights
+    operators: dict[str, float]  # milliseconds of a call by operator, most first; of sparse models only
+
+
+def _pruned(model: nn.Module, sparsity: float, ignore: Sequence[str]) -> HiddenState:
+    pruned = copy.deepcopy(model)
+    prune(pruned, sparsity, ignore=ignore)
+    return HiddenState(finalize(pruned))
+
+
+def _largest_difference(call: ModelCall, problem: ModelProblem, engine: str) -> float:
+    """An engine that computes something else must not be measured."""
+    expected = problem.model(problem.input_ids, problem.attention_mask).numpy()
+    difference = float(np.abs(call() - expected).max())
+    if not difference <= 1e-4 * np.abs(expected).max():
+        raise RuntimeError(
+            f"{engine} is off by {difference:.1e}, torch's largest number is {np.abs(expected).max():.1f}"
+        )
+    return difference
+
+
+def _timed(layer: SparseLinear, spent: defaultdict[str, float]) -> Callable[[torch.Tensor], torch.Tensor]:
+    forward = layer.forward
+
+    def timed(input: torch.Tensor) -> torch.Tensor:
+        start = time.perf_counter()
+        result = forward(input)
+        spent["sparsekit::linear"] += 1e3 * (time.perf_counter() - start)
+        return result
+
+    return timed
+
+
+def _profiled(call: InTorch, spent: defaultdict[str, float]) -> tuple[float, dict[str, float]]:
+    """Milliseconds of one call, in all and by operator; sparse layers count themselves in `spent`."""
+    spent.clear()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        start = time.perf_counter()
+        call()
+        whole = 1e3 * (time.perf_counter() - start)
+    for event in found.key_averages():
+        spent[event.key] += event.self_cpu_time_total / 1e3
+    spent["python"] = whole - sum(spent.values())
+    return whole, dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+
+def operators(call: InTorch) -> dict[str, float]:
+    """Milliseconds that a call spends in each operator itself, most first: torch's by its profiler, ours by a clock.
+
+    "python" is what is left of the time of the call. Of several calls, the fastest counts.
+    """
+    spent: defaultdict[str, float] = defaultdict(float)
+    for layer in call.model.modules():
+        if isinstance(layer, SparseLinear):
+            layer.forward = _timed(layer, spent)  # type: ignore[method-assign,assignment]
+    call()
+    return min((_profiled(call, spent) for _ in range(_PROFILED)), key=lambda one: one[0])[1]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One engine on one model."""
+
+    engine: str
+    sparsity: float | None
+    call: ModelCall
+    difference: float
+
+    def row(self, batch: int, tokens: int, threads: int, timing: Timing) -> ModelRow:
+        ms = (1e3 * timing.median, 1e3 * timing.low, 1e3 * timing.high)
+        spent = operators(self.call) if isinstance(self.call, InTorch) and self.sparsity is not None else {}
+        return ModelRow(batch, tokens, threads, self.engine, self.sparsity, *ms, timing.noisy, self.difference, spent)
+
+
+def _runs(problems: dict[float, ModelProblem], engines: Sequence[str]) -> list[_Run]:
+    """Every engine's function; sparse ones once for each sparsity."""
+    runs = []
+    for engine in engines:
+        peer = MODEL_PEERS[engine]
+        for sparsity, problem in problems.items() if peer.sparse else list(problems.items())[:1]:
+            call = peer.prepare(problem)
+            difference = _largest_difference(call, problem, engine)
+            runs.append(_Run(engine, sparsity if peer.sparse else None, call, difference))
+    return runs
+
+
+def _group(
+    models: dict[float, HiddenState], grid: ModelGrid, batch: int, tokens: int, threads: int, vocabulary: int
+) -> list[ModelRow]:
+    numbers = torch.Generator().manual_seed(batch * tokens)
+    ids = torch.randint(vocabulary, (batch, tokens), generator=numbers)
+    problems = {key: ModelProblem(model, ids, torch.ones_like(ids), threads) for key, model in models.items()}
+    runs = _runs(problems, grid.engines)
+    calls = {str(i): one.call for i, one in enumerate(runs)}
+    timings = compare(calls, seconds=grid.seconds, pause=PAUSE if threads > 1 else 0.0)
+    return [one.row(batch, tokens, threads, timings[str(i)]) for i, one in enumerate(runs)]
+
+
+def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
+    """Measure a transformers model group by group, most threads first (see `layers.run`).
+
+    The weights of its linear layers are pruned by magnitude, so that the time is that of a pruned model; what it
+    computes is not.
+
+    Args:
+        model: what `AutoModel` loads, on the CPU.
+        grid: what to measure.
+    """
+    models = {sparsity: _pruned(model, sparsity, grid.ignore) for sparsity in grid.sparsities}
+    config: Any = model.config
+    for threads in sorted(grid.threads, reverse=True):
+        for batch, tokens in grid.inputs:
+            with limited_to(threads):
+                yield _group(models, grid, batch, tokens, threads, config.vocab_size)
