@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: install test native demo demo-fast bench lint format asan tsan neon readme clean
+.PHONY: install test native demo demo-fast bench lint format asan tsan neon valgrind readme clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512,--batch $(batch))
 
@@ -40,6 +40,12 @@ demo-fast: install
 bench: install
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,peers]"
 	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
+
+# One run without our sanitizers' instrumentation: valgrind, which knows instruction sets up to AVX2.
+valgrind: native
+	for name in csr packed linear linear_edges; do \
+	  valgrind --quiet --error-exitcode=1 build/release/tests/native/test_$$name || exit 1; \
+	done
 
 lint: install
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparsekit.conversion import ConversionReport, convert, densify, load_state_dict
     from sparsekit.formats import CSR
+    from sparsekit.joined import JoinedLinear
     from sparsekit.nn import SparseLinear
     from sparsekit.pruning import finalize, prune
     from sparsekit.runtime import KernelUnavailableError
@@ -22,6 +23,7 @@ __version__ = version("sparsekit-cpu")
 _HOMES = {
     "CSR": "sparsekit.formats",
     "ConversionReport": "sparsekit.conversion",
+    "JoinedLinear": "sparsekit.joined",
     "KernelUnavailableError": "sparsekit.runtime",
     "SparseLinear": "sparsekit.nn",
     "convert": "sparsekit.conversion",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "CSR",
     "ConversionReport",
+    "JoinedLinear",
     "KernelUnavailableError",
     "SparseLinear",
     "__version__",

@@ -17,7 +17,7 @@ CSRC = ROOT / "csrc"
 LAYERS = [
     ["sparsekit._C", "sparsekit.files", "sparsekit.timing"],
     ["sparsekit.runtime", "sparsekit.formats"],
-    ["sparsekit.ops", "sparsekit.nn", "sparsekit.selection"],
+    ["sparsekit.ops", "sparsekit.nn", "sparsekit.joined", "sparsekit.selection"],
     ["sparsekit.pruning", "sparsekit.distill"],
     ["sparsekit.gain", "sparsekit.fusion", "sparsekit.conversion"],
     ["sparsekit.bench"],
