@@ -35,7 +35,7 @@ constexpr Kernel tile(const char* name, std::int64_t min_batch) {
 /// The batch from which a kernel is preferred is where padding its tile costs less than another pass over the weight
 /// with a smaller one.
 constexpr Kernel kTiles[] = {
-    tile<Eight, 8>("spmm_quads_f32_8", 5),
+    tile<Eight, 8>("spmm_quads_f32_8", kMostFewTokens + 1),
     tile<Vector, 16>("spmm_quads_f32_16", 11),
     tile<Vector, 32>("spmm_quads_f32_32", 22),
     tile<Vector, 64>("spmm_quads_f32_64", 49),

@@ -7,6 +7,9 @@
 
 namespace {
 
+/// With more tokens, a tile of eight is faster.
+inline constexpr std::int64_t kMostFewTokens = 2;
+
 /// The columns of a group, four times sixteen, widened to 32 bits.
 struct Columns {
   __m512i index[4];

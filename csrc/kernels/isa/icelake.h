@@ -10,6 +10,9 @@
 
 namespace {
 
+/// With more tokens, a tile of eight is faster.
+inline constexpr std::int64_t kMostFewTokens = 4;
+
 /// The columns of a group as they lie, and which of them are real.
 struct Columns {
   __m512i index;
