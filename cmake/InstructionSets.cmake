@@ -7,7 +7,7 @@ set(SPARSEKIT_ISA_FLAGS_scalar -O2 -fno-tree-vectorize -fno-tree-slp-vectorize)
 set(SPARSEKIT_ISA_FLAGS_avx2 -O3 -mavx2 -mfma -ffp-contract=fast)
 set(SPARSEKIT_ISA_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
                                -ffp-contract=fast -Wno-maybe-uninitialized -Wno-uninitialized)
-set(SPARSEKIT_ISA_FLAGS_icelake -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mfma
+set(SPARSEKIT_ISA_FLAGS_icelake -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma
                                 -mprefer-vector-width=512 -ffp-contract=fast -Wno-maybe-uninitialized -Wno-uninitialized)
 set(SPARSEKIT_ISA_FLAGS_neon -O3 -ffp-contract=fast)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
 from sparsekit.nn import SparseLinear
@@ -20,7 +21,8 @@ TOKENS = (1, 128)
 
 
 #: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
-_HOPELESS = 0.25
+#: With int8 values, two bytes an entry, it always is.
+_HOPELESS = {"float32": 0.25, "int8": 0.0}
 
 
 @dataclass(frozen=True)
@@ -140,16 +142,17 @@ def _convert_layer(
     shared: Container[str],
     min_sparsity: float | None,
     gains: GainTable,
+    values: str,
 ) -> LayerReport:
     weight = layer.weight.detach()
     sparsity, before = _sparsity(weight), _bytes(layer)
     after, speedups = before, {}
     reason = _why_not(model, name, layer, shared)
-    least = _HOPELESS if min_sparsity is None else min_sparsity
+    least = _HOPELESS[values] if min_sparsity is None else min_sparsity
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
     if not reason:
-        sparse = SparseLinear.from_linear(layer)
+        sparse = SparseLinear.from_linear(layer, values=values)
         if min_sparsity is None:
             speedups = dict(gains.of(layer, sparse))
             slower = [f"{count} tokens" for count, times in speedups.items() if times < 1.0]
@@ -169,6 +172,7 @@ def convert(
     tokens: Sequence[int] = TOKENS,
     min_sparsity: float | None = None,
     fuse: bool = True,
+    values: str = "float32",
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
@@ -184,13 +188,16 @@ def convert(
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
         fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
             their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
+        values: "float32", or "int8": weights of one byte, inputs quantised in the call; see
+            `SparseLinear.from_linear`. Smaller and faster, and about one percent off.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
-        ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1.
+        ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `values`
+            is unknown.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
@@ -201,13 +208,15 @@ def convert(
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
+    if values not in VALUES:
+        raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
     layers = select_linears(model, targets, ignore)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
     shared = shared_weights(model)
     gains = GainTable(tokens)
-    rows = [_convert_layer(model, name, layer, shared, min_sparsity, gains) for name, layer in layers.items()]
+    rows = [_convert_layer(model, name, layer, shared, min_sparsity, gains, values) for name, layer in layers.items()]
     return ConversionReport(tuple(rows), fuse_activations(model) if fuse else 0)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparsekit import runtime
 from sparsekit.formats import CSR
 from sparsekit.nn import SparseLinear
 
@@ -54,7 +55,7 @@ class JoinedLinear(nn.Module):
 
         Raises:
             TypeError: one is neither `nn.Linear` nor `SparseLinear`.
-            ValueError: there is none, their `in_features` differ, or one has an activation function.
+            ValueError: there is none, their `in_features` or `values` differ, or one has an activation function.
         """
         sizes = {linear.in_features for linear in linears}
         if len(sizes) != 1:
@@ -62,13 +63,23 @@ class JoinedLinear(nn.Module):
         sparse = [one if isinstance(one, SparseLinear) else SparseLinear.from_linear(one) for one in linears]
         if any(layer.activation is not None for layer in sparse):
             raise ValueError("joined layers cannot have activation functions; apply them to the outputs")
+        kinds = {layer.values for layer in sparse}
+        if len(kinds) != 1:
+            raise ValueError(f"joined layers must hold their values alike, got {', '.join(sorted(kinds))}")
         joined = cls(sizes.pop(), [layer.out_features for layer in sparse], bias=False)
         biases = [layer.bias for layer in sparse]
         bias = None
         if any(one is not None for one in biases):
             pairs = zip(biases, joined.out_features, strict=True)
             bias = torch.cat([torch.zeros(size) if one is None else one.detach() for one, size in pairs])
-        joined.linear = SparseLinear.from_csr(_below_each_other([layer.to_csr() for layer in sparse]), bias)
+        weight = _below_each_other([layer.to_csr() for layer in sparse])
+        infos = [runtime.packed_info(layer.packed.numpy(force=True)) for layer in sparse]
+        scales = [info.scales for info in infos if info.scales is not None]
+        joined.linear = (
+            SparseLinear.from_csr(weight, bias, values="int8", scales=np.concatenate(scales))
+            if scales
+            else SparseLinear.from_csr(weight, bias)
+        )
         return joined.train(linears[0].training)
 
     def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sparsekit import ops, runtime
@@ -65,14 +66,16 @@ class SparseLinear(nn.Module):
         weight: CSR,
         bias: torch.Tensor | None = None,
         activation: str | None = None,
+        values: str = "float32",
+        scales: str | NDArray[np.float32] = "maximum",
     ) -> SparseLinear:
-        """Layer with this weight; `bias` (shape [out_features]) is copied.
+        """Layer with this weight; `bias` (shape [out_features]) is copied. `values` and `scales` as in `CSR.pack`.
 
         Raises:
-            ValueError: the bias has another shape, or an argument is unknown.
+            ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
         """
         layer = cls(weight.in_features, weight.out_features, bias is not None, activation)
-        layer.packed = torch.from_numpy(weight.pack())
+        layer.packed = torch.from_numpy(weight.pack(values, scales))
         if bias is not None:
             if bias.shape != (weight.out_features,):
                 raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")
@@ -80,16 +83,30 @@ class SparseLinear(nn.Module):
         return layer
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, activation: str | None = None) -> SparseLinear:
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        activation: str | None = None,
+        values: str = "float32",
+        scales: str | NDArray[np.float32] = "maximum",
+    ) -> SparseLinear:
         """Layer with the nonzero weights of a dense one, which is left as it is.
+
+        Args:
+            linear: the dense layer.
+            activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
+            values: "float32", or "int8" for weights of one byte with a scale for each row; inputs are then quantised in
+                the call, every token by itself, and multiplied as whole numbers. Such a layer gives no gradient to its
+                input and refuses infinities and NaN.
+            scales: for int8: "maximum" (nothing is clipped), "percentile", "squared_error", or the scales.
 
         Raises:
             TypeError: `linear` is not an `nn.Linear` or its weight is not floating point.
-            ValueError: `activation` is unknown.
+            ValueError: an argument is unknown, or int8 cannot hold the weight.
         """
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"expected a torch.nn.Linear, got {type(linear).__name__}")
-        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation)
+        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, values, scales)
         layer.weight_dtype = linear.weight.dtype
         if layer.bias is not None:
             layer.bias.requires_grad_(linear.bias.requires_grad)
@@ -120,6 +137,11 @@ class SparseLinear(nn.Module):
         return runtime.packed_info(self.packed.numpy(force=True)).nnz
 
     @property
+    def values(self) -> str:
+        """How the weight is held: "float32" or "int8"."""
+        return runtime.packed_info(self.packed.numpy(force=True)).values
+
+    @property
     def sparsity(self) -> float:
         """Fraction of weights that are zero."""
         size = self.in_features * self.out_features
@@ -133,14 +155,21 @@ class SparseLinear(nn.Module):
         """Sizes and sparsity, as `print(model)` shows them."""
         text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         fused = "" if self.activation is None else f", activation={self.activation!r}"
-        weight = "" if self.packed.is_meta else f", nnz={self.nnz}, sparsity={self.sparsity:.3f}"
-        return f"{text}{weight}{fused}"
+        if self.packed.is_meta:
+            return f"{text}{fused}"
+        values = "" if self.values == "float32" else f", values={self.values!r}"
+        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{values}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
+        scales = runtime.packed_info(self.packed.numpy(force=True)).scales
+        if scales is not None:
+            codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
+            destination[prefix + "values"] = torch.from_numpy(codes.astype(np.int8))
+            destination[prefix + "scales"] = torch.from_numpy(scales)
 
     def _load_from_state_dict(
         self,
@@ -152,18 +181,34 @@ class SparseLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        arrays = {key: state_dict[prefix + key] for key in _WEIGHT_KEYS if prefix + key in state_dict}
-        rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in _WEIGHT_KEYS}
+        keys = (*_WEIGHT_KEYS, "scales")
+        arrays = {key: state_dict[prefix + key] for key in keys if prefix + key in state_dict}
+        rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in keys}
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         absent = [prefix + key for key in _WEIGHT_KEYS if key not in arrays]
         if absent:
             missing_keys.extend(absent)
             return
         try:
-            crow_indices, col_indices, values = (arrays[key].numpy(force=True) for key in _WEIGHT_KEYS)
-            weight = CSR(crow_indices, col_indices, values, shape=(self.out_features, self.in_features))
+            packed = _pack_state({key: array.numpy(force=True) for key, array in arrays.items()}, self)
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
         device = "cpu" if self.packed.is_meta else self.packed.device
-        self.packed = torch.from_numpy(weight.pack()).to(device)
+        self.packed = torch.from_numpy(packed).to(device)
+
+
+def _pack_state(arrays: dict[str, NDArray[Any]], layer: SparseLinear) -> runtime.Packed:
+    """The packed weight of a state dict's arrays: float values, or int8 codes with scales."""
+    shape = layer.out_features, layer.in_features
+    crow_indices, col_indices, values = (arrays[key] for key in _WEIGHT_KEYS)
+    scales = arrays.get("scales")
+    if scales is None:
+        return CSR(crow_indices, col_indices, values, shape=shape).pack()
+    if values.dtype != np.int8:
+        raise TypeError(f"values must be int8 where there are scales, got {values.dtype}")
+    weight = CSR(crow_indices, col_indices, values.astype(np.float32), shape=shape)
+    if scales.shape != (layer.out_features,):
+        raise ValueError(f"scales must have shape [out_features] = [{layer.out_features}], got {list(scales.shape)}")
+    weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
+    return weight.pack("int8", scales)

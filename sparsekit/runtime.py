@@ -133,6 +133,12 @@ class PackedInfo:
     out_features: int
     in_features: int
     nnz: int
+    scales: NDArray[np.float32] | None  # of the rows of an int8 weight, [out_features]
+
+    @property
+    def values(self) -> str:
+        """How the weight holds its values: "float32" or "int8"."""
+        return "float32" if self.scales is None else "int8"
 
 
 def packed_info(packed: Packed) -> PackedInfo:
@@ -141,7 +147,7 @@ def packed_info(packed: Packed) -> PackedInfo:
     Raises:
         ValueError: the buffer is not a packed weight.
     """
-    return PackedInfo(*_C.packed_info(packed))
+    return PackedInfo(*_C.packed_info(packed), _C.packed_scales(packed))
 
 
 def _check_float32(name: str, array: NDArray[np.float32]) -> None:
@@ -172,7 +178,7 @@ def linear(
 
     Raises:
         TypeError: `x` or `bias` is not float32.
-        ValueError: a shape does not fit, or `packed` is not a packed weight.
+        ValueError: a shape does not fit, `packed` is not a packed weight, or it has int8 values and `x` is not finite.
 
     >>> from sparsekit import CSR
     >>> weight = CSR.from_dense(np.array([[0.0, 2.0], [-1.0, 0.0]], dtype=np.float32))

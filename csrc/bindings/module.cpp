@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <new>
+#include <optional>
 
 #include "dispatch/isa.h"
 #include "dispatch/linear.h"
@@ -69,10 +70,11 @@ Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>
 }
 
 Array<std::uint8_t> pack(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                         std::int64_t out_features, std::int64_t in_features) {
+                         std::int64_t out_features, std::int64_t in_features,
+                         const std::optional<Array<float>>& scales) {
   const CsrView csr = csr_view(crow, col, values, out_features, in_features);
   validate(csr);
-  const PackPlan plan = plan_pack(csr, Layout::quads);
+  const PackPlan plan = scales ? plan_pack(csr, Layout::quads_s8, scales->data()) : plan_pack(csr, Layout::quads);
   auto packed = aligned_bytes(plan.header.total_bytes);
   write_packed(csr, plan, reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
@@ -86,6 +88,12 @@ py::tuple unpack(const Array<std::uint8_t>& packed) {
 py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
   return py::make_tuple(header.out_features, header.in_features, header.nnz);
+}
+
+py::object packed_scales(const Array<std::uint8_t>& packed) {
+  const PackedHeader& header = header_of(packed);
+  if (!layout_entry(header.layout).scaled) return py::none();
+  return Array<float>(header.out_features, packed_view(header).scales);
 }
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
@@ -171,7 +179,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
         py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
   m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("scales").noconvert());
+  m.def("packed_scales", &packed_scales, py::arg("packed").noconvert());
   m.def("unpack", &unpack, py::arg("packed").noconvert());
   m.def("packed_info", &packed_info, py::arg("packed").noconvert());
 

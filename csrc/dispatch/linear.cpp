@@ -51,6 +51,9 @@ void linear_input_gradient(const LinearCall& call) {
   if (call.bias != nullptr || call.activation != Activation::none) {
     throw std::invalid_argument("the gradient for the input takes neither bias nor activation function");
   }
+  if (header.layout != Layout::quads) {
+    throw std::invalid_argument("a weight with int8 values has no gradient for its input; use float values to train");
+  }
   run_call(call, header, Direction::transposed);
 }
 

@@ -23,11 +23,12 @@ struct LinearCall {
 
 /// output[batch, out_features] = activation(input[batch, in_features] @ weight.T + bias).
 /// Throws std::invalid_argument for a buffer that is not a packed weight, features that differ from the weight's, a
-/// negative batch or a stride below the number of features.
+/// negative batch, a stride below the number of features, or an input that int8 values cannot be multiplied with
+/// because it is not finite.
 void linear(const LinearCall& call);
 
 /// output[batch, in_features] = input[batch, out_features] @ weight: the gradient for the layer's input, given the
-/// gradient of its output. Throws as above, and for a bias or an activation function.
+/// gradient of its output. Throws as above, for a bias or an activation function, and for int8 values.
 void linear_input_gradient(const LinearCall& call);
 
 }  // namespace sparsekit

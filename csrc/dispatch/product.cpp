@@ -1,6 +1,8 @@
 #include "product.h"
 
 #include <algorithm>
+#include <atomic>
+#include <stdexcept>
 #include <vector>
 
 #include "parallel.h"
@@ -13,13 +15,16 @@ namespace {
 constexpr std::int64_t kInlineWork = 600'000;
 /// Work of an entry for a call with no tokens; every token adds 1.
 constexpr std::int64_t kWorkOfEntry = 4;
-/// Floats of the sums that a task keeps in cache (128 KB).
-constexpr std::int64_t kSumsFloats = 32768;
+/// Sums, of four bytes each, that a task keeps in cache (128 KB).
+constexpr std::int64_t kSums = 32768;
 /// With this many tiles for each thread, uneven shares no longer matter.
 constexpr std::int64_t kTilesPerThread = 4;
 
 /// Entries that a task multiplies for each input feature, from which packing is a small part of its work.
 constexpr std::int64_t kEntriesPerPacked = 8;
+
+/// Whether every tile could be packed.
+using Usable = std::atomic<bool>;
 
 struct Tile {
   std::int64_t first_token;
@@ -68,8 +73,8 @@ std::int64_t split_count(const Product& product, const std::vector<Tile>& tiles,
 
 /// Whether every task packs its tile itself, although others pack the same: where each has enough to multiply, that
 /// costs less than to wait for each other and to read what another core wrote.
-bool packs_apart(const Product& product, std::int64_t splits) {
-  return splits == 1 || product.entries >= splits * kEntriesPerPacked * product.inputs();
+bool packs_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
+  return splits == 1 || tiles.front().kernel->whole || product.entries >= splits * kEntriesPerPacked * product.inputs();
 }
 
 /// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
@@ -97,9 +102,13 @@ std::int64_t share_start(const Product& product, std::int64_t index, std::int64_
   return index == count ? product.outputs() : std::min(start, product.outputs());
 }
 
-/// Floats of a packed token: whole blocks where the weight has them.
-std::int64_t packed_width(const Product& product) {
+/// Input features of a packed token: whole blocks where the weight has them.
+std::int64_t packed_features(const Product& product) {
   return product.forward() ? product.weight.blocks * kBlockWidth : product.weight.out_features;
+}
+
+std::size_t packed_bytes(const Product& product, const Kernel& kernel) {
+  return static_cast<std::size_t>(kernel.head_bytes + packed_features(product) * kernel.input_bytes);
 }
 
 Input tile_input(const Product& product, const Tile& tile) {
@@ -116,37 +125,38 @@ Output tile_output(const Product& product, const Tile& tile) {
 }
 
 /// Multiplies and stores one tile for the output features of `range`, a cache-sized piece at a time.
-void multiply_tile(const Product& product, const Tile& tile, const float* activation, RowRange range) {
+void multiply_tile(const Product& product, const Tile& tile, const void* activation, RowRange range) {
   const Kernel& kernel = *tile.kernel;
   const std::int64_t unit = unit_of(product);
-  const std::int64_t step = std::max(unit, kSumsFloats / kernel.tile / unit * unit);
+  const std::int64_t step = std::max(unit, kSums / kernel.tile / unit * unit);
   const std::int64_t most = padded_lanes(std::min(step, product.outputs()));
-  float* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile));
+  void* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile) * sizeof(float));
   const MultiplyFn multiply = product.forward() ? kernel.multiply : kernel.multiply_transposed;
   const Output out = tile_output(product, tile);
   for (std::int64_t first = range.first; first < range.last; first += step) {
     const RowRange piece{first, std::min(first + step, range.last)};
     multiply(product.weight, activation, sums, piece);
-    kernel.store(sums, piece, out);
+    kernel.store(product.weight, activation, sums, piece, out);
   }
 }
 
-/// The tile's activation as its kernel wants it: transposed into `space`, or as it lies for a tile of one token.
-const float* pack_tile(const Product& product, const Tile& tile, RowRange features, float* space) {
+/// The tile's activation as its kernel wants it: packed into `space`, or as it lies for a tile of one token.
+const void* pack_tile(const Product& product, const Tile& tile, RowRange features, void* space, Usable& usable) {
   const Input input = tile_input(product, tile);
   if (tile.kernel->pack == nullptr) return input.data;
-  tile.kernel->pack(input, features, packed_width(product), space);
+  if (!tile.kernel->pack(input, features, packed_features(product), space)) usable.store(false);
   return space;
 }
 
 /// Every task packs the tile it multiplies, for all output features or one range of them. Consecutive tasks have the
 /// same range, so that a thread keeps its part of the weight in cache.
-void run_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, int threads) {
+void run_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, int threads,
+               Usable& usable) {
   const auto count = static_cast<std::int64_t>(tiles.size());
   const auto body = [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
-    float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(packed_width(product) * tile.kernel->tile));
-    const float* activation = pack_tile(product, tile, {0, product.inputs()}, space);
+    void* space = scratch(ScratchUse::activation, packed_bytes(product, *tile.kernel));
+    const void* activation = pack_tile(product, tile, {0, product.inputs()}, space, usable);
     multiply_tile(product, tile, activation,
                   {share_start(product, i / count, splits), share_start(product, i / count + 1, splits)});
   };
@@ -160,24 +170,25 @@ std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t co
 }
 
 /// First all tiles are packed, by ranges of input features; then tasks share them, in the order of `run_apart`.
-void run_together(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
+void run_together(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, Usable& usable) {
   const auto count = static_cast<std::int64_t>(tiles.size());
   const std::int64_t inputs = product.inputs();
-  const std::int64_t tokens = tiles.back().first_token + tiles.back().kernel->tile;
-  const std::int64_t width = packed_width(product);
-  float* space = scratch(ScratchUse::activation, static_cast<std::size_t>(width * tokens));
-  const auto tile_space = [&](const Tile& tile) { return space + tile.first_token * width; };
+  std::vector<std::size_t> starts(1, 0);
+  for (const Tile& tile : tiles) starts.push_back(starts.back() + packed_bytes(product, *tile.kernel));
+  std::byte* space = scratch(ScratchUse::activation, starts.back());
+  std::vector<const void*> packed(tiles.size());
   parallel(count * splits, [&](std::int64_t i) {
-    const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
+    const auto at = static_cast<std::size_t>(i % count);
     const std::int64_t part = i / count;
-    pack_tile(product, tile, {pack_start(inputs, part, splits), pack_start(inputs, part + 1, splits)},
-              tile_space(tile));
+    const void* here =
+        pack_tile(product, tiles[at], {pack_start(inputs, part, splits), pack_start(inputs, part + 1, splits)},
+                  space + starts[at], usable);
+    if (part == 0) packed[at] = here;
   });
   parallel(count * splits, [&](std::int64_t i) {
-    const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
+    const auto at = static_cast<std::size_t>(i % count);
     const std::int64_t part = i / count;
-    const float* activation = tile.kernel->pack == nullptr ? tile_input(product, tile).data : tile_space(tile);
-    multiply_tile(product, tile, activation,
+    multiply_tile(product, tiles[at], packed[at],
                   {share_start(product, part, splits), share_start(product, part + 1, splits)});
   });
 }
@@ -189,8 +200,17 @@ void run(const Product& product, const KernelTable& table) {
   const std::vector<Tile> tiles = plan_tiles(product, table);
   const int threads = threads_for(product);
   const std::int64_t splits = split_count(product, tiles, threads);
-  if (packs_apart(product, splits)) return run_apart(product, tiles, splits, threads);
-  run_together(product, tiles, splits);
+  Usable usable{true};
+  if (packs_apart(product, tiles, splits)) {
+    run_apart(product, tiles, splits, threads, usable);
+  } else {
+    run_together(product, tiles, splits, usable);
+  }
+  if (!usable.load()) {
+    throw std::invalid_argument(
+        "the input holds an infinity, a NaN or numbers too large, which cannot be quantised to int8; use a layer with "
+        "float values for it");
+  }
 }
 
 }  // namespace sparsekit

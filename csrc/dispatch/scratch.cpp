@@ -9,24 +9,24 @@ namespace {
 constexpr std::align_val_t kAlignment{64};
 
 struct Free {
-  void operator()(float* p) const { ::operator delete(p, kAlignment); }
+  void operator()(std::byte* p) const { ::operator delete(p, kAlignment); }
 };
 
 struct Buffer {
-  std::unique_ptr<float, Free> data;
-  std::size_t floats = 0;
+  std::unique_ptr<std::byte, Free> data;
+  std::size_t bytes = 0;
 };
 
 }  // namespace
 
-float* scratch(ScratchUse use, std::size_t floats) {
+std::byte* scratch(ScratchUse use, std::size_t bytes) {
   thread_local Buffer buffers[2];
   Buffer& buffer = buffers[static_cast<int>(use)];
-  if (buffer.floats < floats) {
+  if (buffer.bytes < bytes) {
     buffer.data.reset();
-    buffer.floats = 0;
-    buffer.data.reset(static_cast<float*>(::operator new(floats * sizeof(float), kAlignment)));
-    buffer.floats = floats;
+    buffer.bytes = 0;
+    buffer.data.reset(static_cast<std::byte*>(::operator new(bytes, kAlignment)));
+    buffer.bytes = bytes;
   }
   return buffer.data.get();
 }

@@ -7,7 +7,7 @@ namespace sparsekit {
 
 enum class ScratchUse { activation, sums };
 
-/// At least `floats` floats, aligned to 64 bytes, valid until this thread asks for the same use again.
-float* scratch(ScratchUse use, std::size_t floats);
+/// At least `bytes` bytes, aligned to 64, valid until this thread asks for the same use again.
+std::byte* scratch(ScratchUse use, std::size_t bytes);
 
 }  // namespace sparsekit

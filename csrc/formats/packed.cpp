@@ -12,11 +12,12 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kVersion = 4;
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    {Layout::quads, kGroup, plan_quads, quads_fill, quads_unpack, quads_work_before},
+    {Layout::quads, kGroup, sizeof(float), false, kPadding, plan_quads, quads_fill, quads_unpack, quads_work_before},
+    {Layout::quads_s8, kGroup, 1, true, 0, plan_quads_s8, quads_s8_fill, quads_s8_unpack, quads_work_before},
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -50,17 +51,21 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
   header.rows_offset = aligned(header.counts_offset + positions);
   header.positions_offset = aligned(header.rows_offset + positions);
-  header.values_offset = aligned(header.positions_offset + positions);
-  header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries) * sizeof(float));
+  const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
+  header.scales_offset = aligned(header.positions_offset + positions);
+  header.totals_offset = aligned(header.scales_offset + rows * sizeof(float));
+  header.values_offset = aligned(header.totals_offset + rows * sizeof(std::int32_t));
+  header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries * layout.value_bytes));
   header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
   return header;
 }
 
 }  // namespace
 
-PackPlan plan_pack(const CsrView& csr, Layout wanted) {
+PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   const LayoutEntry& layout = layout_entry(wanted);
   PackPlan plan;
+  if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
   layout.plan(csr, plan);
   const std::int64_t entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
@@ -78,10 +83,12 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   copy(plan.counts, header.counts_offset);
   copy(plan.rows, header.rows_offset);
   copy(plan.positions, header.positions_offset);
-  std::memset(buffer + header.columns_offset, kPadding, static_cast<std::size_t>(header.entries));
-  layout_entry(header.layout)
-      .fill(csr, plan, reinterpret_cast<float*>(buffer + header.values_offset),
-            reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset));
+  copy(plan.scales, header.scales_offset);
+  copy(plan.totals, header.totals_offset);
+  const LayoutEntry& layout = layout_entry(header.layout);
+  std::memset(buffer + header.columns_offset, layout.padding, static_cast<std::size_t>(header.entries));
+  layout.fill(csr, plan, buffer + header.values_offset,
+              reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset));
 }
 
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
@@ -112,11 +119,14 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
 PackedWeight packed_view(const PackedHeader& header) {
   const auto* base = reinterpret_cast<const std::byte*>(&header);
   return {reinterpret_cast<const float*>(base + header.values_offset),
+          reinterpret_cast<const std::int8_t*>(base + header.values_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
           reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.rows_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.positions_offset),
+          reinterpret_cast<const float*>(base + header.scales_offset),
+          reinterpret_cast<const std::int32_t*>(base + header.totals_offset),
           header.out_features,
           header.in_features,
           header.blocks};

@@ -1,7 +1,7 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | starts | counts | rows | positions | values | columns ]
+//   [ header, 128 bytes | starts | counts | rows | positions | scales | totals | values | columns ]
 //
 // Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
@@ -31,7 +31,8 @@ struct PackedHeader {
   std::uint64_t values_offset;
   std::uint64_t columns_offset;
   std::uint64_t total_bytes;
-  std::uint8_t reserved[16];
+  std::uint64_t scales_offset;
+  std::uint64_t totals_offset;
 };
 static_assert(sizeof(PackedHeader) == 128);
 
@@ -53,16 +54,22 @@ struct PackPlan {
   std::vector<std::uint8_t> counts;
   std::vector<std::uint8_t> rows;
   std::vector<std::uint8_t> positions;
+  std::vector<float> scales;
+  std::vector<std::int32_t> totals;
 };
 
 /// Everything that differs between layouts; the rows are in packed.cpp.
 struct LayoutEntry {
   Layout layout;
   std::int64_t entries_per_start;  // what `starts` counts in
-  /// Fills the arrays of `plan` for a validated CSR. Throws std::invalid_argument from 2^32 nonzeros on.
+  std::int64_t value_bytes;        // of an entry
+  bool scaled;                     // whether rows have `scales` and `totals`
+  std::uint8_t padding;            // column of a padded entry
+  /// Fills the arrays of `plan`, whose `scales` are there, for a validated CSR. Throws std::invalid_argument where the
+  /// layout cannot hold the weight.
   void (*plan)(const CsrView& csr, PackPlan& plan);
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
-  void (*fill)(const CsrView& csr, const PackPlan& plan, float* values, std::uint8_t* columns);
+  void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
   /// Entries that kernels read for the rows before `row`, to share the work between threads.
@@ -72,8 +79,10 @@ struct LayoutEntry {
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// Throws std::invalid_argument when the weight has 2^32 nonzeros or more.
-PackPlan plan_pack(const CsrView& csr, Layout layout);
+/// `scales`: of the rows, [out_features], positive, for a layout that has them; else null. Throws std::invalid_argument
+/// when the layout cannot hold the weight: 2^32 nonzeros or more; with scales also values that are not finite, or rows
+/// so long that their sums could leave 32 bits.
+PackPlan plan_pack(const CsrView& csr, Layout layout, const float* scales = nullptr);
 
 /// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);

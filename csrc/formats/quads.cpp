@@ -1,6 +1,7 @@
 #include "quads.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -33,7 +34,7 @@ void sort_window(std::uint8_t* counts, std::uint8_t* rows, std::uint8_t* positio
   }
 }
 
-/// Where the first of the four entries of a quad lies, counted from the start of all values or columns.
+/// Where entries of one position lie, counted from the start of all values or columns.
 struct Place {
   std::int64_t group;
   unsigned lane;
@@ -41,9 +42,49 @@ struct Place {
   Place(const std::uint32_t* starts, std::int64_t at)
       : group(std::int64_t{starts[at / kLanes]} * kGroup), lane(static_cast<unsigned>(at % kLanes)) {}
 
-  std::int64_t value(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad + value_slot(lane); }
-  std::int64_t column(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad + column_slot(lane); }
+  std::int64_t entry(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad; }
+  std::int64_t value(std::int64_t i) const { return entry(i) + value_slot(lane); }
+  std::int64_t column(std::int64_t i) const { return entry(i) + column_slot(lane); }
 };
+
+/// Calls `visit(place, row, i, first)` for every nonzero: the `i`-th of its row in its block, entry `first + i` of the
+/// CSR.
+template <class Visit>
+void for_each_entry(const CsrView& csr, const PackPlan& plan, const Visit& visit) {
+  const std::int64_t padded = padded_lanes(csr.out_features);
+  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t first, std::int64_t count) {
+    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * padded + row)];
+    const Place place(plan.starts.data(), block * padded + window_of(row) + position);
+    for (std::int64_t i = 0; i < count; ++i) visit(place, row, i, first);
+  });
+}
+
+std::uint8_t column_in_block(const CsrView& csr, std::int64_t i) {
+  return static_cast<std::uint8_t>(csr.col_indices[i] % kBlockWidth);
+}
+
+/// The weight as CSR; `value(place, row, i)` and `column(place, i)` read an entry.
+template <class Value, class Column>
+CsrArrays unpacked(const PackedWeight& weight, std::int64_t nnz, const Value& value, const Column& column) {
+  CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
+  for (std::int64_t r = 0; r < weight.out_features; ++r) {
+    for (std::int64_t b = 0; b < weight.blocks; ++b) {
+      const std::int64_t at = weight.at(b, window_of(r) + weight.positions[weight.at(b, r)]);
+      const Place place(weight.starts, at);
+      for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
+        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + column(place, i)));
+        csr.values.push_back(value(place, r, i));
+      }
+    }
+    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
+  }
+  return csr;
+}
+
+/// A value in units of its row's scale, rounded to the nearest whole number.
+std::int8_t code_of(float value, float scale) {
+  return static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F));
+}
 
 }  // namespace
 
@@ -72,32 +113,63 @@ void plan_quads(const CsrView& csr, PackPlan& plan) {
   }
 }
 
-void quads_fill(const CsrView& csr, const PackPlan& plan, float* values, std::uint8_t* columns) {
-  const std::int64_t padded = padded_lanes(csr.out_features);
-  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t first, std::int64_t count) {
-    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * padded + row)];
-    const Place place(plan.starts.data(), block * padded + window_of(row) + position);
-    for (std::int64_t i = 0; i < count; ++i) {
-      values[place.value(i)] = csr.values[first + i];
-      columns[place.column(i)] = static_cast<std::uint8_t>(csr.col_indices[first + i] % kBlockWidth);
+/// A sum of products of codes and quantised inputs, at most 127 * 255 each, stays in 32 bits up to this many.
+constexpr std::int64_t kMostCodes = std::numeric_limits<std::int32_t>::max() / (127 * 255);
+
+void plan_quads_s8(const CsrView& csr, PackPlan& plan) {
+  plan_quads(csr, plan);
+  for (std::int64_t r = 0; r < csr.out_features; ++r) {
+    const float scale = plan.scales[static_cast<std::size_t>(r)];
+    const std::int64_t nnz = csr.crow_indices[r + 1] - csr.crow_indices[r];
+    if (!(scale > 0.0F && std::isfinite(scale))) {
+      throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + " for row " +
+                                  std::to_string(r));
     }
+    if (nnz > kMostCodes) {
+      throw std::invalid_argument("int8 values allow " + std::to_string(kMostCodes) + " nonzeros a row, got " +
+                                  std::to_string(nnz) + " in row " + std::to_string(r));
+    }
+    std::int32_t total = 0;
+    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
+      if (!std::isfinite(csr.values[i])) {
+        throw std::invalid_argument("int8 values must be finite, got " + std::to_string(csr.values[i]) + " in row " +
+                                    std::to_string(r));
+      }
+      total += code_of(csr.values[i], scale);
+    }
+    plan.totals.push_back(total);
+  }
+}
+
+void quads_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
+  auto* floats = reinterpret_cast<float*>(values);
+  for_each_entry(csr, plan, [&](const Place& place, std::int64_t, std::int64_t i, std::int64_t first) {
+    floats[place.value(i)] = csr.values[first + i];
+    columns[place.column(i)] = column_in_block(csr, first + i);
+  });
+}
+
+void quads_s8_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
+  auto* codes = reinterpret_cast<std::int8_t*>(values);
+  for_each_entry(csr, plan, [&](const Place& place, std::int64_t row, std::int64_t i, std::int64_t first) {
+    codes[place.value(i)] = code_of(csr.values[first + i], plan.scales[static_cast<std::size_t>(row)]);
+    columns[place.value(i)] = column_in_block(csr, first + i);
   });
 }
 
 CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz) {
-  CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
-  for (std::int64_t r = 0; r < weight.out_features; ++r) {
-    for (std::int64_t b = 0; b < weight.blocks; ++b) {
-      const std::int64_t at = weight.at(b, window_of(r) + weight.positions[weight.at(b, r)]);
-      const Place place(weight.starts, at);
-      for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
-        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]));
-        csr.values.push_back(weight.values[place.value(i)]);
-      }
-    }
-    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
-  }
-  return csr;
+  return unpacked(
+      weight, nnz, [&](const Place& place, std::int64_t, std::int64_t i) { return weight.values[place.value(i)]; },
+      [&](const Place& place, std::int64_t i) { return weight.columns[place.column(i)]; });
+}
+
+CsrArrays quads_s8_unpack(const PackedWeight& weight, std::int64_t nnz) {
+  return unpacked(
+      weight, nnz,
+      [&](const Place& place, std::int64_t row, std::int64_t i) {
+        return weight.scales[row] * static_cast<float>(weight.codes[place.value(i)]);
+      },
+      [&](const Place& place, std::int64_t i) { return weight.columns[place.value(i)]; });
 }
 
 std::int64_t quads_work_before(const PackedWeight& weight, std::int64_t row) {

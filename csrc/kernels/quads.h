@@ -7,6 +7,9 @@
 
 namespace {
 
+/// Tiles of a window.
+inline constexpr std::int64_t kTilesOfWindow = sparsekit::kWindow / sparsekit::kLanes;
+
 /// Bytes from the values of a cell to those that are asked for while it is computed.
 inline constexpr std::int64_t kAhead = 4096;
 

@@ -51,9 +51,11 @@ template <class Lane, int vectors>
 }
 
 template <class Lane, int vectors>
-void spmm_quads_f32(const sparsekit::PackedWeight& weight, const float* activation, float* sums,
+void spmm_quads_f32(const sparsekit::PackedWeight& weight, const void* packed, void* results,
                     sparsekit::RowRange rows) {
   constexpr int tile = vectors * Lane::width;
+  const auto* activation = static_cast<const float*>(packed);
+  auto* sums = static_cast<float*>(results);
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
     const float* block = activation + b * sparsekit::kBlockWidth * tile;
     for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kLanes) {

@@ -37,9 +37,11 @@ template <class Lane, int vectors>
 }
 
 template <class Lane, int vectors>
-void spmm_quads_transposed_f32(const sparsekit::PackedWeight& weight, const float* gradient, float* sums,
+void spmm_quads_transposed_f32(const sparsekit::PackedWeight& weight, const void* packed, void* results,
                                sparsekit::RowRange features) {
   constexpr int tile = vectors * Lane::width;
+  const auto* gradient = static_cast<const float*>(packed);
+  auto* sums = static_cast<float*>(results);
   for (std::int64_t i = 0; i < (features.last - features.first) * tile; ++i) sums[i] = 0.0F;
   for (std::int64_t first = features.first; first < features.last; first += sparsekit::kBlockWidth) {
     float* block = sums + (first - features.first) * tile;

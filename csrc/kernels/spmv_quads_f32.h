@@ -21,9 +21,6 @@
 
 namespace {
 
-/// Tiles of a window.
-inline constexpr std::int64_t kTilesOfWindow = sparsekit::kWindow / sparsekit::kLanes;
-
 /// The sums of a cell's 16 rows for every token.
 template <int tokens>
 [[gnu::always_inline]] inline void multiply_cell(const Cell& cell, const Inputs* inputs, Vector (*sums)[kTilesOfWindow],
@@ -60,7 +57,7 @@ inline void multiply_block(const sparsekit::PackedWeight& weight, std::int64_t b
     for (int t = 0; t < tokens; ++t) {
       for (std::int64_t i = 0; i < tiles; ++i) {
         float* sum = sums + t * sums_stride + (first - rows.first) + i * sparsekit::kLanes;
-        const Vector more = chosen(found[t], positions + i * sparsekit::kLanes);
+        const Vector more = Positions(positions + i * sparsekit::kLanes).choose(found[t]);
         (block == 0 ? more : Vector::load(sum) + more).store(sum);
       }
     }
@@ -68,8 +65,10 @@ inline void multiply_block(const sparsekit::PackedWeight& weight, std::int64_t b
 }
 
 template <int tile>
-void spmv_quads_f32(const sparsekit::PackedWeight& weight, const float* activation, float* sums,
+void spmv_quads_f32(const sparsekit::PackedWeight& weight, const void* packed, void* results,
                     sparsekit::RowRange rows) {
+  const auto* activation = static_cast<const float*>(packed);
+  auto* sums = static_cast<float*>(results);
   constexpr int together = tile < 2 ? tile : 2;
   const std::int64_t features = weight.blocks * sparsekit::kBlockWidth;
   const std::int64_t stride = sparsekit::padded_lanes(rows.last - rows.first);
@@ -83,8 +82,9 @@ void spmv_quads_f32(const sparsekit::PackedWeight& weight, const float* activati
 
 /// Every token's row in the form that `Inputs` wants; a packed row takes as many bytes as floats.
 template <int tile>
-void pack_inputs_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t padded_features,
-                     float* activation) {
+bool pack_inputs_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t padded_features,
+                     void* packed) {
+  auto* activation = static_cast<float*>(packed);
   for (int t = 0; t < tile; ++t) {
     const float* row = input.data + t * input.stride;
     for (std::int64_t f = features.first; f < features.last; f += Inputs::kPackWidth) {
@@ -92,6 +92,7 @@ void pack_inputs_f32(const sparsekit::Input& input, sparsekit::RowRange features
       Inputs::pack(row + f, count, activation + t * padded_features + f);
     }
   }
+  return true;
 }
 
 template <int tile>
@@ -100,6 +101,9 @@ constexpr sparsekit::Kernel few_tokens(const char* name, std::int64_t min_batch)
           sparsekit::Layout::quads,
           tile,
           min_batch,
+          tile * static_cast<std::int64_t>(sizeof(float)),
+          0,
+          false,
           spmv_quads_f32<tile>,
           nullptr,
           pack_inputs_f32<tile>,

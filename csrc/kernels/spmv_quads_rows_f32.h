@@ -21,8 +21,10 @@ inline float dot_row(Row row, const float* x) {
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-inline void spmv_quads_rows_f32(const sparsekit::PackedWeight& weight, const float* activation, float* sums,
+inline void spmv_quads_rows_f32(const sparsekit::PackedWeight& weight, const void* packed, void* results,
                                 sparsekit::RowRange rows) {
+  const auto* activation = static_cast<const float*>(packed);
+  auto* sums = static_cast<float*>(results);
   for (std::int64_t r = rows.first; r < sparsekit::padded_lanes(rows.last); ++r) sums[r - rows.first] = 0.0F;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
     for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kLanes) {
@@ -38,7 +40,7 @@ inline void spmv_quads_rows_f32(const sparsekit::PackedWeight& weight, const flo
 /// With more tokens, a tile of eight is faster, padding and all.
 inline constexpr std::int64_t kMostFewTokens = 1;
 
-constexpr sparsekit::Kernel kFewTokens[] = {
-    {"spmv_quads_rows_f32", sparsekit::Layout::quads, 1, 1, spmv_quads_rows_f32, nullptr, nullptr, store_tokens_f32}};
+constexpr sparsekit::Kernel kFewTokens[] = {{"spmv_quads_rows_f32", sparsekit::Layout::quads, 1, 1, sizeof(float), 0,
+                                             false, spmv_quads_rows_f32, nullptr, nullptr, store_tokens_f32}};
 
 }  // namespace

@@ -13,6 +13,11 @@
 #else
 #include "spmv_quads_rows_f32.h"
 #endif
+#ifdef SPARSEKIT_PICKS_BYTES
+#include "spmv_quads_s8.h"
+#else
+#include "spmv_quads_rows_s8.h"
+#endif
 
 namespace {
 
@@ -26,6 +31,9 @@ constexpr Kernel tile(const char* name, std::int64_t min_batch) {
           sparsekit::Layout::quads,
           tokens,
           min_batch,
+          tokens * static_cast<std::int64_t>(sizeof(float)),
+          0,
+          false,
           spmm_quads_f32<Lane, vectors>,
           spmm_quads_transposed_f32<Lane, vectors>,
           pack_tile_f32<tokens>,
@@ -45,6 +53,7 @@ constexpr KernelTable table() {
   KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, 0, {}};
   for (const Kernel& kernel : kFewTokens) all.kernels[all.size++] = kernel;
   for (const Kernel& kernel : kTiles) all.kernels[all.size++] = kernel;
+  for (const Kernel& kernel : kByteKernels) all.kernels[all.size++] = kernel;
   return all;
 }
 

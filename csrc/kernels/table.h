@@ -10,19 +10,24 @@ namespace sparsekit {
 ///
 /// The transposed product has the same shape: `rows` are then input features, from block border to block border, and
 /// `activation` is the gradient of the output.
-using MultiplyFn = void (*)(const PackedWeight& weight, const float* activation, float* sums, RowRange rows);
+using MultiplyFn = void (*)(const PackedWeight& weight, const void* activation, void* sums, RowRange rows);
 
 /// Brings the features `features` of the tile's tokens into the kernel's order. Tokens beyond the valid ones are zero.
-using PackFn = void (*)(const Input& input, RowRange features, std::int64_t padded_features, float* activation);
+/// Returns false where a token holds what the kernel cannot compute with; the result is then worth nothing.
+using PackFn = bool (*)(const Input& input, RowRange features, std::int64_t padded_features, void* activation);
 
 /// Adds the bias to the sums of `rows`, applies the activation function and writes the valid tokens row-major.
-using StoreFn = void (*)(const float* sums, RowRange rows, const Output& output);
+using StoreFn = void (*)(const PackedWeight& weight, const void* activation, const void* sums, RowRange rows,
+                         const Output& output);
 
 struct Kernel {
   const char* name;
   Layout layout;
-  std::int64_t tile;       // tokens computed together
-  std::int64_t min_batch;  // tokens left from which dispatch prefers this kernel to the ones above it
+  std::int64_t tile;         // tokens computed together
+  std::int64_t min_batch;    // tokens left from which dispatch prefers this kernel to the ones above it
+  std::int64_t input_bytes;  // of a packed tile, for each input feature
+  std::int64_t head_bytes;   // of a packed tile, before them
+  bool whole;                // whether a token is packed in one piece, because what is written depends on all of it
   MultiplyFn multiply;
   MultiplyFn multiply_transposed;
   PackFn pack;  // null: the tile is one token and its row is used as it lies

@@ -37,7 +37,8 @@ inline void pack_features(const float* x, std::int64_t stride, std::int64_t toke
 
 /// `[features, tile]`
 template <int tile>
-void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, float* activation) {
+bool pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, void* packed) {
+  auto* activation = static_cast<float*>(packed);
   for (std::int64_t first = 0; first < tile; first += Vector::width) {
     const float* x = input.data + first * input.stride;
     for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
@@ -45,6 +46,7 @@ void pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, 
                           activation + f * tile + first);
     }
   }
+  return true;
 }
 
 template <int tile, class Activate>
@@ -71,8 +73,11 @@ inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const s
 }
 
 template <int tile>
-void store_tile_f32(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out) {
-  with_activation(out.activation, [&](const auto& activate) { store_tile_with<tile>(sums, rows, out, activate); });
+void store_tile_f32(const sparsekit::PackedWeight&, const void*, const void* sums, sparsekit::RowRange rows,
+                    const sparsekit::Output& out) {
+  with_activation(out.activation, [&](const auto& activate) {
+    store_tile_with<tile>(static_cast<const float*>(sums), rows, out, activate);
+  });
 }
 
 }  // namespace

@@ -21,8 +21,11 @@ inline void store_tokens_with(const float* sums, sparsekit::RowRange rows, const
   }
 }
 
-inline void store_tokens_f32(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out) {
-  with_activation(out.activation, [&](const auto& activate) { store_tokens_with(sums, rows, out, activate); });
+inline void store_tokens_f32(const sparsekit::PackedWeight&, const void*, const void* sums, sparsekit::RowRange rows,
+                             const sparsekit::Output& out) {
+  with_activation(out.activation, [&](const auto& activate) {
+    store_tokens_with(static_cast<const float*>(sums), rows, out, activate);
+  });
 }
 
 }  // namespace

@@ -24,7 +24,10 @@ enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh =
 /// `at = 16 * b * tiles + p`, holds the output feature `window_of(p) + rows[at]`, of whose entries `counts[at]` are
 /// real, the rest is padding: value 0, column `kPadding`. The other way round, output feature `r` is at the position
 /// `window_of(r) + positions[16 * b * tiles + r]`.
-enum class Layout : std::uint32_t { quads = 1 };
+///
+/// `quads_s8`: the same with a code of one byte for every value, `value = code * scales[row]`, and the columns of a
+/// group in the order of its codes. Padding: code 0, column 0.
+enum class Layout : std::uint32_t { quads = 1, quads_s8 = 2 };
 
 /// Input features of a block: as many as four pairs of AVX-512 registers hold as byte planes.
 inline constexpr std::int64_t kBlockWidth = 128;
@@ -39,10 +42,10 @@ inline constexpr std::int64_t kWindow = 64;
 inline constexpr unsigned kQuad = 4;
 inline constexpr std::int64_t kGroup = kQuad * kLanes;
 
-/// Column of a padded entry; those of real ones are below 128.
+/// Column of a padded entry of `quads`; those of real ones are below 128.
 inline constexpr std::uint8_t kPadding = 0x80;
 
-/// Where the four values and the four columns of a lane start in a group.
+/// Where the four values and the four columns of a lane start in a group; `quads_s8` has both at `value_slot`.
 constexpr unsigned value_slot(unsigned lane) { return lane * kQuad; }
 constexpr unsigned column_slot(unsigned lane) { return lane % 4 * 16 + lane / 4 * kQuad; }
 
@@ -53,12 +56,15 @@ constexpr std::int64_t window_of(std::int64_t position) { return position / kWin
 constexpr std::int64_t padded_lanes(std::int64_t rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
 
 struct PackedWeight {
-  const float* values;
+  const float* values;          // of `quads`
+  const std::int8_t* codes;     // of `quads_s8`
   const std::uint8_t* columns;  // relative to the first input feature of the block
   const std::uint32_t* starts;
   const std::uint8_t* counts;
   const std::uint8_t* rows;
   const std::uint8_t* positions;
+  const float* scales;         // of `quads_s8`: [out_features]
+  const std::int32_t* totals;  // of `quads_s8`: [out_features], the sum of a row's codes
   std::int64_t out_features;
   std::int64_t in_features;
   std::int64_t blocks;

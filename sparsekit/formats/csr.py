@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C, runtime
+from sparsekit.formats.quantization import SCALES
 
 if TYPE_CHECKING:
     import scipy.sparse
     import torch
+
+
+#: How a packed weight holds its values.
+VALUES = ("float32", "int8")
 
 
 def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, described: str) -> None:
@@ -176,13 +181,31 @@ class CSR:
             check_invariants=False,  # they were checked when this matrix was made
         )
 
-    def pack(self) -> runtime.Packed:
+    def pack(self, values: str = "float32", scales: str | NDArray[np.float32] = "maximum") -> runtime.Packed:
         """The weight as kernels run it, one buffer that describes itself.
 
+        Args:
+            values: "float32", or "int8" for codes of one byte with a scale for each row.
+            scales: for int8 values, a name of `quantization.SCALES` or the scales, float32, shape [out_features].
+
         Raises:
-            ValueError: the weight has 2^32 nonzeros or more.
+            ValueError: `values` or `scales` is unknown or does not fit; the weight has 2^32 nonzeros or more; or, for
+                int8, it is not finite or a row has more than 66,311 nonzeros.
         """
-        return _C.pack(self.crow_indices, self.col_indices, self.values, *self.shape)
+        if values not in VALUES:
+            raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
+        arrays = self.crow_indices, self.col_indices, self.values, *self.shape
+        return _C.pack(*arrays, self._scales(scales) if values == "int8" else None)
+
+    def _scales(self, scales: str | NDArray[np.float32]) -> NDArray[np.float32]:
+        if isinstance(scales, str):
+            if scales not in SCALES:
+                raise ValueError(f"scales must be one of {', '.join(SCALES)} or an array, got {scales!r}")
+            return SCALES[scales](self)
+        found = _floats("scales", scales, 1)
+        if found.shape != (self.out_features,):
+            raise ValueError(f"scales must have shape [out_features] = [{self.out_features}], got {list(found.shape)}")
+        return found
 
     @classmethod
     def unpack(cls, packed: runtime.Packed) -> CSR:

@@ -56,6 +56,24 @@ inline Vector times_power_of_two(Vector x, Vector n) {
   return {_mm256_mul_ps(_mm256_mul_ps(x.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
 }
 
+inline Vector smaller_of(Vector a, Vector b) { return {_mm256_min_ps(a.v, b.v)}; }
+
+/// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
+inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
+  const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(v.v), _mm256_set1_epi32(added));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
+
+/// sums - factor * totals, as floats.
+inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor,
+                           std::int64_t count) {
+  const __m256i total = _mm256_maskload_epi32(totals, Vector::first(count));
+  const __m256i shift = _mm256_mullo_epi32(total, _mm256_set1_epi32(factor));
+  const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums));
+  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sum, shift))};
+}
+
 inline void transpose(Vector (&r)[8]) {
   __m256 a[8];
   for (int i = 0; i < 8; i += 2) {

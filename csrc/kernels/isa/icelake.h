@@ -1,4 +1,4 @@
-// AVX-512 with VBMI, as from Ice Lake and Zen 4 on: inputs are picked from registers as bytes, 128 at a time.
+// AVX-512 with VBMI and VNNI, as from Ice Lake and Zen 4 on: inputs are picked from registers as bytes, 128 at a time.
 //
 // A token's 128 inputs are kept as four planes, the first bytes of all of them, the second bytes and so on. One
 // two-register permute picks 64 bytes of a plane; eight interleaving instructions make 64 floats of the four planes.
@@ -7,6 +7,7 @@
 #include "avx512/vector.h"
 
 #define SPARSEKIT_PICKS_FROM_REGISTERS
+#define SPARSEKIT_PICKS_BYTES
 
 namespace {
 
@@ -67,5 +68,19 @@ struct Inputs {
     picked[3].v = _mm512_castsi512_ps(_mm512_unpackhi_epi16(high01, high23));
   }
 };
+
+/// 128 bytes of one token.
+struct Bytes {
+  __m512i low;
+  __m512i high;
+
+  static Bytes load(const std::uint8_t* p) { return {_mm512_loadu_si512(p), _mm512_loadu_si512(p + 64)}; }
+  static __m512i columns(const void* p) { return _mm512_loadu_si512(p); }
+
+  __m512i pick(__m512i columns) const { return _mm512_permutex2var_epi8(low, columns, high); }
+};
+
+/// To every sum the products of four bytes and four codes.
+inline Sums dot(Sums sum, __m512i bytes, __m512i codes) { return {_mm512_dpbusd_epi32(sum.v, bytes, codes)}; }
 
 }  // namespace

@@ -57,6 +57,24 @@ inline Vector times_power_of_two(Vector x, Vector n) {
   return {vmulq_f32(vmulq_f32(x.v, power(half)), power(vsubq_s32(whole, half)))};
 }
 
+inline Vector smaller_of(Vector a, Vector b) { return {vminq_f32(a.v, b.v)}; }
+
+/// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
+inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
+  const int32x4_t whole = vaddq_s32(vcvtnq_s32_f32(v.v), vdupq_n_s32(added));
+  const uint16x4_t words = vqmovun_s32(whole);
+  const uint8x8_t bytes = vqmovn_u16(vcombine_u16(words, words));
+  vst1_lane_u32(reinterpret_cast<std::uint32_t*>(p), vreinterpret_u32_u8(bytes), 0);
+}
+
+/// sums - factor * totals, as floats.
+inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor,
+                           std::int64_t count) {
+  std::int32_t total[Vector::width] = {0, 0, 0, 0};
+  for (std::int64_t i = 0; i < count && i < Vector::width; ++i) total[i] = totals[i];
+  return {vcvtq_f32_s32(vmlsq_s32(vld1q_s32(sums), vld1q_s32(total), vdupq_n_s32(factor)))};
+}
+
 inline void transpose(Vector (&r)[4]) {
   const float32x4_t even01 = vtrn1q_f32(r[0].v, r[1].v);
   const float32x4_t odd01 = vtrn2q_f32(r[0].v, r[1].v);

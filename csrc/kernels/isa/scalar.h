@@ -48,6 +48,19 @@ inline Vector times_power_of_two(Vector x, Vector n) {
   return {x.v * power(half) * power(whole - half)};
 }
 
+inline Vector smaller_of(Vector a, Vector b) { return {a.v < b.v ? a.v : b.v}; }
+
+/// The nearest whole number, ties to even, and `added`, as a byte from 0 to 255.
+inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
+  const std::int32_t whole = static_cast<std::int32_t>(__builtin_rintf(v.v)) + added;
+  *p = static_cast<std::uint8_t>(whole < 0 ? 0 : whole > 255 ? 255 : whole);
+}
+
+/// sum - factor * total, as a float.
+inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor, std::int64_t) {
+  return {static_cast<float>(*sums - factor * *totals)};
+}
+
 inline void transpose(Vector (&)[1]) {}
 
 /// Eight tokens' worth of a vector.

@@ -50,6 +50,23 @@ inline Vector round_nearest(Vector x) {
 /// x * 2^n for whole n; the instruction handles both ends of the range.
 inline Vector times_power_of_two(Vector x, Vector n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 
+inline Vector smaller_of(Vector a, Vector b) { return {_mm512_min_ps(a.v, b.v)}; }
+
+/// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
+inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
+  const __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(v.v), _mm512_set1_epi32(added));
+  const __m512i positive = _mm512_max_epi32(whole, _mm512_setzero_si512());
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(positive));
+}
+
+/// sums - factor * totals, as floats.
+inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor,
+                           std::int64_t count) {
+  const __m512i total = _mm512_maskz_loadu_epi32(Vector::first(count), totals);
+  const __m512i shift = _mm512_mullo_epi32(total, _mm512_set1_epi32(factor));
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums), shift))};
+}
+
 inline void transpose(Vector (&r)[16]) {
   __m512 a[16];
   for (int i = 0; i < 16; i += 2) {
@@ -110,12 +127,34 @@ inline Vector sums_of_quads(const Vector (&part)[4]) {
   return {_mm512_permutexvar_ps(order, _mm512_add_ps(first, last))};
 }
 
-/// The sixteen of 64 floats that sixteen bytes below 64 name.
-inline Vector chosen(const Vector (&from)[4], const std::uint8_t* positions) {
-  const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(positions)));
-  const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-  return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(from[0].v, index, from[1].v),
-                               _mm512_permutex2var_ps(from[2].v, index, from[3].v))};
-}
+/// Sixteen whole sums.
+struct Sums {
+  __m512i v;
+
+  static Sums zero() { return {_mm512_setzero_si512()}; }
+  static Sums load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
+};
+
+inline Sums operator+(Sums a, Sums b) { return {_mm512_add_epi32(a.v, b.v)}; }
+
+/// Sixteen bytes below 64, which name sixteen of the 64 numbers in four registers.
+struct Positions {
+  __m512i index;
+  __mmask16 upper;
+
+  explicit Positions(const std::uint8_t* p)
+      : index(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))),
+        upper(_mm512_test_epi32_mask(index, _mm512_set1_epi32(32))) {}
+
+  Vector choose(const Vector (&from)[4]) const {
+    return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(from[0].v, index, from[1].v),
+                                 _mm512_permutex2var_ps(from[2].v, index, from[3].v))};
+  }
+  Sums choose(const Sums (&from)[4]) const {
+    return {_mm512_mask_blend_epi32(upper, _mm512_permutex2var_epi32(from[0].v, index, from[1].v),
+                                    _mm512_permutex2var_epi32(from[2].v, index, from[3].v))};
+  }
+};
 
 }  // namespace

@@ -1,0 +1,155 @@
+"""int8 weights from Python: scales, layers, state dicts, conversion, errors in words."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparsekit import CSR, JoinedLinear, SparseLinear, convert, densify, finalize, load_state_dict, prune, runtime
+from sparsekit.formats.quantization import SCALES, by_maximum, by_percentile, by_squared_error
+
+
+def pruned(out_features: int = 96, in_features: int = 200, sparsity: float = 0.8) -> nn.Linear:
+    torch.manual_seed(0)
+    layer = nn.Linear(in_features, out_features)
+    with torch.no_grad():
+        layer.weight.mul_(torch.rand_like(layer.weight) >= sparsity)
+        layer.weight[3] = 0
+    return layer
+
+
+def largest_error(layer: nn.Linear, x: torch.Tensor, scales: np.ndarray) -> torch.Tensor:
+    """What half a step of the weight's scale and of the token's scale can add up to, for every output."""
+    weight = layer.weight.detach().abs().double()
+    kept = (layer.weight.detach() != 0).double()
+    step_w = torch.from_numpy(scales).double()[:, None]
+    x = x.double()
+    step_x = (x.max(-1).values.clamp(min=0) - x.min(-1).values.clamp(max=0))[..., None] / 255
+    from_weights = x.abs() @ (kept * step_w / 2).T
+    from_inputs = step_x * (weight + kept * step_w / 2).sum(-1)  # half a step, and half of the zero point's
+    return 1.001 * (from_weights + from_inputs) + 1e-6
+
+
+@pytest.mark.parametrize("isa", runtime.available_isas())
+@pytest.mark.parametrize("scales", ["maximum"])
+@pytest.mark.parametrize("shape", [(200,), (1, 200), (2, 33, 200)])
+def test_a_layer_is_as_near_as_its_scales_allow(isa, scales, shape):
+    layer = pruned()
+    sparse = SparseLinear.from_linear(layer, values="int8", scales=scales)
+    assert (sparse.values, sparse.nnz) == ("int8", int(layer.weight.count_nonzero()))
+    assert "values='int8'" in repr(sparse)
+    x = torch.randn(shape)
+    x[..., 5] *= 50  # a channel of outliers
+    before = runtime.current_isa()
+    try:
+        runtime.use_isa(isa)
+        error = (sparse(x).double() - layer(x).double()).abs()
+    finally:
+        runtime.use_isa(before)
+    assert bool((error <= largest_error(layer, x, by_maximum(CSR.from_torch(layer.weight)))).all())
+
+
+def test_scales_do_what_they_say():
+    weight = CSR.from_torch(pruned(32, 400, 0.5).weight)
+    rows = [weight.values[a:b] for a, b in zip(weight.crow_indices[:-1], weight.crow_indices[1:], strict=True)]
+    for row, scale in zip(rows, by_maximum(weight), strict=True):
+        assert scale == pytest.approx(np.abs(row).max() / 127 if row.size else 1.0, rel=1e-6)
+    for row, scale in zip(rows, by_percentile(weight), strict=True):
+        assert scale == pytest.approx(np.percentile(np.abs(row), 99.5) / 127 if row.size else 1.0, rel=1e-6)
+
+    def error(scales):
+        codes = [np.clip(np.rint(row / scale), -127, 127) * scale for row, scale in zip(rows, scales, strict=True)]
+        return [float(((found - row) ** 2).sum()) for found, row in zip(codes, rows, strict=True)]
+
+    best = error(by_squared_error(weight))
+    for name in SCALES:
+        assert sum(best) <= sum(error(SCALES[name](weight))) * 1.0001
+
+
+def test_a_packed_weight_says_what_it_holds_and_gives_it_back():
+    weight = CSR.from_torch(pruned().weight)
+    packed = weight.pack("int8", "maximum")
+    info = runtime.packed_info(packed)
+    assert (info.values, info.nnz) == ("int8", weight.nnz)
+    assert np.array_equal(info.scales, by_maximum(weight))
+    back = CSR.unpack(packed)
+    assert np.array_equal(back.col_indices, weight.col_indices)
+    step = np.repeat(info.scales, np.diff(weight.crow_indices))
+    assert np.all(np.abs(back.values - weight.values) <= 0.5001 * step)
+    assert packed.nbytes < 0.5 * weight.pack().nbytes
+    assert runtime.packed_info(weight.pack()).values == "float32"
+
+
+def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
+    sparse = SparseLinear.from_linear(pruned(), values="int8", scales="squared_error")
+    state = sparse.state_dict()
+    assert state["values"].dtype == torch.int8
+    fresh = SparseLinear(200, 96)
+    fresh.load_state_dict(state)
+    assert torch.equal(fresh.packed, sparse.packed)
+    assert copy.deepcopy(sparse).values == "int8"
+    with pytest.raises(RuntimeError, match=r"scales must have shape \[out_features\] = \[96\]"):
+        fresh.load_state_dict({**state, "scales": state["scales"][:5]})
+    with pytest.raises(RuntimeError, match="values must be int8 where there are scales"):
+        fresh.load_state_dict({**state, "values": state["values"].float()})
+
+
+def test_models_convert_load_and_go_back():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 128)).eval()
+    prune(model, 0.8)
+    finalize(model)
+    x = torch.randn(20, 128)
+    expected = model(x)
+    fresh = copy.deepcopy(model)
+    report = convert(model, values="int8", min_sparsity=0.5)
+    assert (report.converted, report.fused) == (2, 1)
+    found = model(x)
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+    load_state_dict(fresh, model.state_dict())
+    assert torch.equal(fresh(x), found)
+    densify(model)
+    assert torch.nn.functional.cosine_similarity(model(x), expected).min() > 0.999
+
+
+def test_joined_layers_stay_int8():
+    parts = [SparseLinear.from_linear(pruned(), values="int8"), SparseLinear.from_linear(pruned(40), values="int8")]
+    joined = JoinedLinear.from_linears(parts)
+    assert joined.linear.values == "int8"
+    x = torch.randn(5, 200)
+    for mine, part in zip(joined(x), parts, strict=True):
+        assert torch.equal(mine, part(x))
+    with pytest.raises(ValueError, match="must hold their values alike, got float32, int8"):
+        JoinedLinear.from_linears([parts[0], pruned()])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_inputs_that_cannot_be_quantised_are_refused_in_words(bad):
+    sparse = SparseLinear.from_linear(pruned(), values="int8")
+    x = torch.zeros(3, 200)
+    x[1, 7] = bad
+    with pytest.raises(ValueError, match="cannot be quantised to int8"):
+        sparse(x)
+
+
+def test_gradients_are_refused_in_words():
+    sparse = SparseLinear.from_linear(pruned(), values="int8")
+    x = torch.randn(3, 200, requires_grad=True)
+    with pytest.raises(ValueError, match="no gradient for its input"):
+        sparse(x).sum().backward()
+
+
+def test_unknown_arguments_are_refused():
+    weight = CSR.from_torch(pruned().weight)
+    with pytest.raises(ValueError, match="values must be one of float32, int8, got 'int4'"):
+        weight.pack("int4")
+    with pytest.raises(ValueError, match="scales must be one of maximum, percentile, squared_error"):
+        weight.pack("int8", "median")
+    with pytest.raises(ValueError, match=r"scales must have shape \[out_features\] = \[96\], got \[2\]"):
+        weight.pack("int8", np.ones(2, np.float32))
+    with pytest.raises(ValueError, match="scales must be positive and finite"):
+        weight.pack("int8", np.zeros(96, np.float32))
+    with pytest.raises(ValueError, match="values must be one of"):
+        convert(nn.Sequential(pruned()), values="int4")
