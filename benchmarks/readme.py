@@ -25,6 +25,7 @@ BLOCKS = {
     "demo": tables.demo_block,
     "engines": tables.engines_block,
     "few-layers": tables.few_layers_block,
+    "int8": tables.int8_block,
     "layers": tables.layers_block,
     "masks": tables.masks_block,
     "model": tables.model_block,

@@ -137,6 +137,25 @@ def avx2_block() -> str:
     )
 
 
+def int8_block() -> str:
+    """int8 values over the best dense engine in float32 and in int8, and float values in the same run."""
+    stored = _load("layers-int8.json")
+    rows = stored["rows"]
+    found = {
+        "int8 over the best dense float32": speedups(rows, "sparsekit-int8"),
+        "int8 over the best dense int8": speedups(rows, "sparsekit-int8", over_int8=True),
+        "float32 over the best dense float32, same run": speedups(rows),
+    }
+    parts = [f"{title}:\n\n{_median_table(values)}" for title, values in found.items()]
+    sizes = _packed_sizes([{**row, "engine": "sparsekit"} for row in rows if row["engine"] == "sparsekit-int8"])
+    return (
+        "\n\n".join(parts)
+        + "\n\nAll eight shapes, median and range; quantising the inputs is counted. Bytes of the dense weight: "
+        f"{sizes}. Dense int8: ONNX Runtime and torch, dynamic quantisation. Stored in "
+        "`benchmarks/results/layers-int8.json`."
+    )
+
+
 def engines_block() -> str:
     """How many times faster sparsekit is than other sparse engines: median over shapes."""
     rows = _load("layers-sparse-engines.json")["rows"]
@@ -206,20 +225,22 @@ def model_block() -> str:
     stored = _load("model.json")
     rows = stored["rows"]
     sparsities = sorted({row["sparsity"] for row in rows if row["sparsity"] is not None})
+    kinds = [(engine, sparsity) for engine in ("sparsekit", "sparsekit-int8") for sparsity in sparsities]
     inputs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         inputs[_input(row), row["threads"]].append(row)
     lines = []
     for (text, threads), members in sorted(inputs.items(), key=lambda item: (item[0][1], item[0][0])):
         dense = sorted((row["ms"], row["engine"]) for row in members if row["sparsity"] is None)
-        sparse = {row["sparsity"]: row for row in members if row["sparsity"] is not None}
-        cells = [f"{sparse[s]['ms']:.1f} ({speedup(sparse[s], rows):.2f}x)" for s in sparsities]
-        lines.append([text, threads, *(f"{ms:.1f} {engine}" for ms, engine in dense), *cells])
-    heading = ["input", "threads", "best dense", "second", "third", *(f"sparsekit, {s:.0%}" for s in sparsities)]
+        best = [next(one for one in dense if one[1].endswith("-int8") == int8) for int8 in (False, True)]
+        sparse = {(row["engine"], row["sparsity"]): row for row in members if row["sparsity"] is not None}
+        cells = [f"{sparse[key]['ms']:.1f} ({speedup(sparse[key], rows):.2f}x)" for key in kinds]
+        lines.append([text, threads, *(f"{ms:.1f} {engine}" for ms, engine in best), *cells])
+    heading = ["input", "threads", "best dense", "best dense int8", *(f"{engine}, {s:.0%}" for engine, s in kinds)]
     return (
         _table(heading, lines, text_columns=1)
         + f"\n\nMilliseconds of {stored['model']}, every linear layer of the encoder pruned by magnitude, medians, "
-        f"interleaved, and times faster than the best dense engine. {_machine(stored['environment'])} "
+        f"interleaved, and times faster than the best dense engine in float32. {_machine(stored['environment'])} "
         "Stored in `benchmarks/results/model.json`."
     )
 
@@ -230,8 +251,8 @@ def operators_block() -> str:
     lines = []
     for row in sorted(rows, key=lambda row: (row["threads"], row["batch"], row["sparsity"])):
         parts = ", ".join(f"{name.removeprefix('aten::')} {ms:.2f}" for name, ms in largest_operators(row).items())
-        lines.append([_input(row), row["threads"], f"{row['sparsity']:.0%}", parts])
-    return _table(["input", "threads", "sparsity", "milliseconds in"], lines, text_columns=4)
+        lines.append([_input(row), row["threads"], row["engine"], f"{row['sparsity']:.0%}", parts])
+    return _table(["input", "threads", "engine", "sparsity", "milliseconds in"], lines, text_columns=5)
 
 
 def costs_block() -> str:

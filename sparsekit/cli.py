@@ -101,8 +101,9 @@ def bench_layers(
 ) -> None:
     """Measure linear layers on this machine: sparse against the best dense engine, interleaved in one process.
 
-    Engines: sparsekit; dense: torch, onnxruntime, openvino; sparse: torch-csr, scipy, mkl (sparse_dot_mkl). With
-    --model the sparsity is imposed on the model's own weights, smallest first.
+    Engines: sparsekit, sparsekit-int8; dense: torch, onnxruntime, openvino, torch-int8, onnxruntime-int8; sparse:
+    torch-csr, scipy, mkl (sparse_dot_mkl). With --model the sparsity is imposed on the model's own weights, smallest
+    first.
 
     Example: [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --batch 1 --batch 64[/]
     """
@@ -152,7 +153,8 @@ def bench_model(
     """Measure a whole encoder on this machine: linear layers sparse against the best dense engine, interleaved.
 
     The weights are pruned by magnitude: the time is that of a pruned model, what it computes is not. Engines:
-    sparsekit; dense: torch, onnxruntime, openvino. Says in which operators the time of the sparse model goes.
+    sparsekit, sparsekit-int8; dense: torch, onnxruntime, openvino, onnxruntime-int8. Says in which operators the time
+    of the sparse model goes.
 
     Example: [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128 --threads 2[/]
     """

@@ -85,7 +85,9 @@ class _Run:
         if self.sparsity is None:
             size = dense.size, dense.nbytes
         else:
-            size = csr.nnz, self.weight.packed.nbytes if self.engine == "sparsekit" else csr.nbytes
+            values = "int8" if self.engine.endswith("-int8") else "float32"
+            packed = self.weight.packed[values].nbytes
+            size = csr.nnz, packed if self.engine.startswith("sparsekit") else csr.nbytes
         return Row(*csr.shape, batch, threads, self.engine, self.sparsity, *size, *us, timing.noisy)
 
 
@@ -101,7 +103,7 @@ def _check(engine: str, call: Call, problem: Problem) -> None:
     tokens = np.unique(np.linspace(0, len(problem.x) - 1, _CHECKED_TOKENS, dtype=np.int64))
     x, weight = problem.x[tokens].astype(np.float64), problem.weight.dense[features].astype(np.float64)
     error = np.abs(np.asarray(call())[np.ix_(tokens, features)] - (x @ weight.T + problem.bias[features]))
-    if not np.all(error <= 1e-5 * (np.abs(x) @ np.abs(weight.T) + np.abs(problem.bias[features]))):
+    if not np.all(error <= PEERS[engine].tolerance * (np.abs(x) @ np.abs(weight.T) + np.abs(problem.bias[features]))):
         shape = problem.weight.dense.shape
         raise RuntimeError(f"{engine} is off by {error.max():.1e} for {shape}, batch {len(problem.x)}")
 

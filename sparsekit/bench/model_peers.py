@@ -83,11 +83,15 @@ def _torch(problem: ModelProblem) -> ModelCall:
     return InTorch(problem.model, problem)
 
 
-def _sparsekit(problem: ModelProblem) -> ModelCall:
+def _sparsekit(problem: ModelProblem, values: str = "float32") -> ModelCall:
     """Converted for the number of tokens of the inputs; layers that would lose stay dense."""
     model = copy.deepcopy(problem.model)
-    convert(model, tokens=[problem.input_ids.numel()])
+    convert(model, tokens=[problem.input_ids.numel()], values=values)
     return InTorch(model, problem)
+
+
+def _sparsekit_int8(problem: ModelProblem) -> ModelCall:
+    return _sparsekit(problem, "int8")
 
 
 def _export(problem: ModelProblem, path: Path) -> None:
@@ -112,7 +116,7 @@ def _export(problem: ModelProblem, path: Path) -> None:
         quiet.setLevel(level)
 
 
-def _onnxruntime(problem: ModelProblem) -> ModelCall:
+def _onnxruntime(problem: ModelProblem, int8: bool = False) -> ModelCall:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -120,9 +124,26 @@ def _onnxruntime(problem: ModelProblem) -> ModelCall:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _export(problem, path)
+        if int8:
+            path = _quantised(path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     arrays = problem.arrays
     return lambda: np.asarray(session.run(None, arrays)[0])
+
+
+def _onnxruntime_int8(problem: ModelProblem) -> ModelCall:
+    return _onnxruntime(problem, int8=True)
+
+
+def _quantised(path: Path) -> Path:
+    """The model with its linear layers in int8, a scale for each output, inputs quantised at run time."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantize_dynamic(prepared, quantised, per_channel=True, weight_type=QuantType.QInt8)
+    return quantised
 
 
 def _openvino(problem: ModelProblem) -> ModelCall:
@@ -137,9 +158,16 @@ def _openvino(problem: ModelProblem) -> ModelCall:
     return lambda: np.asarray(request.infer(arrays)[0])
 
 
+_ONNX = ("onnxruntime", "onnx", "onnxscript")
+#: Part of the hidden state's largest number by which 8 bits in every layer may be off.
+_INT8_TOLERANCE = 0.5
+
+#: Engines by name; those that compute in int8 end in "-int8".
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
-    "sparsekit": Peer(_sparsekit, (), sparse=True),
-    "torch": Peer(_torch, ("torch",), sparse=False),
-    "onnxruntime": Peer(_onnxruntime, ("onnxruntime", "onnx", "onnxscript"), sparse=False),
-    "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False),
+    "sparsekit": Peer(_sparsekit, (), sparse=True, tolerance=1e-4),
+    "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
+    "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
+    "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
+    "sparsekit-int8": Peer(_sparsekit_int8, (), sparse=True, tolerance=_INT8_TOLERANCE),
+    "onnxruntime-int8": Peer(_onnxruntime_int8, _ONNX, sparse=False, tolerance=_INT8_TOLERANCE),
 }

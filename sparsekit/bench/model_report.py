@@ -12,10 +12,19 @@ from rich.table import Table
 _SHOWN = 6
 
 
-def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """How many times faster a row is than the fastest dense engine on the same input; None when there is none."""
+def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, over_int8: bool = False) -> float | None:
+    """How many times faster a row is than the fastest dense engine, in float32 or in int8, on the same input.
+
+    None when there is none.
+    """
     same = ("batch", "tokens", "threads")
-    dense = [o["ms"] for o in rows if o["sparsity"] is None and all(o[name] == row[name] for name in same)]
+    dense = [
+        other["ms"]
+        for other in rows
+        if other["sparsity"] is None
+        and other["engine"].endswith("-int8") == over_int8
+        and all(other[name] == row[name] for name in same)
+    ]
     return min(dense) / row["ms"] if dense else None
 
 

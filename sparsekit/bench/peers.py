@@ -8,8 +8,11 @@ the engine can. Transposes that an engine needs are part of its call.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.formats import CSR
+from sparsekit.formats.csr import VALUES
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -30,7 +34,7 @@ class Weight:
     def __init__(self, dense: Floats) -> None:
         self.dense = dense
         self.csr = CSR.from_dense(dense)
-        self.packed = self.csr.pack()
+        self.packed = {values: self.csr.pack(values) for values in VALUES}
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Problem:
 Call: TypeAlias = Callable[[], Any]
 
 
-def _sparsekit(problem: Problem) -> Call:
-    packed = problem.weight.packed
+def _sparsekit(problem: Problem, values: str = "float32") -> Call:
+    packed = problem.weight.packed[values]
     (batch, in_features), out_features = problem.x.shape, problem.bias.size
     runtime.follow_torch_threads()
     arguments = (packed.ctypes.data, packed.size, problem.x.ctypes.data, in_features, in_features, batch)
@@ -64,12 +68,28 @@ def _sparsekit(problem: Problem) -> Call:
     return call
 
 
+def _sparsekit_int8(problem: Problem) -> Call:
+    return _sparsekit(problem, "int8")
+
+
 def _torch(problem: Problem) -> Call:
     import torch
     from torch.nn import functional as F
 
     x, weight, bias = (torch.from_numpy(array) for array in (problem.x, problem.weight.dense, problem.bias))
     return lambda: F.linear(x, weight, bias)
+
+
+def _torch_int8(problem: Problem) -> Call:
+    import torch
+
+    linear = torch.nn.Linear(problem.x.shape[1], problem.bias.size)
+    linear.weight.data, linear.bias.data = torch.from_numpy(problem.weight.dense), torch.from_numpy(problem.bias)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch points to another package, which is slower on CPUs
+        quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), {torch.nn.Linear})
+    x = torch.from_numpy(problem.x)
+    return lambda: quantised(x)
 
 
 def _torch_csr(problem: Problem) -> Call:
@@ -101,21 +121,45 @@ def _mkl(problem: Problem) -> Call:
     return lambda: dot_product_mkl(weight, np.ascontiguousarray(problem.x.T)).T + problem.bias
 
 
-def _onnxruntime(problem: Problem) -> Call:
-    import onnxruntime
+def _onnx(problem: Problem, nodes: list[Any]) -> Any:
+    """ONNX model of nodes from `x` to `y` with the transposed weight `w` and the bias `b`."""
     from onnx import TensorProto, helper, numpy_helper
 
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, problem.x.shape)]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, problem.result.shape)]
     constants = {"w": np.ascontiguousarray(problem.weight.dense.T), "b": problem.bias}
-    graph = helper.make_graph(
-        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
-        "linear",
-        inputs,
-        outputs,
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "linear", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _onnxruntime(problem: Problem) -> Call:
+    from onnx import helper
+
+    return _in_onnxruntime(problem, _onnx(problem, [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]))
+
+
+def _onnxruntime_int8(problem: Problem) -> Call:
+    import onnx
+    from onnx import helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a step that changes nothing for one layer
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "int8.onnx"
+            quantize_dynamic(_onnx(problem, nodes), path, per_channel=True, weight_type=QuantType.QInt8)
+            return _in_onnxruntime(problem, onnx.load(path))
+    finally:
+        root.setLevel(level)
+
+
+def _in_onnxruntime(problem: Problem, model: Any) -> Call:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = problem.threads, 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -158,6 +202,7 @@ class Peer(Generic[P]):
     prepare: Callable[[P], Call]
     modules: Sequence[str]
     sparse: bool
+    tolerance: float = 1e-5  # of its answers; int8 engines are further off
 
     @property
     def missing(self) -> list[str]:
@@ -165,11 +210,18 @@ class Peer(Generic[P]):
         return [name for name in self.modules if importlib.util.find_spec(name) is None]
 
 
+#: Part of the sum of magnitudes by which an answer of 8 bits may be off.
+_INT8_TOLERANCE = 0.02
+
+#: Engines by name; those that compute in int8 end in "-int8".
 PEERS: dict[str, Peer[Problem]] = {
     "sparsekit": Peer(_sparsekit, (), sparse=True),
     "torch": Peer(_torch, ("torch",), sparse=False),
     "onnxruntime": Peer(_onnxruntime, ("onnxruntime", "onnx"), sparse=False),
     "openvino": Peer(_openvino, ("openvino",), sparse=False),
+    "sparsekit-int8": Peer(_sparsekit_int8, (), sparse=True, tolerance=_INT8_TOLERANCE),
+    "torch-int8": Peer(_torch_int8, ("torch",), sparse=False, tolerance=_INT8_TOLERANCE),
+    "onnxruntime-int8": Peer(_onnxruntime_int8, ("onnxruntime", "onnx"), sparse=False, tolerance=_INT8_TOLERANCE),
     "torch-csr": Peer(_torch_csr, ("torch",), sparse=True),
     "scipy": Peer(_scipy, ("scipy",), sparse=True),
     "mkl": Peer(_mkl, ("sparse_dot_mkl", "scipy"), sparse=True),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsekit.bench.peers import Peer
-from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, medians, speedups
+from sparsekit.bench.summary import Cell, Group, break_even, by_sparsity, dense_times, groups, medians, speedups
 
 
 def usable_engines(
@@ -34,7 +34,7 @@ def usable_engines(
 
 
 def _add_group(table: Table, group: Group, members: Sequence[Mapping[str, Any]]) -> None:
-    dense = [row["us"] for row in members if row["sparsity"] is None]
+    dense = dense_times(members)
     title = f"{group.out_features} x {group.in_features}, {group.batch} tokens, {group.threads} threads"
     for row in members:
         table.add_row(
@@ -56,17 +56,20 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
     for group, members in groups(rows).items():
         _add_group(table, group, members)
     console.print(table)
-    _show_medians(rows, console)
+    for engine in ("sparsekit", "sparsekit-int8"):
+        _show_medians(speedups(rows, engine), f"{engine} over the best dense float32 engine, median", console)
+    _show_medians(
+        speedups(rows, "sparsekit-int8", over_int8=True), "sparsekit-int8 over the best dense int8 engine", console
+    )
     if any(row["noisy"] for row in rows):
         console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")
 
 
-def _show_medians(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    found = speedups(rows)
+def _show_medians(found: Mapping[Cell, float], title: str, console: Console) -> None:
     if not found:
         return
     headings = (f"{sparsity:.0%}" for sparsity in sorted({cell.sparsity for cell in found}))
-    table = Table("threads", "batch", *headings, "pays from", title="sparsekit over the best dense engine, median")
+    table = Table("threads", "batch", *headings, "pays from", title=title)
     for (threads, batch), values in by_sparsity(found).items():
         middle = medians(values)
         even = break_even(middle)

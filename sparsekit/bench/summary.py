@@ -35,11 +35,18 @@ def groups(rows: Iterable[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, A
     return found
 
 
-def speedups(rows: Iterable[Mapping[str, Any]], engine: str = "sparsekit") -> dict[Cell, float]:
-    """How many times faster `engine` is than the fastest dense engine of its group."""
+def dense_times(members: Iterable[Mapping[str, Any]], *, int8: bool = False) -> list[float]:
+    """Microseconds of the dense engines of a group: those that compute in float32, or those in int8."""
+    return [row["us"] for row in members if row["sparsity"] is None and row["engine"].endswith("-int8") == int8]
+
+
+def speedups(
+    rows: Iterable[Mapping[str, Any]], engine: str = "sparsekit", *, over_int8: bool = False
+) -> dict[Cell, float]:
+    """How many times faster `engine` is than the fastest dense engine of its group, in float32 or in int8."""
     found = {}
     for group, members in groups(rows).items():
-        dense = [row["us"] for row in members if row["sparsity"] is None]
+        dense = dense_times(members, int8=over_int8)
         for row in members:
             if row["engine"] == engine and dense:
                 found[Cell(*group, row["sparsity"])] = min(dense) / row["us"]
