@@ -24,6 +24,7 @@ BLOCKS = {
     "costs": tables.costs_block,
     "demo": tables.demo_block,
     "engines": tables.engines_block,
+    "few-int8": tables.few_int8_block,
     "few-layers": tables.few_layers_block,
     "int8": tables.int8_block,
     "layers": tables.layers_block,

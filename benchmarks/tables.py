@@ -137,6 +137,16 @@ def avx2_block() -> str:
     )
 
 
+def few_int8_block() -> str:
+    """int8 values over the best dense engine in float32."""
+    stored = _load("layers-int8.json")
+    return (
+        f"{_median_table(speedups(stored['rows'], 'sparsekit-int8'))}\n\nThe same shapes, int8 values over the best "
+        "dense engine in float32. Against dense int8, and float32 in the same run: benchmarks/README.md. Stored in "
+        "`benchmarks/results/layers-int8.json`."
+    )
+
+
 def int8_block() -> str:
     """int8 values over the best dense engine in float32 and in int8, and float values in the same run."""
     stored = _load("layers-int8.json")

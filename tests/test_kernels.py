@@ -145,5 +145,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv)_quads(_rows)?_f32(_\d+)?", name)
+        assert re.fullmatch(r"sp(mm|mv)_quads(_rows)?_(f32|s8)(_\d+)?", name)
         assert 1 <= from_batch <= tile

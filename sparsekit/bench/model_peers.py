@@ -96,9 +96,10 @@ def _sparsekit_int8(problem: ModelProblem) -> ModelCall:
 
 def _export(problem: ModelProblem, path: Path) -> None:
     """Write the model as ONNX, its weights in the same file; what the exporter has to say is not for the user."""
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in quiet]
+    for logger in quiet:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
@@ -113,7 +114,8 @@ def _export(problem: ModelProblem, path: Path) -> None:
                 output_names=["hidden"],
             )
     finally:
-        quiet.setLevel(level)
+        for logger, level in zip(quiet, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _onnxruntime(problem: ModelProblem, int8: bool = False) -> ModelCall:

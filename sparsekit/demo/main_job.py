@@ -91,14 +91,16 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
     with stages.stage("distill_student"):
         distill_student(student, teacher, batches["train"], settings)
     finalize(student)
-    dense_self = copy.deepcopy(student)
+    dense_self, student_int8 = copy.deepcopy(student), copy.deepcopy(student)
     converted = convert(student, ignore=IGNORE, min_sparsity=0.0)
+    converted_int8 = convert(student_int8, ignore=IGNORE, min_sparsity=0.0, values="int8")
     with stages.stage("test_student"):
         dense_scores, student_scores = scores(dense_self, "student"), scores(student, "converted student")
+        int8_scores = scores(student_int8, "student in int8")
     with stages.stage("measure_speed"):
         single, batched = _speed_inputs(tokenizer, splits, settings)
         rows = speed(
-            {"teacher": teacher, "dense_self": dense_self, "sparse": student},
+            {"teacher": teacher, "dense_self": dense_self, "sparse": student, "sparse_int8": student_int8},
             single,
             batched,
             threads=sorted({1, torch.get_num_threads()}),
@@ -113,6 +115,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
         "teacher": {**teacher_scores, "linear_bytes": converted.bytes_before},
         "student_dense": {**dense_scores, "linear_bytes": converted.bytes_before},
         "student": {**student_scores, "linear_bytes": converted.bytes_after},
+        "student_int8": {**int8_scores, "linear_bytes": converted_int8.bytes_after},
         "pruned_accuracy_before_distillation": pruned_accuracy,
         "speed": rows,
         "stage_seconds": stages.seconds,

@@ -15,14 +15,17 @@ TITLES = {
     "teacher": "dense teacher",
     "dense_self": "sparse student, dense torch",
     "sparse": "sparse student, sparsekit",
+    "sparse_int8": "the same, int8",
 }
 #: The same models' entries for accuracy and size.
-MODELS = ("teacher", "student_dense", "student")
+MODELS = ("teacher", "student_dense", "student", "student_int8")
+#: How many of them, the last ones, run on sparsekit's kernels.
+_SPARSE = 2
 
 NEXT_STEPS = """\
 What next?
-  sparsekit bench --sparsity 0.9 --batch 1 --batch 64     your machine, layer by layer
-  sparsekit demo --sparsity 0.8                            another trade of accuracy for speed
+  sparsekit bench layers --sparsity 0.9 --batch 1 --batch 64   your machine, layer by layer
+  sparsekit demo --sparsity 0.8                                another trade of accuracy for speed
 Your own model, pruned already (zeros in its linear layers):
   import sparsekit
   report = sparsekit.convert(model)        # swaps nn.Linear for SparseLinear, in place
@@ -49,10 +52,11 @@ def _threads(row: dict[str, Any]) -> str:
 
 
 def _speed_cells(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """Heading and one cell a model, the sparse one with its gain over its dense self."""
+    """Heading and one cell a model, the sparse ones with their gain over their dense self."""
     single = not row["kind"].startswith("batch")
     cells = [f"{_milliseconds(row, m):.2f}" if single else f"{_rate(row, m):.0f}" for m in TITLES]
-    cells[-1] += f" ({row['seconds']['dense_self']['median'] / row['seconds']['sparse']['median']:.2f}x)"
+    for place, model in list(enumerate(TITLES))[-_SPARSE:]:
+        cells[place] += f" ({row['seconds']['dense_self']['median'] / row['seconds'][model]['median']:.2f}x)"
     return (f"ms, {row['kind']}" if single else f"sentences/s, {row['kind']}") + f", {_threads(row)}", cells
 
 
@@ -63,7 +67,8 @@ def table(result: dict[str, Any]) -> Table:
         shown.add_row(label, *(f"{result[model][key]:.1%}" for model in MODELS))
     sizes = [result[model]["linear_bytes"] for model in MODELS]
     cells = [f"{size / 1e6:.1f} MB" for size in sizes]
-    cells[-1] += f" ({sizes[1] / sizes[2]:.1f}x smaller)"
+    for place in range(len(cells) - _SPARSE, len(cells)):
+        cells[place] += f" ({sizes[1] / sizes[place]:.1f}x smaller)"
     shown.add_row("linear weights in RAM", *cells)
     for row in result["speed"]:
         heading, speeds = _speed_cells(row)
@@ -82,14 +87,15 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Accuracy and speed of the three models as bars."""
+    """Accuracy and speed of the models as bars."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    colours = ["#9aa5b1", "#5b7c99", "#d9622b"]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    colours = ["#9aa5b1", "#5b7c99", "#d9622b", "#a8321d"]
+    width = 0.84 / len(TITLES)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
     names = [title.replace(", ", "\n") for title in TITLES.values()]
     scores = [100 * result[key]["accuracy"] for key in MODELS]
     left.bar_label(left.bar(names, scores, color=colours), fmt="%.1f")
@@ -98,8 +104,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         rows = [row for row in result["speed"] if row["kind"].startswith(kind)]
         measure = _milliseconds if kind == "one sentence" else _rate
         for place, (model, title) in enumerate(TITLES.items()):
-            positions = [index + (place - 1) * 0.27 for index in range(len(rows))]
-            bars = axis.bar(positions, [measure(row, model) for row in rows], 0.25, label=title, color=colours[place])
+            positions = [index + (place - (len(TITLES) - 1) / 2) * width for index in range(len(rows))]
+            heights = [measure(row, model) for row in rows]
+            bars = axis.bar(positions, heights, 0.93 * width, label=title, color=colours[place])
             axis.bar_label(bars, fmt="%.1f" if kind == "one sentence" else "%.0f", fontsize=8)
         axis.set_xticks(range(len(rows)), [_threads(row) for row in rows])
     middle.set(title="one sentence (ms, lower is better)")
