@@ -151,8 +151,13 @@ def _convert_layer(
     least = _HOPELESS[values] if min_sparsity is None else min_sparsity
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
+    sparse = None
     if not reason:
-        sparse = SparseLinear.from_linear(layer, values=values)
+        try:
+            sparse = SparseLinear.from_linear(layer, values=values)
+        except ValueError as error:  # int8 cannot hold every weight
+            reason = str(error)
+    if sparse is not None:
         if min_sparsity is None:
             speedups = dict(gains.of(layer, sparse))
             slower = [f"{count} tokens" for count, times in speedups.items() if times < 1.0]

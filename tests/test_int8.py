@@ -114,6 +114,14 @@ def test_models_convert_load_and_go_back():
     assert torch.nn.functional.cosine_similarity(model(x), expected).min() > 0.999
 
 
+def test_a_layer_that_int8_cannot_hold_stays_dense_and_says_why():
+    model = nn.Sequential(pruned(), nn.Linear(96, 4))
+    model[0].weight.data[0, 0] = float("inf")
+    report = convert(model, values="int8", min_sparsity=0.0)
+    assert "int8 values must be finite" in report.layers[0].reason
+    assert [type(layer) for layer in model] == [nn.Linear, SparseLinear]
+
+
 def test_joined_layers_stay_int8():
     parts = [SparseLinear.from_linear(pruned(), values="int8"), SparseLinear.from_linear(pruned(40), values="int8")]
     joined = JoinedLinear.from_linears(parts)

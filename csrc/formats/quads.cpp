@@ -119,24 +119,23 @@ constexpr std::int64_t kMostCodes = std::numeric_limits<std::int32_t>::max() / (
 void plan_quads_s8(const CsrView& csr, PackPlan& plan) {
   plan_quads(csr, plan);
   for (std::int64_t r = 0; r < csr.out_features; ++r) {
+    const std::int64_t first = csr.crow_indices[r];
+    const std::int64_t last = csr.crow_indices[r + 1];
     const float scale = plan.scales[static_cast<std::size_t>(r)];
-    const std::int64_t nnz = csr.crow_indices[r + 1] - csr.crow_indices[r];
-    if (!(scale > 0.0F && std::isfinite(scale))) {
-      throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + " for row " +
-                                  std::to_string(r));
-    }
-    if (nnz > kMostCodes) {
+    const std::string where = " in row " + std::to_string(r);
+    if (last - first > kMostCodes) {
       throw std::invalid_argument("int8 values allow " + std::to_string(kMostCodes) + " nonzeros a row, got " +
-                                  std::to_string(nnz) + " in row " + std::to_string(r));
+                                  std::to_string(last - first) + where);
+    }
+    const float* wrong = std::find_if(csr.values + first, csr.values + last, [](float v) { return !std::isfinite(v); });
+    if (wrong != csr.values + last) {
+      throw std::invalid_argument("int8 values must be finite, got " + std::to_string(*wrong) + where);
+    }
+    if (!(scale > 0.0F && std::isfinite(scale))) {
+      throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + where);
     }
     std::int32_t total = 0;
-    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
-      if (!std::isfinite(csr.values[i])) {
-        throw std::invalid_argument("int8 values must be finite, got " + std::to_string(csr.values[i]) + " in row " +
-                                    std::to_string(r));
-      }
-      total += code_of(csr.values[i], scale);
-    }
+    for (std::int64_t i = first; i < last; ++i) total += code_of(csr.values[i], scale);
     plan.totals.push_back(total);
   }
 }
