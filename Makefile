@@ -59,7 +59,7 @@ bench: install
 
 # One run without our sanitizers' instrumentation: valgrind, which knows instruction sets up to AVX2.
 valgrind: native
-	for name in csr packed linear linear_edges; do \
+	for name in csr packed linear linear_edges int8; do \
 	  valgrind --quiet --error-exitcode=1 build/release/tests/native/test_$$name || exit 1; \
 	done
 

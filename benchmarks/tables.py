@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.bench.model_report import largest_operators, speedup
-from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, medians, speedups
+from sparsekit.bench.summary import Group, break_even, by_sparsity, groups, in_int8, medians, speedups
 from sparsekit.demo.report import markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -242,7 +242,7 @@ def model_block() -> str:
     lines = []
     for (text, threads), members in sorted(inputs.items(), key=lambda item: (item[0][1], item[0][0])):
         dense = sorted((row["ms"], row["engine"]) for row in members if row["sparsity"] is None)
-        best = [next(one for one in dense if one[1].endswith("-int8") == int8) for int8 in (False, True)]
+        best = [next(one for one in dense if in_int8(one[1]) == int8) for int8 in (False, True)]
         sparse = {(row["engine"], row["sparsity"]): row for row in members if row["sparsity"] is not None}
         cells = [f"{sparse[key]['ms']:.1f} ({speedup(sparse[key], rows):.2f}x)" for key in kinds]
         lines.append([text, threads, *(f"{ms:.1f} {engine}" for ms, engine in best), *cells])

@@ -194,7 +194,7 @@ def convert(
         fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
             their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
         values: "float32", or "int8": weights of one byte, inputs quantised in the call; see
-            `SparseLinear.from_linear`. Smaller and faster, and about one percent off.
+            `SparseLinear.from_linear`.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.

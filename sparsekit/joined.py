@@ -73,8 +73,8 @@ class JoinedLinear(nn.Module):
             pairs = zip(biases, joined.out_features, strict=True)
             bias = torch.cat([torch.zeros(size) if one is None else one.detach() for one, size in pairs])
         weight = _below_each_other([layer.to_csr() for layer in sparse])
-        infos = [runtime.packed_info(layer.packed.numpy(force=True)) for layer in sparse]
-        scales = [info.scales for info in infos if info.scales is not None]
+        each = [runtime.packed_scales(layer.packed.numpy(force=True)) for layer in sparse]
+        scales = [found for found in each if found is not None]
         joined.linear = (
             SparseLinear.from_csr(weight, bias, values="int8", scales=np.concatenate(scales))
             if scales

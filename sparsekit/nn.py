@@ -165,7 +165,7 @@ class SparseLinear(nn.Module):
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
-        scales = runtime.packed_info(self.packed.numpy(force=True)).scales
+        scales = runtime.packed_scales(self.packed.numpy(force=True))
         if scales is not None:
             codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
             destination[prefix + "values"] = torch.from_numpy(codes.astype(np.int8))

@@ -133,12 +133,7 @@ class PackedInfo:
     out_features: int
     in_features: int
     nnz: int
-    scales: NDArray[np.float32] | None  # of the rows of an int8 weight, [out_features]
-
-    @property
-    def values(self) -> str:
-        """How the weight holds its values: "float32" or "int8"."""
-        return "float32" if self.scales is None else "int8"
+    values: str  # how it holds them: "float32" or "int8"
 
 
 def packed_info(packed: Packed) -> PackedInfo:
@@ -147,7 +142,16 @@ def packed_info(packed: Packed) -> PackedInfo:
     Raises:
         ValueError: the buffer is not a packed weight.
     """
-    return PackedInfo(*_C.packed_info(packed), _C.packed_scales(packed))
+    return PackedInfo(*_C.packed_info(packed))
+
+
+def packed_scales(packed: Packed) -> NDArray[np.float32] | None:
+    """Scales of the rows of an int8 weight, float32, shape [out_features]; None for float values.
+
+    Raises:
+        ValueError: the buffer is not a packed weight.
+    """
+    return _C.packed_scales(packed)
 
 
 def _check_float32(name: str, array: NDArray[np.float32]) -> None:

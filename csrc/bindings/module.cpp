@@ -87,7 +87,8 @@ py::tuple unpack(const Array<std::uint8_t>& packed) {
 
 py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
-  return py::make_tuple(header.out_features, header.in_features, header.nnz);
+  const char* values = layout_entry(header.layout).scaled ? "int8" : "float32";
+  return py::make_tuple(header.out_features, header.in_features, header.nnz, values);
 }
 
 py::object packed_scales(const Array<std::uint8_t>& packed) {

@@ -2,7 +2,7 @@
 //
 //   byte = round(x / scale) + zero_point,  scale = (most - least) / 255,  least <= 0 <= most
 //
-//   activation   head [scales of the tile | zero points of the tile], then [tile, features rounded up to 128]
+//   activation   head [scale and zero point of each token], then [tile, features rounded up to 128]
 //   sums         int32 [tile, rows rounded up to 16] of code * byte
 //   output       (sum - zero_point * total of the row) * scale of the token * scale of the row
 //

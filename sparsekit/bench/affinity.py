@@ -9,6 +9,14 @@ from pathlib import Path
 
 import torch
 
+#: Seconds that threads of ONNX Runtime and of OpenVINO may go on spinning after a call.
+_PAUSE = 0.01
+
+
+def pause_for(threads: int) -> float:
+    """Seconds to wait between samples, so that an engine's threads do not take time from the next one's."""
+    return _PAUSE if threads > 1 else 0.0
+
 
 def _threads_of_process() -> list[int]:
     return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]

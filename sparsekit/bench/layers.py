@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sparsekit.bench.affinity import limited_to
+from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.ceilings import Ceilings, measure
 from sparsekit.bench.peers import PEERS, Call, Problem, Weight
-from sparsekit.bench.summary import Group
+from sparsekit.bench.summary import Group, in_int8
 from sparsekit.bench.weights import WeightSource, random_weight
 from sparsekit.timing import Timing, compare
 
@@ -31,8 +31,6 @@ SHAPES: tuple[tuple[int, int], ...] = (
 #: Output features and tokens of a call that are compared with float64, the first and the last among them.
 _CHECKED_FEATURES = 301
 _CHECKED_TOKENS = 7
-#: Seconds that threads of ONNX Runtime and of OpenVINO may go on spinning after a call.
-PAUSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,9 @@ class _Run:
         if self.sparsity is None:
             size = dense.size, dense.nbytes
         else:
-            values = "int8" if self.engine.endswith("-int8") else "float32"
-            packed = self.weight.packed[values].nbytes
-            size = csr.nnz, packed if self.engine.startswith("sparsekit") else csr.nbytes
+            ours = self.engine.startswith("sparsekit")
+            values = "int8" if in_int8(self.engine) else "float32"
+            size = csr.nnz, self.weight.packed(values).nbytes if ours else csr.nbytes
         return Row(*csr.shape, batch, threads, self.engine, self.sparsity, *size, *us, timing.noisy)
 
 
@@ -149,7 +147,7 @@ def _measure(grid: Grid, weights: dict[float, Weight], group: Group) -> list[Row
     with limited_to(group.threads):
         runs = _runs(grid, weights, group.batch, group.threads)
         calls = {str(i): one.call for i, one in enumerate(runs)}
-        timings = compare(calls, seconds=grid.seconds, pause=PAUSE if group.threads > 1 else 0.0)
+        timings = compare(calls, seconds=grid.seconds, pause=pause_for(group.threads))
     return [one.row(group.batch, group.threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 

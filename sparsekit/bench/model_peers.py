@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit.bench.peers import Floats, Peer
+from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request
 from sparsekit.conversion import convert
 
 
@@ -119,16 +119,12 @@ def _export(problem: ModelProblem, path: Path) -> None:
 
 
 def _onnxruntime(problem: ModelProblem, int8: bool = False) -> ModelCall:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = problem.threads, 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _export(problem, path)
         if int8:
             path = _quantised(path)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(path, problem.threads)
     arrays = problem.arrays
     return lambda: np.asarray(session.run(None, arrays)[0])
 
@@ -149,14 +145,11 @@ def _quantised(path: Path) -> Path:
 
 
 def _openvino(problem: ModelProblem) -> ModelCall:
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": problem.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _export(problem, path)
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
-    request, arrays = compiled.create_infer_request(), problem.arrays
+        request = openvino_request(path, problem.threads)
+    arrays = problem.arrays
     return lambda: np.asarray(request.infer(arrays)[0])
 
 

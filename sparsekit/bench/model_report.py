@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sparsekit.bench.summary import in_int8
+
 #: Operators that are shown by name; the rest is summed.
 _SHOWN = 6
 
@@ -22,7 +24,7 @@ def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, over_i
         other["ms"]
         for other in rows
         if other["sparsity"] is None
-        and other["engine"].endswith("-int8") == over_int8
+        and in_int8(other["engine"]) == over_int8
         and all(other[name] == row[name] for name in same)
     ]
     return min(dense) / row["ms"] if dense else None

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from sparsekit.bench.affinity import limited_to
-from sparsekit.bench.layers import PAUSE
+from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning import finalize, prune
@@ -151,7 +150,7 @@ def _group(
     problems = {key: ModelProblem(model, ids, torch.ones_like(ids), threads) for key, model in models.items()}
     runs = _runs(problems, grid.engines)
     calls = {str(i): one.call for i, one in enumerate(runs)}
-    timings = compare(calls, seconds=grid.seconds, pause=PAUSE if threads > 1 else 0.0)
+    timings = compare(calls, seconds=grid.seconds, pause=pause_for(threads))
     return [one.row(batch, tokens, threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.formats import CSR
-from sparsekit.formats.csr import VALUES
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -34,7 +33,13 @@ class Weight:
     def __init__(self, dense: Floats) -> None:
         self.dense = dense
         self.csr = CSR.from_dense(dense)
-        self.packed = {values: self.csr.pack(values) for values in VALUES}
+        self._packed: dict[str, runtime.Packed] = {}
+
+    def packed(self, values: str) -> runtime.Packed:
+        """The weight packed with float32 or int8 values; once for each."""
+        if values not in self._packed:
+            self._packed[values] = self.csr.pack(values)
+        return self._packed[values]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ Call: TypeAlias = Callable[[], Any]
 
 
 def _sparsekit(problem: Problem, values: str = "float32") -> Call:
-    packed = problem.weight.packed[values]
+    packed = problem.weight.packed(values)
     (batch, in_features), out_features = problem.x.shape, problem.bias.size
     runtime.follow_torch_threads()
     arguments = (packed.ctypes.data, packed.size, problem.x.ctypes.data, in_features, in_features, batch)
@@ -157,12 +162,25 @@ def _onnxruntime_int8(problem: Problem) -> Call:
         root.setLevel(level)
 
 
-def _in_onnxruntime(problem: Problem, model: Any) -> Call:
+def onnxruntime_session(model: bytes | Path, threads: int) -> Any:
+    """ONNX Runtime with a model, its bytes or its file, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = problem.threads, 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def openvino_request(model: Any, threads: int) -> Any:
+    """OpenVINO with a model, its own or a file, on the CPU in float32."""
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+def _in_onnxruntime(problem: Problem, model: Any) -> Call:
+    session = onnxruntime_session(model.SerializeToString(), problem.threads)
     binding = session.io_binding()
     for bind, name, array in ((binding.bind_input, "x", problem.x), (binding.bind_output, "y", problem.result)):
         bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
@@ -181,8 +199,7 @@ def _openvino(problem: Problem) -> Call:
     x = ops.parameter(list(problem.x.shape), np.float32)
     product = ops.matmul(x, ops.constant(problem.weight.dense), False, True)
     model = openvino.Model([ops.add(product, ops.constant(problem.bias[None]))], [x], "linear")
-    settings = {"INFERENCE_NUM_THREADS": problem.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino_request(model, problem.threads)
     request.set_input_tensor(openvino.Tensor(problem.x, shared_memory=True))
 
     def call(_keep: Problem = problem) -> Any:

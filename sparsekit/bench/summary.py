@@ -35,9 +35,14 @@ def groups(rows: Iterable[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, A
     return found
 
 
+def in_int8(engine: str) -> bool:
+    """Whether an engine computes in int8."""
+    return engine.endswith("-int8")
+
+
 def dense_times(members: Iterable[Mapping[str, Any]], *, int8: bool = False) -> list[float]:
     """Microseconds of the dense engines of a group: those that compute in float32, or those in int8."""
-    return [row["us"] for row in members if row["sparsity"] is None and row["engine"].endswith("-int8") == int8]
+    return [row["us"] for row in members if row["sparsity"] is None and in_int8(row["engine"]) == int8]
 
 
 def speedups(
