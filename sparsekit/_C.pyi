@@ -47,11 +47,30 @@ def pack(
     values: NDArray[np.float32],
     out_features: int,
     in_features: int,
+    values_as: str,
+    height: int,
     scales: NDArray[np.float32] | None,
 ) -> NDArray[np.uint8]: ...
+def full_block_entries(
+    crow_indices: NDArray[np.int64],
+    col_indices: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out_features: int,
+    in_features: int,
+    height: int,
+    least_full: float,
+) -> int: ...
+def with_full_blocks(
+    crow_indices: NDArray[np.int64],
+    col_indices: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out_features: int,
+    in_features: int,
+    height: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
 def packed_scales(packed: NDArray[np.uint8]) -> NDArray[np.float32] | None: ...
 def unpack(packed: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
-def packed_info(packed: NDArray[np.uint8]) -> tuple[int, int, int, str]: ...
+def packed_info(packed: NDArray[np.uint8]) -> tuple[int, int, int, str, int]: ...
 def linear(
     packed: int,
     packed_bytes: int,

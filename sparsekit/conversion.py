@@ -21,8 +21,8 @@ TOKENS = (1, 128)
 
 
 #: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
-#: With int8 values, two bytes an entry, it always is.
-_HOPELESS = {"float32": 0.25, "int8": 0.0}
+#: With smaller values, three bytes an entry or two, it always is.
+_HOPELESS = {"float32": 0.25, "bf16": 0.0, "fp16": 0.0, "int8": 0.0}
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ def convert(
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
         fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
             their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
-        values: "float32", or "int8": weights of one byte, inputs quantised in the call; see
-            `SparseLinear.from_linear`.
+        values: "float32"; "bf16" or "fp16": weights of two bytes; "int8": weights of one byte, inputs quantised in the
+            call; see `SparseLinear.from_linear`.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.

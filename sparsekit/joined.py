@@ -75,11 +75,8 @@ class JoinedLinear(nn.Module):
         weight = _below_each_other([layer.to_csr() for layer in sparse])
         each = [runtime.packed_scales(layer.packed.numpy(force=True)) for layer in sparse]
         scales = [found for found in each if found is not None]
-        joined.linear = (
-            SparseLinear.from_csr(weight, bias, values="int8", scales=np.concatenate(scales))
-            if scales
-            else SparseLinear.from_csr(weight, bias)
-        )
+        all_scales = np.concatenate(scales) if scales else "maximum"
+        joined.linear = SparseLinear.from_csr(weight, bias, values=kinds.pop(), scales=all_scales)
         return joined.train(linears[0].training)
 
     def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -13,6 +13,7 @@ from sparsekit import ops, runtime
 from sparsekit.formats import CSR
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SparseLinear(nn.Module):
@@ -68,14 +69,15 @@ class SparseLinear(nn.Module):
         activation: str | None = None,
         values: str = "float32",
         scales: str | NDArray[np.float32] = "maximum",
+        block: str | None = None,
     ) -> SparseLinear:
-        """Layer with this weight; `bias` (shape [out_features]) is copied. `values` and `scales` as in `CSR.pack`.
+        """Layer with this weight; `bias` (shape [out_features]) is copied; `values`, `scales`, `block`: see `CSR.pack`.
 
         Raises:
             ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
         """
         layer = cls(weight.in_features, weight.out_features, bias is not None, activation)
-        layer.packed = torch.from_numpy(weight.pack(values, scales))
+        layer.packed = torch.from_numpy(weight.pack(values, scales, block))
         if bias is not None:
             if bias.shape != (weight.out_features,):
                 raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")
@@ -89,16 +91,18 @@ class SparseLinear(nn.Module):
         activation: str | None = None,
         values: str = "float32",
         scales: str | NDArray[np.float32] = "maximum",
+        block: str | None = None,
     ) -> SparseLinear:
         """Layer with the nonzero weights of a dense one, which is left as it is.
 
         Args:
             linear: the dense layer.
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-            values: "float32", or "int8" for weights of one byte with a scale for each row; inputs are then quantised in
-                the call, every token by itself, and multiplied as whole numbers. Such a layer gives no gradient to its
-                input and refuses infinities and NaN.
+            values: "float32"; "bf16" or "fp16", which only save memory; or "int8" for weights of one byte with a scale
+                for each row: inputs are then quantised in the call, every token by itself, and multiplied as whole
+                numbers. Such a layer gives no gradient to its input and refuses infinities and NaN.
             scales: for int8: "maximum" (nothing is clipped), "percentile", "squared_error", or the scales.
+            block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
 
         Raises:
             TypeError: `linear` is not an `nn.Linear` or its weight is not floating point.
@@ -106,7 +110,7 @@ class SparseLinear(nn.Module):
         """
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"expected a torch.nn.Linear, got {type(linear).__name__}")
-        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, values, scales)
+        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, values, scales, block)
         layer.weight_dtype = linear.weight.dtype
         if layer.bias is not None:
             layer.bias.requires_grad_(linear.bias.requires_grad)
@@ -138,8 +142,13 @@ class SparseLinear(nn.Module):
 
     @property
     def values(self) -> str:
-        """How the weight is held: "float32" or "int8"."""
+        """How the weight is held: "float32", "bf16", "fp16" or "int8"."""
         return runtime.packed_info(self.packed.numpy(force=True)).values
+
+    @property
+    def block(self) -> str:
+        """Shape of the blocks that the kernels use: "1x1" or "4x1"."""
+        return runtime.packed_info(self.packed.numpy(force=True)).block
 
     @property
     def sparsity(self) -> float:
@@ -158,13 +167,16 @@ class SparseLinear(nn.Module):
         if self.packed.is_meta:
             return f"{text}{fused}"
         values = "" if self.values == "float32" else f", values={self.values!r}"
-        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{values}{fused}"
+        block = "" if self.block == "1x1" else f", block={self.block!r}"
+        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{values}{block}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
+        if self.values in _HALVES:
+            destination[prefix + "values"] = destination[prefix + "values"].to(_HALVES[self.values])
         scales = runtime.packed_scales(self.packed.numpy(force=True))
         if scales is not None:
             codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
@@ -190,7 +202,7 @@ class SparseLinear(nn.Module):
             missing_keys.extend(absent)
             return
         try:
-            packed = _pack_state({key: array.numpy(force=True) for key, array in arrays.items()}, self)
+            packed = _pack_state(arrays, self)
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
@@ -198,13 +210,16 @@ class SparseLinear(nn.Module):
         self.packed = torch.from_numpy(packed).to(device)
 
 
-def _pack_state(arrays: dict[str, NDArray[Any]], layer: SparseLinear) -> runtime.Packed:
-    """The packed weight of a state dict's arrays: float values, or int8 codes with scales."""
+def _pack_state(tensors: dict[str, torch.Tensor], layer: SparseLinear) -> runtime.Packed:
+    """The packed weight of a state dict's tensors: float values of any width, or int8 codes with scales."""
     shape = layer.out_features, layer.in_features
+    half = next((name for name, dtype in _HALVES.items() if tensors["values"].dtype == dtype), None)
+    wide = {key: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for key, tensor in tensors.items()}
+    arrays = {key: tensor.numpy(force=True) for key, tensor in wide.items()}
     crow_indices, col_indices, values = (arrays[key] for key in _WEIGHT_KEYS)
     scales = arrays.get("scales")
     if scales is None:
-        return CSR(crow_indices, col_indices, values, shape=shape).pack()
+        return CSR(crow_indices, col_indices, values, shape=shape).pack(half or "float32")
     if values.dtype != np.int8:
         raise TypeError(f"values must be int8 where there are scales, got {values.dtype}")
     weight = CSR(crow_indices, col_indices, values.astype(np.float32), shape=shape)

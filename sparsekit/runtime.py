@@ -133,7 +133,13 @@ class PackedInfo:
     out_features: int
     in_features: int
     nnz: int
-    values: str  # how it holds them: "float32" or "int8"
+    values: str  # how it holds them: "float32", "bf16", "fp16" or "int8"
+    height: int  # output features next to each other that share their columns: 1, or 4 in 4x1 blocks
+
+    @property
+    def block(self) -> str:
+        """Shape of the blocks that the kernels use: "1x1" or "4x1"."""
+        return f"{self.height}x1"
 
 
 def packed_info(packed: Packed) -> PackedInfo:

@@ -14,3 +14,10 @@ def random_weight(rng: np.random.Generator, shape: tuple[int, int], sparsity: fl
         weight[0] = 0.0
         weight[shape[0] // 2] = rng.standard_normal(shape[1], dtype=np.float32)
     return weight
+
+
+def blocked_weight(rng: np.random.Generator, shape: tuple[int, int], sparsity: float) -> np.ndarray:
+    """Signed random weights in full 4x1 blocks."""
+    lanes = -(-shape[0] // 4)
+    kept = np.repeat(rng.random((lanes, shape[1])) >= sparsity, 4, axis=0)[: shape[0]]
+    return np.where(kept, rng.uniform(0.1, 1.0, shape) * rng.choice([-1, 1], shape), 0).astype(np.float32)

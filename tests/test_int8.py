@@ -152,7 +152,7 @@ def test_gradients_are_refused_in_words():
 
 def test_unknown_arguments_are_refused():
     weight = CSR.from_torch(pruned().weight)
-    with pytest.raises(ValueError, match="values must be one of float32, int8, got 'int4'"):
+    with pytest.raises(ValueError, match="values must be one of float32, bf16, fp16, int8, got 'int4'"):
         weight.pack("int4")
     with pytest.raises(ValueError, match="scales must be one of maximum, percentile, squared_error"):
         weight.pack("int8", "median")

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from matrices import SHAPES, random_weight
+from matrices import SHAPES, blocked_weight, random_weight
 from tolerances import activation_bound, matmul_bound
 
 from sparsekit import CSR, runtime
@@ -36,6 +36,23 @@ def test_linear_against_float64(isa, rng, shape, sparsity):
         for given in (None, bias):
             error = np.abs(runtime.linear(x, packed, given) - exact(weight, x, given))
             assert np.all(error <= matmul_bound(weight, x, given)), (batch, given is None)
+
+
+@pytest.mark.parametrize("block", ["1x1", "4x1"])
+@pytest.mark.parametrize("values", ["float32", "bf16", "fp16"])
+def test_every_float_type_and_block_against_float64(isa, rng, values, block):
+    for shape in [(5, 7), (64, 128), (130, 300)]:
+        weight = blocked_weight(rng, shape, 0.7)
+        packed = CSR.from_dense(weight).pack(values, block=block)
+        assert (runtime.packed_info(packed).values, runtime.packed_info(packed).block) == (values, block)
+        held = CSR.unpack(packed).to_dense()
+        assert np.all(np.abs(held - weight) <= {"float32": 0, "bf16": 2**-8, "fp16": 2**-11}[values] * np.abs(weight))
+        bias = rng.standard_normal(shape[0], dtype=np.float32)
+        for batch in BATCHES:
+            x = rng.standard_normal((batch, shape[1]), dtype=np.float32)
+            wanted = np.maximum(exact(held, x, bias), 0)
+            error = np.abs(runtime.linear(x, packed, bias, activation="relu") - wanted)
+            assert np.all(error <= matmul_bound(held, x, bias)), batch
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -145,5 +162,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv)_quads(_rows)?_(f32|s8)(_\d+)?", name)
+        assert re.fullmatch(r"sp(mm|mv|mv_rows)_quads_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
         assert 1 <= from_batch <= tile

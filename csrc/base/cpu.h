@@ -1,20 +1,59 @@
-// The one list of instruction sets in C++: name, and whether this machine runs it; slowest first. The matching list
-// of compiler flags is cmake/InstructionSets.cmake.
+// The one list of instruction sets in C++: name, and whether this machine runs it; slowest first, so that zen4, which
+// runs wherever icelake does, is what AMD's processors use. The matching list of compiler flags is
+// cmake/InstructionSets.cmake.
 #pragma once
 
 #if defined(__x86_64__)
-#define SPARSEKIT_FOR_EACH_ISA(X)                                                              \
-  X(scalar, true)                                                                              \
-  X(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                     \
-  X(avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&         \
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))      \
-  X(icelake, __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&       \
-                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") && \
-                 __builtin_cpu_supports("avx512vnni"))
+#include <cpuid.h>
+
+#define SPARSEKIT_HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#define SPARSEKIT_HAS_AVX2 (SPARSEKIT_HAS("avx2") && SPARSEKIT_HAS("fma") && SPARSEKIT_HAS("f16c"))
+#define SPARSEKIT_HAS_AVX512 \
+  (SPARSEKIT_HAS("avx512f") && SPARSEKIT_HAS("avx512bw") && SPARSEKIT_HAS("avx512dq") && SPARSEKIT_HAS("avx512vl"))
+#define SPARSEKIT_HAS_VBMI (SPARSEKIT_HAS_AVX512 && SPARSEKIT_HAS("avx512vnni") && SPARSEKIT_HAS("avx512vbmi"))
+#define SPARSEKIT_FOR_EACH_ISA(X)                                      \
+  X(scalar, true)                                                      \
+  X(avx2, SPARSEKIT_HAS_AVX2)                                          \
+  X(avxvnni, (SPARSEKIT_HAS_AVX2 && sparsekit::has_avx_vnni()))        \
+  X(avx512, SPARSEKIT_HAS_AVX512)                                      \
+  X(avx512vnni, (SPARSEKIT_HAS_AVX512 && SPARSEKIT_HAS("avx512vnni"))) \
+  X(zen4, SPARSEKIT_HAS_VBMI)                                          \
+  X(icelake, (SPARSEKIT_HAS_VBMI && !__builtin_cpu_is("amd")))
+
+namespace sparsekit {
+
+/// Leaf 7, part 1, bit 4 of eax; not among the names that compilers before GCC 13 know.
+inline bool has_avx_vnni() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+}
+
+}  // namespace sparsekit
 #elif defined(__aarch64__)
 #define SPARSEKIT_FOR_EACH_ISA(X) \
   X(scalar, true)                 \
-  X(neon, true)
+  X(neon, true)                   \
+  X(neondot, sparsekit::has_dot_products())
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace sparsekit {
+
+/// Linux says so in bit 20 of the hardware capabilities; every 64-bit Arm processor of Apple's Macs has them.
+inline bool has_dot_products() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & (1UL << 20)) != 0;
+#else
+  return true;
+#endif
+}
+
+}  // namespace sparsekit
 #else
 #define SPARSEKIT_FOR_EACH_ISA(X) X(scalar, true)
 #endif

@@ -5,11 +5,13 @@
 
 #include <new>
 #include <optional>
+#include <string>
 
 #include "dispatch/isa.h"
 #include "dispatch/linear.h"
 #include "dispatch/parallel.h"
 #include "dispatch/pool.h"
+#include "formats/blocks.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
 
@@ -70,14 +72,29 @@ Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>
 }
 
 Array<std::uint8_t> pack(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                         std::int64_t out_features, std::int64_t in_features,
-                         const std::optional<Array<float>>& scales) {
+                         std::int64_t out_features, std::int64_t in_features, const std::string& held,
+                         std::int64_t height, const std::optional<Array<float>>& scales) {
   const CsrView csr = csr_view(crow, col, values, out_features, in_features);
   validate(csr);
-  const PackPlan plan = scales ? plan_pack(csr, Layout::quads_s8, scales->data()) : plan_pack(csr, Layout::quads);
+  const PackPlan plan = plan_pack(csr, layout_for(held, height), scales ? scales->data() : nullptr);
   auto packed = aligned_bytes(plan.header.total_bytes);
   write_packed(csr, plan, reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
+}
+
+std::int64_t count_full_blocks(const Array<std::int64_t>& crow, const Array<std::int32_t>& col,
+                               const Array<float>& values, std::int64_t out_features, std::int64_t in_features,
+                               std::int64_t height, double least_full) {
+  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+  validate(csr);
+  return full_block_entries(csr, height, least_full);
+}
+
+py::tuple fill_blocks(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
+                      std::int64_t out_features, std::int64_t in_features, std::int64_t height) {
+  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+  validate(csr);
+  return to_tuple(with_full_blocks(csr, height, full_block_entries(csr, height, 0.0)));
 }
 
 py::tuple unpack(const Array<std::uint8_t>& packed) {
@@ -87,8 +104,8 @@ py::tuple unpack(const Array<std::uint8_t>& packed) {
 
 py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
-  const char* values = layout_entry(header.layout).scaled ? "int8" : "float32";
-  return py::make_tuple(header.out_features, header.in_features, header.nnz, values);
+  const LayoutEntry& layout = layout_entry(header.layout);
+  return py::make_tuple(header.out_features, header.in_features, header.nnz, layout.values, layout.height);
 }
 
 py::object packed_scales(const Array<std::uint8_t>& packed) {
@@ -136,7 +153,8 @@ py::list kernels() {
   const KernelTable& table = current_kernels();
   for (int i = 0; i < table.size; ++i) {
     const Kernel& kernel = table.kernels[i];
-    rows.append(py::make_tuple(kernel.name, kernel.tile, kernel.min_batch));
+    const std::string name = std::string(kernel.name) + "_" + layout_entry(kernel.layout).name;
+    rows.append(py::make_tuple(name + "_" + std::to_string(kernel.tile), kernel.tile, kernel.min_batch));
   }
   return rows;
 }
@@ -180,7 +198,13 @@ PYBIND11_MODULE(_C, m) {
   m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
         py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
   m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("scales").noconvert());
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("values_as"),
+        py::arg("height"), py::arg("scales").noconvert());
+  m.def("full_block_entries", &count_full_blocks, py::arg("crow_indices").noconvert(),
+        py::arg("col_indices").noconvert(), py::arg("values").noconvert(), py::arg("out_features"),
+        py::arg("in_features"), py::arg("height"), py::arg("least_full"));
+  m.def("with_full_blocks", &fill_blocks, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("height"));
   m.def("packed_scales", &packed_scales, py::arg("packed").noconvert());
   m.def("unpack", &unpack, py::arg("packed").noconvert());
   m.def("packed_info", &packed_info, py::arg("packed").noconvert());

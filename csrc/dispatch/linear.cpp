@@ -29,7 +29,7 @@ void check(const LinearCall& call, std::int64_t inputs, std::int64_t outputs) {
 
 void run_call(const LinearCall& call, const PackedHeader& header, Direction direction) {
   run({packed_view(header),
-       layout_entry(header.layout),
+       header.layout,
        header.entries,
        direction,
        {call.input, call.input_stride, call.batch},
@@ -51,7 +51,7 @@ void linear_input_gradient(const LinearCall& call) {
   if (call.bias != nullptr || call.activation != Activation::none) {
     throw std::invalid_argument("the gradient for the input takes neither bias nor activation function");
   }
-  if (header.layout != Layout::quads) {
+  if (layout_entry(header.layout).scaled) {
     throw std::invalid_argument("a weight with int8 values has no gradient for its input; use float values to train");
   }
   run_call(call, header, Direction::transposed);

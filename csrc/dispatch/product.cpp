@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../formats/quads.h"
 #include "parallel.h"
 #include "scratch.h"
 
@@ -35,7 +36,7 @@ const Kernel& pick_kernel(const Product& product, const KernelTable& table, std:
   const Kernel* best = nullptr;
   for (int i = 0; i < table.size; ++i) {
     const Kernel& kernel = table.kernels[i];
-    const bool fits = kernel.layout == product.layout.layout && (product.forward() || kernel.multiply_transposed);
+    const bool fits = kernel.layout == product.layout && (product.forward() || kernel.multiply_transposed);
     if (fits && (best == nullptr || kernel.min_batch <= tokens)) best = &kernel;
   }
   return *best;
@@ -50,12 +51,14 @@ std::vector<Tile> plan_tiles(const Product& product, const KernelTable& table) {
 }
 
 int threads_for(const Product& product) {
-  const std::int64_t work = product.entries * (product.input.tokens + kWorkOfEntry);
+  const std::int64_t work = product.entries * product.weight.height * (product.input.tokens + kWorkOfEntry);
   return work < kInlineWork ? 1 : num_threads();
 }
 
 /// Output features that a task may start at: multiples of this.
-std::int64_t unit_of(const Product& product) { return product.forward() ? kWindow : kBlockWidth; }
+std::int64_t unit_of(const Product& product) {
+  return product.forward() ? kWindow * product.weight.height : kBlockWidth;
+}
 
 /// Whether whole tiles give every thread about the same work.
 bool shares_evenly(const std::vector<Tile>& tiles, int threads) {
@@ -80,18 +83,18 @@ bool packs_apart(const Product& product, const std::vector<Tile>& tiles, std::in
 /// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
 std::int64_t balanced_row(const Product& product, std::int64_t index, std::int64_t count) {
   const std::int64_t wanted = product.entries * index / count;
+  const std::int64_t lanes = product.weight.tiles * kLanes;
   std::int64_t low = 0;
-  std::int64_t high = (product.weight.out_features + kWindow - 1) / kWindow;
+  std::int64_t high = (lanes + kWindow - 1) / kWindow;
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
-    if (product.layout.work_before(product.weight, std::min(middle * kWindow, product.weight.tiles() * kLanes)) <
-        wanted) {
+    if (work_before(product.weight, std::min(middle * kWindow, lanes)) < wanted) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
-  return low * kWindow;
+  return low * unit_of(product);
 }
 
 /// First output feature of share `index` of `count`.
@@ -129,7 +132,8 @@ void multiply_tile(const Product& product, const Tile& tile, const void* activat
   const Kernel& kernel = *tile.kernel;
   const std::int64_t unit = unit_of(product);
   const std::int64_t step = std::max(unit, kSums / kernel.tile / unit * unit);
-  const std::int64_t most = padded_lanes(std::min(step, product.outputs()));
+  const std::int64_t height = product.forward() ? product.weight.height : 1;
+  const std::int64_t most = lanes_for(std::min(step, product.outputs()), height) * height;
   void* sums = scratch(ScratchUse::sums, static_cast<std::size_t>(most * kernel.tile) * sizeof(float));
   const MultiplyFn multiply = product.forward() ? kernel.multiply : kernel.multiply_transposed;
   const Output out = tile_output(product, tile);

@@ -10,8 +10,8 @@ enum class Direction { forward, transposed };
 
 struct Product {
   PackedWeight weight;
-  const LayoutEntry& layout;
-  std::int64_t entries;  // nonzeros and padding
+  Layout layout;
+  std::int64_t entries;  // columns, with padding
   Direction direction;
   Input input;
   Output output;

@@ -12,12 +12,35 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 4;
+constexpr std::uint32_t kVersion = 5;
+
+template <class Value, int height>
+constexpr LayoutEntry quads(Layout layout, const char* name, const char* values) {
+  constexpr bool scaled = sizeof(Value) == 1;
+  constexpr bool one_order = scaled && height > 1;
+  constexpr std::uint8_t padding = scaled ? 0 : kPadding;
+  return {layout,
+          name,
+          values,
+          height,
+          sizeof(Value),
+          scaled,
+          one_order,
+          padding,
+          fill_quads<Value, height>,
+          unpack_quads<Value, height>};
+}
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    {Layout::quads, kGroup, sizeof(float), false, kPadding, plan_quads, quads_fill, quads_unpack, quads_work_before},
-    {Layout::quads_s8, kGroup, 1, true, 0, plan_quads_s8, quads_s8_fill, quads_s8_unpack, quads_work_before},
+    quads<float, 1>(Layout::quads_f32, "quads_f32", "float32"),
+    quads<std::int8_t, 1>(Layout::quads_s8, "quads_s8", "int8"),
+    quads<BFloat16, 1>(Layout::quads_bf16, "quads_bf16", "bf16"),
+    quads<Float16, 1>(Layout::quads_fp16, "quads_fp16", "fp16"),
+    quads<float, 4>(Layout::quads_4x1_f32, "quads_4x1_f32", "float32"),
+    quads<std::int8_t, 4>(Layout::quads_4x1_s8, "quads_4x1_s8", "int8"),
+    quads<BFloat16, 4>(Layout::quads_4x1_bf16, "quads_4x1_bf16", "bf16"),
+    quads<Float16, 4>(Layout::quads_4x1_fp16, "quads_4x1_fp16", "fp16"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -29,6 +52,13 @@ const LayoutEntry& layout_entry(Layout layout) {
     if (layout == entry.layout) return entry;
   }
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
+}
+
+Layout layout_for(const std::string& values, std::int64_t height) {
+  for (const auto& entry : kLayouts) {
+    if (values == entry.values && height == entry.height) return entry.layout;
+  }
+  throw std::invalid_argument("no layout has " + values + " values in blocks of " + std::to_string(height) + "x1");
 }
 
 namespace {
@@ -45,17 +75,18 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.nnz = nnz;
   header.entries = entries;
   header.blocks = block_count(in_features);
-  const auto cells = static_cast<std::uint64_t>(cell_count(out_features, in_features));
+  const auto cells = static_cast<std::uint64_t>(cell_count(out_features, in_features, layout.height));
   const std::uint64_t positions = cells * static_cast<std::uint64_t>(kLanes);
   header.starts_offset = sizeof(PackedHeader);
   header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
-  header.rows_offset = aligned(header.counts_offset + positions);
-  header.positions_offset = aligned(header.rows_offset + positions);
+  header.lanes_offset = aligned(header.counts_offset + positions);
+  header.positions_offset = aligned(header.lanes_offset + positions);
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
   header.scales_offset = aligned(header.positions_offset + positions);
   header.totals_offset = aligned(header.scales_offset + rows * sizeof(float));
   header.values_offset = aligned(header.totals_offset + rows * sizeof(std::int32_t));
-  header.columns_offset = aligned(header.values_offset + static_cast<std::uint64_t>(entries * layout.value_bytes));
+  header.columns_offset =
+      aligned(header.values_offset + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
   header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
   return header;
 }
@@ -66,8 +97,8 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   const LayoutEntry& layout = layout_entry(wanted);
   PackPlan plan;
   if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
-  layout.plan(csr, plan);
-  const std::int64_t entries = std::int64_t{plan.starts.back()} * layout.entries_per_start;
+  plan_quads(csr, layout, plan);
+  const std::int64_t entries = std::int64_t{plan.starts.back()} * kGroup;
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
   return plan;
 }
@@ -81,7 +112,7 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   };
   copy(plan.starts, header.starts_offset);
   copy(plan.counts, header.counts_offset);
-  copy(plan.rows, header.rows_offset);
+  copy(plan.lanes, header.lanes_offset);
   copy(plan.positions, header.positions_offset);
   copy(plan.scales, header.scales_offset);
   copy(plan.totals, header.totals_offset);
@@ -118,18 +149,20 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
 
 PackedWeight packed_view(const PackedHeader& header) {
   const auto* base = reinterpret_cast<const std::byte*>(&header);
-  return {reinterpret_cast<const float*>(base + header.values_offset),
-          reinterpret_cast<const std::int8_t*>(base + header.values_offset),
+  const std::int64_t height = layout_entry(header.layout).height;
+  return {base + header.values_offset,
           reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
           reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.rows_offset),
+          reinterpret_cast<const std::uint8_t*>(base + header.lanes_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.positions_offset),
           reinterpret_cast<const float*>(base + header.scales_offset),
           reinterpret_cast<const std::int32_t*>(base + header.totals_offset),
           header.out_features,
           header.in_features,
-          header.blocks};
+          header.blocks,
+          height,
+          lanes_for(header.out_features, height) / kLanes};
 }
 
 }  // namespace sparsekit

@@ -1,13 +1,14 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | starts | counts | rows | positions | scales | totals | values | columns ]
+//   [ header, 128 bytes | starts | counts | lanes | positions | scales | totals | values | columns ]
 //
 // Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "../kernels/views.h"
@@ -22,11 +23,11 @@ struct PackedHeader {
   std::int64_t out_features;
   std::int64_t in_features;
   std::int64_t nnz;
-  std::int64_t entries;  // nnz and padding
+  std::int64_t entries;  // columns, with padding
   std::int64_t blocks;
   std::uint64_t starts_offset;  // bytes from the start of the buffer, as the next five
   std::uint64_t counts_offset;
-  std::uint64_t rows_offset;
+  std::uint64_t lanes_offset;
   std::uint64_t positions_offset;
   std::uint64_t values_offset;
   std::uint64_t columns_offset;
@@ -41,9 +42,9 @@ constexpr std::int64_t block_count(std::int64_t in_features) {
   return in_features == 0 ? 1 : (in_features + kBlockWidth - 1) / kBlockWidth;
 }
 
-/// Blocks of all tiles of rows.
-constexpr std::int64_t cell_count(std::int64_t out_features, std::int64_t in_features) {
-  return padded_lanes(out_features) / kLanes * block_count(in_features);
+/// Blocks of all tiles of lanes.
+constexpr std::int64_t cell_count(std::int64_t out_features, std::int64_t in_features, std::int64_t height) {
+  return lanes_for(out_features, height) / kLanes * block_count(in_features);
 }
 
 /// Where everything goes in a packed weight, computed before its buffer is allocated. The arrays are named and ordered
@@ -52,7 +53,7 @@ struct PackPlan {
   PackedHeader header;
   std::vector<std::uint32_t> starts;
   std::vector<std::uint8_t> counts;
-  std::vector<std::uint8_t> rows;
+  std::vector<std::uint8_t> lanes;
   std::vector<std::uint8_t> positions;
   std::vector<float> scales;
   std::vector<std::int32_t> totals;
@@ -61,27 +62,29 @@ struct PackPlan {
 /// Everything that differs between layouts; the rows are in packed.cpp.
 struct LayoutEntry {
   Layout layout;
-  std::int64_t entries_per_start;  // what `starts` counts in
-  std::int64_t value_bytes;        // of an entry
-  bool scaled;                     // whether rows have `scales` and `totals`
-  std::uint8_t padding;            // column of a padded entry
-  /// Fills the arrays of `plan`, whose `scales` are there, for a validated CSR. Throws std::invalid_argument where the
-  /// layout cannot hold the weight.
-  void (*plan)(const CsrView& csr, PackPlan& plan);
+  const char* name;          // as in `Layout`
+  const char* values;        // their type
+  std::int64_t height;       // output features of a lane
+  std::int64_t value_bytes;  // of one value
+  bool scaled;               // whether output features have `scales` and `totals`
+  bool one_order;            // whether all blocks have their lanes in one order
+  std::uint8_t padding;      // column of a padded entry
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
-  /// Entries that kernels read for the rows before `row`, to share the work between threads.
-  std::int64_t (*work_before)(const PackedWeight& weight, std::int64_t row);
 };
 
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// `scales`: of the rows, [out_features], positive, for a layout that has them; else null. Throws std::invalid_argument
-/// when the layout cannot hold the weight: 2^32 nonzeros or more; with scales also values that are not finite, or rows
-/// so long that their sums could leave 32 bits.
+/// The layout with these values and output features a lane; throws std::invalid_argument when there is none.
+Layout layout_for(const std::string& values, std::int64_t height);
+
+/// `scales`: of the output features, [out_features], positive, for a layout that has them; else null. Throws
+/// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in lanes of several output
+/// features, where these have entries in different columns; values beyond the range of Float16; with scales also values
+/// that are not finite, or rows so long that their sums could leave 32 bits.
 PackPlan plan_pack(const CsrView& csr, Layout layout, const float* scales = nullptr);
 
 /// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.

@@ -5,110 +5,92 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <type_traits>
+
+#include "values.h"
 
 namespace sparsekit {
 namespace {
 
-/// Calls `visit(block, row, i, count)` for the `count` nonzeros from `i` on that a row has in a block.
+/// Output features of a lane that are real: the last lane may have fewer.
+std::int64_t rows_of(std::int64_t out_features, std::int64_t height, std::int64_t lane) {
+  return std::min(height, out_features - lane * height);
+}
+
+/// Calls `visit(block, lane, i, count)` for the `count` entries that a lane has in a block; those of its first output
+/// feature are the entries of the CSR from `i` on.
 template <class Visit>
-void for_each_run(const CsrView& csr, const Visit& visit) {
-  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+void for_each_run(const CsrView& csr, std::int64_t height, const Visit& visit) {
+  for (std::int64_t row = 0; row < csr.out_features; row += height) {
     const std::int64_t last = csr.crow_indices[row + 1];
     for (std::int64_t i = csr.crow_indices[row], end = i; i < last; i = end) {
       const std::int64_t block = csr.col_indices[i] / kBlockWidth;
       while (end < last && csr.col_indices[end] < (block + 1) * kBlockWidth) ++end;
-      visit(block, row, i, end - i);
+      visit(block, row / height, i, end - i);
     }
   }
 }
 
-/// Sorts the rows of one window of a block: `counts` are by row before and by position after.
-void sort_window(std::uint8_t* counts, std::uint8_t* rows, std::uint8_t* positions, std::int64_t size) {
-  std::uint8_t by_row[kWindow];
-  std::copy_n(counts, size, by_row);
-  std::iota(rows, rows + size, std::uint8_t{0});
-  std::stable_sort(rows, rows + size, [&](std::uint8_t a, std::uint8_t b) { return by_row[a] > by_row[b]; });
-  for (std::int64_t p = 0; p < size; ++p) {
-    counts[p] = by_row[rows[p]];
-    positions[rows[p]] = static_cast<std::uint8_t>(p);
+/// Throws where output features of one lane have entries in different columns.
+void check_lanes(const CsrView& csr, std::int64_t height) {
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    const std::int64_t first = row / height * height;
+    const std::int32_t* columns = csr.col_indices + csr.crow_indices[row];
+    const std::int32_t* wanted = csr.col_indices + csr.crow_indices[first];
+    if (!std::equal(columns, csr.col_indices + csr.crow_indices[row + 1], wanted,
+                    csr.col_indices + csr.crow_indices[first + 1])) {
+      throw std::invalid_argument("blocks of " + std::to_string(height) + "x1 must be full, but the rows " +
+                                  std::to_string(first) + " and " + std::to_string(row) +
+                                  " have entries in different columns");
+    }
   }
 }
 
-/// Where entries of one position lie, counted from the start of all values or columns.
-struct Place {
-  std::int64_t group;
-  unsigned lane;
+/// The lanes of a window in the order of their `weights`, most first.
+void sort_window(const std::int64_t* weights, std::uint8_t* lanes, std::uint8_t* positions, std::int64_t size) {
+  std::iota(lanes, lanes + size, std::uint8_t{0});
+  std::stable_sort(lanes, lanes + size, [&](std::uint8_t a, std::uint8_t b) { return weights[a] > weights[b]; });
+  for (std::int64_t p = 0; p < size; ++p) positions[lanes[p]] = static_cast<std::uint8_t>(p);
+}
 
-  Place(const std::uint32_t* starts, std::int64_t at)
-      : group(std::int64_t{starts[at / kLanes]} * kGroup), lane(static_cast<unsigned>(at % kLanes)) {}
-
-  std::int64_t entry(std::int64_t i) const { return group + i / kQuad * kGroup + i % kQuad; }
-  std::int64_t value(std::int64_t i) const { return entry(i) + value_slot(lane); }
-  std::int64_t column(std::int64_t i) const { return entry(i) + column_slot(lane); }
-};
-
-/// Calls `visit(place, row, i, first)` for every nonzero: the `i`-th of its row in its block, entry `first + i` of the
-/// CSR.
-template <class Visit>
-void for_each_entry(const CsrView& csr, const PackPlan& plan, const Visit& visit) {
-  const std::int64_t padded = padded_lanes(csr.out_features);
-  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t first, std::int64_t count) {
-    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * padded + row)];
-    const Place place(plan.starts.data(), block * padded + window_of(row) + position);
-    for (std::int64_t i = 0; i < count; ++i) visit(place, row, i, first);
+/// Entries of every lane in every block, [blocks, lanes].
+std::vector<std::uint8_t> counts_by_lane(const CsrView& csr, std::int64_t height, std::int64_t lanes) {
+  std::vector<std::uint8_t> counts(static_cast<std::size_t>(block_count(csr.in_features) * lanes));
+  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t, std::int64_t count) {
+    counts[static_cast<std::size_t>(block * lanes + lane)] = static_cast<std::uint8_t>(count);
   });
+  return counts;
 }
 
-std::uint8_t column_in_block(const CsrView& csr, std::int64_t i) {
-  return static_cast<std::uint8_t>(csr.col_indices[i] % kBlockWidth);
-}
-
-/// The weight as CSR; `value(place, row, i)` and `column(place, i)` read an entry.
-template <class Value, class Column>
-CsrArrays unpacked(const PackedWeight& weight, std::int64_t nnz, const Value& value, const Column& column) {
-  CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
-  for (std::int64_t r = 0; r < weight.out_features; ++r) {
-    for (std::int64_t b = 0; b < weight.blocks; ++b) {
-      const std::int64_t at = weight.at(b, window_of(r) + weight.positions[weight.at(b, r)]);
-      const Place place(weight.starts, at);
-      for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
-        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + column(place, i)));
-        csr.values.push_back(value(place, r, i));
-      }
+/// What the lanes of a block are sorted by: their entries in it, or in all blocks.
+std::vector<std::int64_t> lane_weights(const std::vector<std::uint8_t>& counts, std::int64_t lanes, std::int64_t block,
+                                       bool one_order) {
+  std::vector<std::int64_t> weights(static_cast<std::size_t>(lanes));
+  const auto add = [&](std::int64_t b) {
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      weights[static_cast<std::size_t>(l)] += counts[static_cast<std::size_t>(b * lanes + l)];
     }
-    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
-  }
-  return csr;
+  };
+  const auto blocks = lanes == 0 ? 0 : static_cast<std::int64_t>(counts.size()) / lanes;
+  for (std::int64_t b = one_order ? 0 : block; b < (one_order ? blocks : block + 1); ++b) add(b);
+  return weights;
 }
 
-/// A value in units of its row's scale, rounded to the nearest whole number.
-std::int8_t code_of(float value, float scale) {
-  return static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F));
-}
-
-}  // namespace
-
-void plan_quads(const CsrView& csr, PackPlan& plan) {
-  // Every group holds a nonzero, so this bounds the groups too.
-  if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
-                                std::to_string(csr.values_size));
+/// Puts the lanes of one block in order and appends where its cells start.
+void plan_block(const std::uint8_t* counts, const std::vector<std::int64_t>& weights, std::int64_t first,
+                PackPlan& plan) {
+  const auto lanes = static_cast<std::int64_t>(weights.size());
+  for (std::int64_t l = 0; l < lanes; l += kWindow) {
+    sort_window(weights.data() + l, plan.lanes.data() + first + l, plan.positions.data() + first + l,
+                std::min(kWindow, lanes - l));
   }
-  const std::int64_t padded = padded_lanes(csr.out_features);
-  const std::int64_t blocks = block_count(csr.in_features);
-  for (auto* array : {&plan.counts, &plan.rows, &plan.positions})
-    array->resize(static_cast<std::size_t>(blocks * padded));
-  for_each_run(csr, [&](std::int64_t block, std::int64_t row, std::int64_t, std::int64_t count) {
-    plan.counts[static_cast<std::size_t>(block * padded + row)] = static_cast<std::uint8_t>(count);
-  });
-  plan.starts.assign(1, 0);
-  for (std::int64_t first = 0; first < blocks * padded; first += kLanes) {
-    const std::int64_t row = first % padded;
-    if (row % kWindow == 0) {
-      sort_window(plan.counts.data() + first, plan.rows.data() + first, plan.positions.data() + first,
-                  std::min(kWindow, padded - row));
-    }
-    const std::uint32_t most = plan.counts[static_cast<std::size_t>(first)];
+  for (std::int64_t p = 0; p < lanes; ++p) {
+    const auto at = static_cast<std::size_t>(first + p);
+    plan.counts[at] = counts[window_of(p) + plan.lanes[at]];
+  }
+  for (std::int64_t p = 0; p < lanes; p += kLanes) {
+    const std::uint32_t most =
+        *std::max_element(plan.counts.data() + first + p, plan.counts.data() + first + p + kLanes);
     plan.starts.push_back(plan.starts.back() + (most + kQuad - 1) / kQuad);
   }
 }
@@ -116,68 +98,141 @@ void plan_quads(const CsrView& csr, PackPlan& plan) {
 /// A sum of products of codes and quantised inputs, at most 127 * 255 each, stays in 32 bits up to this many.
 constexpr std::int64_t kMostCodes = std::numeric_limits<std::int32_t>::max() / (127 * 255);
 
-void plan_quads_s8(const CsrView& csr, PackPlan& plan) {
-  plan_quads(csr, plan);
+void check_row_of_codes(const CsrView& csr, std::int64_t row, float scale) {
+  const std::int64_t first = csr.crow_indices[row];
+  const std::int64_t last = csr.crow_indices[row + 1];
+  const std::string where = " in row " + std::to_string(row);
+  if (last - first > kMostCodes) {
+    throw std::invalid_argument("int8 values allow " + std::to_string(kMostCodes) + " nonzeros a row, got " +
+                                std::to_string(last - first) + where);
+  }
+  const float* wrong = std::find_if(csr.values + first, csr.values + last, [](float v) { return !std::isfinite(v); });
+  if (wrong != csr.values + last) {
+    throw std::invalid_argument("int8 values must be finite, got " + std::to_string(*wrong) + where);
+  }
+  if (!(scale > 0.0F && std::isfinite(scale))) {
+    throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + where);
+  }
+}
+
+void plan_totals(const CsrView& csr, PackPlan& plan) {
   for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    const std::int64_t first = csr.crow_indices[r];
-    const std::int64_t last = csr.crow_indices[r + 1];
     const float scale = plan.scales[static_cast<std::size_t>(r)];
-    const std::string where = " in row " + std::to_string(r);
-    if (last - first > kMostCodes) {
-      throw std::invalid_argument("int8 values allow " + std::to_string(kMostCodes) + " nonzeros a row, got " +
-                                  std::to_string(last - first) + where);
-    }
-    const float* wrong = std::find_if(csr.values + first, csr.values + last, [](float v) { return !std::isfinite(v); });
-    if (wrong != csr.values + last) {
-      throw std::invalid_argument("int8 values must be finite, got " + std::to_string(*wrong) + where);
-    }
-    if (!(scale > 0.0F && std::isfinite(scale))) {
-      throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + where);
-    }
+    check_row_of_codes(csr, r, scale);
     std::int32_t total = 0;
-    for (std::int64_t i = first; i < last; ++i) total += code_of(csr.values[i], scale);
+    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) total += to_code(csr.values[i], scale);
     plan.totals.push_back(total);
   }
 }
 
-void quads_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
-  auto* floats = reinterpret_cast<float*>(values);
-  for_each_entry(csr, plan, [&](const Place& place, std::int64_t, std::int64_t i, std::int64_t first) {
-    floats[place.value(i)] = csr.values[first + i];
-    columns[place.column(i)] = column_in_block(csr, first + i);
+/// Where entries of one position lie, counted from the start of all values or columns.
+template <class Value, int height>
+struct Place {
+  std::int64_t group;
+  unsigned lane;
+
+  Place(const std::uint32_t* starts, std::int64_t at)
+      : group(starts[at / kLanes]), lane(static_cast<unsigned>(at % kLanes)) {}
+
+  std::int64_t value(std::int64_t i, std::int64_t row) const {
+    return ((group + i / kQuad) * height + row) * kGroup + value_slot<Value>(lane, static_cast<unsigned>(i % kQuad));
+  }
+  std::int64_t column(std::int64_t i) const {
+    return (group + i / kQuad) * kGroup + column_slot<Value>(lane) + i % kQuad;
+  }
+};
+
+template <class Value>
+Value held(float value, const PackPlan& plan, std::int64_t row) {
+  if constexpr (std::is_same_v<Value, float>) return value;
+  if constexpr (std::is_same_v<Value, BFloat16>) return to_bfloat16(value);
+  if constexpr (std::is_same_v<Value, Float16>) return to_float16(value);
+  if constexpr (std::is_same_v<Value, std::int8_t>) return to_code(value, plan.scales[static_cast<std::size_t>(row)]);
+}
+
+template <class Value>
+float float_from(Value value, const PackedWeight& weight, std::int64_t row) {
+  if constexpr (std::is_same_v<Value, float>) return value;
+  if constexpr (std::is_same_v<Value, BFloat16> || std::is_same_v<Value, Float16>) return to_float(value);
+  if constexpr (std::is_same_v<Value, std::int8_t>) return weight.scales[row] * static_cast<float>(value);
+}
+
+}  // namespace
+
+void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
+  // Every group holds a nonzero, so this bounds the groups too.
+  if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
+                                std::to_string(csr.values_size));
+  }
+  if (layout.height > 1) check_lanes(csr, layout.height);
+  const std::int64_t lanes = lanes_for(csr.out_features, layout.height);
+  const std::vector<std::uint8_t> counts = counts_by_lane(csr, layout.height, lanes);
+  for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) array->resize(counts.size());
+  plan.starts.assign(1, 0);
+  for (std::int64_t b = 0; b < block_count(csr.in_features); ++b) {
+    plan_block(counts.data() + b * lanes, lane_weights(counts, lanes, b, layout.one_order), b * lanes, plan);
+  }
+  if (layout.scaled) plan_totals(csr, plan);
+}
+
+template <class Value, int height>
+void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
+  auto* typed = reinterpret_cast<Value*>(values);
+  const std::int64_t lanes = lanes_for(csr.out_features, height);
+  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
+    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * lanes + lane)];
+    const Place<Value, height> place(plan.starts.data(), block * lanes + window_of(lane) + position);
+    const std::int64_t row = lane * height;
+    for (std::int64_t r = 0; r < rows_of(csr.out_features, height, lane); ++r) {
+      const float* from = csr.values + first - csr.crow_indices[row] + csr.crow_indices[row + r];
+      for (std::int64_t i = 0; i < count; ++i) typed[place.value(i, r)] = held<Value>(from[i], plan, row + r);
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      columns[place.column(i)] = static_cast<std::uint8_t>(csr.col_indices[first + i] % kBlockWidth);
+    }
   });
 }
 
-void quads_s8_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
-  auto* codes = reinterpret_cast<std::int8_t*>(values);
-  for_each_entry(csr, plan, [&](const Place& place, std::int64_t row, std::int64_t i, std::int64_t first) {
-    codes[place.value(i)] = code_of(csr.values[first + i], plan.scales[static_cast<std::size_t>(row)]);
-    columns[place.value(i)] = column_in_block(csr, first + i);
-  });
+template <class Value, int height>
+CsrArrays unpack_quads(const PackedWeight& weight, std::int64_t nnz) {
+  const auto* values = static_cast<const Value*>(weight.values);
+  CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
+  for (std::int64_t row = 0; row < weight.out_features; ++row) {
+    const std::int64_t lane = row / height;
+    for (std::int64_t b = 0; b < weight.blocks; ++b) {
+      const std::int64_t at = weight.at(b, window_of(lane) + weight.positions[weight.at(b, lane)]);
+      const Place<Value, height> place(weight.starts, at);
+      for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
+        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]));
+        csr.values.push_back(float_from(values[place.value(i, row % height)], weight, row));
+      }
+    }
+    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
+  }
+  return csr;
 }
 
-CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz) {
-  return unpacked(
-      weight, nnz, [&](const Place& place, std::int64_t, std::int64_t i) { return weight.values[place.value(i)]; },
-      [&](const Place& place, std::int64_t i) { return weight.columns[place.column(i)]; });
-}
-
-CsrArrays quads_s8_unpack(const PackedWeight& weight, std::int64_t nnz) {
-  return unpacked(
-      weight, nnz,
-      [&](const Place& place, std::int64_t row, std::int64_t i) {
-        return weight.scales[row] * static_cast<float>(weight.codes[place.value(i)]);
-      },
-      [&](const Place& place, std::int64_t i) { return weight.columns[place.value(i)]; });
-}
-
-std::int64_t quads_work_before(const PackedWeight& weight, std::int64_t row) {
+std::int64_t work_before(const PackedWeight& weight, std::int64_t lane) {
   std::int64_t groups = 0;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
-    const std::uint32_t* start = weight.starts + b * weight.tiles();
-    groups += start[row / kLanes] - start[0];
+    const std::uint32_t* start = weight.starts + b * weight.tiles;
+    groups += start[lane / kLanes] - start[0];
   }
   return groups * kGroup;
 }
+
+#define SPARSEKIT_QUADS(Value, height)                                                                 \
+  template void fill_quads<Value, height>(const CsrView&, const PackPlan&, std::byte*, std::uint8_t*); \
+  template CsrArrays unpack_quads<Value, height>(const PackedWeight&, std::int64_t);
+SPARSEKIT_QUADS(float, 1)
+SPARSEKIT_QUADS(BFloat16, 1)
+SPARSEKIT_QUADS(Float16, 1)
+SPARSEKIT_QUADS(std::int8_t, 1)
+SPARSEKIT_QUADS(float, 4)
+SPARSEKIT_QUADS(BFloat16, 4)
+SPARSEKIT_QUADS(Float16, 4)
+SPARSEKIT_QUADS(std::int8_t, 4)
+#undef SPARSEKIT_QUADS
 
 }  // namespace sparsekit

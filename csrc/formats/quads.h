@@ -1,17 +1,20 @@
-// The `quads` layout (kernels/views.h): 16 rows side by side, four entries of each at a time; values as floats or as
-// bytes.
+// The `quads` layouts (kernels/views.h): 16 lanes side by side, four entries of each at a time.
 #pragma once
 
 #include "packed.h"
 
 namespace sparsekit {
 
-void plan_quads(const CsrView& csr, PackPlan& plan);
-void plan_quads_s8(const CsrView& csr, PackPlan& plan);
-void quads_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
-void quads_s8_fill(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
-CsrArrays quads_unpack(const PackedWeight& weight, std::int64_t nnz);
-CsrArrays quads_s8_unpack(const PackedWeight& weight, std::int64_t nnz);
-std::int64_t quads_work_before(const PackedWeight& weight, std::int64_t row);
+/// Fills the arrays of `plan`, whose `scales` are there where the layout has them, for a validated CSR.
+void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan);
+
+/// `fill` and `unpack` of a LayoutEntry, for float, BFloat16, Float16 and std::int8_t.
+template <class Value, int height>
+void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
+template <class Value, int height>
+CsrArrays unpack_quads(const PackedWeight& weight, std::int64_t nnz);
+
+/// Entries that kernels read for the lanes before `lane`, to share the work between threads.
+std::int64_t work_before(const PackedWeight& weight, std::int64_t lane);
 
 }  // namespace sparsekit

@@ -1,4 +1,4 @@
-// Walking the rows of a cell of the `quads` layout: the entries of one row lie four by four, a group apart.
+// Walking the lanes of a cell of the `quads` layouts: the entries of one lane lie four by four, a group apart.
 #pragma once
 
 #include <cstddef>
@@ -13,52 +13,90 @@ inline constexpr std::int64_t kTilesOfWindow = sparsekit::kWindow / sparsekit::k
 /// Bytes from the values of a cell to those that are asked for while it is computed.
 inline constexpr std::int64_t kAhead = 4096;
 
-/// A block's tile: where its groups start, and the real entries and output features of each row.
+/// A layout as kernels are compiled for it: the type of a value, and the output features of a lane.
+template <class Held, int rows, sparsekit::Layout which>
+struct Quads {
+  using Value = Held;
+  static constexpr int height = rows;
+  static constexpr sparsekit::Layout layout = which;
+  static constexpr std::int64_t values = rows * sparsekit::kGroup;  // of a group
+};
+
+using Float = Quads<float, 1, sparsekit::Layout::quads_f32>;
+using Half = Quads<sparsekit::Float16, 1, sparsekit::Layout::quads_fp16>;
+using Brain = Quads<sparsekit::BFloat16, 1, sparsekit::Layout::quads_bf16>;
+using Codes = Quads<std::int8_t, 1, sparsekit::Layout::quads_s8>;
+using Float4x1 = Quads<float, 4, sparsekit::Layout::quads_4x1_f32>;
+using Half4x1 = Quads<sparsekit::Float16, 4, sparsekit::Layout::quads_4x1_fp16>;
+using Brain4x1 = Quads<sparsekit::BFloat16, 4, sparsekit::Layout::quads_4x1_bf16>;
+using Codes4x1 = Quads<std::int8_t, 4, sparsekit::Layout::quads_4x1_s8>;
+
+/// Lanes of a range of output features that starts at a window.
+template <class Format>
+constexpr sparsekit::RowRange lanes_of(sparsekit::RowRange rows) {
+  return {rows.first / Format::height, (rows.last + Format::height - 1) / Format::height};
+}
+
+/// A block's tile: where its groups start, and the real entries and the place of each lane.
+template <class Format>
 struct Cell {
-  const float* values;
+  const typename Format::Value* values;
   const std::uint8_t* columns;
   const std::uint8_t* counts;
-  const std::uint8_t* rows;  // relative to the window
+  const std::uint8_t* lanes;  // relative to the window
   unsigned groups;
 
   static Cell of(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t position) {
     const std::int64_t at = weight.at(block, position);
     const std::uint32_t* starts = weight.starts + at / sparsekit::kLanes;
-    const std::int64_t group = std::int64_t{starts[0]} * sparsekit::kGroup;
-    return {weight.values + group, weight.columns + group, weight.counts + at, weight.rows + at, starts[1] - starts[0]};
+    const std::int64_t group = starts[0];
+    const auto* values = static_cast<const typename Format::Value*>(weight.values);
+    return {values + group * Format::values, weight.columns + group * sparsekit::kGroup, weight.counts + at,
+            weight.lanes + at, starts[1] - starts[0]};
   }
 };
 
-/// Asks for one of 16 parts of as much as a cell holds, `kAhead` bytes of values further on: rows are read with a
+/// Asks for one of 16 parts of as much as a cell holds, `kAhead` bytes of values further on: lanes are read with a
 /// stride that no hardware prefetcher follows, and all requests at once would hold up the loads after them.
-inline void prefetch_share(const Cell& cell, unsigned share) {
+template <class Format>
+inline void prefetch_share(const Cell<Format>& cell, unsigned share) {
   constexpr unsigned kLine = 64;
-  const unsigned bytes = cell.groups * kLine / 4;  // of values for each row
+  constexpr unsigned kBytes = Format::values * sizeof(typename Format::Value) / sparsekit::kLanes;
+  const unsigned bytes = cell.groups * kBytes;  // of values for each lane
   const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead + share * bytes;
   for (unsigned at = 0; at < bytes; at += kLine) __builtin_prefetch(values + at);
-  __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead / 4 + share * bytes / 4);
+  constexpr unsigned kColumns = sparsekit::kQuad;
+  __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead * kColumns / kBytes +
+                     share * cell.groups * kColumns);
 }
 
-/// One row of a cell: `count` entries, four at a time.
-struct Row {
-  const float* values;
+/// The entries of one lane of a cell, four at a time.
+template <class Format>
+struct Entries {
+  using Value = typename Format::Value;
+  const Value* values;
   const std::uint8_t* columns;
   unsigned count;
 
-  Row(const Cell& cell, unsigned lane)
-      : values(cell.values + sparsekit::value_slot(lane)),
-        columns(cell.columns + sparsekit::column_slot(lane)),
+  Entries(const Cell<Format>& cell, unsigned lane)
+      : values(cell.values + sparsekit::value_slot<Value>(lane, 0)),
+        columns(cell.columns + sparsekit::column_slot<Value>(lane)),
         count(cell.counts[lane]) {}
 
-  /// The input that entry `i` multiplies, with `tile` floats an input.
-  template <int tile>
-  const float* input(const float* block, unsigned i) const {
+  /// Value `i` of the lane's output feature `row`.
+  const Value* value(unsigned i, int row = 0) const {
+    return values + row * sparsekit::kGroup + sparsekit::value_slot<Value>(0, i);
+  }
+
+  /// The input that entry `i` multiplies, with `tile` numbers an input.
+  template <int tile, class Number>
+  const Number* input(const Number* block, unsigned i) const {
     return block + static_cast<std::size_t>(columns[i]) * static_cast<std::size_t>(tile);
   }
 
   /// Goes on to the next four.
   void next() {
-    values += sparsekit::kGroup;
+    values += Format::values;
     columns += sparsekit::kGroup;
   }
 };

@@ -20,14 +20,13 @@ namespace {
 
 /// The sums of a cell's 16 rows for every token.
 template <int tokens>
-[[gnu::always_inline]] inline void multiply_cell_s8(const sparsekit::PackedWeight& weight, std::int64_t cell,
-                                                    const Bytes* inputs, Sums (*sums)[kTilesOfWindow],
-                                                    std::int64_t tile) {
+[[gnu::always_inline]] inline void multiply_cell_s8(const Cell<Codes>& cell, const Bytes* inputs,
+                                                    Sums (*sums)[kTilesOfWindow], std::int64_t tile) {
   Sums sum[static_cast<std::size_t>(tokens)];
   for (int t = 0; t < tokens; ++t) sum[t] = Sums::zero();
-  for (std::int64_t g = weight.starts[cell]; g < weight.starts[cell + 1]; ++g) {
-    const auto columns = Bytes::columns(weight.columns + g * sparsekit::kGroup);
-    const auto codes = Bytes::columns(weight.codes + g * sparsekit::kGroup);
+  for (std::size_t g = 0; g < cell.groups; ++g) {
+    const auto columns = Bytes::columns(cell.columns + g * sparsekit::kGroup);
+    const auto codes = Bytes::columns(cell.values + g * sparsekit::kGroup);
     for (int t = 0; t < tokens; ++t) sum[t] = dot(sum[t], inputs[t].pick(columns), codes);
   }
   for (int t = 0; t < tokens; ++t) sums[t][tile] = sum[t];
@@ -41,13 +40,12 @@ inline void multiply_block_s8(const sparsekit::PackedWeight& weight, std::int64_
   for (int t = 0; t < tokens; ++t) inputs[t] = Bytes::load(bytes + t * weight.blocks * sparsekit::kBlockWidth);
   for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kWindow) {
     const std::int64_t tiles = smaller(kTilesOfWindow, (rows.last - first + sparsekit::kLanes - 1) / sparsekit::kLanes);
-    const std::int64_t at = weight.at(block, first);
     Sums found[static_cast<std::size_t>(tokens)][kTilesOfWindow];
     for (std::int64_t i = 0; i < tiles; ++i) {
-      multiply_cell_s8<tokens>(weight, at / sparsekit::kLanes + i, inputs, found, i);
+      multiply_cell_s8<tokens>(Cell<Codes>::of(weight, block, first + i * sparsekit::kLanes), inputs, found, i);
     }
     for (std::int64_t i = 0; i < tiles; ++i) {
-      const Positions positions(weight.positions + at + i * sparsekit::kLanes);
+      const Positions positions(weight.positions + weight.at(block, first + i * sparsekit::kLanes));
       for (int t = 0; t < tokens; ++t) {
         std::int32_t* sum = sums + t * sums_stride + (first - rows.first) + i * sparsekit::kLanes;
         const Sums more = positions.choose(found[t]);
@@ -72,15 +70,5 @@ void spmv_quads_s8(const sparsekit::PackedWeight& weight, const void* activation
     }
   }
 }
-
-template <int tile>
-constexpr sparsekit::Kernel byte_kernel(const char* name, std::int64_t min_batch) {
-  return {name, sparsekit::Layout::quads_s8, tile,    min_batch,           tile,         head_bytes(tile),
-          true, spmv_quads_s8<tile>,         nullptr, pack_bytes_s8<tile>, store_sums_s8};
-}
-
-constexpr sparsekit::Kernel kByteKernels[] = {
-    byte_kernel<1>("spmv_quads_s8_1", 1), byte_kernel<2>("spmv_quads_s8_2", 2), byte_kernel<4>("spmv_quads_s8_4", 3),
-    byte_kernel<8>("spmv_quads_s8_8", 5), byte_kernel<64>("spmv_quads_s8_64", 33)};
 
 }  // namespace

@@ -21,7 +21,7 @@ using StoreFn = void (*)(const PackedWeight& weight, const void* activation, con
                          const Output& output);
 
 struct Kernel {
-  const char* name;
+  const char* name;  // with the layout's and the tile it is whole: spmm, quads_f32, 16
   Layout layout;
   std::int64_t tile;         // tokens computed together
   std::int64_t min_batch;    // tokens left from which dispatch prefers this kernel to the ones above it
@@ -34,7 +34,7 @@ struct Kernel {
   StoreFn store;
 };
 
-inline constexpr int kMaxKernels = 16;
+inline constexpr int kMaxKernels = 64;
 
 /// Runs `rounds` times `peak_flop` floating-point operations from registers only; the result means nothing.
 using PeakFn = float (*)(std::int64_t rounds);
@@ -44,6 +44,8 @@ struct KernelTable {
   std::int64_t peak_flop;
   int size;
   Kernel kernels[kMaxKernels];  // by ascending tile within a layout
+
+  constexpr void add(const Kernel& kernel) { kernels[size++] = kernel; }
 };
 
 }  // namespace sparsekit

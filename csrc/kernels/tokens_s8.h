@@ -3,8 +3,8 @@
 //   byte = round(x / scale) + zero_point,  scale = (most - least) / 255,  least <= 0 <= most
 //
 //   activation   head [scale and zero point of each token], then [tile, features rounded up to 128]
-//   sums         int32 [tile, rows rounded up to 16] of code * byte
-//   output       (sum - zero_point * total of the row) * scale of the token * scale of the row
+//   sums         int32 [tile, rows rounded up to whole tiles] of code * (byte - kByteOffset)
+//   output       (sum - (zero_point - kByteOffset) * total of the row) * scale of the token * scale of the row
 //
 // Sums are whole numbers, so they are the same in every order; every instruction set rounds to the same bytes.
 #pragma once
@@ -25,37 +25,65 @@ constexpr std::int64_t head_bytes(std::int64_t tile) {
   return (tile * static_cast<std::int64_t>(sizeof(TokenScale)) + 63) / 64 * 64;
 }
 
-inline float least_of(const Vector& v) {
-  float each[Vector::width];
-  v.store(each);
-  float least = each[0];
-  for (int i = 1; i < Vector::width; ++i) least = each[i] < least ? each[i] : least;
-  return least;
+/// Vectors that are read together: as many chains of operations as their latency asks for.
+inline constexpr int kReadTogether = 4;
+
+/// What one token's scale depends on, in `kReadTogether` vectors each.
+struct Range {
+  Vector least[kReadTogether];
+  Vector most[kReadTogether];
+  Vector wrong[kReadTogether];  // NaN once anything is not finite
+
+  void add(int i, Vector v) {
+    least[i] = smaller_of(least[i], v);
+    most[i] = larger_of(most[i], v);
+    wrong[i] = fma(v, Vector::zero(), wrong[i]);
+  }
+};
+
+inline Range range_of(const float* x, std::int64_t features) {
+  Range range;
+  for (int i = 0; i < kReadTogether; ++i) {
+    range.least[i] = range.most[i] = range.wrong[i] = Vector::zero();
+  }
+  std::int64_t f = 0;
+  for (; f + kReadTogether * Vector::width <= features; f += kReadTogether * Vector::width) {
+    for (int i = 0; i < kReadTogether; ++i) range.add(i, Vector::load(x + f + i * Vector::width));
+  }
+  for (; f < features; f += Vector::width) range.add(0, load_up_to(x + f, features - f));
+  for (int i = 1; i < kReadTogether; ++i) {
+    range.least[0] = smaller_of(range.least[0], range.least[i]);
+    range.most[0] = larger_of(range.most[0], range.most[i]);
+    range.wrong[0] = range.wrong[0] + range.wrong[i];
+  }
+  return range;
 }
 
 /// Scale and zero point of one token; a scale of 0 where it holds something that is not finite, or too large.
 inline TokenScale scale_of(const float* x, std::int64_t features) {
-  Vector least = Vector::zero();
-  Vector minus_most = Vector::zero();
-  Vector bad = Vector::zero();
-  for (std::int64_t f = 0; f < features; f += Vector::width) {
-    const Vector v = load_up_to(x + f, features - f);
-    least = smaller_of(least, v);
-    minus_most = smaller_of(minus_most, Vector::zero() - v);
-    bad = fma(v, Vector::zero(), bad);  // NaN once anything is not finite
-  }
-  const float low = least_of(least);
-  const float range = -least_of(minus_most) - low;
-  float wrong[Vector::width];
-  bad.store(wrong);
-  for (int i = 0; i < Vector::width; ++i) {
-    if (wrong[i] != 0.0F) return {0.0F, 0};
-  }
+  const Range found = range_of(x, features);
+  if (has_nan(found.wrong[0])) return {0.0F, 0};
+  const float low = least_of(found.least[0]);
+  const float range = most_of(found.most[0]) - low;
   if (range == 0.0F) return {1.0F, 0};
   const float scale = range * (1.0F / 255.0F);
   const float inverse = 1.0F / scale;
   if (!(range < 3.0e38F) || !(inverse < 3.0e38F)) return {0.0F, 0};
   return {scale, static_cast<std::int32_t>(__builtin_rintf(-low * inverse))};
+}
+
+/// The bytes of one token.
+inline void quantise(const float* x, std::int64_t features, Vector inverse, std::int32_t zero_point,
+                     std::uint8_t* bytes) {
+  std::int64_t f = 0;
+  for (; f + 4 * Vector::width <= features; f += 4 * Vector::width) {
+    Vector four[4];
+    for (int i = 0; i < 4; ++i) four[i] = Vector::load(x + f + i * Vector::width) * inverse;
+    store_bytes_of_four(four, zero_point, bytes + f);
+  }
+  for (; f < features; f += Vector::width) {
+    store_bytes(load_up_to(x + f, features - f) * inverse, zero_point, bytes + f);
+  }
 }
 
 /// Quantises whole tokens; tokens beyond the valid ones are zero.
@@ -74,36 +102,55 @@ bool pack_bytes_s8(const sparsekit::Input& input, sparsekit::RowRange features, 
     const TokenScale found = scale_of(x, features.last);
     usable = usable && found.scale != 0.0F;
     const Vector inverse = Vector::broadcast(found.scale != 0.0F ? 1.0F / found.scale : 0.0F);
-    for (std::int64_t f = 0; f < features.last; f += Vector::width) {
-      store_bytes(load_up_to(x + f, features.last - f) * inverse, found.zero_point, bytes + t * padded_features + f);
-    }
+    quantise(x, features.last, inverse, found.zero_point, bytes + t * padded_features);
     scales[t] = found;
   }
   return usable;
 }
 
-template <class Activate>
-inline void store_sums_with(const sparsekit::PackedWeight& weight, const TokenScale* scales, const std::int32_t* sums,
-                            sparsekit::RowRange rows, const sparsekit::Output& out, const Activate& activate) {
-  const std::int64_t stride = sparsekit::padded_lanes(rows.last - rows.first);
-  for (std::int64_t t = 0; t < out.tokens; ++t) {
-    const Vector scale = Vector::broadcast(scales[t].scale);
-    const std::int32_t* sum = sums + t * stride;
-    float* y = out.data + t * out.stride;
-    for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
-      const std::int64_t count = smaller(Vector::width, rows.last - r);
-      const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
-      const Vector whole = shifted_sums(sum + (r - rows.first), weight.totals + r, scales[t].zero_point, count);
-      store_up_to(activate(fma(whole, scale * load_up_to(weight.scales + r, count), bias)), y + r, count);
-    }
-  }
-}
+/// What is common to the sums of one vector of rows.
+struct RowScales {
+  Sums totals;
+  Vector scales;
+  Vector biases;
+  std::int64_t count;
 
-inline void store_sums_s8(const sparsekit::PackedWeight& weight, const void* activation, const void* sums,
+  static RowScales of(const sparsekit::PackedWeight& weight, const sparsekit::Output& out, std::int64_t row,
+                      std::int64_t last) {
+    const std::int64_t count = smaller(Vector::width, last - row);
+    return {Sums::load_first(weight.totals + row, count), load_up_to(weight.scales + row, count),
+            out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + row, count), count};
+  }
+
+  /// The output without its activation function.
+  Vector output(Sums sums, TokenScale token) const {
+    return fma(shifted(sums, totals, token.zero_point - kByteOffset), Vector::broadcast(token.scale) * scales, biases);
+  }
+};
+
+/// Vectors of rows that are stored together: what is common to them stays in registers, and whole lines are written.
+inline constexpr int kRowsTogether = 4;
+
+/// For sums in the order of rows.
+inline void store_sums_s8(const sparsekit::PackedWeight& weight, const void* activation, const void* results,
                           sparsekit::RowRange rows, const sparsekit::Output& out) {
+  const auto* tokens = static_cast<const TokenScale*>(activation);
+  const auto* sums = static_cast<const std::int32_t*>(results);
+  const std::int64_t stride = sparsekit::lanes_for(rows.last - rows.first, weight.height) * weight.height;
   with_activation(out.activation, [&](const auto& activate) {
-    store_sums_with(weight, static_cast<const TokenScale*>(activation), static_cast<const std::int32_t*>(sums), rows,
-                    out, activate);
+    for (std::int64_t first = rows.first; first < rows.last; first += kRowsTogether * Vector::width) {
+      RowScales scales[kRowsTogether];
+      for (int i = 0; i < kRowsTogether; ++i) {
+        scales[i] = RowScales::of(weight, out, smaller(first + i * Vector::width, rows.last), rows.last);
+      }
+      for (std::int64_t t = 0; t < out.tokens; ++t) {
+        for (int i = 0; i < kRowsTogether && scales[i].count > 0; ++i) {
+          const std::int64_t r = first + i * Vector::width;
+          const Sums found = Sums::load(sums + t * stride + (r - rows.first));
+          store_up_to(activate(scales[i].output(found, tokens[t])), out.data + t * out.stride + r, scales[i].count);
+        }
+      }
+    }
   });
 }
 

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     import torch
 
 
-#: How a packed weight holds its values.
-VALUES = ("float32", "int8")
+#: How a packed weight holds its values: floats of 32 or 16 bits, or codes of 8 bits with a scale for each row.
+VALUES = ("float32", "bf16", "fp16", "int8")
+
+#: Blocks of entries that kernels make use of, and their height: 4x1 is four output features next to each other that
+#: have entries in the same columns.
+BLOCKS = {"1x1": 1, "4x1": 4}
+#: Part of the entries of full blocks that a weight must have for its blocks to be used unasked: a few weights that
+#: happen to be zero do not hide them.
+_LEAST_FULL = 0.95
 
 
 def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, described: str) -> None:
@@ -41,6 +48,12 @@ def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
     given = np.asarray(array)
     _check_array(name, given, ndim, "f", "floats")
     return np.ascontiguousarray(given, dtype=np.float32)
+
+
+def _height(block: str) -> int:
+    if block not in BLOCKS:
+        raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {block!r}")
+    return BLOCKS[block]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,21 +194,54 @@ class CSR:
             check_invariants=False,  # they were checked when this matrix was made
         )
 
-    def pack(self, values: str = "float32", scales: str | NDArray[np.float32] = "maximum") -> runtime.Packed:
+    @property
+    def _arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], int, int]:
+        return self.crow_indices, self.col_indices, self.values, *self.shape
+
+    def with_full_blocks(self, block: str = "4x1") -> CSR:
+        """The same weight, with zeros stored where a block of which another entry is stored lacks one.
+
+        Raises:
+            ValueError: `block` is unknown.
+        """
+        return CSR(*_C.with_full_blocks(*self._arrays, _height(block)), shape=self.shape)
+
+    def block(self) -> str:
+        """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their entries are stored.
+
+        >>> CSR.from_dense(np.tile(np.eye(2, dtype=np.float32).repeat(4, axis=0), 3)).block()
+        '4x1'
+        """
+        return next((name for name, height in reversed(BLOCKS.items()) if self._full_entries(height) >= 0), "1x1")
+
+    def _full_entries(self, height: int, least_full: float = _LEAST_FULL) -> int:
+        """Entries with all blocks full; -1 when fewer than `least_full` of them are stored."""
+        return _C.full_block_entries(*self._arrays, height, least_full)
+
+    def pack(
+        self,
+        values: str = "float32",
+        scales: str | NDArray[np.float32] = "maximum",
+        block: str | None = None,
+    ) -> runtime.Packed:
         """The weight as kernels run it, one buffer that describes itself.
 
         Args:
-            values: "float32", or "int8" for codes of one byte with a scale for each row.
+            values: "float32"; "bf16" or "fp16", rounded to the nearest, which only saves memory; or "int8" for codes of
+                one byte with a scale for each row, with which inputs are quantised too.
             scales: for int8 values, a name of `quantization.SCALES` or the scales, float32, shape [out_features].
+            block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
+                blocks are not full.
 
         Raises:
-            ValueError: `values` or `scales` is unknown or does not fit; the weight has 2^32 nonzeros or more; or, for
-                int8, it is not finite or a row has more than 66,311 nonzeros.
+            ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for fp16, a value
+                is beyond 65,504; for int8, one is not finite or a row has more than 66,311 nonzeros.
         """
         if values not in VALUES:
             raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
-        arrays = self.crow_indices, self.col_indices, self.values, *self.shape
-        return _C.pack(*arrays, self._scales(scales) if values == "int8" else None)
+        height = _height(self.block() if block is None else block)
+        full = self if self._full_entries(height, 0.0) == self.nnz else self.with_full_blocks(f"{height}x1")
+        return _C.pack(*full._arrays, values, height, self._scales(scales) if values == "int8" else None)
 
     def _scales(self, scales: str | NDArray[np.float32]) -> NDArray[np.float32]:
         if isinstance(scales, str):

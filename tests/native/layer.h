@@ -1,6 +1,7 @@
 // A random sparse layer to test with, as dense, CSR and packed weight, and calls on it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -59,26 +60,46 @@ inline Layer layer_from_dense(std::vector<float> dense, std::int64_t out_feature
   return {out_features, in_features, std::move(dense), std::move(csr)};
 }
 
-/// Between sparsity 0 and 1, the second of three or more rows is empty and the last one full.
-inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, double sparsity, unsigned seed = 1) {
+/// Between sparsity 0 and 1, the second of three or more lanes is empty and the last one full; a lane has `height` rows
+/// with nonzeros in the same columns.
+inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, double sparsity, unsigned seed = 1,
+                          std::int64_t height = 1) {
   std::vector<float> dense = random_floats(out_features * in_features, seed);
   std::mt19937 bits(seed + 1);
-  const bool mixed = sparsity > 0 && sparsity < 1 && out_features >= 3;
-  for (std::int64_t i = 0; i < out_features * in_features; ++i) {
-    const std::int64_t row = i / in_features;
-    const bool kept = static_cast<double>(bits()) >= sparsity * 4294967296.0;
-    if (!(mixed && row == out_features - 1) && (!kept || (mixed && row == 1))) dense.data()[i] = 0.0F;
+  const std::int64_t lanes = (out_features + height - 1) / height;
+  const bool mixed = sparsity > 0 && sparsity < 1 && lanes >= 3;
+  for (std::int64_t i = 0; i < lanes * in_features; ++i) {
+    const std::int64_t lane = i / in_features;
+    const bool drawn = static_cast<double>(bits()) >= sparsity * 4294967296.0;
+    const bool kept = (mixed && lane == lanes - 1) || (drawn && !(mixed && lane == 1));
+    for (std::int64_t row = lane * height; row < std::min((lane + 1) * height, out_features); ++row) {
+      float& value = dense.data()[row * in_features + i % in_features];
+      if (!kept) value = 0.0F;
+      if (kept && value == 0.0F) value = 0.5F;
+    }
   }
   return layer_from_dense(std::move(dense), out_features, in_features);
 }
 
-/// A heap buffer of exactly the packed size.
-inline Bytes packed(const sparsekit::CsrView& csr) {
-  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, sparsekit::Layout::quads);
+/// A heap buffer of exactly the packed size, in a layout with float values.
+inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::quads_f32) {
+  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, layout);
   Bytes buffer(plan.header.total_bytes);
   sparsekit::write_packed(csr, plan, buffer.data());
   return buffer;
 }
+
+/// The layer with the values that a packed weight of it holds.
+inline Layer held(const Layer& layer, const Bytes& weight) {
+  const sparsekit::PackedHeader& header = sparsekit::packed_header(weight.data(), weight.size());
+  const sparsekit::LayoutEntry& layout = sparsekit::layout_entry(header.layout);
+  return {layer.out_features, layer.in_features, {}, layout.unpack(sparsekit::packed_view(header), header.nnz)};
+}
+
+/// Layouts with float values.
+inline constexpr sparsekit::Layout kFloatLayouts[] = {
+    sparsekit::Layout::quads_f32,     sparsekit::Layout::quads_bf16,     sparsekit::Layout::quads_fp16,
+    sparsekit::Layout::quads_4x1_f32, sparsekit::Layout::quads_4x1_bf16, sparsekit::Layout::quads_4x1_fp16};
 
 /// A call without bias and activation function on contiguous input.
 inline sparsekit::LinearCall plain_call(const Layer& layer, const Bytes& weight, Direction direction,

@@ -24,8 +24,8 @@ std::vector<float> largest_over_127(const Layer& layer) {
   return scales;
 }
 
-Bytes packed_s8(const Layer& layer, const std::vector<float>& scales) {
-  const PackPlan plan = plan_pack(layer.view(), Layout::quads_s8, scales.data());
+Bytes packed_s8(const Layer& layer, const std::vector<float>& scales, Layout layout = Layout::quads_s8) {
+  const PackPlan plan = plan_pack(layer.view(), layout, scales.data());
   Bytes buffer(plan.header.total_bytes, std::byte{0xFF});
   write_packed(layer.view(), plan, buffer.data());
   return buffer;
@@ -74,9 +74,10 @@ std::vector<double> expected(const Layer& layer, const std::vector<float>& scale
   return output;
 }
 
-void check_layer(const Layer& layer, std::int64_t batch, const std::vector<float>& input) {
+void check_layer(const Layer& layer, std::int64_t batch, const std::vector<float>& input,
+                 Layout layout = Layout::quads_s8) {
   const std::vector<float> scales = largest_over_127(layer);
-  const Bytes weight = packed_s8(layer, scales);
+  const Bytes weight = packed_s8(layer, scales, layout);
   const std::vector<double> wanted = expected(layer, scales, input, batch);
   for (const auto& isa : available_isas()) {
     use_isa(isa);
@@ -97,6 +98,19 @@ void sums_are_exact() {
         const Layer layer = random_layer(out, in, sparsity);
         for (const std::int64_t batch : {0, 1, 2, 3, 4, 7, 8, 9, 33, 64, 70}) {
           check_layer(layer, batch, random_floats(batch * in, 11));
+        }
+      }
+    }
+  }
+}
+
+void sums_of_blocks_are_exact() {
+  for (const std::int64_t out : {1, 5, 64, 66, 257, 600}) {
+    for (const std::int64_t in : {1, 128, 300}) {
+      for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) {
+        const Layer layer = random_layer(out, in, sparsity, 1, 4);
+        for (const std::int64_t batch : {1, 2, 4, 7, 9, 33, 64, 70}) {
+          check_layer(layer, batch, random_floats(batch * in, 11), Layout::quads_4x1_s8);
         }
       }
     }
@@ -131,9 +145,9 @@ void the_longest_rows() {
   CHECK_THROWS(packed_s8(longer, {1.0F}), "int8 values allow 66311 nonzeros a row, got 66312 in row 0");
 }
 
-void threads_agree() {
-  const Layer layer = random_layer(300, 700, 0.8);
-  const Bytes weight = packed_s8(layer, largest_over_127(layer));
+void threads_agree(Layout layout) {
+  const Layer layer = random_layer(600, 700, 0.8, 1, layout_entry(layout).height);
+  const Bytes weight = packed_s8(layer, largest_over_127(layer), layout);
   for (const std::int64_t batch : {1, 8, 70}) {
     const std::vector<float> input = random_floats(batch * 700, 5);
     for (const auto& isa : available_isas()) {
@@ -187,9 +201,11 @@ void unpacks_to_what_is_multiplied() {
 
 int main() {
   sums_are_exact();
+  sums_of_blocks_are_exact();
   awkward_tokens();
   the_longest_rows();
-  threads_agree();
+  threads_agree(Layout::quads_s8);
+  threads_agree(Layout::quads_4x1_s8);
   refuses_what_cannot_be_quantised();
   unpacks_to_what_is_multiplied();
   return check::result();

@@ -97,11 +97,22 @@ void check_gradient(const Layer& layer, const Bytes& weight, std::int64_t batch)
   }
 }
 
-void check_layer(const Layer& layer) {
-  const Bytes weight = packed(layer.view());
+/// Against the values that the weight holds; that they are the nearest ones is tested where they are packed.
+void check_layer(const Layer& layer, Layout layout) {
+  const Bytes weight = packed(layer.view(), layout);
+  const Layer exact = held(layer, weight);
   for (const std::int64_t batch : {0, 1, 2, 3, 5, 8, 12, 17, 31, 64, 100}) {
-    check_forward(layer, weight, batch);
-    check_gradient(layer, weight, batch);
+    check_forward(exact, weight, batch);
+    check_gradient(exact, weight, batch);
+  }
+}
+
+void check_layout(Layout layout) {
+  const std::int64_t height = layout_entry(layout).height;
+  for (const std::int64_t out : {3, 70, 257}) {
+    for (const std::int64_t in : {33, 129, 300}) {
+      for (const double sparsity : {0.5, 0.9}) check_layer(random_layer(out, in, sparsity, 1, height), layout);
+    }
   }
 }
 
@@ -110,8 +121,10 @@ void check_layer(const Layer& layer) {
 int main() {
   for (const std::int64_t out : {1, 5, 16, 33, 70, 130}) {
     for (const std::int64_t in : {1, 31, 32, 33, 129, 300}) {
-      for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) check_layer(random_layer(out, in, sparsity));
+      for (const double sparsity : {0.0, 0.5, 0.9, 1.0})
+        check_layer(random_layer(out, in, sparsity), Layout::quads_f32);
     }
   }
+  for (const Layout layout : kFloatLayouts) check_layout(layout);
   return check::result();
 }

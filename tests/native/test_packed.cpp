@@ -1,23 +1,26 @@
 // Packed weights: CSR -> packed -> CSR, and buffers that are no packed weight.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "check.h"
+#include "formats/blocks.h"
 #include "layer.h"
 
 using namespace sparsekit;
 
 namespace {
 
-void check_round_trip(const Layer& layer) {
-  const Bytes buffer = packed(layer.view());
+void check_round_trip(const Layer& layer, Layout layout = Layout::quads_f32) {
+  const Bytes buffer = packed(layer.view(), layout);
   const PackedHeader& header = packed_header(buffer.data(), buffer.size());
   const std::string name = std::to_string(layer.out_features) + " x " + std::to_string(layer.in_features) + ", nnz " +
                            std::to_string(layer.csr.values.size());
   CHECK_CASE(header.out_features == layer.out_features && header.in_features == layer.in_features, name);
-  CHECK_CASE(header.nnz == layer.view().values_size && header.entries >= header.nnz, name);
-  CHECK_CASE(header.layout == Layout::quads, name);
+  CHECK_CASE(header.nnz == layer.view().values_size && header.entries * layout_entry(layout).height >= header.nnz,
+             name);
+  CHECK_CASE(header.layout == layout, name);
   const CsrArrays csr = layout_entry(header.layout).unpack(packed_view(header), header.nnz);
   CHECK_CASE(csr.crow_indices == layer.csr.crow_indices, name);
   CHECK_CASE(csr.col_indices == layer.csr.col_indices, name);
@@ -32,6 +35,60 @@ void round_trips() {
   }
   check_round_trip(random_layer(3, 70000, 0.9));
   check_round_trip(random_layer(1000, 2, 0.5));
+  for (const std::int64_t out : {1, 4, 5, 63, 64, 65, 257, 1030}) {
+    check_round_trip(random_layer(out, 300, 0.8, 1, 4), Layout::quads_4x1_f32);
+  }
+}
+
+/// Values of 16 bits are the nearest, ties to even.
+void rounds_to_the_nearest() {
+  struct Case {
+    float value, bf16, fp16;
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Case cases[] = {{1.0F, 1.0F, 1.0F},
+                        {-0.0F, -0.0F, -0.0F},
+                        {1.0F + 0x1p-8F, 1.0F, 1.0F + 0x1p-8F},
+                        {1.0F + 0x3p-8F, 1.0F + 0x4p-8F, 1.0F + 0x3p-8F},
+                        {1.0F + 0x1p-11F, 1.0F, 1.0F},
+                        {1.0F + 0x3p-11F, 1.0F, 1.0F + 0x4p-11F},
+                        {0x1p-14F, 0x1p-14F, 0x1p-14F},
+                        {0x1p-24F, 0x1p-24F, 0x1p-24F},
+                        {0x1.8p-24F, 0x1.8p-24F, 0x1p-23F},
+                        {0x1p-25F, 0x1p-25F, 0.0F},
+                        {-0x1.ffep-15F, -0x1p-14F, -0x1p-14F},
+                        {65519.0F, 65536.0F, 65504.0F},
+                        {infinity, infinity, infinity},
+                        {-infinity, -infinity, -infinity}};
+  for (const Case& wanted : cases) {
+    CsrArrays csr{{0, 1}, {0}, {wanted.value}};
+    Layer layer{1, 1, {wanted.value}, csr};
+    const auto found = [&](Layout layout) { return held(layer, packed(layer.view(), layout)).csr.values; };
+    CHECK_CASE(same_bits(found(Layout::quads_bf16), {wanted.bf16}), std::to_string(wanted.value));
+    CHECK_CASE(same_bits(found(Layout::quads_fp16), {wanted.fp16}), std::to_string(wanted.value));
+  }
+  Layer nan{1, 1, {}, {{0, 1}, {0}, {std::numeric_limits<float>::quiet_NaN()}}};
+  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_bf16)).csr.values[0]));
+  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_fp16)).csr.values[0]));
+  Layer large{1, 1, {}, {{0, 1}, {0}, {-65520.0F}}};
+  CHECK_THROWS(packed(large.view(), Layout::quads_fp16), "fp16 values go up to 65504.000000, got 65520.000000");
+}
+
+void finds_and_fills_blocks() {
+  Layer layer = random_layer(72, 300, 0.5, 1, 4);
+  const auto nnz = static_cast<std::int64_t>(layer.csr.values.size());
+  CHECK(full_block_entries(layer.view(), 4, 1.0) == nnz);
+  const Layer other = random_layer(70, 300, 0.5);
+  CHECK(full_block_entries(other.view(), 4, 0.95) == -1);
+  CHECK_THROWS(packed(other.view(), Layout::quads_4x1_f32), "blocks of 4x1 must be full, but the rows 0 and 1");
+  const std::int64_t entries = full_block_entries(other.view(), 4, 0.0);
+  Layer full{70, 300, {}, with_full_blocks(other.view(), 4, entries)};
+  validate(full.view());
+  CHECK(static_cast<std::int64_t>(full.csr.values.size()) == entries);
+  std::vector<float> dense(other.dense.size());
+  csr_to_dense(full.view(), dense.data());
+  CHECK(same_bits(dense, other.dense));
+  check_round_trip(full, Layout::quads_4x1_f32);
 }
 
 /// A CSR matrix may hold zeros, which padding must not swallow, and any other float.
@@ -48,15 +105,15 @@ void keeps_stored_values() {
 /// What lay in the buffer before must not show: equal weights have equal bytes.
 void writes_every_byte() {
   const Layer layer = random_layer(33, 129, 0.9);
-  const PackPlan plan = plan_pack(layer.view(), Layout::quads);
+  const PackPlan plan = plan_pack(layer.view(), Layout::quads_f32);
   Bytes dirty(plan.header.total_bytes, std::byte{0xFF});
   write_packed(layer.view(), plan, dirty.data());
   CHECK(dirty == packed(layer.view()));
 }
 
 void parts_are_aligned() {
-  const PackedHeader header = plan_pack(random_layer(33, 129, 0.9).view(), Layout::quads).header;
-  for (const auto offset : {header.rows_offset, header.starts_offset, header.counts_offset, header.values_offset,
+  const PackedHeader header = plan_pack(random_layer(33, 129, 0.9).view(), Layout::quads_f32).header;
+  for (const auto offset : {header.lanes_offset, header.starts_offset, header.counts_offset, header.values_offset,
                             header.columns_offset, header.total_bytes}) {
     CHECK(offset % 64 == 0);
   }
@@ -93,13 +150,15 @@ void refuses_layouts() { CHECK_THROWS(layout_entry(static_cast<Layout>(99)), "un
 void refuses_too_many_nonzeros() {
   const std::int64_t nnz = std::int64_t{1} << 32;
   const CsrView csr{nullptr, 2, nullptr, nnz, nullptr, nnz, 1, 1};
-  CHECK_THROWS(plan_pack(csr, Layout::quads), "fewer than 2^32 nonzeros, got 4294967296");
+  CHECK_THROWS(plan_pack(csr, Layout::quads_f32), "fewer than 2^32 nonzeros, got 4294967296");
 }
 
 }  // namespace
 
 int main() {
   round_trips();
+  rounds_to_the_nearest();
+  finds_and_fills_blocks();
   keeps_stored_values();
   writes_every_byte();
   parts_are_aligned();

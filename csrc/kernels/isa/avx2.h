@@ -1,99 +1,12 @@
-// AVX2 with FMA: eight floats a vector.
+// AVX2 with FMA and F16C: eight floats a vector; bytes are multiplied with 16-bit products.
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstdint>
+#include "x86/avx2.h"
+#include "x86/bytes_avx2.h"
 
 namespace {
 
-struct Vector {
-  static constexpr int width = 8;
-  __m256 v;
-
-  static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vector load_first(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, first(count))}; }
-  static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
-  static void broadcast_four(const float* p, Vector (&each)[4]) {
-    const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
-    each[0].v = _mm256_permute_ps(four, 0x00);
-    each[1].v = _mm256_permute_ps(four, 0x55);
-    each[2].v = _mm256_permute_ps(four, 0xAA);
-    each[3].v = _mm256_permute_ps(four, 0xFF);
-  }
-  static Vector zero() { return {_mm256_setzero_ps()}; }
-  void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store_first(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, first(count), v); }
-
-  static __m256i first(std::int64_t count) {
-    const int limit = count < width ? static_cast<int>(count) : width;
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  }
-};
-
-inline Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline Vector operator-(Vector a, Vector b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline Vector operator*(Vector a, Vector b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Vector operator/(Vector a, Vector b) { return {_mm256_div_ps(a.v, b.v)}; }
-inline Vector fma(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-
-// min and max return their second operand when one is NaN: a NaN in `x` comes through.
-inline Vector at_most(Vector x, float limit) { return {_mm256_min_ps(_mm256_set1_ps(limit), x.v)}; }
-inline Vector at_least(Vector x, float limit) { return {_mm256_max_ps(_mm256_set1_ps(limit), x.v)}; }
-inline Vector absolute(Vector x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
-inline Vector with_sign_of(Vector magnitude, Vector sign) {
-  return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign.v))};
-}
-inline Vector round_nearest(Vector x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-
-/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
-inline Vector times_power_of_two(Vector x, Vector n) {
-  const __m256i whole = _mm256_cvtps_epi32(n.v);
-  const __m256i half = _mm256_srai_epi32(whole, 1);
-  const auto power = [](__m256i e) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
-  };
-  return {_mm256_mul_ps(_mm256_mul_ps(x.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
-}
-
-inline Vector smaller_of(Vector a, Vector b) { return {_mm256_min_ps(a.v, b.v)}; }
-
-/// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
-inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
-  const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(v.v), _mm256_set1_epi32(added));
-  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
-}
-
-/// sums - factor * totals, as floats.
-inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor,
-                           std::int64_t count) {
-  const __m256i total = _mm256_maskload_epi32(totals, Vector::first(count));
-  const __m256i shift = _mm256_mullo_epi32(total, _mm256_set1_epi32(factor));
-  const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums));
-  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sum, shift))};
-}
-
-inline void transpose(Vector (&r)[8]) {
-  __m256 a[8];
-  for (int i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
-    a[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
-  }
-  __m256 b[8];
-  for (int i = 0; i < 8; i += 4) {
-    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
-    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
-    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-    r[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-  }
-}
-
-/// Eight tokens' worth of a vector.
-using Eight = Vector;
+/// Tokens from which a tile of them is interleaved; looking bytes up is faster below.
+inline constexpr std::int64_t kFewestInterleaved = 5;
 
 }  // namespace

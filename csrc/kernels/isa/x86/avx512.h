@@ -1,11 +1,11 @@
 // Sixteen floats a vector, for every instruction set with AVX-512 (F, BW, DQ, VL).
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstdint>
+#include "halves.h"
 
 namespace {
+
+inline constexpr int kRegisters = 32;
 
 struct Vector {
   static constexpr int width = 16;
@@ -14,8 +14,14 @@ struct Vector {
   static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vector load_first(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(first(count), p)}; }
   static Vector broadcast(float x) { return {_mm512_set1_ps(x)}; }
-  static void broadcast_four(const float* p, Vector (&each)[4]) {
-    const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+  static Vector broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+  static Vector broadcast(const sparsekit::BFloat16* p) {
+    return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_set1_epi32(upper_at(p)), _mm512_set1_epi32(kUpperHalf)))};
+  }
+  static Vector broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  template <class Value>
+  static void broadcast_four(const Value* p, Vector (&each)[4]) {
+    const __m512 four = _mm512_broadcast_f32x4(four_values(p));
     each[0].v = _mm512_permute_ps(four, 0x00);
     each[1].v = _mm512_permute_ps(four, 0x55);
     each[2].v = _mm512_permute_ps(four, 0xAA);
@@ -51,6 +57,11 @@ inline Vector round_nearest(Vector x) {
 inline Vector times_power_of_two(Vector x, Vector n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 
 inline Vector smaller_of(Vector a, Vector b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Vector larger_of(Vector a, Vector b) { return {_mm512_max_ps(a.v, b.v)}; }
+
+inline float least_of(Vector v) { return _mm512_reduce_min_ps(v.v); }
+inline float most_of(Vector v) { return _mm512_reduce_max_ps(v.v); }
+inline bool has_nan(Vector v) { return _mm512_cmp_ps_mask(v.v, v.v, _CMP_UNORD_Q) != 0; }
 
 /// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
 inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
@@ -59,12 +70,35 @@ inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(positive));
 }
 
+/// The same of four vectors.
+inline void store_bytes_of_four(const Vector (&v)[4], std::int32_t added, std::uint8_t* p) {
+  const __m512i more = _mm512_set1_epi16(static_cast<short>(added));
+  const auto words = [&](int i) {
+    const __m512i both = _mm512_packs_epi32(_mm512_cvtps_epi32(v[i].v), _mm512_cvtps_epi32(v[i + 1].v));
+    return _mm512_add_epi16(both, more);
+  };
+  // Every 128 bits hold four bytes of each vector.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(words(0), words(2))));
+}
+
+/// Sixteen whole numbers.
+struct Sums {
+  __m512i v;
+
+  static Sums zero() { return {_mm512_setzero_si512()}; }
+  static Sums load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  static Sums load_first(const std::int32_t* p, std::int64_t count) {
+    return {_mm512_maskz_loadu_epi32(Vector::first(count), p)};
+  }
+  void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
+};
+
+inline Sums operator+(Sums a, Sums b) { return {_mm512_add_epi32(a.v, b.v)}; }
+
 /// sums - factor * totals, as floats.
-inline Vector shifted_sums(const std::int32_t* sums, const std::int32_t* totals, std::int32_t factor,
-                           std::int64_t count) {
-  const __m512i total = _mm512_maskz_loadu_epi32(Vector::first(count), totals);
-  const __m512i shift = _mm512_mullo_epi32(total, _mm512_set1_epi32(factor));
-  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums), shift))};
+inline Vector shifted(Sums sums, Sums totals, std::int32_t factor) {
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(sums.v, _mm512_mullo_epi32(totals.v, _mm512_set1_epi32(factor))))};
 }
 
 inline void transpose(Vector (&r)[16]) {
@@ -93,6 +127,13 @@ inline void transpose(Vector (&r)[16]) {
   }
 }
 
+inline void transpose(Sums (&r)[16]) {
+  Vector v[16];
+  for (int i = 0; i < 16; ++i) v[i].v = _mm512_castsi512_ps(r[i].v);
+  transpose(v);
+  for (int i = 0; i < 16; ++i) r[i].v = _mm512_castps_si512(v[i].v);
+}
+
 /// Eight floats: two of them fit where one `Vector` does, and a core runs more of them at a time.
 struct Eight {
   static constexpr int width = 8;
@@ -100,8 +141,15 @@ struct Eight {
 
   static Eight load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Eight broadcast(float x) { return {_mm256_set1_ps(x)}; }
-  static void broadcast_four(const float* p, Eight (&each)[4]) {
-    const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+  static Eight broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
+  static Eight broadcast(const sparsekit::BFloat16* p) {
+    return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_set1_epi32(upper_at(p)), _mm256_set1_epi32(kUpperHalf)))};
+  }
+  static Eight broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  template <class Value>
+  static void broadcast_four(const Value* p, Eight (&each)[4]) {
+    const __m128 values = four_values(p);
+    const __m256 four = _mm256_set_m128(values, values);
     each[0].v = _mm256_permute_ps(four, 0x00);
     each[1].v = _mm256_permute_ps(four, 0x55);
     each[2].v = _mm256_permute_ps(four, 0xAA);
@@ -113,6 +161,36 @@ struct Eight {
 
 inline Eight operator+(Eight a, Eight b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Eight fma(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+
+/// Vector `k` of the values of one output feature of every lane in a group: those of the lanes 4 * k to 4 * k + 3.
+inline Vector load_values(const float* values, int k) { return Vector::load(values + k * Vector::width); }
+inline Vector load_values(const sparsekit::Float16* values, int k) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + k * Vector::width)))};
+}
+inline Vector load_values(const sparsekit::BFloat16* values, int k) {
+  const __m512i bits = _mm512_loadu_si512(values + k / 2 * 32);
+  return {_mm512_castsi512_ps(k % 2 == 0 ? _mm512_slli_epi32(bits, 16)
+                                         : _mm512_and_si512(bits, _mm512_set1_epi32(kUpperHalf)))};
+}
+
+/// From number `4 * j + i` of vector `r` to number `16 * i + 4 * j + r` of all four in a row: with
+/// `Positions::by_four`, the rows of lanes of four.
+inline void interleave(__m512 (&v)[4]) {
+  const __m512 low01 = _mm512_unpacklo_ps(v[0], v[1]);
+  const __m512 high01 = _mm512_unpackhi_ps(v[0], v[1]);
+  const __m512 low23 = _mm512_unpacklo_ps(v[2], v[3]);
+  const __m512 high23 = _mm512_unpackhi_ps(v[2], v[3]);
+  v[0] = _mm512_shuffle_ps(low01, low23, 0x44);
+  v[1] = _mm512_shuffle_ps(low01, low23, 0xEE);
+  v[2] = _mm512_shuffle_ps(high01, high23, 0x44);
+  v[3] = _mm512_shuffle_ps(high01, high23, 0xEE);
+}
+
+inline void interleave(Vector (&rows)[4]) {
+  __m512 v[4] = {rows[0].v, rows[1].v, rows[2].v, rows[3].v};
+  interleave(v);
+  for (int r = 0; r < 4; ++r) rows[r].v = v[r];
+}
 
 /// Sixteen sums from sixteen times four: float `4 * j + i` of `part[k]` belongs to sum `4 * k + j`.
 inline Vector sums_of_quads(const Vector (&part)[4]) {
@@ -127,25 +205,25 @@ inline Vector sums_of_quads(const Vector (&part)[4]) {
   return {_mm512_permutexvar_ps(order, _mm512_add_ps(first, last))};
 }
 
-/// Sixteen whole sums.
-struct Sums {
-  __m512i v;
-
-  static Sums zero() { return {_mm512_setzero_si512()}; }
-  static Sums load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
-  void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
-};
-
-inline Sums operator+(Sums a, Sums b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline void interleave(Sums (&rows)[4]) {
+  __m512 v[4];
+  for (int r = 0; r < 4; ++r) v[r] = _mm512_castsi512_ps(rows[r].v);
+  interleave(v);
+  for (int r = 0; r < 4; ++r) rows[r].v = _mm512_castps_si512(v[r]);
+}
 
 /// Sixteen bytes below 64, which name sixteen of the 64 numbers in four registers.
 struct Positions {
   __m512i index;
   __mmask16 upper;
 
-  explicit Positions(const std::uint8_t* p)
-      : index(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))),
-        upper(_mm512_test_epi32_mask(index, _mm512_set1_epi32(32))) {}
+  explicit Positions(const std::uint8_t* p) : Positions(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))) {}
+
+  /// Number `4 * j + i` names what was named at `4 * i + j`: the order in which `interleave` takes lanes of four rows.
+  static Positions by_four(const std::uint8_t* p) {
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return Positions(_mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), order));
+  }
 
   Vector choose(const Vector (&from)[4]) const {
     return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(from[0].v, index, from[1].v),
@@ -155,6 +233,10 @@ struct Positions {
     return {_mm512_mask_blend_epi32(upper, _mm512_permutex2var_epi32(from[0].v, index, from[1].v),
                                     _mm512_permutex2var_epi32(from[2].v, index, from[3].v))};
   }
+
+ private:
+  explicit Positions(__m128i bytes)
+      : index(_mm512_cvtepu8_epi32(bytes)), upper(_mm512_test_epi32_mask(index, _mm512_set1_epi32(32))) {}
 };
 
 }  // namespace

@@ -1,0 +1,72 @@
+#include "blocks.h"
+
+#include <algorithm>
+
+namespace sparsekit {
+namespace {
+
+/// Entries of which too many may be missing before a weight is given up.
+constexpr std::int64_t kSlack = 4096;
+
+/// The columns of rows `first` to `last`, each once, sorted.
+void join_columns(const CsrView& csr, std::int64_t first, std::int64_t last, std::vector<std::int32_t>& columns) {
+  columns.assign(csr.col_indices + csr.crow_indices[first], csr.col_indices + csr.crow_indices[last]);
+  if (last - first > 1) {
+    std::sort(columns.begin(), columns.end());
+    columns.erase(std::unique(columns.begin(), columns.end()), columns.end());
+  }
+}
+
+/// Whether the rows after `first` have their entries in the columns of `first`.
+bool same_columns(const CsrView& csr, std::int64_t first, std::int64_t last) {
+  const std::int64_t* crow = csr.crow_indices;
+  for (std::int64_t row = first + 1; row < last; ++row) {
+    if (!std::equal(csr.col_indices + crow[first], csr.col_indices + crow[first + 1], csr.col_indices + crow[row],
+                    csr.col_indices + crow[row + 1])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double least_full) {
+  std::vector<std::int32_t> columns;
+  std::int64_t entries = 0;
+  std::int64_t blocks = 0;
+  for (std::int64_t row = 0; row < csr.out_features; row += height) {
+    const std::int64_t last = std::min(row + height, csr.out_features);
+    const std::int64_t seen = csr.crow_indices[last];
+    std::int64_t lane_blocks = csr.crow_indices[row + 1] - csr.crow_indices[row];
+    if (!same_columns(csr, row, last)) {
+      join_columns(csr, row, last, columns);
+      lane_blocks = static_cast<std::int64_t>(columns.size());
+    }
+    entries += lane_blocks * (last - row);
+    blocks += lane_blocks;
+    const std::int64_t slack = last == csr.out_features ? 0 : kSlack;
+    if (static_cast<double>(seen + slack) < least_full * static_cast<double>(blocks * height)) return -1;
+  }
+  return entries;
+}
+
+CsrArrays with_full_blocks(const CsrView& csr, std::int64_t height, std::int64_t entries) {
+  CsrArrays full = csr_with_capacity(csr.out_features, entries);
+  std::vector<std::int32_t> columns;
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    const std::int64_t first = row / height * height;
+    if (row == first) join_columns(csr, first, std::min(first + height, csr.out_features), columns);
+    std::int64_t i = csr.crow_indices[row];
+    for (const std::int32_t column : columns) {
+      const bool there = i < csr.crow_indices[row + 1] && csr.col_indices[i] == column;
+      full.col_indices.push_back(column);
+      full.values.push_back(there ? csr.values[i] : 0.0F);
+      if (there) ++i;
+    }
+    full.crow_indices.push_back(static_cast<std::int64_t>(full.values.size()));
+  }
+  return full;
+}
+
+}  // namespace sparsekit

@@ -1,0 +1,71 @@
+#include "values.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace sparsekit {
+namespace {
+
+std::uint32_t bits_of(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+float float_of(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+constexpr float kLargestFloat16 = 65504.0F;
+constexpr float kRoundsToInfinity = 65520.0F;
+/// Between two subnormal numbers of Float16.
+constexpr float kSmallestFloat16 = 0x1p-24F;
+
+std::uint16_t magnitude_bits(float magnitude) {
+  if (std::isnan(magnitude)) return 0x7E00;
+  if (std::isinf(magnitude)) return 0x7C00;
+  if (magnitude >= kRoundsToInfinity) {
+    throw std::invalid_argument("fp16 values go up to " + std::to_string(kLargestFloat16) + ", got " +
+                                std::to_string(magnitude) + "; use bf16");
+  }
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  // The distance of the numbers around it: eleven bits, and never less than that of the subnormal ones.
+  const float step = std::max(std::ldexp(1.0F, exponent - 11), kSmallestFloat16);
+  const float rounded = std::nearbyint(magnitude / step) * step;
+  if (rounded < 0x1p-14F) return static_cast<std::uint16_t>(rounded / kSmallestFloat16);
+  return static_cast<std::uint16_t>((bits_of(rounded) - (112U << 23)) >> 13);
+}
+
+}  // namespace
+
+BFloat16 to_bfloat16(float value) {
+  const std::uint32_t bits = bits_of(value);
+  if (std::isnan(value)) return {static_cast<std::uint16_t>(bits >> 16 | 0x40U)};
+  return {static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16)};
+}
+
+Float16 to_float16(float value) {
+  const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  return {static_cast<std::uint16_t>(sign | magnitude_bits(std::fabs(value)))};
+}
+
+std::int8_t to_code(float value, float scale) {
+  return static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F));
+}
+
+float to_float(BFloat16 value) { return float_of(std::uint32_t{value.bits} << 16); }
+
+float to_float(Float16 value) {
+  const std::uint32_t rest = static_cast<std::uint32_t>(value.bits & 0x7FFF) << 13;
+  const bool finite = (value.bits & 0x7C00) != 0x7C00;
+  const float magnitude = finite ? float_of(rest) * 0x1p112F : float_of(rest | 0x7F800000U);
+  return (value.bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+}  // namespace sparsekit

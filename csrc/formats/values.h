@@ -1,0 +1,23 @@
+// Floats as the types that packed weights hold them in.
+#pragma once
+
+#include <cstdint>
+
+#include "../kernels/views.h"
+
+namespace sparsekit {
+
+/// The nearest, ties to even; infinities and NaN stay what they are.
+BFloat16 to_bfloat16(float value);
+
+/// The nearest, ties to even; infinities and NaN stay what they are. Throws std::invalid_argument for a finite value
+/// that would become an infinity.
+Float16 to_float16(float value);
+
+/// A value in units of its row's scale, rounded to the nearest whole number, at most 127 either way.
+std::int8_t to_code(float value, float scale);
+
+float to_float(BFloat16 value);
+float to_float(Float16 value);
+
+}  // namespace sparsekit

@@ -1,0 +1,104 @@
+// The bytes of 16 tokens; multiplied with dot products where the compiler may use them, else with 16-bit products.
+#pragma once
+
+#include "neon.h"
+
+#define SPARSEKIT_INTERLEAVES_BYTES
+
+namespace {
+
+/// Output features of a lane whose sums fit in registers together.
+inline constexpr int kRowsOfBytes = 4;
+
+/// 16 rows of 64 bytes to 64 rows of 16; strides in bytes.
+inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, std::uint8_t* to,
+                            std::int64_t to_stride) {
+  for (std::int64_t part = 0; part < 4; ++part) {
+    uint8x16_t rows[16];
+    for (int i = 0; i < 16; ++i) rows[i] = vld1q_u8(from + i * from_stride + part * 16);
+    for (int round = 0; round < 4; ++round) {
+      uint8x16_t merged[16];
+      for (int i = 0; i < 8; ++i) {
+        merged[2 * i] = vzip1q_u8(rows[i], rows[i + 8]);
+        merged[2 * i + 1] = vzip2q_u8(rows[i], rows[i + 8]);
+      }
+      for (int i = 0; i < 16; ++i) rows[i] = merged[i];
+    }
+    for (int i = 0; i < 16; ++i) vst1q_u8(to + (part * 16 + i) * to_stride, rows[i]);
+  }
+}
+
+struct TokenBytes {
+  uint8x16_t v;
+
+  static TokenBytes load(const std::uint8_t* p) { return {vld1q_u8(p)}; }
+};
+
+/// From byte `i` of each to four bytes of every token.
+inline void interleave(TokenBytes (&each)[4]) {
+  const auto words = [](uint8x16_t v) { return vreinterpretq_u16_u8(v); };
+  const uint16x8_t low01 = words(vzip1q_u8(each[0].v, each[1].v));
+  const uint16x8_t high01 = words(vzip2q_u8(each[0].v, each[1].v));
+  const uint16x8_t low23 = words(vzip1q_u8(each[2].v, each[3].v));
+  const uint16x8_t high23 = words(vzip2q_u8(each[2].v, each[3].v));
+  each[0].v = vreinterpretq_u8_u16(vzip1q_u16(low01, low23));
+  each[1].v = vreinterpretq_u8_u16(vzip2q_u16(low01, low23));
+  each[2].v = vreinterpretq_u8_u16(vzip1q_u16(high01, high23));
+  each[3].v = vreinterpretq_u8_u16(vzip2q_u16(high01, high23));
+}
+
+/// Four codes of one output feature for each of four tokens, or the codes of four.
+struct FourCodes {
+  int8x16_t v;
+
+  static FourCodes broadcast(const std::int8_t* p) {
+    std::int32_t bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return {vreinterpretq_s8_s32(vdupq_n_s32(bits))};
+  }
+  static FourCodes load(const std::int8_t* p) { return {vld1q_s8(p)}; }
+};
+
+/// 128 bytes of one token, as two tables of 64.
+struct ByteTable {
+  uint8x16x4_t low;
+  uint8x16x4_t high;
+
+  static ByteTable load(const std::uint8_t* p) {
+    ByteTable table;
+    for (int i = 0; i < 4; ++i) {
+      table.low.val[i] = vld1q_u8(p + 16 * i);
+      table.high.val[i] = vld1q_u8(p + 64 + 16 * i);
+    }
+    return table;
+  }
+
+  TokenBytes pick(const std::uint8_t* columns) const {
+    const uint8x16_t column = vld1q_u8(columns);
+    return {vqtbx4q_u8(vqtbl4q_u8(low, column), high, vsubq_u8(column, vdupq_n_u8(64)))};
+  }
+};
+
+#ifdef __ARM_FEATURE_DOTPROD
+/// What is subtracted from bytes before they are multiplied: they are multiplied as signed numbers.
+inline constexpr std::int32_t kByteOffset = 128;
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+  return {vdotq_s32(sum.v, vreinterpretq_s8_u8(veorq_u8(bytes.v, vdupq_n_u8(128))), codes.v)};
+}
+#else
+inline constexpr std::int32_t kByteOffset = 0;
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+  const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes.v)));
+  const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes.v)));
+  const auto products = [](int16x8_t x, int16x8_t code) {
+    const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(code));
+    return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(code)));
+  };
+  const int32x4_t first = products(low, vmovl_s8(vget_low_s8(codes.v)));
+  return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(codes.v)))))};
+}
+#endif
+
+}  // namespace

@@ -1,0 +1,87 @@
+// The bytes of 32 tokens; multiplied with AVX-VNNI where the compiler may use it, else exactly with 16-bit products.
+#pragma once
+
+#include "avx2.h"
+#include "bytes.h"
+
+namespace {
+
+/// Output features of a lane whose sums fit in registers together.
+inline constexpr int kRowsOfBytes = 2;
+
+struct TokenBytes {
+  __m256i v;
+
+  static TokenBytes load(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+};
+
+/// From byte `i` of each to four bytes of every token.
+inline void interleave(TokenBytes (&each)[4]) {
+  const __m256i low01 = _mm256_unpacklo_epi8(each[0].v, each[1].v);
+  const __m256i high01 = _mm256_unpackhi_epi8(each[0].v, each[1].v);
+  const __m256i low23 = _mm256_unpacklo_epi8(each[2].v, each[3].v);
+  const __m256i high23 = _mm256_unpackhi_epi8(each[2].v, each[3].v);
+  each[0].v = _mm256_unpacklo_epi16(low01, low23);
+  each[1].v = _mm256_unpackhi_epi16(low01, low23);
+  each[2].v = _mm256_unpacklo_epi16(high01, high23);
+  each[3].v = _mm256_unpackhi_epi16(high01, high23);
+}
+
+#ifdef __AVXVNNI__
+struct FourCodes {
+  __m256i v;
+
+  static FourCodes broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(four_codes(p))}; }
+  static FourCodes load(const std::int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+};
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, codes.v)};
+}
+#else
+/// Of 16 bits each: the first and third, and the second and fourth.
+struct FourCodes {
+  __m256i even;
+  __m256i odd;
+
+  static FourCodes broadcast(const std::int8_t* p) { return split(_mm256_set1_epi32(four_codes(p))); }
+  static FourCodes load(const std::int8_t* p) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+
+ private:
+  static FourCodes split(__m256i v) { return {_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)}; }
+};
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(bytes.v, _mm256_set1_epi16(0xFF)), codes.even);
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes.v, 8), codes.odd);
+  return {_mm256_add_epi32(sum.v, _mm256_add_epi32(even, odd))};
+}
+#endif
+
+/// 128 bytes of one token, as eight tables of 16.
+struct ByteTable {
+  __m256i part[8];
+
+  static ByteTable load(const std::uint8_t* p) {
+    ByteTable table;
+    for (int i = 0; i < 8; ++i) {
+      table.part[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i)));
+    }
+    return table;
+  }
+
+  /// A look-up gives 0 for numbers with their upper bit: so that of a table has it, a column of another one is brought
+  /// beyond 127.
+  TokenBytes pick(const std::uint8_t* columns) const {
+    __m256i column = TokenBytes::load(columns).v;
+    __m256i found = _mm256_setzero_si256();
+    for (int i = 0; i < 8; ++i) {
+      const __m256i at = _mm256_adds_epu8(column, _mm256_set1_epi8(0x70));
+      found = _mm256_or_si256(found, _mm256_shuffle_epi8(part[i], at));
+      column = _mm256_sub_epi8(column, _mm256_set1_epi8(16));
+    }
+    return {found};
+  }
+};
+
+}  // namespace

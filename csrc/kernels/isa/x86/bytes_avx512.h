@@ -1,0 +1,86 @@
+// The bytes of 64 tokens; multiplied with AVX-512 VNNI where the compiler may use it, else exactly with 16-bit
+// products.
+#pragma once
+
+#include "avx512.h"
+#include "bytes.h"
+
+namespace {
+
+/// Output features of a lane whose sums fit in registers together.
+inline constexpr int kRowsOfBytes = 4;
+
+struct TokenBytes {
+  __m512i v;
+
+  static TokenBytes load(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+};
+
+/// From byte `i` of each to four bytes of every token.
+inline void interleave(TokenBytes (&each)[4]) {
+  const __m512i low01 = _mm512_unpacklo_epi8(each[0].v, each[1].v);
+  const __m512i high01 = _mm512_unpackhi_epi8(each[0].v, each[1].v);
+  const __m512i low23 = _mm512_unpacklo_epi8(each[2].v, each[3].v);
+  const __m512i high23 = _mm512_unpackhi_epi8(each[2].v, each[3].v);
+  each[0].v = _mm512_unpacklo_epi16(low01, low23);
+  each[1].v = _mm512_unpackhi_epi16(low01, low23);
+  each[2].v = _mm512_unpacklo_epi16(high01, high23);
+  each[3].v = _mm512_unpackhi_epi16(high01, high23);
+}
+
+#ifdef __AVX512VNNI__
+struct FourCodes {
+  __m512i v;
+
+  static FourCodes broadcast(const std::int8_t* p) { return {_mm512_set1_epi32(four_codes(p))}; }
+  static FourCodes load(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
+};
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) { return {_mm512_dpbusd_epi32(sum.v, bytes.v, codes.v)}; }
+#else
+/// Of 16 bits each: the first and third, and the second and fourth.
+struct FourCodes {
+  __m512i even;
+  __m512i odd;
+
+  static FourCodes broadcast(const std::int8_t* p) { return split(_mm512_set1_epi32(four_codes(p))); }
+  static FourCodes load(const std::int8_t* p) { return split(_mm512_loadu_si512(p)); }
+
+ private:
+  static FourCodes split(__m512i v) { return {_mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8), _mm512_srai_epi16(v, 8)}; }
+};
+
+inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(bytes.v, _mm512_set1_epi16(0xFF)), codes.even);
+  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(bytes.v, 8), codes.odd);
+  return {_mm512_add_epi32(sum.v, _mm512_add_epi32(even, odd))};
+}
+#endif
+
+/// 128 bytes of one token, as eight tables of 16.
+struct ByteTable {
+  __m512i part[8];
+
+  static ByteTable load(const std::uint8_t* p) {
+    ByteTable table;
+    for (int i = 0; i < 8; ++i) {
+      table.part[i] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i)));
+    }
+    return table;
+  }
+
+  /// A look-up gives 0 for numbers with their upper bit: so that of a table has it, a column of another one is brought
+  /// beyond 127.
+  TokenBytes pick(const std::uint8_t* columns) const {
+    __m512i column = TokenBytes::load(columns).v;
+    __m512i found = _mm512_setzero_si512();
+    for (int i = 0; i < 8; ++i) {
+      const __m512i at = _mm512_adds_epu8(column, _mm512_set1_epi8(0x70));
+      found = _mm512_or_si512(found, _mm512_shuffle_epi8(part[i], at));
+      column = _mm512_sub_epi8(column, _mm512_set1_epi8(16));
+    }
+    return {found};
+  }
+};
+
+}  // namespace
