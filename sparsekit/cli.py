@@ -101,7 +101,8 @@ def bench_layers(
 ) -> None:
     """Measure linear layers on this machine: sparse against the best dense engine, interleaved in one process.
 
-    Engines: sparsekit, sparsekit-int8; dense: torch, onnxruntime, openvino, torch-int8, onnxruntime-int8; sparse:
+    Engines: sparsekit, with values of fewer bits sparsekit-bf16, -fp16 and -int8, and each with a mask of 4x1 blocks
+    (sparsekit-4x1, sparsekit-int8-4x1, ...); dense: torch, onnxruntime, openvino, torch-int8, onnxruntime-int8; sparse:
     torch-csr, scipy, mkl (sparse_dot_mkl). With --model the sparsity is imposed on the model's own weights, smallest
     first.
 
@@ -153,8 +154,9 @@ def bench_model(
     """Measure a whole encoder on this machine: linear layers sparse against the best dense engine, interleaved.
 
     The weights are pruned by magnitude: the time is that of a pruned model, what it computes is not. Engines:
-    sparsekit, sparsekit-int8; dense: torch, onnxruntime, openvino, onnxruntime-int8. Says in which operators the time
-    of the sparse model goes.
+    sparsekit, with values of fewer bits sparsekit-bf16, -fp16 and -int8, and each with masks of 4x1 blocks
+    (sparsekit-4x1, sparsekit-int8-4x1, ...); dense: torch, onnxruntime, openvino, onnxruntime-int8. Says in which
+    operators the time of the sparse model goes.
 
     Example: [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128 --threads 2[/]
     """

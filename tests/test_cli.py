@@ -63,7 +63,7 @@ def test_bench_layers_prints_and_writes_what_it_measured(tmp_path):
     ("arguments", "environment", "message"),
     [
         (["bench", "layers", "--shape", "32by64"], {}, "expected OUTxIN such as 1536x384, got '32by64'"),
-        (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, torch, onnxruntime"),
+        (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, sparsekit-bf16"),
         (["bench", "layers", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
         (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
         (["demo", "--sparsity", "2"], {}, "Invalid value for '--sparsity'"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.ceilings import Ceilings, measure
 from sparsekit.bench.peers import PEERS, Call, Problem, Weight
-from sparsekit.bench.summary import Group, in_int8
+from sparsekit.bench.summary import Group
 from sparsekit.bench.weights import WeightSource, random_weight
 from sparsekit.timing import Timing, compare
 
@@ -84,8 +85,7 @@ class _Run:
             size = dense.size, dense.nbytes
         else:
             ours = self.engine.startswith("sparsekit")
-            values = "int8" if in_int8(self.engine) else "float32"
-            size = csr.nnz, self.weight.packed(values).nbytes if ours else csr.nbytes
+            size = csr.nnz, self.weight.packed(PEERS[self.engine].values).nbytes if ours else csr.nbytes
         return Row(*csr.shape, batch, threads, self.engine, self.sparsity, *size, *us, timing.noisy)
 
 
@@ -106,16 +106,27 @@ def _check(engine: str, call: Call, problem: Problem) -> None:
         raise RuntimeError(f"{engine} is off by {error.max():.1e} for {shape}, batch {len(problem.x)}")
 
 
-def _runs(grid: Grid, weights: dict[float, Weight], batch: int, threads: int) -> list[_Run]:
+#: A mask: its sparsity and its blocks.
+Mask: TypeAlias = tuple[float, str]
+
+
+def _masks(grid: Grid) -> list[Mask]:
+    """The masks that the engines of a grid are measured with."""
+    blocks = {PEERS[engine].block: None for engine in grid.engines}
+    return [(sparsity, block) for sparsity in grid.sparsities for block in blocks]
+
+
+def _runs(grid: Grid, weights: dict[Mask, Weight], batch: int, threads: int) -> list[_Run]:
     """Every engine's function; sparse ones once for each sparsity."""
-    problems = {sparsity: _problem(weight, batch, threads) for sparsity, weight in weights.items()}
+    problems = {mask: _problem(weight, batch, threads) for mask, weight in weights.items()}
     runs = []
     for engine in grid.engines:
         peer = PEERS[engine]
         for sparsity in grid.sparsities if peer.sparse else grid.sparsities[:1]:
-            call = peer.prepare(problems[sparsity])
-            _check(engine, call, problems[sparsity])
-            runs.append(_Run(engine, sparsity if peer.sparse else None, weights[sparsity], call))
+            mask = sparsity, peer.block
+            call = peer.prepare(problems[mask])
+            _check(engine, call, problems[mask])
+            runs.append(_Run(engine, sparsity if peer.sparse else None, weights[mask], call))
     return runs
 
 
@@ -132,18 +143,18 @@ def run(
         known: groups that were measured before and are not measured again.
     """
     for shape in grid.shapes:
-        weights: dict[float, Weight] = {}
+        weights: dict[Mask, Weight] = {}
         for threads in sorted(grid.threads, reverse=True):
             for batch in grid.batches:
                 group = Group(*shape, batch, threads)
                 if group in known:
                     yield known[group]
                     continue
-                weights = weights or {sparsity: Weight(source(shape, sparsity)) for sparsity in grid.sparsities}
+                weights = weights or {mask: Weight(source(shape, *mask), mask[1]) for mask in _masks(grid)}
                 yield _measure(grid, weights, group)
 
 
-def _measure(grid: Grid, weights: dict[float, Weight], group: Group) -> list[Row]:
+def _measure(grid: Grid, weights: dict[Mask, Weight], group: Group) -> list[Row]:
     with limited_to(group.threads):
         runs = _runs(grid, weights, group.batch, group.threads)
         calls = {str(i): one.call for i, one in enumerate(runs)}

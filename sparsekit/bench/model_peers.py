@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request
+from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
 from sparsekit.conversion import convert
 
 
@@ -83,15 +83,11 @@ def _torch(problem: ModelProblem) -> ModelCall:
     return InTorch(problem.model, problem)
 
 
-def _sparsekit(problem: ModelProblem, values: str = "float32") -> ModelCall:
+def _sparsekit(problem: ModelProblem, values: str) -> ModelCall:
     """Converted for the number of tokens of the inputs; layers that would lose stay dense."""
     model = copy.deepcopy(problem.model)
     convert(model, tokens=[problem.input_ids.numel()], values=values)
     return InTorch(model, problem)
-
-
-def _sparsekit_int8(problem: ModelProblem) -> ModelCall:
-    return _sparsekit(problem, "int8")
 
 
 def _export(problem: ModelProblem, path: Path) -> None:
@@ -157,12 +153,11 @@ _ONNX = ("onnxruntime", "onnx", "onnxscript")
 #: Part of the hidden state's largest number by which 8 bits in every layer may be off.
 _INT8_TOLERANCE = 0.5
 
-#: Engines by name; those that compute in int8 end in "-int8".
+#: Engines by name; "int8" is in the names of those that compute in it.
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
-    "sparsekit": Peer(_sparsekit, (), sparse=True, tolerance=1e-4),
+    **ours(_sparsekit, {"float32": 1e-4, "bf16": 0.05, "fp16": 0.01, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
-    "sparsekit-int8": Peer(_sparsekit_int8, (), sparse=True, tolerance=_INT8_TOLERANCE),
     "onnxruntime-int8": Peer(_onnxruntime_int8, _ONNX, sparse=False, tolerance=_INT8_TOLERANCE),
 }

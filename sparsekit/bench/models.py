@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
+from sparsekit.bench.weights import mask_structure
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning import finalize, prune
 from sparsekit.timing import Timing, compare
@@ -59,9 +60,13 @@ class ModelRow:
     operators: dict[str, float]  # milliseconds of a call by operator, most first; of sparse models only
 
 
-def _pruned(model: nn.Module, sparsity: float, ignore: Sequence[str]) -> HiddenState:
+#: A mask: its sparsity and its blocks.
+Mask: TypeAlias = tuple[float, str]
+
+
+def _pruned(model: nn.Module, mask: Mask, ignore: Sequence[str]) -> HiddenState:
     pruned = copy.deepcopy(model)
-    prune(pruned, sparsity, ignore=ignore)
+    prune(pruned, mask[0], ignore=ignore, mask_structure=mask_structure(mask[1]))
     return HiddenState(finalize(pruned))
 
 
@@ -130,12 +135,13 @@ class _Run:
         return ModelRow(batch, tokens, threads, self.engine, self.sparsity, *ms, timing.noisy, self.difference, spent)
 
 
-def _runs(problems: dict[float, ModelProblem], engines: Sequence[str]) -> list[_Run]:
+def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[_Run]:
     """Every engine's function; sparse ones once for each sparsity."""
     runs = []
     for engine in engines:
         peer = MODEL_PEERS[engine]
-        for sparsity, problem in problems.items() if peer.sparse else list(problems.items())[:1]:
+        fitting = [(sparsity, problem) for (sparsity, block), problem in problems.items() if block == peer.block]
+        for sparsity, problem in fitting if peer.sparse else fitting[:1]:
             call = peer.prepare(problem)
             difference = _largest_difference(call, problem, engine)
             runs.append(_Run(engine, sparsity if peer.sparse else None, call, difference))
@@ -143,7 +149,7 @@ def _runs(problems: dict[float, ModelProblem], engines: Sequence[str]) -> list[_
 
 
 def _group(
-    models: dict[float, HiddenState], grid: ModelGrid, batch: int, tokens: int, threads: int, vocabulary: int
+    models: dict[Mask, HiddenState], grid: ModelGrid, batch: int, tokens: int, threads: int, vocabulary: int
 ) -> list[ModelRow]:
     numbers = torch.Generator().manual_seed(batch * tokens)
     ids = torch.randint(vocabulary, (batch, tokens), generator=numbers)
@@ -164,7 +170,9 @@ def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
         model: what `AutoModel` loads, on the CPU.
         grid: what to measure.
     """
-    models = {sparsity: _pruned(model, sparsity, grid.ignore) for sparsity in grid.sparsities}
+    blocks = {MODEL_PEERS[engine].block: None for engine in grid.engines}
+    masks = [(sparsity, block) for sparsity in grid.sparsities for block in blocks]
+    models = {mask: _pruned(model, mask, grid.ignore) for mask in masks}
     config: Any = model.config
     for threads in sorted(grid.threads, reverse=True):
         for batch, tokens in grid.inputs:

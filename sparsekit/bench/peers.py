@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.formats import CSR
+from sparsekit.formats.csr import BLOCKS
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -30,15 +31,16 @@ Floats: TypeAlias = NDArray[np.float32]
 class Weight:
     """A weight `[out_features, in_features]` with its zeros, as CSR and packed."""
 
-    def __init__(self, dense: Floats) -> None:
+    def __init__(self, dense: Floats, block: str = "1x1") -> None:
         self.dense = dense
         self.csr = CSR.from_dense(dense)
+        self.block = block
         self._packed: dict[str, runtime.Packed] = {}
 
     def packed(self, values: str) -> runtime.Packed:
-        """The weight packed with float32 or int8 values; once for each."""
+        """The weight packed with values of this type; once for each."""
         if values not in self._packed:
-            self._packed[values] = self.csr.pack(values)
+            self._packed[values] = self.csr.pack(values, block=self.block)
         return self._packed[values]
 
 
@@ -59,7 +61,7 @@ class Problem:
 Call: TypeAlias = Callable[[], Any]
 
 
-def _sparsekit(problem: Problem, values: str = "float32") -> Call:
+def _sparsekit(problem: Problem, values: str) -> Call:
     packed = problem.weight.packed(values)
     (batch, in_features), out_features = problem.x.shape, problem.bias.size
     runtime.follow_torch_threads()
@@ -71,10 +73,6 @@ def _sparsekit(problem: Problem, values: str = "float32") -> Call:
         return problem.result
 
     return call
-
-
-def _sparsekit_int8(problem: Problem) -> Call:
-    return _sparsekit(problem, "int8")
 
 
 def _torch(problem: Problem) -> Call:
@@ -219,7 +217,9 @@ class Peer(Generic[P]):
     prepare: Callable[[P], Call]
     modules: Sequence[str]
     sparse: bool
-    tolerance: float = 1e-5  # of its answers; int8 engines are further off
+    tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
+    values: str = "float32"  # how ours holds its weight
+    block: str = "1x1"  # of the mask that it is measured with
 
     @property
     def missing(self) -> list[str]:
@@ -230,13 +230,28 @@ class Peer(Generic[P]):
 #: Part of the sum of magnitudes by which an answer of 8 bits may be off.
 _INT8_TOLERANCE = 0.02
 
-#: Engines by name; those that compute in int8 end in "-int8".
+
+def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
+    """Our own engines by name: every type of value of which a tolerance is given, without blocks and in them."""
+
+    def holding(values: str) -> Callable[[P], Call]:
+        return lambda problem: prepare(problem, values)
+
+    found = {}
+    for block in BLOCKS:
+        for values, tolerance in tolerances.items():
+            parts = ["sparsekit", *([] if values == "float32" else [values]), *([] if block == "1x1" else [block])]
+            peer = Peer(holding(values), (), sparse=True, tolerance=tolerance, values=values, block=block)
+            found["-".join(parts)] = peer
+    return found
+
+
+#: Engines by name; "int8" is in the names of those that compute in it.
 PEERS: dict[str, Peer[Problem]] = {
-    "sparsekit": Peer(_sparsekit, (), sparse=True),
+    **ours(_sparsekit, {"float32": 1e-5, "bf16": 4e-3, "fp16": 5e-4, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False),
     "onnxruntime": Peer(_onnxruntime, ("onnxruntime", "onnx"), sparse=False),
     "openvino": Peer(_openvino, ("openvino",), sparse=False),
-    "sparsekit-int8": Peer(_sparsekit_int8, (), sparse=True, tolerance=_INT8_TOLERANCE),
     "torch-int8": Peer(_torch_int8, ("torch",), sparse=False, tolerance=_INT8_TOLERANCE),
     "onnxruntime-int8": Peer(_onnxruntime_int8, ("onnxruntime", "onnx"), sparse=False, tolerance=_INT8_TOLERANCE),
     "torch-csr": Peer(_torch_csr, ("torch",), sparse=True),

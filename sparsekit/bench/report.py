@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsekit.bench.peers import Peer
-from sparsekit.bench.summary import Cell, Group, break_even, by_sparsity, dense_times, groups, medians, speedups
+from sparsekit.bench.summary import (
+    Cell,
+    Group,
+    break_even,
+    by_sparsity,
+    dense_times,
+    groups,
+    in_int8,
+    medians,
+    speedups,
+)
 
 
 def usable_engines(
@@ -56,11 +66,12 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
     for group, members in groups(rows).items():
         _add_group(table, group, members)
     console.print(table)
-    for engine in ("sparsekit", "sparsekit-int8"):
+    ours = list(dict.fromkeys(row["engine"] for row in rows if row["engine"].startswith("sparsekit")))
+    for engine in ours:
         _show_medians(speedups(rows, engine), f"{engine} over the best dense float32 engine, median", console)
-    _show_medians(
-        speedups(rows, "sparsekit-int8", over_int8=True), "sparsekit-int8 over the best dense int8 engine", console
-    )
+    for engine in filter(in_int8, ours):
+        found = speedups(rows, engine, over_int8=True)
+        _show_medians(found, f"{engine} over the best dense int8 engine", console)
     if any(row["noisy"] for row in rows):
         console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")
 

@@ -37,7 +37,7 @@ def groups(rows: Iterable[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, A
 
 def in_int8(engine: str) -> bool:
     """Whether an engine computes in int8."""
-    return engine.endswith("-int8")
+    return "-int8" in engine
 
 
 def dense_times(members: Iterable[Mapping[str, Any]], *, int8: bool = False) -> list[float]:

@@ -11,17 +11,25 @@ import torch
 from torch import nn
 
 from sparsekit.bench.peers import Floats
+from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune
 
-#: Makes a weight `[out_features, in_features]` of a shape and a sparsity.
-WeightSource: TypeAlias = Callable[[tuple[int, int], float], Floats]
+#: Makes a weight `[out_features, in_features]` of a shape, a sparsity and the blocks that are zero or not.
+WeightSource: TypeAlias = Callable[[tuple[int, int], float, str], Floats]
 
 
-def random_weight(shape: tuple[int, int], sparsity: float) -> Floats:
-    """Normal values, each kept with the probability `1 - sparsity`; the same for the same arguments."""
+def mask_structure(block: str) -> str:
+    """What `prune` calls a mask of these blocks."""
+    return "unstructured" if block == "1x1" else block
+
+
+def random_weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
+    """Normal values, each block kept with the probability `1 - sparsity`; the same for the same arguments."""
     numbers = np.random.default_rng([*shape, round(1000 * sparsity)])
     weight = numbers.standard_normal(shape, dtype=np.float32)
-    weight[numbers.random(shape, dtype=np.float32) < sparsity] = 0.0
+    height = BLOCKS[block]
+    drawn = numbers.random((-(-shape[0] // height), shape[1]), dtype=np.float32)
+    weight[np.repeat(drawn < sparsity, height, axis=0)[: shape[0]]] = 0.0
     return weight
 
 
@@ -46,10 +54,10 @@ def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
 def imposed_on(layers: dict[tuple[int, int], nn.Linear]) -> WeightSource:
     """Weights of these layers with the smallest of each set to zero, so that masks look as in a pruned model."""
 
-    def weight(shape: tuple[int, int], sparsity: float) -> Floats:
+    def weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
         layer = nn.Linear(shape[1], shape[0], bias=False)
         layer.weight.data.copy_(layers[shape].weight.data)
-        prune(nn.Sequential(layer), sparsity)
+        prune(nn.Sequential(layer), sparsity, mask_structure=mask_structure(block))
         finalize(layer)
         pruned: Floats = layer.weight.detach().to(torch.float32).numpy()
         return pruned
