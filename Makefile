@@ -9,13 +9,14 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 .PHONY: install test native demo demo-fast bench lint format asan tsan neon valgrind readme clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
-INT8_ENGINES := sparsekit sparsekit-int8 torch onnxruntime openvino onnxruntime-int8
+MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
+VALUES_ENGINES := $(MODEL_ENGINES) sparsekit-bf16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
 PRUNED_GRID := --model $$($(BIN)/python -c 'from sparsekit.demo.model import minilm_folder; print(minilm_folder())') \
   --seconds 0.8
-INT8_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(INT8_ENGINES) torch-int8,--engine $(engine)) \
-  --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --threads 1 --threads 2 --seconds 1.5
+VALUES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(VALUES_ENGINES) torch-int8,--engine $(engine)) \
+  --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --threads 1 --threads 2 --seconds 2
 AVX2 := SPARSEKIT_ISA=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
 AVX2_GRID := --engine sparsekit --engine torch --batch 1 --batch 4 --batch 8 --batch 16 --batch 64 --batch 128 --batch 512 \
   --seconds 0.6
@@ -50,11 +51,11 @@ demo-fast: install
 bench: install
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,peers]"
 	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
-	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(INT8_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
+	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
 	$(BIN)/sparsekit bench layers $(SPARSE_GRID) --json benchmarks/results/layers-sparse-engines.json
 	$(BIN)/sparsekit bench layers $(PRUNED_GRID) --json benchmarks/results/layers-minilm.json
-	$(BIN)/sparsekit bench layers $(INT8_GRID) --json benchmarks/results/layers-int8.json
+	$(BIN)/sparsekit bench layers $(VALUES_GRID) --json benchmarks/results/layers-values.json
 	$(AVX2) $(BIN)/sparsekit bench layers $(AVX2_GRID) --json benchmarks/results/layers-avx2.json
 
 # One run without our sanitizers' instrumentation: valgrind, which knows instruction sets up to AVX2.

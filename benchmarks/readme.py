@@ -13,19 +13,21 @@ import sys
 from pathlib import Path
 
 import tables
+import values_tables
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 
 
 BLOCKS = {
+    "answers": values_tables.answers_block,
     "avx2": tables.avx2_block,
     "cores": tables.cores_block,
     "costs": tables.costs_block,
     "demo": tables.demo_block,
     "engines": tables.engines_block,
-    "few-int8": tables.few_int8_block,
     "few-layers": tables.few_layers_block,
+    "few-values": values_tables.few_values_block,
     "int8": tables.int8_block,
     "layers": tables.layers_block,
     "masks": tables.masks_block,
@@ -34,6 +36,7 @@ BLOCKS = {
     "peak": tables.peak_block,
     "seeds": tables.seeds_block,
     "slow": tables.slow_block,
+    "values": values_tables.values_block,
 }
 
 

@@ -18,12 +18,14 @@ RESULTS = Path(__file__).parent / "results"
 _FEW = (1, 16, 128, 512, 2048)
 
 
-def _load(name: str) -> dict[str, Any]:
+def load(name: str) -> dict[str, Any]:
+    """A committed result."""
     loaded: dict[str, Any] = json.loads((RESULTS / name).read_text())
     return loaded
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def machine(environment: dict[str, Any]) -> str:
+    """Where something was measured."""
     packages = environment["packages"]
     return (
         f"{environment['cpu']}, {environment['processors']} processors, {environment['isa']} kernels, "
@@ -33,14 +35,14 @@ def _machine(environment: dict[str, Any]) -> str:
 
 def demo_block() -> str:
     """The table that the demo printed."""
-    result = _load("demo.json")
+    result = load("demo.json")
     seconds = sum(result["stage_seconds"].values())
     before = result["pruned_accuracy_before_distillation"]
     return (
         f"{markdown(result)}\n\n"
         f"`make demo`, {seconds:.0f} seconds after the install, {result['train_sentences']:,} sentences to train on, "
         f"{result['test_sentences']:,} others to test on; after pruning and before it learned from its teacher, the "
-        f"student was at {before:.1%}. {_machine(result['environment'])} Stored in `benchmarks/results/demo.json`."
+        f"student was at {before:.1%}. {machine(result['environment'])} Stored in `benchmarks/results/demo.json`."
     )
 
 
@@ -74,13 +76,13 @@ def _packed_sizes(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{statistics.median(ratios[key]):.2f} at {key:.0%}" for key in sorted(ratios))
 
 
-def _table(heading: Sequence[str], lines: Iterable[Sequence[Any]], text_columns: int = 0) -> str:
+def table(heading: Sequence[str], lines: Iterable[Sequence[Any]], text_columns: int = 0) -> str:
     """A Markdown table; the first `text_columns` columns are text, the others numbers."""
     rule = ["---" if i < text_columns else "---:" for i in range(len(heading))]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (heading, rule, *lines))
 
 
-def _median_table(found: dict[Any, float], batches: Sequence[int] | None = None) -> str:
+def median_table(found: dict[Any, float], batches: Sequence[int] | None = None) -> str:
     """Speed-ups by threads, batch and sparsity: median over the shapes, and the range."""
     sparsities = sorted({cell.sparsity for cell in found})
     lines = []
@@ -89,7 +91,7 @@ def _median_table(found: dict[Any, float], batches: Sequence[int] | None = None)
             even = break_even(medians(values))
             lines.append([threads, batch, *map(_cell, values.values()), "-" if even is None else f"{even:.0%}"])
     heading = ["threads", "tokens", *(f"{sparsity:.0%}" for sparsity in sparsities), "pays from"]
-    return _table(heading, lines)
+    return table(heading, lines)
 
 
 def _layers_text(stored: dict[str, Any]) -> str:
@@ -101,62 +103,52 @@ def _layers_text(stored: dict[str, Any]) -> str:
         f"fastest of torch, ONNX Runtime {packages['onnxruntime']} and OpenVINO {packages['openvino']} for that cell, "
         f"random masks, all in one process, interleaved, outputs bound where the engine can; {noisy} of "
         f"{len(stored['rows'])} timings were noisy. A packed weight takes this part of the dense one's bytes: "
-        f"{_packed_sizes(stored['rows'])}. {_machine(stored['environment'])} Stored in "
+        f"{_packed_sizes(stored['rows'])}. {machine(stored['environment'])} Stored in "
         "`benchmarks/results/layers.json`; `make bench` measures it anew."
     )
 
 
 def layers_block() -> str:
     """Speed-up over the best dense engine, every number of tokens."""
-    stored = _load("layers.json")
-    return f"{_median_table(speedups(stored['rows']))}\n\n{_layers_text(stored)}"
+    stored = load("layers.json")
+    return f"{median_table(speedups(stored['rows']))}\n\n{_layers_text(stored)}"
 
 
 def few_layers_block() -> str:
     """Speed-up over the best dense engine, a few numbers of tokens."""
-    stored = _load("layers.json")
-    return f"{_median_table(speedups(stored['rows']), _FEW)}\n\n{_layers_text(stored)}"
+    stored = load("layers.json")
+    return f"{median_table(speedups(stored['rows']), _FEW)}\n\n{_layers_text(stored)}"
 
 
 def masks_block() -> str:
     """The same for the layers of MiniLM, pruned by magnitude."""
-    stored = _load("layers-minilm.json")
+    stored = load("layers-minilm.json")
     return (
-        f"{_median_table(speedups(stored['rows']))}\n\nThe layers of MiniLM with their smallest weights set to zero: "
+        f"{median_table(speedups(stored['rows']))}\n\nThe layers of MiniLM with their smallest weights set to zero: "
         f"bytes of the dense weight {_packed_sizes(stored['rows'])}. Stored in `results/layers-minilm.json`."
     )
 
 
 def avx2_block() -> str:
     """The same with AVX2 alone, against torch with AVX2 forced."""
-    stored = _load("layers-avx2.json")
+    stored = load("layers-avx2.json")
     return (
-        f"{_median_table(speedups(stored['rows']))}\n\nAll eight shapes, `SPARSEKIT_ISA=avx2` against torch with "
+        f"{median_table(speedups(stored['rows']))}\n\nAll eight shapes, `SPARSEKIT_ISA=avx2` against torch with "
         "`MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2`; ONNX Runtime and OpenVINO cannot be told. Stored in "
         "`results/layers-avx2.json`."
     )
 
 
-def few_int8_block() -> str:
-    """int8 values over the best dense engine in float32."""
-    stored = _load("layers-int8.json")
-    return (
-        f"{_median_table(speedups(stored['rows'], 'sparsekit-int8'))}\n\nThe same shapes, int8 values over the best "
-        "dense engine in float32. Against dense int8, and float32 in the same run: benchmarks/README.md. Stored in "
-        "`benchmarks/results/layers-int8.json`."
-    )
-
-
 def int8_block() -> str:
     """int8 values over the best dense engine in float32 and in int8, and float values in the same run."""
-    stored = _load("layers-int8.json")
+    stored = load("layers-int8.json")
     rows = stored["rows"]
     found = {
         "int8 over the best dense float32": speedups(rows, "sparsekit-int8"),
         "int8 over the best dense int8": speedups(rows, "sparsekit-int8", over_int8=True),
         "float32 over the best dense float32, same run": speedups(rows),
     }
-    parts = [f"{title}:\n\n{_median_table(values)}" for title, values in found.items()]
+    parts = [f"{title}:\n\n{median_table(values)}" for title, values in found.items()]
     sizes = _packed_sizes([{**row, "engine": "sparsekit"} for row in rows if row["engine"] == "sparsekit-int8"])
     return (
         "\n\n".join(parts)
@@ -168,7 +160,7 @@ def int8_block() -> str:
 
 def engines_block() -> str:
     """How many times faster sparsekit is than other sparse engines: median over shapes."""
-    rows = _load("layers-sparse-engines.json")["rows"]
+    rows = load("layers-sparse-engines.json")["rows"]
     times: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for group, members in groups(rows).items():
         mine = {row["sparsity"]: row["us"] for row in members if row["engine"] == "sparsekit"}
@@ -179,7 +171,7 @@ def engines_block() -> str:
     lines = [[*key, *(f"{statistics.median(found[s]):.1f}x" for s in sparsities)] for key, found in times.items()]
     shapes = ", ".join(f"{a}x{b}" for a, b in sorted({(row["out_features"], row["in_features"]) for row in rows}))
     return (
-        _table(["engine", "tokens", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines, text_columns=1)
+        table(["engine", "tokens", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines, text_columns=1)
         + f"\n\nTimes faster than the engine, one thread, median over {shapes}. Stored in "
         "`results/layers-sparse-engines.json`."
     )
@@ -187,7 +179,7 @@ def engines_block() -> str:
 
 def peak_block() -> str:
     """Part of the multiply-add units' peak that is spent on nonzeros, 768-wide layers, many tokens."""
-    stored = _load("layers.json")
+    stored = load("layers.json")
     peak = {one["threads"]: one["fma_gflops"] for one in stored["ceilings"]}
     found: dict[tuple[int, int, int], dict[float, float]] = defaultdict(dict)
     for row in stored["rows"]:
@@ -202,7 +194,7 @@ def peak_block() -> str:
     ]
     heading = ["layer", "tokens", *(f"{sparsity:.0%}" for sparsity in sparsities)]
     return (
-        _table(heading, lines, text_columns=1)
+        table(heading, lines, text_columns=1)
         + f"\n\nOf {peak[1]:.0f} GFLOP/s, which {stored['environment']['isa']} multiply-adds from registers reach on "
         "one core, measured in the same run."
     )
@@ -210,7 +202,7 @@ def peak_block() -> str:
 
 def cores_block() -> str:
     """What two threads gain over one, where the fastest dense engine gains at least 1.8."""
-    rows = _load("layers.json")["rows"]
+    rows = load("layers.json")["rows"]
     us = {(*(row[name] for name in Group._fields), row["engine"], row["sparsity"]): row["us"] for row in rows}
     engines = {row["engine"] for row in rows if row["sparsity"] is None}
     gains: dict[int, list[float]] = defaultdict(list)
@@ -223,7 +215,7 @@ def cores_block() -> str:
         [batch, len(found), _cell(found), sum(gain >= 1.8 for gain in found)] for batch, found in sorted(gains.items())
     ]
     heading = ["tokens", "cells where dense gains 1.8", "sparsekit, median and range", "of these 1.8 and more"]
-    return _table(heading, lines)
+    return table(heading, lines)
 
 
 def _input(row: dict[str, Any]) -> str:
@@ -232,7 +224,7 @@ def _input(row: dict[str, Any]) -> str:
 
 def model_block() -> str:
     """MiniLM whole: the fastest dense engine and sparsekit."""
-    stored = _load("model.json")
+    stored = load("model.json")
     rows = stored["rows"]
     sparsities = sorted({row["sparsity"] for row in rows if row["sparsity"] is not None})
     kinds = [(engine, sparsity) for engine in ("sparsekit", "sparsekit-int8") for sparsity in sparsities]
@@ -248,27 +240,27 @@ def model_block() -> str:
         lines.append([text, threads, *(f"{ms:.1f} {engine}" for ms, engine in best), *cells])
     heading = ["input", "threads", "best dense", "best dense int8", *(f"{engine}, {s:.0%}" for engine, s in kinds)]
     return (
-        _table(heading, lines, text_columns=1)
+        table(heading, lines, text_columns=1)
         + f"\n\nMilliseconds of {stored['model']}, every linear layer of the encoder pruned by magnitude, medians, "
-        f"interleaved, and times faster than the best dense engine in float32. {_machine(stored['environment'])} "
+        f"interleaved, and times faster than the best dense engine in float32. {machine(stored['environment'])} "
         "Stored in `benchmarks/results/model.json`."
     )
 
 
 def operators_block() -> str:
     """Where the time of the converted MiniLM goes."""
-    rows = [row for row in _load("model.json")["rows"] if row["operators"]]
+    rows = [row for row in load("model.json")["rows"] if row["operators"]]
     lines = []
     for row in sorted(rows, key=lambda row: (row["threads"], row["batch"], row["sparsity"])):
         parts = ", ".join(f"{name.removeprefix('aten::')} {ms:.2f}" for name, ms in largest_operators(row).items())
         lines.append([_input(row), row["threads"], row["engine"], f"{row['sparsity']:.0%}", parts])
-    return _table(["input", "threads", "engine", "sparsity", "milliseconds in"], lines, text_columns=5)
+    return table(["input", "threads", "engine", "sparsity", "milliseconds in"], lines, text_columns=5)
 
 
 def costs_block() -> str:
     """Packing, a call, neighbours, joining."""
-    stored = _load("costs.json")
-    packing = _table(
+    stored = load("costs.json")
+    packing = table(
         ["layer", "sparsity", "MB of dense weight a second", "peak of memory above the dense weight", "packed"],
         [
             [
@@ -283,7 +275,7 @@ def costs_block() -> str:
         text_columns=1,
     )
     call = stored["call_us"]
-    turns = _table(
+    turns = table(
         ["tokens", "threads", "alone", "in turn", "dense alone", "dense in turn"],
         [
             [
@@ -298,7 +290,7 @@ def costs_block() -> str:
             for row in stored["alternation"]
         ],
     )
-    joins = _table(
+    joins = table(
         ["width", "tokens", "threads", "apart", "joined", "times faster"],
         [
             [
@@ -320,7 +312,7 @@ def costs_block() -> str:
 
 def slow_block() -> str:
     """Every cell in which sparse was slower than 0.95 of the best dense engine."""
-    found = speedups(_load("layers.json")["rows"])
+    found = speedups(load("layers.json")["rows"])
     slow: dict[tuple[int, int, float], list[str]] = {}
     for cell, times in sorted(found.items()):
         if times < 0.95:

@@ -10,9 +10,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsekit.conversion import ConversionReport, convert, densify, load_state_dict
+    from sparsekit.conversion import convert, densify, load_state_dict
+    from sparsekit.conversion_report import ConversionReport
     from sparsekit.formats import CSR
     from sparsekit.joined import JoinedLinear
+    from sparsekit.memory import keep_freed_memory
     from sparsekit.nn import SparseLinear
     from sparsekit.pruning import finalize, prune
     from sparsekit.runtime import KernelUnavailableError
@@ -22,13 +24,14 @@ __version__ = version("sparsekit-cpu")
 #: Public name -> module that defines it.
 _HOMES = {
     "CSR": "sparsekit.formats",
-    "ConversionReport": "sparsekit.conversion",
+    "ConversionReport": "sparsekit.conversion_report",
     "JoinedLinear": "sparsekit.joined",
     "KernelUnavailableError": "sparsekit.runtime",
     "SparseLinear": "sparsekit.nn",
     "convert": "sparsekit.conversion",
     "densify": "sparsekit.conversion",
     "finalize": "sparsekit.pruning",
+    "keep_freed_memory": "sparsekit.memory",
     "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
 }
@@ -43,6 +46,7 @@ __all__ = [
     "convert",
     "densify",
     "finalize",
+    "keep_freed_memory",
     "load_state_dict",
     "prune",
 ]

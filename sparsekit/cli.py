@@ -166,6 +166,7 @@ def bench_model(
     from sparsekit.bench.model_peers import MODEL_PEERS
     from sparsekit.bench.report import usable_engines
     from sparsekit.files import write_json
+    from sparsekit.memory import keep_freed_memory
 
     default = models.ModelGrid()
     grid = models.ModelGrid(
@@ -176,6 +177,7 @@ def bench_model(
         ignore=ignore or default.ignore,
         seconds=seconds,
     )
+    keep_freed_memory()  # torch has no pool of its own, as the other engines have
     rows = [asdict(row) for group in _track(models.run(_encoder(folder), grid), grid.groups) for row in group]
     name = "all-MiniLM-L6-v2" if folder is None else folder.name
     result = {"environment": environment(), "model": name, "grid": asdict(grid), "rows": rows}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from sparsekit.conversion_report import ConversionReport, LayerReport
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.selection import select_linears, shared_weights
+from sparsekit.sensitivity import Sample, output_errors
 
 #: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
 TOKENS = (1, 128)
@@ -23,79 +23,6 @@ TOKENS = (1, 128)
 #: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
 #: With smaller values, three bytes an entry or two, it always is.
 _HOPELESS = {"float32": 0.25, "bf16": 0.0, "fp16": 0.0, "int8": 0.0}
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What became of one layer."""
-
-    name: str
-    shape: tuple[int, int]  # out_features, in_features
-    sparsity: float
-    bytes_before: int  # weight and bias in memory
-    bytes_after: int
-    reason: str  # why it stayed dense; empty when it was converted
-    speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty when not measured
-
-    @property
-    def converted(self) -> bool:
-        """Whether the layer is sparse now."""
-        return not self.reason
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What `convert` did, layer by layer; `print` shows it as a table."""
-
-    layers: tuple[LayerReport, ...]
-    fused: int  # activation functions that sparse layers now apply themselves
-
-    @property
-    def converted(self) -> int:
-        """Number of layers that are sparse now."""
-        return sum(layer.converted for layer in self.layers)
-
-    @property
-    def bytes_before(self) -> int:
-        """Bytes of the selected layers before."""
-        return sum(layer.bytes_before for layer in self.layers)
-
-    @property
-    def bytes_after(self) -> int:
-        """Bytes of the selected layers now."""
-        return sum(layer.bytes_after for layer in self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "layers": [asdict(layer) for layer in self.layers],
-            "converted": self.converted,
-            "fused": self.fused,
-            "bytes_before": self.bytes_before,
-            "bytes_after": self.bytes_after,
-        }
-
-    def __str__(self) -> str:
-        width = max(5, *(len(layer.name) for layer in self.layers))
-        title = (
-            f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}  times faster"
-        )
-        lines = [title]
-        for layer in self.layers:
-            shape = f"{layer.shape[0]} x {layer.shape[1]}"
-            lines.append(
-                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
-                f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  "
-                f"{_gain_text(layer.speedups):12}  {layer.reason}".rstrip()
-            )
-        size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
-        fused = f", {self.fused} activation functions fused" if self.fused else ""
-        lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}{fused}")
-        return "\n".join(lines)
-
-
-def _gain_text(speedups: Mapping[int, float]) -> str:
-    return ", ".join(f"{times:.1f} at {count}" for count, times in speedups.items())
 
 
 def _bytes(module: nn.Module) -> int:
@@ -143,6 +70,7 @@ def _convert_layer(
     min_sparsity: float | None,
     gains: GainTable,
     values: str,
+    error: float | None,
 ) -> LayerReport:
     weight = layer.weight.detach()
     sparsity, before = _sparsity(weight), _bytes(layer)
@@ -155,8 +83,8 @@ def _convert_layer(
     if not reason:
         try:
             sparse = SparseLinear.from_linear(layer, values=values)
-        except ValueError as error:  # int8 cannot hold every weight
-            reason = str(error)
+        except ValueError as refusal:  # not every type of value holds every weight
+            reason = str(refusal)
     if sparse is not None:
         if min_sparsity is None:
             speedups = dict(gains.of(layer, sparse))
@@ -166,7 +94,8 @@ def _convert_layer(
             _replace(model, layer, sparse)
             after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
-    return LayerReport(name, shape, sparsity, before, after, reason, speedups)
+    held = (sparse.values, sparse.block) if sparse is not None and not reason else ("", "")
+    return LayerReport(name, shape, sparsity, before, after, reason, speedups, *held, error)
 
 
 def convert(
@@ -178,6 +107,8 @@ def convert(
     min_sparsity: float | None = None,
     fuse: bool = True,
     values: str = "float32",
+    error_budget: float | None = None,
+    samples: Sequence[Sample] = (),
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
@@ -194,7 +125,10 @@ def convert(
         fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
             their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
         values: "float32"; "bf16" or "fp16": weights of two bytes; "int8": weights of one byte, inputs quantised in the
-            call; see `SparseLinear.from_linear`.
+            call; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
+        error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `samples`;
+            layers beyond it keep float32 values. None measures nothing.
+        samples: keyword arguments of the model's calls, such as `{"input_ids": ..., "attention_mask": ...}`.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
@@ -202,26 +136,34 @@ def convert(
     Raises:
         TypeError: `targets` or `ignore` is a string.
         ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `values`
-            is unknown.
+            is unknown, `error_budget` is not positive or has no `samples`.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
     >>> print(convert(model, ignore=["2"], min_sparsity=0.5))
-    layer      out x in  sparsity  bytes before   bytes after  times faster
-    0             4 x 8     75.0%           144           720
+    layer      out x in  sparsity  bytes before   bytes after  held as      times faster
+    0             4 x 8     75.0%           144           720  float32
     1 of 1 layers converted, 144 -> 720 bytes, 1 activation functions fused
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
     if values not in VALUES:
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
+    if error_budget is not None and (not error_budget > 0 or not samples):
+        raise ValueError(f"error_budget must be positive and needs samples, got {error_budget}, {len(samples)} samples")
     layers = select_linears(model, targets, ignore)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
     shared = shared_weights(model)
     gains = GainTable(tokens)
-    rows = [_convert_layer(model, name, layer, shared, min_sparsity, gains, values) for name, layer in layers.items()]
+    errors = {} if error_budget is None else output_errors(model, layers, values, samples)
+    rows = []
+    for name, layer in layers.items():
+        error = errors.get(name)
+        fits = error_budget is None or (error is not None and error <= error_budget)
+        held = values if fits else "float32"
+        rows.append(_convert_layer(model, name, layer, shared, min_sparsity, gains, held, error))
     return ConversionReport(tuple(rows), fuse_activations(model) if fuse else 0)
 
 

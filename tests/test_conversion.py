@@ -157,3 +157,29 @@ def test_bad_arguments_leave_the_model_alone(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         convert(model, **arguments)
     assert isinstance(model[0], nn.Linear)
+
+
+def test_layers_beyond_the_error_budget_keep_float_values():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
+    prune(model, 0.8)
+    finalize(model)
+    model[2].bias.data[5] = 1e4  # this alone fills the bytes of what the last layer reads, and has no weight there
+    model[4].weight.data[:, 5] = 0.0
+    samples = [{"input": torch.randn(9, 64)} for _ in range(3)]
+    wanted = [model(**sample) for sample in samples]
+    with torch.no_grad():
+        report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.05, samples=samples)
+    assert [layer.values for layer in report.layers] == ["int8", "int8", "float32"]
+    errors = [layer.error for layer in report.layers]
+    assert max(errors[:2]) <= 0.05 < errors[2]
+    assert "error" in str(report)
+    assert "float32" in str(report)
+    for sample, output in zip(samples, wanted, strict=True):
+        assert (model(**sample) - output).norm() <= 0.1 * output.norm()
+
+
+def test_an_error_budget_needs_samples(model):
+    for budget, samples in ((0.1, []), (0.0, [{"input": torch.randn(1, 64)}])):
+        with pytest.raises(ValueError, match="error_budget must be positive and needs samples"):
+            convert(model, values="int8", error_budget=budget, samples=samples)

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -37,7 +38,7 @@ class Pool {
   ~Pool() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      stopping_ = true;
+      stopping_.store(true);
     }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
@@ -46,20 +47,28 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
+  /// A worker that wakes up after all tasks were taken is not waited for: it finds the run closed.
   void run(std::int64_t tasks, ParallelBody body, void* context) {
+    bool someone_sleeps = false;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       body_ = body;
       context_ = context;
       tasks_ = tasks;
       next_.store(0);
-      running_ = static_cast<int>(workers_.size());
-      ++generation_;
+      open_ = true;
+      generation_.fetch_add(1);
+      someone_sleeps = sleeping_ > 0;
     }
-    wake_.notify_all();
+    if (someone_sleeps) wake_.notify_all();
     take_tasks(tasks, body, context);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      open_ = false;
+    }
+    spin_while([this] { return running_.load() > 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
+    done_.wait(lock, [this] { return running_.load() == 0; });
   }
 
  private:
@@ -67,22 +76,37 @@ class Pool {
     for (std::int64_t i = next_.fetch_add(1); i < tasks; i = next_.fetch_add(1)) body(i, i + 1, context);
   }
 
+  /// Sleeping threads take long to wake up, tens of microseconds in a virtual machine, and calls follow one another:
+  /// who has nothing to do looks around for a moment first.
+  template <class Condition>
+  static void spin_while(const Condition& condition) {
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    while (condition() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  }
+
   void work() {
     std::uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
-      wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-      if (stopping_) return;
-      seen = generation_;
+      spin_while([&] { return generation_.load() == seen && !stopping_.load(); });
+      std::unique_lock<std::mutex> lock(mutex_);
+      ++sleeping_;
+      wake_.wait(lock, [&] { return stopping_.load() || generation_.load() != seen; });
+      --sleeping_;
+      if (stopping_.load()) return;
+      seen = generation_.load();
+      if (!open_) continue;
+      running_.fetch_add(1);
       const auto tasks = tasks_;
       const auto body = body_;
       auto* const context = context_;
       lock.unlock();
       take_tasks(tasks, body, context);
       lock.lock();
-      if (--running_ == 0) done_.notify_one();
+      if (running_.fetch_sub(1) == 1) done_.notify_one();
     }
   }
+
+  static constexpr std::chrono::microseconds kSpin{50};
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
@@ -92,9 +116,11 @@ class Pool {
   std::int64_t tasks_ = 0;
   ParallelBody body_ = nullptr;
   void* context_ = nullptr;
-  std::uint64_t generation_ = 0;
-  int running_ = 0;
-  bool stopping_ = false;
+  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<int> running_{0};  // workers that take tasks
+  int sleeping_ = 0;
+  bool open_ = false;  // whether workers may begin to take tasks
+  std::atomic<bool> stopping_{false};
 };
 
 /// Everything a forked child must not inherit: its copy has no threads and perhaps a locked mutex.

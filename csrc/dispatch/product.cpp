@@ -51,7 +51,8 @@ std::vector<Tile> plan_tiles(const Product& product, const KernelTable& table) {
 }
 
 int threads_for(const Product& product) {
-  const std::int64_t work = product.entries * product.weight.height * (product.input.tokens + kWorkOfEntry);
+  const std::int64_t entries = product.entries * layout_entry(product.layout).sixths / 6;
+  const std::int64_t work = entries * (product.input.tokens + kWorkOfEntry);
   return work < kInlineWork ? 1 : num_threads();
 }
 

@@ -19,6 +19,7 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
   constexpr bool scaled = sizeof(Value) == 1;
   constexpr bool one_order = scaled && height > 1;
   constexpr std::uint8_t padding = scaled ? 0 : kPadding;
+  constexpr std::int64_t sixths = (scaled ? 2 : 6) * (height > 1 ? 2 : 1);
   return {layout,
           name,
           values,
@@ -27,6 +28,7 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
           scaled,
           one_order,
           padding,
+          sixths,
           fill_quads<Value, height>,
           unpack_quads<Value, height>};
 }

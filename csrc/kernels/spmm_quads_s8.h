@@ -16,6 +16,7 @@
 #include <cstddef>
 
 #include "quads.h"
+#include "tile_f32.h"
 #include "tokens_s8.h"
 
 namespace {
@@ -120,8 +121,9 @@ inline void store_tile_s8(const sparsekit::PackedWeight& weight, const void* act
         }
         transpose(block);
         for (std::int64_t t = 0; t < smaller(Vector::width, out.tokens - first); ++t) {
-          store_up_to(activate(scales.output(block[t], tokens[first + t])), out.data + (first + t) * out.stride + r,
-                      scales.count);
+          float* y = out.data + (first + t) * out.stride + r;
+          __builtin_prefetch(y + kStoreAhead, 1);
+          store_up_to(activate(scales.output(block[t], tokens[first + t])), y, scales.count);
         }
       }
     }

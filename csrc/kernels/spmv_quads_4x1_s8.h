@@ -105,6 +105,7 @@ inline void store_lanes_4x1_s8(const sparsekit::PackedWeight& weight, const Toke
     interleave(rows);
     for (int r = 0; r < Codes4x1::height; ++r) {
       const Vector found = activate(scales[r].output(rows[r], tokens[t]));
+      __builtin_prefetch(y + (Codes4x1::height + r) * Vector::width, 1);
       if (whole) {
         found.store(y + r * Vector::width);
       } else {

@@ -147,7 +147,9 @@ inline void store_sums_s8(const sparsekit::PackedWeight& weight, const void* act
         for (int i = 0; i < kRowsTogether && scales[i].count > 0; ++i) {
           const std::int64_t r = first + i * Vector::width;
           const Sums found = Sums::load(sums + t * stride + (r - rows.first));
-          store_up_to(activate(scales[i].output(found, tokens[t])), out.data + t * out.stride + r, scales[i].count);
+          float* y = out.data + t * out.stride + r;
+          __builtin_prefetch(y + kRowsTogether * Vector::width, 1);
+          store_up_to(activate(scales[i].output(found, tokens[t])), y, scales[i].count);
         }
       }
     }

@@ -1,0 +1,47 @@
+"""Memory that stays with the process."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from sparsekit import keep_freed_memory
+
+FAULTS = """
+import ctypes, resource, sys
+from sparsekit import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+c = ctypes.CDLL(None)
+c.malloc.restype = ctypes.c_void_p
+size = 30 << 20
+def work():
+    blocks = [ctypes.c_void_p(c.malloc(size)) for _ in range(4)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks:
+        c.free(block)
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    work()
+before = faults()
+for _ in range(10):
+    work()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+def test_no_new_pages_are_taken_again_and_again():
+    def found(how: str) -> int:
+        run = subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True)
+        return int(run.stdout)
+
+    assert found("keep") < 50 < found("leave")
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(ValueError, match="limit must not be negative, got -1"):
+        keep_freed_memory(-1)
