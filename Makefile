@@ -53,6 +53,7 @@ bench: install
 	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
 	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
+	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json
 	$(BIN)/sparsekit bench layers $(SPARSE_GRID) --json benchmarks/results/layers-sparse-engines.json
 	$(BIN)/sparsekit bench layers $(PRUNED_GRID) --json benchmarks/results/layers-minilm.json
 	$(BIN)/sparsekit bench layers $(VALUES_GRID) --json benchmarks/results/layers-values.json

@@ -26,6 +26,7 @@ BLOCKS = {
     "costs": tables.costs_block,
     "demo": tables.demo_block,
     "engines": tables.engines_block,
+    "few-answers": values_tables.few_answers_block,
     "few-layers": tables.few_layers_block,
     "few-values": values_tables.few_values_block,
     "int8": tables.int8_block,
@@ -37,6 +38,7 @@ BLOCKS = {
     "seeds": tables.seeds_block,
     "slow": tables.slow_block,
     "values": values_tables.values_block,
+    "zen4-model": tables.zen4_model_block,
 }
 
 

@@ -30,6 +30,8 @@ def test_blocks_are_recognised(rng):
     assert CSR.from_dense(random_weight(rng, (98, 300), 0.8)).block() == "1x1"
     sixteen = np.repeat(blocked_weight(rng, (24, 300), 0.8)[::4], 16, axis=0)
     assert CSR.from_dense(sixteen).block() == "4x1"
+    assert CSR.from_dense(np.zeros((8, 8), np.float32)).block() == "1x1"
+    assert SparseLinear(8, 8).block == "1x1"
 
 
 def test_a_few_zeros_inside_blocks_do_not_hide_them(rng):

@@ -212,7 +212,10 @@ class CSR:
         >>> CSR.from_dense(np.tile(np.eye(2, dtype=np.float32).repeat(4, axis=0), 3)).block()
         '4x1'
         """
-        return next((name for name, height in reversed(BLOCKS.items()) if self._full_entries(height) >= 0), "1x1")
+        for name, height in BLOCKS.items():
+            if height > 1 and self.nnz and self._full_entries(height) >= 0:
+                return name
+        return "1x1"
 
     def _full_entries(self, height: int, least_full: float = _LEAST_FULL) -> int:
         """Entries with all blocks full; -1 when fewer than `least_full` of them are stored."""
