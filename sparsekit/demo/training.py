@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sparsekit.demo.data import Batch
 from sparsekit.demo.model import Output, SentenceClassifier
 from sparsekit.demo.settings import Settings
-from sparsekit.distill import HiddenStates, SoftTargets
+from sparsekit.distill import SoftTargets, SquareHead
 from sparsekit.pruning import prune_one_shot
 
 #: Layers that stay dense: the head has 768 weights.
@@ -107,13 +107,13 @@ def distill_student(
     """Let the student follow the teacher's logits and hidden states; its masks are kept."""
     answers = _teacher_outputs(teacher, batches)
     soft_targets = SoftTargets(settings.temperature, settings.alpha)
-    hidden_states = HiddenStates()
+    square_head = SquareHead()
     student.eval()  # no dropout: the teacher's answers were given without
 
     def loss_of(number: int) -> torch.Tensor:
         batch, answer = batches[number], answers[number]
         own: Output = student(**batch.inputs)
-        follow: torch.Tensor = hidden_states(own.hidden_states, answer.hidden_states, batch.inputs["attention_mask"])
+        follow: torch.Tensor = square_head(own.hidden_states, answer.hidden_states, batch.inputs["attention_mask"])
         loss: torch.Tensor = soft_targets(own.logits, answer.logits, batch.labels) + follow
         return loss
 

@@ -1,7 +1,7 @@
-"""Hidden states: every layer of the student follows the teacher's.
+"""SquareHead: every layer of the student follows the teacher's.
 
 Squared error of each layer over the squared norm of the teacher's, so that layers count alike whatever their scale
-(SquareHead: Kurtic et al., "Sparse Fine-Tuning for Inference Acceleration of LLMs", arXiv 2310.06927, section 3).
+(Kurtic et al., "Sparse Fine-Tuning for Inference Acceleration of LLMs", arXiv 2310.06927, section 3).
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sparsekit.distill.layers import check_layers
 
-class HiddenStates(nn.Module):
+
+class SquareHead(nn.Module):
     """Sum over layers of the normalised squared error, over the tokens that are not padding."""
 
     def forward(
@@ -29,10 +31,10 @@ class HiddenStates(nn.Module):
             A scalar: 0 when all agree, about the number of layers when the student's are zero.
 
         Raises:
-            ValueError: the two have different numbers of layers.
+            ValueError: the two have different numbers of layers, or a layer another shape; see `LayerMap` for students
+                with fewer layers and `HiddenStates` for narrower ones.
         """
-        if len(student) != len(teacher):
-            raise ValueError(f"student and teacher must have as many layers, got {len(student)} and {len(teacher)}")
+        check_layers(student, teacher)
         tokens = attention_mask.unsqueeze(-1)
         total = student[0].new_zeros(())
         for own, other in zip(student, teacher, strict=True):

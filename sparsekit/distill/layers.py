@@ -1,0 +1,76 @@
+"""Which layer of the teacher a layer of the student follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def check_layers(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> None:
+    """Raise ValueError unless both have as many layers, at least one, of the same shapes."""
+    if len(student) != len(teacher) or not student:
+        raise ValueError(
+            f"student and teacher must have as many layers, at least one, got {len(student)} and {len(teacher)}; "
+            "choose the teacher's with LayerMap"
+        )
+    for number, (own, other) in enumerate(zip(student, teacher, strict=True)):
+        if own.shape != other.shape:
+            raise ValueError(
+                f"layer {number} of student and teacher must have the same shape, got {list(own.shape)} and "
+                f"{list(other.shape)}"
+            )
+
+
+class LayerMap:
+    """For each layer of a student the layer of the teacher that it follows.
+
+    Args:
+        pairs: (student's layer, teacher's layer), counted from 0; every layer of the student at most once.
+
+    Raises:
+        ValueError: there is none, one is negative, or a student's layer comes twice.
+
+    >>> LayerMap.even(3, 6).pairs
+    ((0, 1), (1, 3), (2, 5))
+    """
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self.pairs = tuple(sorted((int(own), int(other)) for own, other in pairs))
+        students = [own for own, _ in self.pairs]
+        if not self.pairs or min(min(pair) for pair in self.pairs) < 0 or len(set(students)) < len(students):
+            raise ValueError(
+                "a layer map needs pairs (student's layer, teacher's layer), counted from 0, each layer of the student "
+                f"once, got {list(self.pairs)}"
+            )
+
+    @classmethod
+    def even(cls, student_layers: int, teacher_layers: int) -> LayerMap:
+        """Spread evenly: the last layers go together, and as many of the teacher's lie before each of the student's.
+
+        Raises:
+            ValueError: the student has no layers, or more than the teacher.
+        """
+        if not 0 < student_layers <= teacher_layers:
+            raise ValueError(
+                f"a student of {student_layers} layers cannot follow a teacher of {teacher_layers}: it needs at least "
+                "one, and no more than the teacher"
+            )
+        return cls((own, (own + 1) * teacher_layers // student_layers - 1) for own in range(student_layers))
+
+    def __call__(self, student: Sequence[T], teacher: Sequence[T]) -> tuple[list[T], list[T]]:
+        """What the two have for the mapped layers, in the student's order.
+
+        Raises:
+            ValueError: one has fewer layers than the map names.
+        """
+        for whose, layers, number in (
+            ("student", student, max(own for own, _ in self.pairs)),
+            ("teacher", teacher, max(other for _, other in self.pairs)),
+        ):
+            if number >= len(layers):
+                raise ValueError(f"the layer map names layer {number} of the {whose}, which has {len(layers)}")
+        return [student[own] for own, _ in self.pairs], [teacher[other] for _, other in self.pairs]

@@ -1,0 +1,44 @@
+"""A teacher that only ever answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Teacher(nn.Module):
+    """A model that is frozen: in eval mode whatever is around it, without gradients, its parameters not trainable.
+
+    Args:
+        model: any model; it is frozen in place.
+
+    >>> teacher = Teacher(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
+    >>> teacher.train().model.training
+    False
+    >>> teacher(torch.ones(1, 2)).requires_grad
+    False
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in eval mode: a student that is trained around its teacher must not wake its dropout."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's answer, without gradients.
+
+        Raises:
+            ValueError: an argument carries gradients: it comes from a student, whose outputs a teacher never sees.
+        """
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                raise ValueError("a teacher's input must not come from a student: it carries gradients; detach it")
+        return self.model(*args, **kwargs)
