@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sparsekit import finalize, prune
-from sparsekit.pruning import Mask
+from sparsekit.pruning import Mask, Schedule
 from sparsekit.pruning.masks import masks_by_sparsity
+from sparsekit.pruning.statistics import input_norms
 from sparsekit.selection import select
 
 
@@ -140,7 +141,7 @@ def test_selection():
         ({"sparsity": -0.1}, ValueError, "got -0.1"),
         ({}, ValueError, "give sparsity .* or threshold"),
         ({"sparsity": 0.5, "threshold": 0.1}, ValueError, "threshold stands alone"),
-        ({"sparsity": 0.5, "scope": "all"}, ValueError, "scope must be 'layer' or 'global'"),
+        ({"sparsity": 0.5, "scope": "all"}, ValueError, "scope must be one of row, layer, global"),
         ({"sparsity": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of magnitude"),
         ({"sparsity": 0.5, "targets": ["decoder"]}, ValueError, "target 'decoder' matches no module"),
         ({"sparsity": 0.5, "targets": "Linear"}, TypeError, r"targets must be a list of patterns"),
@@ -178,3 +179,103 @@ def test_finalize_refuses_other_parametrizations():
     prune(model, 0.5)
     with pytest.raises(ValueError, match="0.weight has other parametrizations"):
         finalize(model)
+
+
+def test_wanda_equals_a_plain_reference():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 6)).double()
+    batches = [{"input": torch.randn(3, 5, 12, dtype=torch.float64)} for _ in range(2)]
+    weights = [model[0].weight.detach().clone(), model[2].weight.detach().clone()]
+    first = torch.cat([batch["input"].flatten(0, 1) for batch in batches])
+    inputs = [first, model[:2](first).detach()]
+    assert prune(model, 0.5, criterion="wanda", batches=batches) == {"0": 0.5, "2": 0.5}
+    for layer, weight, x in zip((model[0], model[2]), weights, inputs, strict=True):
+        score = weight.abs() * x.square().sum(0).sqrt()
+        for row in range(weight.shape[0]):
+            lowest = set(score[row].argsort()[: weight.shape[1] // 2].tolist())
+            assert set((layer.weight[row] == 0).nonzero().flatten().tolist()) == lowest
+
+
+def test_padding_does_not_count_for_wanda():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, hidden, attention_mask):
+            return self.linear(hidden)
+
+    model = Model()
+    hidden = torch.randn(2, 3, 4)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    before = input_norms(model, {"linear": model.linear}, [{"hidden": hidden, "attention_mask": mask}])["linear"]
+    torch.testing.assert_close(before, hidden[mask.bool()].norm(dim=0))
+    hidden[mask == 0] += 100.0
+    after = input_norms(model, {"linear": model.linear}, [{"hidden": hidden, "attention_mask": mask}])["linear"]
+    assert torch.equal(before, after)
+
+
+def test_scores_of_blocks_and_n_of_m_take_wanda_too():
+    torch.manual_seed(0)
+    batches = [{"input": torch.randn(9, 16)}]
+    for structure, sparsity in (("4x1", 0.5), ("2:4", None)):
+        model = nn.Sequential(nn.Linear(16, 8))
+        prune(model, sparsity, criterion="wanda", batches=batches, mask_structure=structure)
+        assert (model[0].weight == 0).float().mean() == 0.5
+
+
+def test_wanda_needs_batches_that_reach_every_layer():
+    model = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="criterion 'wanda' needs calibration batches"):
+        prune(model, 0.5, criterion="wanda")
+    with pytest.raises(ValueError, match="criterion 'magnitude' needs no batches"):
+        prune(model, 0.5, batches=[{"input": torch.randn(1, 4)}])
+    with pytest.raises(ValueError, match="0 did not run on the calibration batches"):
+        prune(model, 0.5, criterion="wanda", batches=[{"input": torch.zeros(1, 4)}])
+
+
+def test_schedules_follow_their_formulas():
+    for step in range(10, 51):
+        left = 1 - (step - 10) / 40
+        linear = Schedule(0.9, 0.1, start=10, end=50, frequency=7, rise="linear")
+        assert linear.sparsity_at(step) == pytest.approx(0.9 - 0.8 * left)
+        cubic = Schedule(0.9, 0.1, start=10, end=50, frequency=7)
+        assert cubic.sparsity_at(step) == pytest.approx(0.9 - 0.8 * left**3)
+        assert cubic.sparsity_at(step) >= linear.sparsity_at(step) - 1e-12
+    assert (cubic.sparsity_at(0), cubic.sparsity_at(51)) == (0.1, 0.9)
+    assert [step for step in range(80) if cubic.prunes_at(step)] == [10, 17, 24, 31, 38, 45, 50]
+    once = Schedule(0.5, start=3, rise="one_shot")
+    assert [step for step in range(9) if once.prunes_at(step)] == [3]
+    assert (once.sparsity_at(2), once.sparsity_at(3)) == (0.0, 0.5)
+
+
+def test_a_rising_sparsity_keeps_what_is_pruned():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16))
+    schedule, gone = Schedule(0.8, end=20, frequency=5), torch.zeros(16, 16, dtype=torch.bool)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(25):
+        if schedule.prunes_at(step):
+            prune(model, schedule.sparsity_at(step))
+        optimizer.zero_grad()
+        model(torch.randn(8, 16)).square().mean().backward()
+        optimizer.step()
+        now = model[0].weight == 0
+        assert bool((now | ~gone).all())
+        gone = now
+    assert gone.float().mean().item() == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"final_sparsity": 1.0}, "sparsities must be 0 <= initial_sparsity <= final_sparsity < 1"),
+        ({"final_sparsity": 0.5, "initial_sparsity": 0.6}, "sparsities must be"),
+        ({"final_sparsity": 0.5, "end": 9, "rise": "steep"}, "rise must be one of one_shot, linear, cubic"),
+        ({"final_sparsity": 0.5, "start": 5, "end": 5}, "must end after its start, got 5 to 5"),
+        ({"final_sparsity": 0.5, "end": 9, "frequency": 0}, "frequency at least 1, got 0 and 0"),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**arguments)

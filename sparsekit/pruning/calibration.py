@@ -102,7 +102,7 @@ def samples_of(model: nn.Module, blocks: Sequence[nn.Module], batches: Sequence[
     return samples
 
 
-def _token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
+def token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
     """Rows [tokens, features] of an activation, without padding where the mask fits its shape."""
     if tokens is not None and input.shape[:-1] == tokens.shape:
         return input[tokens]
@@ -150,7 +150,7 @@ def _rows_at(block: nn.Module, number: int, layer: str, sample: Sample) -> torch
     arguments = _arguments_at(block.get_submodule(layer), lambda: sample.run(block, number))
     if arguments is None:
         raise ValueError(f"{layer} did not run on a calibration batch; put it into ignore")
-    return _token_rows(arguments[0][0], sample.tokens).float()
+    return token_rows(arguments[0][0], sample.tokens).float()
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,13 @@ def _drop_lowest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
     return keep
 
 
+def _drop_lowest_of_rows(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Mask of a score matrix without the `round(sparsity * columns)` lowest entries of each row."""
+    dropped = round(sparsity * scores.shape[1])
+    keep = torch.ones_like(scores, dtype=torch.bool)
+    return keep.scatter_(1, scores.topk(dropped, dim=1, largest=False).indices, False)
+
+
 def masks_by_sparsity(
     scores: Mapping[str, torch.Tensor], sparsity: float, *, scope: str = "layer", mask_structure: str = "unstructured"
 ) -> dict[str, torch.Tensor]:
@@ -94,7 +101,8 @@ def masks_by_sparsity(
     Args:
         scores: layer name -> scores, shape [out_features, in_features].
         sparsity: fraction to drop, in [0, 1); for "N:M" it must be `1 - N / M`.
-        scope: "layer" drops the fraction in every layer, "global" over all layers together.
+        scope: "row" drops the fraction in every output (or row of blocks), "layer" in every layer, "global" over all
+            layers together.
         mask_structure: "unstructured", "N:M" (N kept of M consecutive inputs) or "RxC" blocks (R outputs, C inputs).
 
     Returns:
@@ -115,6 +123,8 @@ def masks_by_sparsity(
     if scope == "global":
         flat = _drop_lowest(torch.cat([block.flatten() for block in blocks.values()]), sparsity)
         kept = dict(zip(blocks, flat.split([block.numel() for block in blocks.values()]), strict=True))
+    elif scope == "row":
+        kept = {name: _drop_lowest_of_rows(block, sparsity) for name, block in blocks.items()}
     else:
         kept = {name: _drop_lowest(block.flatten(), sparsity) for name, block in blocks.items()}
     return {

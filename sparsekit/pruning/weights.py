@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from sparsekit.pruning import magnitude
+from sparsekit.pruning import magnitude, wanda
+from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.masks import masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.parametrization import apply_mask
+from sparsekit.pruning.statistics import input_norms
 from sparsekit.selection import select_linears, shared_weights
 
-#: Criterion name -> score of a weight, both of shape [out_features, in_features].
-CRITERIA: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"magnitude": magnitude.score}
+_SCOPES = ("row", "layer", "global")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How weights are scored, and among which of them the lowest go."""
+
+    score: Callable[[torch.Tensor, Any], torch.Tensor]  # of a weight and its layer's statistics, in the weight's shape
+    scope: str  # what `prune` takes unless told
+    statistics: Callable[[nn.Module, Mapping[str, nn.Linear], Sequence[Batch]], Mapping[str, Any]] | None = None
+
+
+#: Criteria by name.
+CRITERIA = {
+    "magnitude": Criterion(magnitude.score, "layer"),
+    "wanda": Criterion(wanda.score, "row", input_norms),
+}
 
 
 def check_sparsity(sparsity: float) -> None:
@@ -61,12 +80,13 @@ def prune(
     model: nn.Module,
     sparsity: float | None = None,
     *,
-    scope: str = "layer",
+    scope: str | None = None,
     threshold: float | None = None,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
     mask_structure: str = "unstructured",
     criterion: str = "magnitude",
+    batches: Sequence[Batch] = (),
 ) -> dict[str, float]:
     """Mask the least important weights of a model's linear layers, in place.
 
@@ -76,13 +96,16 @@ def prune(
     Args:
         model: any PyTorch model.
         sparsity: fraction of weights to mask, in [0, 1). "N:M" structures imply it.
-        scope: "layer" masks this fraction in every layer, "global" over all layers together.
+        scope: "row" masks this fraction in every output, "layer" in every layer, "global" over all layers together;
+            None: "layer" for magnitude, "row" for wanda.
         threshold: instead of a sparsity: mask weights whose score is below it.
         targets: layers to prune: class names, module names or "re:" patterns.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" (N kept of every M consecutive inputs) or "RxC" blocks (R outputs of C
             inputs are kept or masked together).
-        criterion: a name of `CRITERIA`.
+        criterion: "magnitude", or "wanda": magnitude times the norm of the input that a weight multiplies.
+        batches: what the norms are taken on: keyword arguments of the model's forward; with an "attention_mask",
+            padding does not count.
 
     Returns:
         Layer name -> the layer's sparsity now.
@@ -100,12 +123,17 @@ def prune(
     16
     """
     wanted = wanted_sparsity(sparsity, threshold, mask_structure)
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope must be 'layer' or 'global', got {scope!r}")
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    chosen = CRITERIA[criterion]
+    scope = chosen.scope if scope is None else scope
+    if scope not in _SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
+    if (chosen.statistics is None) == bool(batches):
+        raise ValueError(f"criterion {criterion!r} needs {'no' if batches else 'calibration'} batches")
     layers = select_prunable(model, targets, ignore)
-    scores = {name: CRITERIA[criterion](layer.weight.detach()) for name, layer in layers.items()}
+    statistics = chosen.statistics(model, layers, batches) if chosen.statistics else dict.fromkeys(layers)
+    scores = {name: chosen.score(layer.weight.detach(), statistics[name]) for name, layer in layers.items()}
     if wanted is None:
         masks = masks_by_threshold(scores, threshold or 0.0)
     else:
