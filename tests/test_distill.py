@@ -13,6 +13,7 @@ from sparsekit.distill import (
     SoftTargets,
     SquareHead,
     Teacher,
+    TopSoftTargets,
 )
 
 
@@ -177,5 +178,35 @@ def test_a_teacher_only_answers():
         student.teacher(nn.Linear(4, 4)(x))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_top_soft_targets_with_all_classes_are_soft_targets(temperature):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    labels = torch.randint(0, 5, (6,))
+    top = teacher.topk(5)
+    found = TopSoftTargets(temperature, 0.3)(student, top.values, top.indices.int(), labels)
+    torch.testing.assert_close(found, SoftTargets(temperature, 0.3)(student, teacher, labels))
+
+
+def test_top_soft_targets_of_texts_leave_out_what_has_no_label():
+    torch.manual_seed(0)
+    student = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+    top = torch.randn(2, 3, 7, dtype=torch.float64).topk(2)
+    labels = torch.tensor([[1, 2, -100], [0, -100, -100]])
+    loss = TopSoftTargets(1.0, 0.5)
+    rows = [(0, 0), (0, 1), (1, 0)]
+    wanted = 0.0
+    for b, t in rows:
+        p, q = softmax(top.values[b, t]), softmax(student[b, t])
+        soft = sum(p[k] * (p[k] / q[top.indices[b, t, k]]).log() for k in range(2))
+        wanted += (0.5 * soft - 0.5 * q[labels[b, t]].log()) / len(rows)
+    torch.testing.assert_close(loss(student, top.values, top.indices, labels), wanted)
+    assert torch.autograd.gradcheck(lambda s: loss(s, top.values, top.indices, labels), (student,))
+    with pytest.raises(ValueError, match="the teacher has a class 7, the student only 7 classes"):
+        loss(student, top.values, torch.full_like(top.indices, 7), labels)
+    with pytest.raises(ValueError, match="must have the student's shape but for the last dimension"):
+        loss(student, top.values[:1], top.indices[:1], labels)
+
+
 def test_the_registry_names_every_loss():
-    assert set(LOSSES.values()) == {SoftTargets, SquareHead, HiddenStates, AttentionMaps, Embeddings}
+    assert set(LOSSES.values()) == {SoftTargets, TopSoftTargets, SquareHead, HiddenStates, AttentionMaps, Embeddings}

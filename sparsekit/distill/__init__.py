@@ -1,4 +1,4 @@
-"""Teach a sparse student from a dense teacher: loss modules, layer maps, a teacher that only answers."""
+"""Teach a sparse student from a dense teacher: losses, layer maps, a teacher that only answers, its answers on disk."""
 
 from torch import nn
 
@@ -6,13 +6,15 @@ from sparsekit.distill.attention_maps import AttentionMaps
 from sparsekit.distill.embeddings import Embeddings
 from sparsekit.distill.hidden_states import HiddenStates
 from sparsekit.distill.layers import LayerMap
-from sparsekit.distill.soft_targets import SoftTargets
+from sparsekit.distill.soft_targets import SoftTargets, TopSoftTargets
 from sparsekit.distill.square_head import SquareHead
 from sparsekit.distill.teacher import Teacher
+from sparsekit.distill.teacher_cache import TeacherCache
 
 #: Loss name -> module.
 LOSSES: dict[str, type[nn.Module]] = {
     "soft_targets": SoftTargets,
+    "top_soft_targets": TopSoftTargets,
     "square_head": SquareHead,
     "hidden_states": HiddenStates,
     "attention_maps": AttentionMaps,
@@ -28,4 +30,6 @@ __all__ = [
     "SoftTargets",
     "SquareHead",
     "Teacher",
+    "TeacherCache",
+    "TopSoftTargets",
 ]

@@ -7,6 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def _check(temperature: float, alpha: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+
+
 class SoftTargets(nn.Module):
     """Weighted sum of the hard-label loss and the divergence from the teacher's softened distribution.
 
@@ -27,10 +34,7 @@ class SoftTargets(nn.Module):
 
     def __init__(self, temperature: float = 2.0, alpha: float = 0.2) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        _check(temperature, alpha)
         self.temperature = temperature
         self.alpha = alpha
 
@@ -60,4 +64,60 @@ class SoftTargets(nn.Module):
             reduction="batchmean",
         )
         hard = F.cross_entropy(student, labels)
+        return self.alpha * hard + (1 - self.alpha) * self.temperature**2 * soft
+
+
+class TopSoftTargets(nn.Module):
+    """`SoftTargets` from the teacher's largest logits alone, as `TeacherCache(top_k=...)` keeps them.
+
+    The teacher's distribution is taken over these classes, the student's over all: what the student gives to others is
+    lost to these.
+
+    Args:
+        temperature: divides the logits of both before the softmax, above 0.
+        alpha: weight of the hard-label term, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, temperature: float = 2.0, alpha: float = 0.2) -> None:
+        super().__init__()
+        _check(temperature, alpha)
+        self.temperature = temperature
+        self.alpha = alpha
+
+    def forward(
+        self, student: torch.Tensor, top_logits: torch.Tensor, top_indices: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean loss over all rows but those whose label is -100, which language models leave out.
+
+        Args:
+            student: logits, shape [..., classes].
+            top_logits: the teacher's largest, shape [..., k], of any floating type.
+            top_indices: their classes, whole numbers of the same shape.
+            labels: class numbers, int64, shape [...].
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: shapes do not fit, or a class is not one of the student's: another vocabulary.
+        """
+        if top_logits.shape != top_indices.shape or top_logits.shape[:-1] != student.shape[:-1]:
+            raise ValueError(
+                "top_logits and top_indices must have the student's shape but for the last dimension, got "
+                f"{list(top_logits.shape)}, {list(top_indices.shape)} and {list(student.shape)}"
+            )
+        if top_indices.numel() and int(top_indices.max()) >= student.shape[-1]:
+            raise ValueError(
+                f"the teacher has a class {int(top_indices.max())}, the student only {student.shape[-1]} classes; they "
+                "need the same vocabulary"
+            )
+        teacher = F.log_softmax(top_logits.detach().to(student.dtype) / self.temperature, dim=-1)
+        own = F.log_softmax(student / self.temperature, dim=-1).gather(-1, top_indices.long())
+        divergence = (teacher.exp() * (teacher - own)).sum(-1)
+        counted = labels != -100
+        soft = (divergence * counted).sum() / counted.sum()
+        hard = F.cross_entropy(student.flatten(0, -2), labels.flatten())
         return self.alpha * hard + (1 - self.alpha) * self.temperature**2 * soft
