@@ -38,6 +38,7 @@ BLOCKS = {
     "seeds": tables.seeds_block,
     "slow": tables.slow_block,
     "values": values_tables.values_block,
+    "xeon-layers": tables.xeon_layers_block,
     "zen4-model": tables.zen4_model_block,
 }
 

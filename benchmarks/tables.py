@@ -108,6 +108,26 @@ def _layers_text(stored: dict[str, Any]) -> str:
     )
 
 
+def xeon_layers_block() -> str:
+    """The same on a Xeon, whose dense products run nearer to the peak."""
+    stored = load("layers-xeon.json")
+    found = speedups(stored["rows"])
+    noisy = sum(row["noisy"] for row in stored["rows"])
+    slow = defaultdict(list)
+    for cell, times in sorted(found.items()):
+        if times < 0.95:
+            slow[cell.sparsity].append(cell.batch)
+    counts = "; ".join(
+        f"{len(batches)} at {sparsity:.0%} ({', '.join(map(str, sorted(set(batches))))} tokens)"
+        for sparsity, batches in sorted(slow.items())
+    )
+    return (
+        f"{median_table(found)}\n\nOf {len(found)} cells, these are slower than 0.95 of the best dense engine: {counts}."
+        f" {noisy} of {len(stored['rows'])} timings were noisy. {machine(stored['environment'])} Stored in "
+        "`results/layers-xeon.json`."
+    )
+
+
 def layers_block() -> str:
     """Speed-up over the best dense engine, every number of tokens."""
     stored = load("layers.json")
