@@ -122,8 +122,8 @@ def xeon_layers_block() -> str:
         for sparsity, batches in sorted(slow.items())
     )
     return (
-        f"{median_table(found)}\n\nOf {len(found)} cells, these are slower than 0.95 of the best dense engine: {counts}."
-        f" {noisy} of {len(stored['rows'])} timings were noisy. {machine(stored['environment'])} Stored in "
+        f"{median_table(found)}\n\nOf {len(found)} cells, these are slower than 0.95 of the best dense engine: "
+        f"{counts}. {noisy} of {len(stored['rows'])} timings were noisy. {machine(stored['environment'])} Stored in "
         "`results/layers-xeon.json`."
     )
 

@@ -47,6 +47,12 @@ def test_a_few_zeros_inside_blocks_do_not_hide_them(rng):
     assert np.array_equal(CSR.unpack(packed).to_dense(), weight)
 
 
+def test_rows_without_blocks_do_not_hide_those_that_follow(rng):
+    weight = blocked_weight(rng, (1024, 2048), 0.9)
+    weight[:4] = random_weight(rng, (4, 2048), 0.5)
+    assert CSR.from_dense(weight).block() == "4x1"
+
+
 def test_blocks_can_be_asked_for(rng):
     csr = CSR.from_dense(random_weight(rng, (30, 64), 0.9))
     packed = csr.pack(block="4x1")

@@ -5,9 +5,6 @@
 namespace sparsekit {
 namespace {
 
-/// Entries of which too many may be missing before a weight is given up.
-constexpr std::int64_t kSlack = 4096;
-
 /// The columns of rows `first` to `last`, each once, sorted.
 void join_columns(const CsrView& csr, std::int64_t first, std::int64_t last, std::vector<std::int32_t>& columns) {
   columns.assign(csr.col_indices + csr.crow_indices[first], csr.col_indices + csr.crow_indices[last]);
@@ -45,8 +42,8 @@ std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double 
     }
     entries += lane_blocks * (last - row);
     blocks += lane_blocks;
-    const std::int64_t slack = last == csr.out_features ? 0 : kSlack;
-    if (static_cast<double>(seen + slack) < least_full * static_cast<double>(blocks * height)) return -1;
+    const std::int64_t least_places = blocks * height + csr.values_size - seen;  // of the blocks of all rows
+    if (static_cast<double>(csr.values_size) < least_full * static_cast<double>(least_places)) return -1;
   }
   return entries;
 }

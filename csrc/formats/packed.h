@@ -84,11 +84,12 @@ Layout layout_for(const std::string& values, std::int64_t height);
 
 /// `scales`: of the output features, [out_features], positive, for a layout that has them; else null. Throws
 /// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in lanes of several output
-/// features, where these have entries in different columns; values beyond the range of Float16; with scales also values
-/// that are not finite, or rows so long that their sums could leave 32 bits.
+/// features, where these have entries in different columns; with scales also values that are not finite, or rows so
+/// long that their sums could leave 32 bits.
 PackPlan plan_pack(const CsrView& csr, Layout layout, const float* scales = nullptr);
 
-/// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8.
+/// Writes every byte of `buffer`, which has `plan.header.total_bytes` bytes and is aligned to at least 8. Throws
+/// std::invalid_argument for values beyond the range of Float16 where the layout holds these.
 void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);
 
 /// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has

@@ -63,8 +63,11 @@ float to_float(BFloat16 value) { return float_of(std::uint32_t{value.bits} << 16
 
 float to_float(Float16 value) {
   const std::uint32_t rest = static_cast<std::uint32_t>(value.bits & 0x7FFF) << 13;
-  const bool finite = (value.bits & 0x7C00) != 0x7C00;
-  const float magnitude = finite ? float_of(rest) * 0x1p112F : float_of(rest | 0x7F800000U);
+  const std::uint32_t exponent = value.bits & 0x7C00U;
+  // A float is never subnormal here, so flushing those to zero changes nothing.
+  const float magnitude = exponent == 0         ? static_cast<float>(value.bits & 0x3FF) * kSmallestFloat16
+                          : exponent == 0x7C00U ? float_of(rest | 0x7F800000U)
+                                                : float_of(rest + (112U << 23));
   return (value.bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 

@@ -7,7 +7,7 @@
 
 namespace sparsekit {
 
-/// The nearest, ties to even; infinities and NaN stay what they are.
+/// The nearest, ties to even; infinities and NaN stay what they are. Beyond 3.396e38 the nearest is an infinity.
 BFloat16 to_bfloat16(float value);
 
 /// The nearest, ties to even; infinities and NaN stay what they are. Throws std::invalid_argument for a finite value

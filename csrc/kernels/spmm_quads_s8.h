@@ -1,5 +1,5 @@
-// Sparse int8 weight times a tile of tokens of bytes, for instruction sets that cannot pick bytes from registers, or where
-// that takes longer for many tokens.
+// Sparse int8 weight times a tile of tokens of bytes, for instruction sets that cannot pick bytes from registers, or
+// where that takes longer for many tokens.
 //
 //   for each block of 128 input features      the block's part of the activation: 128 * tile bytes
 //     for each lane                           four vectors of sums an output feature, loaded and stored once a block

@@ -130,7 +130,7 @@ template <class Format>
 constexpr void add_few_tokens(sparsekit::KernelTable& table) {
   table.add(few_tokens<Format, 1>(1));
   table.add(few_tokens<Format, 2>(2));
-  table.add(few_tokens<Format, 4>(3));
+  if constexpr (kMostFewTokens >= 3) table.add(few_tokens<Format, 4>(3));
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ inline TokenScale scale_of(const float* x, std::int64_t features) {
   if (range == 0.0F) return {1.0F, 0};
   const float scale = range * (1.0F / 255.0F);
   const float inverse = 1.0F / scale;
-  if (!(range < 3.0e38F) || !(inverse < 3.0e38F)) return {0.0F, 0};
+  if (!(range < 3.0e38F)) return {0.0F, 0};
+  if (!(inverse < 3.0e38F)) return {1.0F, 0};  // so small that every byte is 0
   return {scale, static_cast<std::int32_t>(__builtin_rintf(-low * inverse))};
 }
 
@@ -100,9 +101,11 @@ bool pack_bytes_s8(const sparsekit::Input& input, sparsekit::RowRange features, 
     }
     const float* x = input.data + t * input.stride;
     const TokenScale found = scale_of(x, features.last);
-    usable = usable && found.scale != 0.0F;
-    const Vector inverse = Vector::broadcast(found.scale != 0.0F ? 1.0F / found.scale : 0.0F);
-    quantise(x, features.last, inverse, found.zero_point, bytes + t * padded_features);
+    if (found.scale == 0.0F) {
+      usable = false;
+      continue;
+    }
+    quantise(x, features.last, Vector::broadcast(1.0F / found.scale), found.zero_point, bytes + t * padded_features);
     scales[t] = found;
   }
   return usable;

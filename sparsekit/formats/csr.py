@@ -207,7 +207,9 @@ class CSR:
         return CSR(*_C.with_full_blocks(*self._arrays, _height(block)), shape=self.shape)
 
     def block(self) -> str:
-        """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their entries are stored.
+        """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their places are stored.
+
+        Where the rows do not fill the last block, its other places count too.
 
         >>> CSR.from_dense(np.tile(np.eye(2, dtype=np.float32).repeat(4, axis=0), 3)).block()
         '4x1'

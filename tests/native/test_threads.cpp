@@ -31,9 +31,8 @@ Layer uneven_layer() {
 }
 
 /// One thread must be right, and more threads must give the same.
-void check_thread_counts(const Layer& layer, Direction direction, const std::vector<float>& input,
+void check_thread_counts(const Layer& layer, const Bytes& weight, Direction direction, const std::vector<float>& input,
                          const Reference& reference) {
-  const Bytes weight = packed(layer.view());
   const auto batch = static_cast<std::int64_t>(reference.sums.size()) / reference.outputs;
   const std::string name = current_isa() + ", batch " + std::to_string(batch) +
                            (direction == Direction::forward ? " forward" : " transposed");
@@ -47,13 +46,15 @@ void check_thread_counts(const Layer& layer, Direction direction, const std::vec
   }
 }
 
-void check_batch(const Layer& layer, std::int64_t batch) {
+void check_batch(const Layer& given, std::int64_t batch, Layout layout = Layout::quads_f32) {
+  const Bytes weight = packed(given.view(), layout);
+  const Layer layer = held(given, weight);
   for (const Direction direction : {Direction::forward, Direction::transposed}) {
     const std::vector<float> input = random_floats(batch * layer.inputs(direction), 6);
     const Reference reference = reference_of(layer, direction, input.data(), batch);
     for (const auto& isa : available_isas()) {
       use_isa(isa);
-      check_thread_counts(layer, direction, input, reference);
+      check_thread_counts(layer, weight, direction, input, reference);
     }
   }
 }
@@ -61,6 +62,10 @@ void check_batch(const Layer& layer, std::int64_t batch) {
 void thread_counts_agree() {
   for (const std::int64_t batch : {1, 3, 8, 37, 64, 130}) check_batch(large_layer(), batch);
   for (const std::int64_t batch : {5, 40, 150}) check_batch(uneven_layer(), batch);
+  for (const Layout layout : kFloatLayouts) {  // several pieces of rows, shared by threads
+    const Layer layer = random_layer(1101, 610, 0.7, 1, layout_entry(layout).height);
+    for (const std::int64_t batch : {1, 70}) check_batch(layer, batch, layout);
+  }
 }
 
 /// Two callers at once, both with work for several threads: one of them finds the pool busy.

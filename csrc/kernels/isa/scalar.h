@@ -19,12 +19,14 @@ inline float from_bits(std::uint32_t bits) {
 inline float widen(float value) { return value; }
 inline float widen(sparsekit::BFloat16 value) { return from_bits(std::uint32_t{value.bits} << 16); }
 
-/// The exponent of a float is 112 more than that of a Float16; a product is right for subnormal ones too.
+/// The exponent of a float is 112 more than that of a Float16; subnormal ones are multiples of the smallest.
 inline float widen(sparsekit::Float16 value) {
   const std::uint32_t sign = (value.bits & 0x8000U) << 16;
   const std::uint32_t rest = (value.bits & 0x7FFFU) << 13;
-  const bool finite = (value.bits & 0x7C00U) != 0x7C00U;
-  const float magnitude = finite ? from_bits(rest) * 0x1p112F : from_bits(rest | 0x7F800000U);
+  const std::uint32_t exponent = value.bits & 0x7C00U;
+  const float magnitude = exponent == 0         ? static_cast<float>(value.bits & 0x3FFU) * 0x1p-24F
+                          : exponent == 0x7C00U ? from_bits(rest | 0x7F800000U)
+                                                : from_bits(rest + (112U << 23));
   return __builtin_copysignf(magnitude, from_bits(sign));
 }
 
