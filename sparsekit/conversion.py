@@ -12,9 +12,10 @@ from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
 from sparsekit.nn import SparseLinear
+from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.selection import select_linears, shared_weights
-from sparsekit.sensitivity import Sample, output_errors
+from sparsekit.sensitivity import output_errors
 
 #: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
 TOKENS = (1, 128)
@@ -22,7 +23,7 @@ TOKENS = (1, 128)
 
 #: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
 #: With smaller values, three bytes an entry or two, it always is.
-_HOPELESS = {"float32": 0.25, "bf16": 0.0, "fp16": 0.0, "int8": 0.0}
+_HOPELESS = {"float32": 0.25}
 
 
 def _bytes(module: nn.Module) -> int:
@@ -76,7 +77,7 @@ def _convert_layer(
     sparsity, before = _sparsity(weight), _bytes(layer)
     after, speedups = before, {}
     reason = _why_not(model, name, layer, shared)
-    least = _HOPELESS[values] if min_sparsity is None else min_sparsity
+    least = _HOPELESS.get(values, 0.0) if min_sparsity is None else min_sparsity
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
     sparse = None
@@ -108,7 +109,7 @@ def convert(
     fuse: bool = True,
     values: str = "float32",
     error_budget: float | None = None,
-    samples: Sequence[Sample] = (),
+    batches: Sequence[Batch] = (),
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
@@ -126,9 +127,9 @@ def convert(
             their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
         values: "float32"; "bf16" or "fp16": weights of two bytes; "int8": weights of one byte, inputs quantised in the
             call; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
-        error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `samples`;
+        error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `batches`;
             layers beyond it keep float32 values. None measures nothing.
-        samples: keyword arguments of the model's calls, such as `{"input_ids": ..., "attention_mask": ...}`.
+        batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`.
 
     Returns:
         One entry for every linear layer that `targets` and `ignore` select.
@@ -136,7 +137,7 @@ def convert(
     Raises:
         TypeError: `targets` or `ignore` is a string.
         ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `values`
-            is unknown, `error_budget` is not positive or has no `samples`.
+            is unknown, `error_budget` is not positive or has no `batches`.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
@@ -149,15 +150,15 @@ def convert(
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
     if values not in VALUES:
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
-    if error_budget is not None and (not error_budget > 0 or not samples):
-        raise ValueError(f"error_budget must be positive and needs samples, got {error_budget}, {len(samples)} samples")
+    if error_budget is not None and (not error_budget > 0 or not batches):
+        raise ValueError(f"error_budget must be positive and needs batches, got {error_budget}, {len(batches)} batches")
     layers = select_linears(model, targets, ignore)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
     shared = shared_weights(model)
     gains = GainTable(tokens)
-    errors = {} if error_budget is None else output_errors(model, layers, values, samples)
+    errors = {} if error_budget is None else output_errors(model, layers, values, batches)
     rows = []
     for name, layer in layers.items():
         error = errors.get(name)

@@ -13,9 +13,9 @@ _LARGEST_BLOCK = 32 << 20
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
     """Have the C library keep memory that this process frees, up to `limit` bytes, instead of giving it back at once.
 
-    The outputs of layers are freed and allocated again in every call; new pages of the system cost a batch of texts
-    10 to 20% of its time. Other engines keep pools of their own. It concerns everything in the process that allocates
-    through the C library, torch included.
+    The outputs of layers are freed and allocated again in every call; new pages of the system cost time in each. Other
+    engines keep pools of their own. It concerns everything in the process that allocates through the C library, torch
+    included.
 
     Args:
         limit: bytes at the end of the heap that stay.

@@ -1,18 +1,15 @@
-"""How far a layer's outputs move when its values take fewer bits, measured on sample inputs."""
+"""How far a layer's outputs move when its values take fewer bits, measured on batches of inputs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from sparsekit.nn import SparseLinear
-
-#: Keyword arguments of one call of a model.
-Sample: TypeAlias = Mapping[str, Any]
+from sparsekit.pruning.calibration import Batch
 
 
 class _Error:
@@ -22,15 +19,17 @@ class _Error:
         self.sparse = sparse
         self.difference = 0.0
         self.size = 0.0
+        self.calls = 0
 
     def add(self, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        self.calls += 1
         found = self.sparse(inputs[0])
         self.difference += (found - output).double().square().sum().item()
         self.size += output.double().square().sum().item()
 
     @property
     def relative(self) -> float:
-        """Norm of the differences over that of the outputs; 0 when nothing was computed."""
+        """Norm of the differences over that of the outputs; 0 where all of them are zero."""
         return math.sqrt(self.difference / self.size) if self.size else 0.0
 
 
@@ -39,18 +38,18 @@ def _hook(error: _Error) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch
 
 
 def output_errors(
-    model: nn.Module, layers: Mapping[str, nn.Linear], values: str, samples: Iterable[Sample]
+    model: nn.Module, layers: Mapping[str, nn.Linear], values: str, batches: Iterable[Batch]
 ) -> dict[str, float]:
     """Relative error of every layer's outputs with these values: norm of the differences over norm of the outputs.
 
     Every layer is looked at by itself: its inputs are those of the model as it is. Layers whose weights cannot take the
-    values are left out.
+    values are left out, and those that do not run.
 
     Args:
-        model: run once for each sample, without gradients.
+        model: run once for each batch, without gradients.
         layers: the model's layers to look at, by name.
         values: as in `SparseLinear.from_linear`.
-        samples: keyword arguments of the model's calls.
+        batches: keyword arguments of the model's forward.
     """
     errors = {}
     for name, layer in layers.items():
@@ -61,9 +60,9 @@ def output_errors(
     handles = [layers[name].register_forward_hook(_hook(error)) for name, error in errors.items()]
     try:
         with torch.inference_mode():
-            for sample in samples:
-                model(**sample)
+            for batch in batches:
+                model(**batch)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: error.relative for name, error in errors.items()}
+    return {name: error.relative for name, error in errors.items() if error.calls}

@@ -169,7 +169,7 @@ def test_layers_beyond_the_error_budget_keep_float_values():
     samples = [{"input": torch.randn(9, 64)} for _ in range(3)]
     wanted = [model(**sample) for sample in samples]
     with torch.no_grad():
-        report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.05, samples=samples)
+        report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.05, batches=samples)
     assert [layer.values for layer in report.layers] == ["int8", "int8", "float32"]
     errors = [layer.error for layer in report.layers]
     assert max(errors[:2]) <= 0.05 < errors[2]
@@ -179,7 +179,18 @@ def test_layers_beyond_the_error_budget_keep_float_values():
         assert (model(**sample) - output).norm() <= 0.1 * output.norm()
 
 
-def test_an_error_budget_needs_samples(model):
+def test_layers_that_the_batches_do_not_reach_keep_float_values():
+    model = nn.ModuleDict({"used": nn.Linear(16, 16), "idle": nn.Linear(16, 16)})
+    model.forward = lambda x: model["used"](x)
+    prune(model, 0.8)
+    report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.1, batches=[{"x": torch.randn(4, 16)}])
+    assert {layer.name: (layer.values, layer.error is None) for layer in report.layers} == {
+        "used": ("int8", False),
+        "idle": ("float32", True),
+    }
+
+
+def test_an_error_budget_needs_batches(model):
     for budget, samples in ((0.1, []), (0.0, [{"input": torch.randn(1, 64)}])):
-        with pytest.raises(ValueError, match="error_budget must be positive and needs samples"):
-            convert(model, values="int8", error_budget=budget, samples=samples)
+        with pytest.raises(ValueError, match="error_budget must be positive and needs batches"):
+            convert(model, values="int8", error_budget=budget, batches=samples)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import CSR, JoinedLinear, SparseLinear, convert, densify, finalize, load_state_dict, prune, runtime
+from sparsekit import CSR, JoinedLinear, SparseLinear, convert, runtime
 from sparsekit.formats.quantization import SCALES, by_maximum, by_percentile, by_squared_error
 
 
@@ -95,24 +95,6 @@ def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
         fresh.load_state_dict({**state, "scales": state["scales"][:5]})
     with pytest.raises(RuntimeError, match="values must be int8 where there are scales"):
         fresh.load_state_dict({**state, "values": state["values"].float()})
-
-
-def test_models_convert_load_and_go_back():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 128)).eval()
-    prune(model, 0.8)
-    finalize(model)
-    x = torch.randn(20, 128)
-    expected = model(x)
-    fresh = copy.deepcopy(model)
-    report = convert(model, values="int8", min_sparsity=0.5)
-    assert (report.converted, report.fused) == (2, 1)
-    found = model(x)
-    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
-    load_state_dict(fresh, model.state_dict())
-    assert torch.equal(fresh(x), found)
-    densify(model)
-    assert torch.nn.functional.cosine_similarity(model(x), expected).min() > 0.999
 
 
 def test_a_layer_that_int8_cannot_hold_stays_dense_and_says_why():

@@ -103,8 +103,9 @@ def test_gradient_for_the_input_against_float64(isa, rng, batch):
 
 
 @pytest.mark.parametrize("batch", [1, 5, 20, 70])
-def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, batch):
-    weight = random_weight(rng, (35, 64), 0.8)
+@pytest.mark.parametrize("make", [random_weight, blocked_weight])
+def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, make, batch):
+    weight = make(rng, (36, 64), 0.8)
     x = rng.standard_normal((batch, 64), dtype=np.float32)
     x[:, 0], x[:, 33] = np.nan, np.inf
     result = runtime.linear(x, CSR.from_dense(weight).pack())

@@ -83,7 +83,9 @@ constexpr void add_few_bytes(KernelTable& table) {
   add_bytes<2>(table, 2);
   add_bytes<4>(table, 3);
   add_bytes<8>(table, 5);
-  if (kFewestInterleaved > 64) add_bytes<64>(table, 33);
+#ifndef SPARSEKIT_INTERLEAVES_BYTES
+  add_bytes<64>(table, 33);
+#endif
 }
 #elif defined(SPARSEKIT_INTERLEAVES_BYTES)
 template <int tokens>

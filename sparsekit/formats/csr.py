@@ -245,7 +245,8 @@ class CSR:
         if values not in VALUES:
             raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
         height = _height(self.block() if block is None else block)
-        full = self if self._full_entries(height, 0.0) == self.nnz else self.with_full_blocks(f"{height}x1")
+        is_full = height == 1 or self._full_entries(height, 0.0) == self.nnz
+        full = self if is_full else self.with_full_blocks(f"{height}x1")
         return _C.pack(*full._arrays, values, height, self._scales(scales) if values == "int8" else None)
 
     def _scales(self, scales: str | NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,10 +3,3 @@
 #pragma once
 
 #include "x86/picks_vbmi.h"
-
-namespace {
-
-/// Never.
-inline constexpr std::int64_t kFewestInterleaved = 65;
-
-}  // namespace
