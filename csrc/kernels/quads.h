@@ -70,6 +70,16 @@ inline void prefetch_share(const Cell<Format>& cell, unsigned share) {
                      share * cell.groups * kColumns);
 }
 
+/// The columns of four entries of a lane, from one load.
+struct QuadColumns {
+  std::uint32_t bytes;
+
+  template <int tile, class Number>
+  const Number* input(const Number* block, unsigned i) const {
+    return block + static_cast<std::size_t>(bytes >> (8 * i) & 0xFFU) * static_cast<std::size_t>(tile);
+  }
+};
+
 /// The entries of one lane of a cell, four at a time.
 template <class Format>
 struct Entries {
@@ -92,6 +102,13 @@ struct Entries {
   template <int tile, class Number>
   const Number* input(const Number* block, unsigned i) const {
     return block + static_cast<std::size_t>(columns[i]) * static_cast<std::size_t>(tile);
+  }
+
+  QuadColumns four_columns() const {
+    QuadColumns four;
+    __builtin_memcpy(&four.bytes, columns, sizeof(four.bytes));
+    asm volatile("" : "+r"(four.bytes));  // or gcc makes four loads of it again
+    return four;
   }
 
   /// Goes on to the next four.

@@ -16,6 +16,10 @@
 
 namespace {
 
+/// Tokens from which the four columns of a quad are read by one load: a core that starts two loads of 64 bytes a cycle
+/// (Zen 5) would wait for four more. Narrower vectors and tiles leave it time for them, as do blocks.
+constexpr int kFewestTogether = Vector::width < 16 ? 1024 : 32;
+
 constexpr unsigned chains_of(int sums) { return sums >= 8 ? 1 : sums >= 4 ? 2 : 4; }
 
 /// sums += scale * x
@@ -24,11 +28,11 @@ inline void multiply_add(Lane scale, const Lane* x, Lane* sums) {
   for (int v = 0; v < vectors; ++v) sums[v] = fma(scale, x[v], sums[v]);
 }
 
-/// Adds entry `i` of a lane to its sums, `vectors` for each output feature; `first` is the entry's first value.
+/// Adds entry `i` of a lane, which multiplies `input`, to the lane's sums, `vectors` for each output feature; `first`
+/// is the entry's first value.
 template <class Format, class Lane, int vectors>
-[[gnu::always_inline]] inline void add_entry(const Entries<Format>& entries, const float* block, unsigned i, Lane first,
+[[gnu::always_inline]] inline void add_entry(const Entries<Format>& entries, const float* input, unsigned i, Lane first,
                                              Lane* sum) {
-  const float* input = entries.template input<vectors * Lane::width>(block, i);
   if constexpr (Format::height == 1) {
     for (int v = 0; v < vectors; ++v) sum[v] = fma(first, Lane::load(input + v * Lane::width), sum[v]);
   } else {
@@ -45,6 +49,8 @@ template <class Format, class Lane, int vectors>
 template <class Format, class Lane, int vectors>
 [[gnu::always_inline]] inline void multiply_lane(Entries<Format> entries, const float* block, bool begin, float* sums) {
   constexpr int size = vectors * Format::height;
+  constexpr int tile = vectors * Lane::width;
+  constexpr bool together = Format::height == 1 && tile >= kFewestTogether;
   constexpr unsigned chains = chains_of(size);
   Lane sum[chains][static_cast<std::size_t>(size)];
   for (int v = 0; v < size; ++v) {
@@ -58,12 +64,15 @@ template <class Format, class Lane, int vectors>
     } else {
       for (unsigned i = 0; i < sparsekit::kQuad; ++i) scale[i] = Lane::broadcast(entries.value(i));
     }
+    const QuadColumns columns = together ? entries.four_columns() : QuadColumns{};
     for (unsigned i = 0; i < sparsekit::kQuad; ++i) {
-      add_entry<Format, Lane, vectors>(entries, block, i, scale[i], sum[i % chains]);
+      const float* input = together ? columns.template input<tile>(block, i) : entries.template input<tile>(block, i);
+      add_entry<Format, Lane, vectors>(entries, input, i, scale[i], sum[i % chains]);
     }
   }
   for (unsigned i = 0; i < entries.count % sparsekit::kQuad; ++i) {
-    add_entry<Format, Lane, vectors>(entries, block, i, Lane::broadcast(entries.value(i)), sum[0]);
+    add_entry<Format, Lane, vectors>(entries, entries.template input<tile>(block, i), i,
+                                     Lane::broadcast(entries.value(i)), sum[0]);
   }
   for (int v = 0; v < size; ++v) {
     for (unsigned c = 1; c < chains; ++c) sum[0][v] = sum[0][v] + sum[c][v];
