@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
+import quality_tables
 import tables
 import values_tables
 
@@ -29,17 +31,19 @@ BLOCKS = {
     "few-answers": values_tables.few_answers_block,
     "few-layers": tables.few_layers_block,
     "few-values": values_tables.few_values_block,
-    "int8": tables.int8_block,
     "layers": tables.layers_block,
     "masks": tables.masks_block,
     "model": tables.model_block,
     "operators": tables.operators_block,
     "peak": tables.peak_block,
+    "quality": quality_tables.quality_block,
     "seeds": tables.seeds_block,
     "slow": tables.slow_block,
     "values": values_tables.values_block,
-    "xeon-layers": tables.xeon_layers_block,
-    "zen4-model": tables.zen4_model_block,
+    "xeon-layers": partial(tables.other_layers_block, "layers-xeon.json"),
+    "xeon-model": tables.xeon_model_block,
+    "xeon-values": values_tables.xeon_values_block,
+    "zen4-layers": partial(tables.other_layers_block, "layers-zen4.json"),
 }
 
 

@@ -108,9 +108,9 @@ def _layers_text(stored: dict[str, Any]) -> str:
     )
 
 
-def xeon_layers_block() -> str:
-    """The same on a Xeon, whose dense products run nearer to the peak."""
-    stored = load("layers-xeon.json")
+def other_layers_block(name: str) -> str:
+    """The same on another processor, with the cells that are slower than dense."""
+    stored = load(name)
     found = speedups(stored["rows"])
     noisy = sum(row["noisy"] for row in stored["rows"])
     slow = defaultdict(list)
@@ -124,7 +124,7 @@ def xeon_layers_block() -> str:
     return (
         f"{median_table(found)}\n\nOf {len(found)} cells, these are slower than 0.95 of the best dense engine: "
         f"{counts}. {noisy} of {len(stored['rows'])} timings were noisy. {machine(stored['environment'])} Stored in "
-        "`results/layers-xeon.json`."
+        f"`results/{name}`."
     )
 
 
@@ -156,25 +156,6 @@ def avx2_block() -> str:
         f"{median_table(speedups(stored['rows']))}\n\nAll eight shapes, `SPARSEKIT_ISA=avx2` against torch with "
         "`MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2`; ONNX Runtime and OpenVINO cannot be told. Stored in "
         "`results/layers-avx2.json`."
-    )
-
-
-def int8_block() -> str:
-    """int8 values over the best dense engine in float32 and in int8, and float values in the same run."""
-    stored = load("layers-int8.json")
-    rows = stored["rows"]
-    found = {
-        "int8 over the best dense float32": speedups(rows, "sparsekit-int8"),
-        "int8 over the best dense int8": speedups(rows, "sparsekit-int8", over_int8=True),
-        "float32 over the best dense float32, same run": speedups(rows),
-    }
-    parts = [f"{title}:\n\n{median_table(values)}" for title, values in found.items()]
-    sizes = _packed_sizes([{**row, "engine": "sparsekit"} for row in rows if row["engine"] == "sparsekit-int8"])
-    return (
-        "\n\n".join(parts)
-        + "\n\nAll eight shapes, median and range; quantising the inputs is counted. Bytes of the dense weight: "
-        f"{sizes}. Dense int8: ONNX Runtime and torch, dynamic quantisation. Stored in "
-        "`benchmarks/results/layers-int8.json`."
     )
 
 
@@ -275,9 +256,9 @@ def model_block() -> str:
     return f"{_model_table(load('model.json'))} Stored in `benchmarks/results/model.json`."
 
 
-def zen4_model_block() -> str:
+def xeon_model_block() -> str:
     """The same on another processor."""
-    return f"{_model_table(load('model-zen4.json'))} Stored in `results/model-zen4.json`."
+    return f"{_model_table(load('model-xeon.json'))} Stored in `results/model-xeon.json`."
 
 
 def operators_block() -> str:

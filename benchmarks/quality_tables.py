@@ -1,0 +1,88 @@
+"""What compression keeps, over seeds: tables from the JSON files under benchmarks/results/quality."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from tables import RESULTS, machine, table
+
+#: Recipe -> how the tables call it.
+_TITLES = {
+    "classifier-80": "sentence classification, 80% unstructured",
+    "classifier-90": "the same, 90%",
+    "classifier-80-4x1": "80% in 4x1 blocks",
+    "classifier-3-layers-80": "3 of 6 layers, 80% of those",
+    "classifier-half-neurons": "half of all MLP neurons removed",
+    "embedding-80": "sentence embeddings, 80%",
+    "language-50-magnitude": "SmolLM2-135M, 50%, magnitude",
+    "language-50-wanda": "the same, Wanda",
+    "language-50-one-shot": "the same, second order in one shot",
+    "language-50-recovery": "the same, then taught by its dense self",
+}
+
+
+def _runs(name: str) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in sorted((RESULTS / "quality").glob(f"{name}-[0-9].json"))]
+    return [run for run in found if run["recipe"] == name]
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    return float(sum(row["seconds"] for row in run["stages"]))
+
+
+def _mean(values: list[float], form: str) -> str:
+    if len(values) == 1:
+        return format(values[0], form)
+    return f"{statistics.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _points(dense: list[float], kept: list[float]) -> str:
+    """Differences of accuracies in points."""
+    return _mean([100 * (b - a) for a, b in zip(dense, kept, strict=True)], "+.1f") + " points"
+
+
+def _parts(dense: list[float], kept: list[float]) -> str:
+    return _mean([b / a for a, b in zip(dense, kept, strict=True)], ".2f") + " of it"
+
+
+def _line(title: str, runs: list[dict[str, Any]], metric: str, kept: list[float]) -> list[str]:
+    dense = [run["dense"][metric] for run in runs]
+    accuracy = metric == "accuracy"
+    form = ".1%" if accuracy else ".1f" if metric == "perplexity" else ".3f"
+    change = (_points if accuracy else _parts)(dense, kept)
+    minutes = statistics.mean(map(_seconds, runs)) / 60
+    return [title, metric, str(len(runs)), _mean(dense, form), _mean(kept, form), change, f"{minutes:.0f}"]
+
+
+def _stage(run: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((row for row in run["stages"] if row["stage"].endswith(f"-{name}")), None)
+
+
+def quality_block() -> str:
+    """Every recipe: the dense model, the compressed one, the difference."""
+    lines = []
+    for name, title in _TITLES.items():
+        runs = _runs(name)
+        if not runs:
+            continue
+        bytes_last = _stage(runs[0], "convert")
+        for metric in (one for one in runs[0]["scores"] if one in runs[0]["dense"] and one != "f1"):
+            if bytes_last is not None:
+                before = [(_stage(run, "evaluate") or run["scores"])[metric] for run in runs]
+                lines.append(_line(title, runs, metric, before))
+                lines.append(_line("the same with int8 weights and inputs", runs, metric, _scores(runs, metric)))
+            else:
+                lines.append(_line(title, runs, metric, _scores(runs, metric)))
+    heading = ["what", "score", "seeds", "dense", "compressed", "difference", "minutes"]
+    environment = _runs("classifier-80")[0]["environment"]
+    return (
+        table(heading, lines, text_columns=2)
+        + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model; two runs shared two "
+        f"processors. {machine(environment)} Stored in `benchmarks/results/quality`; `benchmarks/quality.py` makes them."
+    )
+
+
+def _scores(runs: list[dict[str, Any]], metric: str) -> list[float]:
+    return [run["scores"][metric] for run in runs]
