@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -58,11 +59,46 @@ def select_linears(model: nn.Module, targets: Iterable[str], ignore: Iterable[st
     return chosen
 
 
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
+
+    The class is known by its name, so that transformers need not be installed.
+    """
+    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in type(module).mro())
+
+
+def select_matrices(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """The layers among `select(model, targets, ignore)` that multiply by a dense matrix: `nn.Linear` and `Conv1D`.
+
+    Raises:
+        TypeError, ValueError: as `select`; also when the selection holds no such layer.
+    """
+    targets = list(targets) if not isinstance(targets, str) else targets
+    chosen = {
+        name: module
+        for name, module in select(model, targets, ignore).items()
+        if isinstance(module, nn.Linear) or is_conv1d(module)
+    }
+    if not chosen:
+        raise ValueError(
+            f"targets {targets} with ignore {list(ignore)} leave no torch.nn.Linear and no transformers "
+            "Conv1D of the model"
+        )
+    return chosen
+
+
+def stored_weight(module: nn.Module) -> torch.Tensor | None:
+    """The parameter that a module keeps its `weight` in, also below a mask; None where there is not exactly one."""
+    if parametrize.is_parametrized(module, "weight"):
+        return module.parametrizations.weight._parameters.get("original")  # type: ignore[union-attr]
+    return module._parameters.get("weight")
+
+
 def shared_weights(model: nn.Module) -> dict[str, list[str]]:
     """For every `weight` that more than one module holds: each holder's name -> the names of the others."""
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
+        weight = stored_weight(module)
         if weight is not None:
             holders.setdefault(id(weight), []).append(name)
     shared = [names for names in holders.values() if len(names) > 1]

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sparsekit import finalize, prune
-from sparsekit.pruning import Mask, Schedule
+from sparsekit.pruning import Mask, Schedule, prune_one_shot, prune_second_order
 from sparsekit.pruning.masks import masks_by_sparsity
+from sparsekit.pruning.parametrization import mask_of
 from sparsekit.pruning.statistics import input_norms
 from sparsekit.selection import select
 
@@ -172,6 +173,85 @@ def test_shared_weights_and_nan_are_refused():
     model[0].weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="0: the weight's scores hold NaN"):
         prune(model, 0.5)
+
+
+def test_floor_and_ceiling_bound_every_layer_and_keep_the_total():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 10))
+    for layer, scale in zip(model, (1.0, 0.3, 0.01), strict=True):
+        layer.weight.data *= scale
+    free, bounded = copy.deepcopy(model), copy.deepcopy(model)
+    assert prune(free, 0.6, scope="global")["2"] == 1.0
+    reached = prune(bounded, 0.6, scope="global", floor=0.35, ceiling=0.85)
+    assert reached["2"] == pytest.approx(0.85)
+    assert reached["0"] == pytest.approx(0.35)
+    assert reached["1"] == pytest.approx(0.6)
+    for layer, dense in zip(bounded, model, strict=True):
+        assert layer.weight[mask_of(layer)].abs().min() > dense.weight[~mask_of(layer)].abs().max(), "lowest go first"
+    narrow = prune(copy.deepcopy(model), 0.6, scope="global", floor=0.5, ceiling=0.8)
+    assert narrow == {"0": pytest.approx(0.5), "1": pytest.approx(0.5), "2": pytest.approx(0.8)}
+    equal = prune(model, 1 / 3, scope="global", floor=1 / 3, ceiling=1 / 3, mask_structure="2x1")
+    assert equal == {name: pytest.approx(0.34) for name in "012"}, "whole blocks, of which 50 do not divide by three"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"floor": 0.6, "scope": "global"}, "no masks of sparsity 0.5 have between 0.6 and 1.0 in every layer"),
+        ({"ceiling": 0.4, "scope": "global"}, "between 0.0 and 0.4"),
+        ({"floor": -0.1, "scope": "global"}, "0 <= floor <= sparsity"),
+        ({"floor": 0.2}, "floor and ceiling need a sparsity and scope='global', got 0.5 and scope='layer'"),
+        ({"floor": 0.2, "scope": "global", "threshold": 0.1, "sparsity": None}, "need a sparsity"),
+    ],
+)
+def test_bounds_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        prune(mlp(), **{"sparsity": 0.5, **arguments})
+
+
+class Tied(nn.Module):
+    def __init__(self, embedding: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+        self.second.weight = self.first.weight
+        if embedding:
+            self.table = nn.Embedding(6, 6)
+            self.table.weight = self.first.weight
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(input)))
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "taylor"])
+def test_layers_that_share_a_weight_share_its_mask_and_stay_tied(criterion):
+    model, data = Tied(), [{"input": torch.linspace(-1, 1, 24).sin().reshape(4, 6)}]
+    given = {"magnitude": {}, "wanda": {"batches": data}}.get(criterion, {"batches": data, "loss": squares})
+    assert prune(model, 0.5, criterion=criterion, **given) == {"first": 0.5, "second": 0.5}
+    prune(model, 2 / 3, criterion=criterion, **given)
+    assert mask_of(model.first) is mask_of(model.second)
+    assert len(list(model.parameters())) == 1
+    with pytest.raises(ValueError, match="first.weight is shared with second; put 'first' into ignore"):
+        prune(model, 0.5, ignore=["second"])
+    expected = model(**data[0])
+    finalize(copy.deepcopy(model))
+    finalize(model)
+    assert model.first.weight is model.second.weight
+    assert (model.first.weight == 0).sum() == 24
+    assert torch.equal(model(**data[0]), expected)
+
+
+def squares(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**batch).square().mean()
+
+
+def test_ties_that_cannot_be_kept_are_refused():
+    with pytest.raises(ValueError, match="first.weight is shared with table; put 'first' into ignore"):
+        prune(Tied(embedding=True), 0.5)
+    data = [{"input": torch.ones(1, 6)}]
+    for refused in (lambda: prune_one_shot(Tied(), data, 0.5), lambda: prune_second_order(Tied(), data, 0.5)):
+        with pytest.raises(ValueError, match="first.weight is shared with second; put all of them into ignore, or use"):
+            refused()
 
 
 def test_finalize_refuses_other_parametrizations():

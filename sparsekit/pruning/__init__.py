@@ -1,9 +1,38 @@
-"""Make zeros: by magnitude, by weights and activations, one-shot with second-order correction; masks that stay."""
+"""Make zeros: by magnitude, activations or gradients, one-shot or as training goes; masks that stay; what they did."""
 
+from sparsekit.pruning.heads import prune_heads
+from sparsekit.pruning.movement import Movement, apply_movement
+from sparsekit.pruning.neuron_groups import NeuronGroup
+from sparsekit.pruning.neurons import prune_neurons
+from sparsekit.pruning.obert import prune_second_order
 from sparsekit.pruning.one_shot import prune_one_shot
+from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import Mask, finalize
+from sparsekit.pruning.report import PruningReport, pruning_report
 from sparsekit.pruning.schedule import Schedule
 from sparsekit.pruning.second_order import prune_weight
 from sparsekit.pruning.weights import CRITERIA, prune
+from sparsekit.pruning.widths import resize_to, shapes_of
+from sparsekit.pruning.zeros import keep_zeros
 
-__all__ = ["CRITERIA", "Mask", "Schedule", "finalize", "prune", "prune_one_shot", "prune_weight"]
+__all__ = [
+    "CRITERIA",
+    "Mask",
+    "Movement",
+    "NeuronGroup",
+    "PruningReport",
+    "Schedule",
+    "apply_movement",
+    "drop_optimizer_state",
+    "finalize",
+    "keep_zeros",
+    "prune",
+    "prune_heads",
+    "prune_neurons",
+    "prune_one_shot",
+    "prune_second_order",
+    "prune_weight",
+    "pruning_report",
+    "resize_to",
+    "shapes_of",
+]

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.pruning.layers import weight_of
+
 Batch = Mapping[str, torch.Tensor]
 
 
@@ -165,7 +167,7 @@ class BlockPair:
 
     def gather_moments(self, layer: str) -> Moments:
         """Moments of a layer over all samples; the forward passes end at the layer."""
-        weight: torch.Tensor = self.block.get_submodule(layer).weight  # type: ignore[assignment]
+        weight = weight_of(self.block.get_submodule(layer))
         zeros = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float32, device=weight.device)
         moments = Moments(zeros, zeros.clone())
         for sample, dense_sample in zip(self.samples, self.dense_samples, strict=True):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 import torch
+
+_ROUNDING = 1e-9  # 0.07 * 100 is a little above 7 in floating point, and must not count as 8
 
 
 def _block_shape(mask_structure: str) -> tuple[int, int]:
@@ -78,11 +81,10 @@ def _block_scores(score: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return blocks.sum(dim=(1, 3))
 
 
-def _drop_lowest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """Mask of a flat score vector without its `round(sparsity * n)` lowest entries."""
-    dropped = round(sparsity * scores.numel())
+def drop_lowest(scores: torch.Tensor, dropped: int) -> torch.Tensor:
+    """Mask of a flat score vector without its `dropped` lowest entries."""
     keep = torch.ones_like(scores, dtype=torch.bool)
-    keep[scores.topk(dropped, largest=False).indices] = False
+    keep[scores.topk(dropped, largest=False, sorted=False).indices] = False
     return keep
 
 
@@ -93,8 +95,37 @@ def _drop_lowest_of_rows(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
     return keep.scatter_(1, scores.topk(dropped, dim=1, largest=False).indices, False)
 
 
+def _pin(scores: torch.Tensor, least: int, most: int) -> torch.Tensor:
+    """Flat scores by which the `least` lowest are the first to go and those beyond the `most` lowest the last."""
+    order = scores.argsort()  # one order for both ends, so that equal scores are not pinned twice
+    pinned = scores.clone()
+    pinned[order[:least]] = -math.inf
+    pinned[order[most:]] = math.inf
+    return pinned
+
+
+def _drop_lowest_of_all(
+    blocks: Mapping[str, torch.Tensor], sparsity: float, floor: float, ceiling: float
+) -> dict[str, torch.Tensor]:
+    """Flat masks without the lowest entries of all layers together, each layer between its bounds."""
+    sizes = [block.numel() for block in blocks.values()]
+    least = [math.ceil(floor * size - _ROUNDING) for size in sizes]
+    most = [max(low, math.floor(ceiling * size + _ROUNDING)) for low, size in zip(least, sizes, strict=True)]
+    flat = [block.flatten() for block in blocks.values()]
+    if floor > 0.0 or ceiling < 1.0:
+        flat = [_pin(*bounded) for bounded in zip(flat, least, most, strict=True)]
+    dropped = min(max(round(sparsity * sum(sizes)), sum(least)), sum(most))  # whole weights may miss by one a layer
+    return dict(zip(blocks, drop_lowest(torch.cat(flat), dropped).split(sizes), strict=True))
+
+
 def masks_by_sparsity(
-    scores: Mapping[str, torch.Tensor], sparsity: float, *, scope: str = "layer", mask_structure: str = "unstructured"
+    scores: Mapping[str, torch.Tensor],
+    sparsity: float,
+    *,
+    scope: str = "layer",
+    mask_structure: str = "unstructured",
+    floor: float = 0.0,
+    ceiling: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """Masks that drop the lowest-scored fraction.
 
@@ -104,6 +135,8 @@ def masks_by_sparsity(
         scope: "row" drops the fraction in every output (or row of blocks), "layer" in every layer, "global" over all
             layers together.
         mask_structure: "unstructured", "N:M" (N kept of M consecutive inputs) or "RxC" blocks (R outputs, C inputs).
+        floor: least sparsity of every layer when the scope is "global", at most `sparsity`.
+        ceiling: largest sparsity of every layer when the scope is "global", at least `sparsity`.
 
     Returns:
         layer name -> mask, bool, the scores' shape.
@@ -121,12 +154,11 @@ def masks_by_sparsity(
         _check(name, score, rows, columns)
     blocks = {name: _block_scores(score, rows, columns) for name, score in scores.items()}
     if scope == "global":
-        flat = _drop_lowest(torch.cat([block.flatten() for block in blocks.values()]), sparsity)
-        kept = dict(zip(blocks, flat.split([block.numel() for block in blocks.values()]), strict=True))
+        kept = _drop_lowest_of_all(blocks, sparsity, floor, ceiling)
     elif scope == "row":
         kept = {name: _drop_lowest_of_rows(block, sparsity) for name, block in blocks.items()}
     else:
-        kept = {name: _drop_lowest(block.flatten(), sparsity) for name, block in blocks.items()}
+        kept = {name: drop_lowest(block.flatten(), round(sparsity * block.numel())) for name, block in blocks.items()}
     return {
         name: kept[name].reshape(block.shape).repeat_interleave(rows, 0).repeat_interleave(columns, 1)
         for name, block in blocks.items()

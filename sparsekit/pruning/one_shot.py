@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
+from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
-from sparsekit.pruning.parametrization import apply_mask
+from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.second_order import match_targets, prune_weight
-from sparsekit.pruning.weights import select_prunable, wanted_sparsity
+from sparsekit.pruning.weights import wanted_sparsity
 
 
 def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -32,24 +33,19 @@ def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module
     return {f"{name}.{child}": module for child, module in model.get_submodule(name).named_children()}
 
 
-def _assign(layer: nn.Linear, weight: torch.Tensor, mask: torch.Tensor) -> None:
-    apply_mask(layer, mask)
-    layer.weight = weight  # the parametrization stores it as its original
-
-
 def _prune_block(
-    pair: BlockPair, layers: dict[str, nn.Linear], sparsity: float, mask_structure: str, damping: float
+    pair: BlockPair, layers: dict[str, nn.Module], sparsity: float, mask_structure: str, damping: float
 ) -> Iterator[tuple[str, float]]:
     """Prune a block's layers in the order they run; yields each layer's name in the block and its sparsity."""
     for group in shared_inputs(pair.block, pair.number, layers, pair.samples[0]):
         moments = pair.gather_moments(group[0])
         for name in group:
             layer = layers[name]
-            matched = match_targets(layer.weight.detach().float(), moments.hessian, moments.cross, damping)
+            matched = match_targets(weight_of(layer).float(), moments.hessian, moments.cross, damping)
             weight, mask = prune_weight(
                 matched, moments.hessian, sparsity, mask_structure=mask_structure, damping=damping
             )
-            _assign(layer, weight.to(layer.weight.dtype), mask)
+            assign_masked(layer, weight, mask)
             yield name, 1.0 - mask.float().mean().item()
     pair.advance()
 
@@ -94,7 +90,7 @@ def prune_one_shot(
         raise ValueError("calibration needs at least one batch, got none")
     layers = select_prunable(model, targets, ignore)
     for name, layer in layers.items():
-        check_structure(name, layer.weight, mask_structure)
+        check_structure(name, weight_of(layer), mask_structure)
     blocks = _find_blocks(model, layers)
     was_training = model.training
     model.eval()

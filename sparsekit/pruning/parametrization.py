@@ -6,12 +6,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from sparsekit.pruning.layers import oriented
+
 
 class Mask(nn.Module):
     """Parametrization of a weight that keeps pruned entries at zero.
 
     Args:
-        mask: bool, shape [out_features, in_features]; True keeps a weight.
+        mask: bool, the weight's shape; True keeps a weight.
     """
 
     mask: torch.Tensor
@@ -37,13 +39,29 @@ def mask_of(module: nn.Module) -> torch.Tensor | None:
     return masks[0] if masks else None
 
 
-def apply_mask(module: nn.Module, mask: torch.Tensor) -> None:
-    """Mask the module's weight; a mask that is already there is replaced."""
-    current = mask_of(module)
-    if current is None:
-        parametrize.register_parametrization(module, "weight", Mask(mask))
-    else:
-        current.copy_(mask)
+def apply_mask(module: nn.Module, mask: torch.Tensor, *tied: nn.Module) -> None:
+    """Mask the module's weight; a mask that is already there is replaced.
+
+    Args:
+        module: a linear layer or a `Conv1D`.
+        mask: bool, shape [out_features, in_features]; True keeps a weight.
+        tied: other modules that hold the same weight; they share the mask.
+    """
+    stored = oriented(module, mask).contiguous()
+    step = Mask(stored)
+    for holder in (module, *tied):
+        current = mask_of(holder)
+        if current is None:
+            parametrize.register_parametrization(holder, "weight", step)
+        else:
+            current.copy_(stored)
+
+
+def assign_masked(module: nn.Module, weight: torch.Tensor, mask: torch.Tensor) -> None:
+    """Give a module a new weight and its mask, both [out_features, in_features]; the module keeps its data type."""
+    apply_mask(module, mask)
+    old: torch.Tensor = module.weight  # type: ignore[assignment]
+    module.weight = oriented(module, weight.to(old.dtype)).contiguous()  # the parametrization stores it as its original
 
 
 def _unshare_class(module: nn.Module) -> None:

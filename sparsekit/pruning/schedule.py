@@ -19,6 +19,8 @@ class Schedule:
         end: step from which the final sparsity is there; after `start` unless the rise is "one_shot".
         frequency: steps from one pruning to the next.
         rise: "one_shot", "linear" or "cubic", which prunes much early, when much is superfluous, and little late.
+            "linear" with a low frequency alternates: prune, train for `frequency` steps, prune, train, each time by the
+            same share of all weights.
 
     Raises:
         ValueError: an argument is out of range.
@@ -28,6 +30,9 @@ class Schedule:
     [0.0, 0.7, 0.8, 0.8]
     >>> [step for step in range(205) if schedule.prunes_at(step)]
     [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+    >>> alternating = Schedule(0.8, 0.2, end=300, frequency=100, rise="linear")
+    >>> {step: round(alternating.sparsity_at(step), 2) for step in range(500) if alternating.prunes_at(step)}
+    {0: 0.2, 100: 0.4, 200: 0.6, 300: 0.8}
     """
 
     final_sparsity: float

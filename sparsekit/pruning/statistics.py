@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.calibration import Batch, token_rows
+from sparsekit.pruning.layers import weight_of
 
 
 def _adder(
@@ -20,14 +21,14 @@ def _adder(
     return add
 
 
-def input_norms(model: nn.Module, layers: Mapping[str, nn.Linear], batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
+def input_norms(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
     """Norm of every input feature of every layer over all tokens that are not padding, float32, [in_features].
 
     One pass over the batches; nothing but a vector is kept for each layer.
 
     Args:
         model: run in eval mode without gradients; its mode is put back.
-        layers: its linear layers by name.
+        layers: linear layers of it, or `Conv1D`, by name.
         batches: keyword arguments of the model's forward; an "attention_mask" says what is padding.
 
     Raises:
@@ -35,7 +36,7 @@ def input_norms(model: nn.Module, layers: Mapping[str, nn.Linear], batches: Sequ
     """
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
-    squares = {name: torch.zeros(layer.in_features, dtype=torch.float64) for name, layer in layers.items()}
+    squares = {name: torch.zeros(weight_of(layer).shape[1], dtype=torch.float64) for name, layer in layers.items()}
     tokens: list[torch.Tensor | None] = [None]
     handles = [layer.register_forward_pre_hook(_adder(squares[name], tokens)) for name, layer in layers.items()]
     was_training = model.training

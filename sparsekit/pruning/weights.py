@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning import magnitude, wanda
-from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning import fisher, magnitude, taylor, wanda
+from sparsekit.pruning.gradients import Loss, mean_squared_gradients
+from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.statistics import input_norms
-from sparsekit.selection import select_linears, shared_weights
 
 _SCOPES = ("row", "layer", "global")
 
@@ -26,13 +26,16 @@ class Criterion:
 
     score: Callable[[torch.Tensor, Any], torch.Tensor]  # of a weight and its layer's statistics, in the weight's shape
     scope: str  # what `prune` takes unless told
-    statistics: Callable[[nn.Module, Mapping[str, nn.Linear], Sequence[Batch]], Mapping[str, Any]] | None = None
+    statistics: Callable[..., Mapping[str, Any]] | None = None  # of a model, its layers by name and batches
+    uses_loss: bool = False  # whether the statistics are of a loss too, their fourth argument
 
 
 #: Criteria by name.
 CRITERIA = {
     "magnitude": Criterion(magnitude.score, "layer"),
     "wanda": Criterion(wanda.score, "row", input_norms),
+    "taylor": Criterion(taylor.score, "layer", mean_squared_gradients, uses_loss=True),
+    "fisher": Criterion(fisher.score, "layer", fisher.inverse_diagonals, uses_loss=True),
 }
 
 
@@ -40,20 +43,6 @@ def check_sparsity(sparsity: float) -> None:
     """Raise ValueError unless `sparsity` is in [0, 1)."""
     if not 0.0 <= sparsity < 1.0:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; 0.8 makes 80% of the weights zero")
-
-
-def select_prunable(model: nn.Module, targets: Iterable[str], ignore: Iterable[str]) -> dict[str, nn.Linear]:
-    """Linear layers to prune.
-
-    Raises:
-        TypeError, ValueError: as `select_linears`; also when a layer shares its weight with another module.
-    """
-    layers = select_linears(model, targets, ignore)
-    shared = shared_weights(model)
-    for name in layers:
-        if name in shared:
-            raise ValueError(f"{name}.weight is shared with {', '.join(shared[name])}; put {name!r} into ignore")
-    return layers
 
 
 def wanted_sparsity(sparsity: float | None, threshold: float | None, mask_structure: str) -> float | None:
@@ -76,6 +65,48 @@ def wanted_sparsity(sparsity: float | None, threshold: float | None, mask_struct
     return wanted
 
 
+def _check_bounds(floor: float, ceiling: float, sparsity: float | None, scope: str) -> None:
+    if (floor, ceiling) == (0.0, 1.0):
+        return
+    if scope != "global" or sparsity is None:
+        raise ValueError(f"floor and ceiling need a sparsity and scope='global', got {sparsity} and scope={scope!r}")
+    if not 0.0 <= floor <= sparsity <= ceiling <= 1.0:
+        raise ValueError(
+            f"no masks of sparsity {sparsity} have between {floor} and {ceiling} in every layer; it must be "
+            "0 <= floor <= sparsity <= ceiling <= 1"
+        )
+
+
+def _find_criterion(criterion: str, batches: Sequence[Any], loss: Loss | None) -> Criterion:
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    found = CRITERIA[criterion]
+    if (found.statistics is None) == bool(batches):
+        raise ValueError(f"criterion {criterion!r} needs {'no' if batches else 'calibration'} batches")
+    if loss is not None and not found.uses_loss:
+        raise ValueError(f"criterion {criterion!r} takes no loss; leave it out")
+    return found
+
+
+def _score_groups(
+    model: nn.Module,
+    groups: Sequence[Mapping[str, nn.Module]],
+    criterion: Criterion,
+    batches: Sequence[Any],
+    loss: Loss | None,
+) -> dict[str, torch.Tensor]:
+    """Scores of every group's weight under the name of its first layer: the mean over the layers that share it."""
+    layers = {name: layer for group in groups for name, layer in group.items()}
+    statistics: Mapping[str, Any] = dict.fromkeys(layers)
+    if criterion.statistics is not None:
+        statistics = criterion.statistics(model, layers, batches, *([loss] if criterion.uses_loss else []))
+    scores = {}
+    for group in groups:
+        found = [criterion.score(weight_of(layer), statistics[name]) for name, layer in group.items()]
+        scores[next(iter(group))] = found[0] if len(found) == 1 else torch.stack(found).mean(0)
+    return scores
+
+
 def prune(
     model: nn.Module,
     sparsity: float | None = None,
@@ -86,34 +117,45 @@ def prune(
     ignore: Iterable[str] = (),
     mask_structure: str = "unstructured",
     criterion: str = "magnitude",
-    batches: Sequence[Batch] = (),
+    batches: Sequence[Any] = (),
+    loss: Loss | None = None,
+    floor: float = 0.0,
+    ceiling: float = 1.0,
 ) -> dict[str, float]:
     """Mask the least important weights of a model's linear layers, in place.
 
     The masks stay through later training; `finalize` bakes them in. Pruning again replaces the masks, and what is
-    masked already scores lowest.
+    masked already scores lowest. Layers that share one weight share its mask, made from the mean of their scores.
 
     Args:
         model: any PyTorch model.
         sparsity: fraction of weights to mask, in [0, 1). "N:M" structures imply it.
         scope: "row" masks this fraction in every output, "layer" in every layer, "global" over all layers together;
-            None: "layer" for magnitude, "row" for wanda.
+            None: "row" for wanda, else "layer".
         threshold: instead of a sparsity: mask weights whose score is below it.
-        targets: layers to prune: class names, module names or "re:" patterns.
+        targets: layers to prune: class names, module names or "re:" patterns; `nn.Linear` and, where a pattern such as
+            "Conv1D" takes it in, the linear layer of GPT-2 in transformers.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" (N kept of every M consecutive inputs) or "RxC" blocks (R outputs of C
             inputs are kept or masked together).
-        criterion: "magnitude", or "wanda": magnitude times the norm of the input that a weight multiplies.
-        batches: what the norms are taken on: keyword arguments of the model's forward; with an "attention_mask",
-            padding does not count.
+        criterion: "magnitude"; "wanda": magnitude times the norm of the input that a weight multiplies; "taylor": the
+            change of the loss without the weight, to first order; "fisher": to second order, see `prune_second_order`,
+            which corrects the other weights too.
+        batches: what criteria but magnitude are measured on. For wanda, keyword arguments of the model's forward; with
+            an "attention_mask", padding does not count. For taylor and fisher, what `loss` takes.
+        loss: for taylor and fisher, a function of the model and a batch that returns a scalar; None: the loss in the
+            model's output, for batches that are keyword arguments of its forward.
+        floor: least sparsity of every layer when the scope is "global", at most `sparsity`.
+        ceiling: largest sparsity of every layer when the scope is "global", at least `sparsity`. Both bounds hold
+            exactly; where layers are so small that whole weights do not add up, the total gives way.
 
     Returns:
         Layer name -> the layer's sparsity now.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
-        ValueError: an argument is out of range, arguments contradict each other, a target matches nothing, or a
-            weight is shared with another module.
+        ValueError: an argument is out of range, arguments contradict each other, a target matches nothing, the loss is
+            no scalar or misses, or a weight is shared with a module that is not selected.
 
     >>> from sparsekit import finalize
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -123,21 +165,19 @@ def prune(
     16
     """
     wanted = wanted_sparsity(sparsity, threshold, mask_structure)
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
-    chosen = CRITERIA[criterion]
+    chosen = _find_criterion(criterion, batches, loss)
     scope = chosen.scope if scope is None else scope
     if scope not in _SCOPES:
         raise ValueError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
-    if (chosen.statistics is None) == bool(batches):
-        raise ValueError(f"criterion {criterion!r} needs {'no' if batches else 'calibration'} batches")
-    layers = select_prunable(model, targets, ignore)
-    statistics = chosen.statistics(model, layers, batches) if chosen.statistics else dict.fromkeys(layers)
-    scores = {name: chosen.score(layer.weight.detach(), statistics[name]) for name, layer in layers.items()}
+    _check_bounds(floor, ceiling, wanted, scope)
+    groups = group_prunable(model, targets, ignore)
+    scores = _score_groups(model, groups, chosen, batches, loss)
     if wanted is None:
         masks = masks_by_threshold(scores, threshold or 0.0)
     else:
-        masks = masks_by_sparsity(scores, wanted, scope=scope, mask_structure=mask_structure)
-    for name, layer in layers.items():
-        apply_mask(layer, masks[name])
-    return {name: 1.0 - mask.float().mean().item() for name, mask in masks.items()}
+        bounds = {"floor": floor, "ceiling": ceiling}
+        masks = masks_by_sparsity(scores, wanted, scope=scope, mask_structure=mask_structure, **bounds)
+    for group in groups:
+        first, *others = group
+        apply_mask(group[first], masks[first], *(group[name] for name in others))
+    return {name: 1.0 - masks[next(iter(group))].float().mean().item() for group in groups for name in group}

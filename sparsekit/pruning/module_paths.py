@@ -1,0 +1,25 @@
+"""Modules by their dotted paths inside others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def find_module(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path inside another, None where there is none."""
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def full_name(prefix: str, path: str) -> str:
+    """Name in the model of what lies at `path` inside the module `prefix`; each may be empty, for the module itself."""
+    return f"{prefix}.{path}" if prefix and path else prefix or path
+
+
+def name_within(prefix: str, name: str) -> str:
+    """Name inside the module `prefix` of what the model calls `name`: `full_name` undone."""
+    return name.removeprefix(f"{prefix}.") if prefix else name

@@ -1,0 +1,29 @@
+"""What an optimizer remembers of weights that are pruned."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sparsekit.pruning.parametrization import mask_of
+from sparsekit.selection import stored_weight
+
+
+@torch.no_grad()
+def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Zero what the optimizer keeps for each masked weight, such as `exp_avg`, `exp_avg_sq` and `momentum_buffer`.
+
+    Call it after pruning in the middle of training: pruned weights then stop moving below their mask, and those that a
+    later mask brings back start from rest. Every tensor of the weight's shape in the optimizer's state counts.
+
+    Args:
+        optimizer: holds the model's parameters; those that it has no state of yet are passed over.
+        model: with masks, before `finalize`.
+    """
+    for module in model.modules():
+        mask, weight = mask_of(module), stored_weight(module)
+        if mask is None or weight is None:
+            continue
+        for value in optimizer.state.get(weight, {}).values():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                value.masked_fill_(~mask.to(value.device), 0.0)

@@ -1,0 +1,115 @@
+"""Where a model's zeros are, as data and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from sparsekit.pruning.layers import weight_of
+from sparsekit.selection import is_conv1d
+
+
+@dataclass(frozen=True)
+class LayerZeros:
+    """The zeros of one layer's weight."""
+
+    name: str
+    shape: tuple[int, int]  # out_features, in_features
+    nnz: int
+    dead_rows: int  # outputs with no weight left
+    dead_columns: int  # inputs that no weight reads any more
+    over_pruned: bool
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros."""
+        return 1.0 - self.nnz / (self.shape[0] * self.shape[1])
+
+
+@dataclass(frozen=True)
+class PruningReport:
+    """The zeros of a model's linear layers; `print` shows them as a table."""
+
+    layers: tuple[LayerZeros, ...]
+    limit: float  # sparsity above which a layer counts as over-pruned
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros over all layers."""
+        return 1.0 - sum(layer.nnz for layer in self.layers) / sum(_size(layer) for layer in self.layers)
+
+    @property
+    def over_pruned(self) -> tuple[str, ...]:
+        """Names of layers whose sparsity is above the limit, or that have outputs with no weight left."""
+        return tuple(layer.name for layer in self.layers if layer.over_pruned)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "layers": [{**asdict(layer), "sparsity": layer.sparsity} for layer in self.layers],
+            "sparsity": self.sparsity,
+            "limit": self.limit,
+            "over_pruned": list(self.over_pruned),
+        }
+
+    def __str__(self) -> str:
+        width = max(5, *(len(layer.name) for layer in self.layers))
+        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  dead rows  dead columns"]
+        for layer in self.layers:
+            shape = f"{layer.shape[0]} x {layer.shape[1]}"
+            lines.append(
+                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  {layer.dead_rows:9}  "
+                f"{layer.dead_columns:12}  {'over-pruned' if layer.over_pruned else ''}".rstrip()
+            )
+        over = f"{len(self.over_pruned)} of {len(self.layers)} layers over-pruned"
+        lines.append(f"{self.sparsity:.1%} of {sum(_size(layer) for layer in self.layers):,} weights pruned, {over}")
+        return "\n".join(lines)
+
+
+def _size(layer: LayerZeros) -> int:
+    return layer.shape[0] * layer.shape[1]
+
+
+def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) and not is_conv1d(module):
+            continue
+        kept = weight_of(module) != 0
+        out_features, in_features = kept.shape
+        nnz = int(kept.sum())
+        dead_rows = out_features - int(kept.any(1).sum())
+        dead_columns = in_features - int(kept.any(0).sum())
+        over_pruned = dead_rows > 0 or 1.0 - nnz / kept.numel() > limit
+        yield LayerZeros(name, (out_features, in_features), nnz, dead_rows, dead_columns, over_pruned)
+
+
+def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
+    """Count the zeros of every linear layer, masked or finalized, whatever structure they were pruned in.
+
+    Args:
+        model: any PyTorch model, before `convert`.
+        limit: sparsity above which a layer counts as over-pruned, in [0, 1]; one with outputs that have no weight left
+            counts too.
+
+    Returns:
+        One entry for every `nn.Linear` and every `Conv1D` of transformers.
+
+    Raises:
+        ValueError: the limit is out of range, or the model has no such layer.
+
+    >>> layer = nn.Linear(4, 3)
+    >>> _ = layer.weight.data.fill_(1.0)[2].zero_()
+    >>> print(pruning_report(nn.Sequential(layer)))
+    layer      out x in  sparsity  dead rows  dead columns
+    0             3 x 4     33.3%          1             0  over-pruned
+    33.3% of 12 weights pruned, 1 of 1 layers over-pruned
+    """
+    if not 0.0 <= limit <= 1.0:
+        raise ValueError(f"limit must be in [0, 1], got {limit}; 0.97 flags layers with more than 97% zeros")
+    layers = tuple(_count_zeros(model, limit))
+    if not layers:
+        raise ValueError("the model has no torch.nn.Linear and no transformers Conv1D; report on it before convert()")
+    return PruningReport(layers, limit)

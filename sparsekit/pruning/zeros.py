@@ -1,0 +1,39 @@
+"""Zeros that are there already, kept through later training."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparsekit.pruning.parametrization import apply_mask, mask_of
+
+
+def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
+    """Mask the zeros of a model that was pruned elsewhere, in place: they stay while it is trained on.
+
+    Args:
+        model: any model; layers that have a mask are left as they are.
+        least: fraction of zeros from which a linear layer counts as pruned, above 0.
+
+    Returns:
+        Name of every layer that got a mask -> its sparsity.
+
+    Raises:
+        ValueError: `least` is out of range.
+
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> _ = model[0].weight.data[:, :2].zero_()
+    >>> keep_zeros(model)
+    {'0': 0.5}
+    """
+    if not 0 < least <= 1:
+        raise ValueError(f"least must be in (0, 1], got {least}")
+    found = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or mask_of(module) is not None:
+            continue
+        mask = module.weight.detach() != 0
+        sparsity = 1.0 - mask.float().mean().item()
+        if sparsity >= least:
+            apply_mask(module, mask)
+            found[name] = sparsity
+    return found
