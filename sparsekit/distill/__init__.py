@@ -1,13 +1,16 @@
-"""Teach a sparse student from a dense teacher: losses, layer maps, a teacher that only answers, its answers on disk."""
+"""Teach a student from a teacher: losses, layer maps, students cut from the teacher, its answers on disk."""
 
 from torch import nn
 
 from sparsekit.distill.attention_maps import AttentionMaps
 from sparsekit.distill.embeddings import Embeddings
+from sparsekit.distill.features import Features
 from sparsekit.distill.hidden_states import HiddenStates
 from sparsekit.distill.layers import LayerMap
+from sparsekit.distill.objective import Distillation
 from sparsekit.distill.soft_targets import SoftTargets, TopSoftTargets
 from sparsekit.distill.square_head import SquareHead
+from sparsekit.distill.students import shallower
 from sparsekit.distill.teacher import Teacher
 from sparsekit.distill.teacher_cache import TeacherCache
 
@@ -24,7 +27,9 @@ LOSSES: dict[str, type[nn.Module]] = {
 __all__ = [
     "LOSSES",
     "AttentionMaps",
+    "Distillation",
     "Embeddings",
+    "Features",
     "HiddenStates",
     "LayerMap",
     "SoftTargets",
@@ -32,4 +37,5 @@ __all__ = [
     "Teacher",
     "TeacherCache",
     "TopSoftTargets",
+    "shallower",
 ]

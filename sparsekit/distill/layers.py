@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,17 @@ def check_layers(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor
                 f"layer {number} of student and teacher must have the same shape, got {list(own.shape)} and "
                 f"{list(other.shape)}"
             )
+
+
+def _followed(name: str, rules: Mapping[str, str]) -> str | None:
+    """Name of the teacher's module that a module of the student follows, None where no rule speaks of it."""
+    for pattern, target in rules.items():
+        if pattern == name:
+            return target
+        match = re.fullmatch(pattern[3:], name) if pattern.startswith("re:") else None
+        if match is not None:
+            return match.expand(target)
+    return None
 
 
 class LayerMap:
@@ -60,6 +72,36 @@ class LayerMap:
                 "one, and no more than the teacher"
             )
         return cls((own, (own + 1) * teacher_layers // student_layers - 1) for own in range(student_layers))
+
+    @classmethod
+    def by_name(cls, rules: Mapping[str, str], student: Sequence[str], teacher: Sequence[str]) -> LayerMap:
+        r"""Say by module names who follows whom; made for what `Features` records.
+
+        Args:
+            rules: student's module -> teacher's. A key may be "re:" and a regular expression for the whole name, whose
+                groups the teacher's name refers to. The first rule that fits counts; modules without one are left out.
+            student: names in the order in which the student's tensors come.
+            teacher: the same of the teacher.
+
+        Raises:
+            ValueError: no rule fits, or one names a module that the teacher's list has not.
+
+        >>> own, other = ["layer.0", "layer.1"], ["blocks.0", "blocks.1", "blocks.2"]
+        >>> LayerMap.by_name({"layer.0": "blocks.0", "layer.1": "blocks.2"}, own, other).pairs
+        ((0, 0), (1, 2))
+        >>> LayerMap.by_name({r"re:layer\.(\d+)": r"blocks.\1"}, own, other).pairs
+        ((0, 0), (1, 1))
+        """
+        pairs = []
+        for number, name in enumerate(student):
+            followed = _followed(name, rules)
+            if followed is not None and followed not in teacher:
+                raise ValueError(f"{name} is to follow {followed!r}; the teacher's are {', '.join(teacher)}")
+            if followed is not None:
+                pairs.append((number, teacher.index(followed)))
+        if not pairs:
+            raise ValueError(f"no rule of {', '.join(rules)} fits any of {', '.join(student)}")
+        return cls(pairs)
 
     def __call__(self, student: Sequence[T], teacher: Sequence[T]) -> tuple[list[T], list[T]]:
         """What the two have for the mapped layers, in the student's order.

@@ -14,6 +14,17 @@ def _check(temperature: float, alpha: float) -> None:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
+def _with_labels(student: torch.Tensor, labels: torch.Tensor | None, alpha: float, soft: torch.Tensor) -> torch.Tensor:
+    """`alpha` of the hard-label loss and the rest of the soft one."""
+    if alpha == 0:
+        return soft
+    if labels is None:
+        raise ValueError(f"alpha = {alpha} weighs the labels' term, and there are no labels; set alpha to 0")
+    if bool((labels == -100).all()):
+        return (1 - alpha) * soft
+    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * soft
+
+
 class SoftTargets(nn.Module):
     """Weighted sum of the hard-label loss and the divergence from the teacher's softened distribution.
 
@@ -38,19 +49,19 @@ class SoftTargets(nn.Module):
         self.temperature = temperature
         self.alpha = alpha
 
-    def forward(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Mean loss of a batch.
 
         Args:
             student: logits, shape [batch, classes].
-            teacher: logits, same shape; no gradient flows to them.
-            labels: class numbers, int64, shape [batch].
+            teacher: logits, same shape, of any floating type; no gradient flows to them.
+            labels: class numbers, int64, shape [batch], -100 where there is none; not needed where `alpha` is 0.
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: the two have different shapes: other classes, or another vocabulary.
+            ValueError: the two have different shapes: other classes, or another vocabulary; labels are missing.
         """
         if student.shape != teacher.shape:
             raise ValueError(
@@ -59,12 +70,11 @@ class SoftTargets(nn.Module):
             )
         soft = F.kl_div(
             F.log_softmax(student / self.temperature, dim=-1),
-            F.log_softmax(teacher.detach() / self.temperature, dim=-1),
+            F.log_softmax(teacher.detach().to(student.dtype) / self.temperature, dim=-1),
             log_target=True,
             reduction="batchmean",
         )
-        hard = F.cross_entropy(student, labels)
-        return self.alpha * hard + (1 - self.alpha) * self.temperature**2 * soft
+        return _with_labels(student, labels, self.alpha, self.temperature**2 * soft)
 
 
 class TopSoftTargets(nn.Module):
@@ -119,5 +129,4 @@ class TopSoftTargets(nn.Module):
         divergence = (teacher.exp() * (teacher - own)).sum(-1)
         counted = labels != -100
         soft = (divergence * counted).sum() / counted.sum()
-        hard = F.cross_entropy(student.flatten(0, -2), labels.flatten())
-        return self.alpha * hard + (1 - self.alpha) * self.temperature**2 * soft
+        return _with_labels(student.flatten(0, -2), labels.flatten(), self.alpha, self.temperature**2 * soft)

@@ -99,6 +99,16 @@ def _top(answers: Answers, top_k: int) -> Answers:
     return {**rest, "top_logits": top.values, "top_indices": top.indices.to(torch.int32)}
 
 
+def ask(teacher: Teacher, batch: Batch, keep: Sequence[str] | None = None, top_k: int | None = None) -> Answers:
+    """The teacher's answers to one batch, as a `TeacherCache` made with the same arguments keeps them.
+
+    Raises:
+        ValueError, TypeError: as `TeacherCache`.
+    """
+    answers = _chosen(named_outputs(teacher(**batch)), keep)
+    return answers if top_k is None else _top(answers, top_k)
+
+
 def _flat(answers: Answers, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """One tensor a name; those of a tuple get numbers."""
     found = {}
@@ -178,8 +188,7 @@ class TeacherCache(Sequence[Answers]):
         )
         for number, batch in enumerate(batches):
             if not self._path(number).exists():
-                answers = _chosen(named_outputs(teacher(**batch)), keep)
-                flat = _flat(answers if top_k is None else _top(answers, top_k), dtype)
+                flat = _flat(ask(teacher, batch, keep, top_k), dtype)
                 write_atomically(self._path(number), partial(save_file, flat))
             if on_batch is not None:
                 on_batch(number)
