@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparsekit.checkpoint import load, save
     from sparsekit.conversion import convert, densify, load_state_dict
     from sparsekit.conversion_report import ConversionReport
     from sparsekit.formats import CSR
@@ -32,8 +33,10 @@ _HOMES = {
     "densify": "sparsekit.conversion",
     "finalize": "sparsekit.pruning",
     "keep_freed_memory": "sparsekit.memory",
+    "load": "sparsekit.checkpoint",
     "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
+    "save": "sparsekit.checkpoint",
 }
 
 __all__ = [
@@ -47,8 +50,10 @@ __all__ = [
     "densify",
     "finalize",
     "keep_freed_memory",
+    "load",
     "load_state_dict",
     "prune",
+    "save",
 ]
 
 

@@ -1,0 +1,105 @@
+"""Read arrays out of one safetensors file, mapped into memory. numpy only: it needs neither torch nor bfloat16."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit.checkpoint.layout import DTYPES
+from sparsekit.checkpoint.opening import parse_json
+
+#: Largest header in bytes, as in the safetensors library.
+_LARGEST_HEADER = 100_000_000
+_LENGTH_BYTES = 8
+
+
+def is_size(value: Any) -> bool:
+    """Whether a value out of a file can be the size of something."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value out of a file can be the shape of an array."""
+    return isinstance(value, list | tuple) and all(is_size(size) for size in value)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies in a file, and what it is."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  # bytes from the start of the file
+    end: int
+
+
+def _place(name: str, entry: Any, data: int) -> Place:
+    """The place that an entry of the header describes; `data` is where the arrays' bytes begin."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"array {name!r} must have dtype, shape and data_offsets and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"array {name!r} must be of a type among {', '.join(DTYPES)}, got {dtype!r}")
+    if not is_shape(shape) or not is_shape(offsets) or len(offsets) != 2:
+        raise ValueError(f"array {name!r} has no proper shape or offsets: {shape!r}, {offsets!r}")
+    size = math.prod(shape) * DTYPES[dtype].itemsize
+    if offsets[1] - offsets[0] != size:
+        raise ValueError(f"array {name!r} must have {size} bytes for {dtype} {shape}, got {offsets[1] - offsets[0]}")
+    return Place(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _places(contents: mmap.mmap) -> dict[str, Place]:
+    """Places of all arrays; together they must fill the file, each byte once."""
+    length = int.from_bytes(contents[:_LENGTH_BYTES], "little")
+    data = _LENGTH_BYTES + length
+    if length > _LARGEST_HEADER or data > len(contents):
+        raise ValueError(f"its header should have {length} bytes, the file has {len(contents)}")
+    header = parse_json(contents[_LENGTH_BYTES:data])
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    found = {name: _place(name, entry, data) for name, entry in header.items() if name != "__metadata__"}
+    end = data
+    for place in sorted(found.values(), key=lambda place: (place.begin, place.end)):
+        if place.begin != end:
+            raise ValueError(f"its arrays must follow each other, one begins at byte {place.begin} instead of {end}")
+        end = place.end
+    if end != len(contents):
+        raise ValueError(f"its header describes {end} bytes, the file has {len(contents)}")
+    return found
+
+
+class ArrayFile:
+    """Arrays of one safetensors file; every offset and size of its header is checked before it is used.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is cut off or is no well-formed safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._contents = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.places = _places(self._contents)
+        except ValueError as error:  # of an empty file too
+            raise ValueError(f"{path} is damaged ({error}); copy the folder again") from error
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return len(self._contents)
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """Bytes of an array, uint8, a read-only view of the mapped file."""
+        place = self.places[name]
+        whole = np.frombuffer(self._contents, np.uint8)
+        return whole[place.begin : place.end]

@@ -1,0 +1,51 @@
+"""The model card of a folder: what it is, how sparse and how large, and the line that loads it."""
+
+from __future__ import annotations
+
+from sparsekit.checkpoint.manifest import Manifest
+
+_CARD = """\
+---
+library_name: sparsekit
+---
+
+# {title}
+
+{sparsity}
+The weight files have {stored:,} bytes; with every weight dense they would have {dense:,}
+({times:.1f} times as many).
+
+```python
+import sparsekit
+
+model = sparsekit.load("path/to/this/folder"{argument})
+```
+
+Sparse weights are stored as `crow_indices`, `col_indices` and `values`; other libraries find no `weight` there.
+"""
+
+
+def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *, needs_model: bool) -> str:
+    """Text of the card.
+
+    Args:
+        title: what the model is, such as the name of its class.
+        manifest: what the folder holds.
+        stored_bytes: of all arrays.
+        dense_bytes: that they would have with every weight dense.
+        needs_model: whether `load` must be given a model, because no `config.json` describes it.
+    """
+    sizes = [layer.shape[0] * layer.shape[1] for layer in manifest.layers.values()]
+    nnz = sum(manifest.nnz(name) for name in manifest.layers)
+    sparsity = "No layer is stored sparse."
+    if sum(sizes):
+        share = 1.0 - nnz / sum(sizes)
+        sparsity = f"{share:.1%} of the {sum(sizes):,} weights of {len(sizes)} linear layers are zero and not stored."
+    return _CARD.format(
+        title=title,
+        sparsity=sparsity,
+        stored=stored_bytes,
+        dense=dense_bytes,
+        times=dense_bytes / max(stored_bytes, 1),
+        argument=f", model={title}(...)" if needs_model else "",
+    )

@@ -1,0 +1,120 @@
+"""Give a freshly made model the layers that a folder holds weights for: sparse ones, and of the sizes stored."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
+from sparsekit.fusion import FusedActivation, fuse_activations
+from sparsekit.nn import SparseLinear
+
+
+def _stored_shape(manifest: Manifest, layer: str) -> tuple[int, ...] | None:
+    """Shape of a linear layer's weight in the folder; None when it is not there."""
+    if layer in manifest.layers:
+        return manifest.layers[layer].shape
+    name = f"{layer}.weight"
+    name = manifest.shared.get(name, name)
+    other = manifest.layers.get(name.removesuffix(".weight"))
+    if other is not None:
+        return other.shape
+    return manifest.arrays[name].shape if name in manifest.arrays else None
+
+
+def _like(parameter: torch.Tensor, shape: tuple[int, ...]) -> nn.Parameter:
+    empty = torch.empty(shape, dtype=parameter.dtype, device="meta")
+    return nn.Parameter(empty, requires_grad=parameter.requires_grad)
+
+
+def _resize(linear: nn.Linear, shape: tuple[int, int]) -> None:
+    """Make a dense layer as wide as the stored one, which may have lost neurons."""
+    linear.out_features, linear.in_features = shape
+    linear.weight = _like(linear.weight, shape)
+    if linear.bias is not None:
+        linear.bias = _like(linear.bias, shape[:1])
+
+
+def _sparse_for(layer: nn.Linear | SparseLinear, entry: LayerEntry) -> SparseLinear:
+    """An empty sparse layer in place of a layer."""
+    out_features, in_features = entry.shape
+    activation = layer.activation if isinstance(layer, SparseLinear) else None
+    sparse = SparseLinear(in_features, out_features, layer.bias is not None, activation)
+    sparse.weight_dtype = layer.weight_dtype if isinstance(layer, SparseLinear) else layer.weight.dtype
+    if sparse.bias is not None and layer.bias is not None:
+        sparse.bias.requires_grad_(layer.bias.requires_grad)
+    return sparse.train(layer.training)
+
+
+def _fuse(model: nn.Module, manifest: Manifest) -> None:
+    """Fuse the activation functions that were fused in the stored model, and no others."""
+    fuse_activations(model)
+    layers = dict(model.named_modules(remove_duplicate=False))
+    wanted = {id(layers[name]): layer.activation for name, layer in manifest.layers.items()}
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, FusedActivation):
+                continue
+            layer = parent.get_submodule(child.layer)
+            if isinstance(layer, SparseLinear) and wanted.get(id(layer)) is None:
+                layer.activation = None
+                setattr(parent, name, child.original)
+    for name, entry in manifest.layers.items():
+        found = getattr(layers[name], "activation", None)
+        if found != entry.activation:
+            raise ValueError(f"layer {name!r} was stored with the activation function {entry.activation}, the model's "
+                             f"code gives it {found}; make the model as the stored one was made")  # fmt: skip
+
+
+def fit(model: nn.Module, manifest: Manifest) -> None:
+    """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
+
+    Raises:
+        ValueError: the folder has a sparse weight for something that is no linear layer of the model, or an activation
+            function was fused that is not there.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    places: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        places.setdefault(id(module), []).append(name)
+    for name, entry in manifest.layers.items():
+        layer = modules.get(name)
+        allowed = (nn.Linear,) if entry.held == "dense" else (nn.Linear, SparseLinear)
+        if not isinstance(layer, nn.Linear | SparseLinear) or type(layer) not in allowed:
+            found = "nothing" if layer is None else f"a {type(layer).__name__}"
+            raise ValueError(f"the folder has a sparse weight for {name!r}, where the model has {found}")
+        if entry.held == "sparse":
+            sparse = _sparse_for(layer, entry)
+            for place in places[id(layer)]:
+                model.set_submodule(place, sparse)
+    for name, module in model.named_modules():
+        shape = _stored_shape(manifest, name)
+        if type(module) is nn.Linear and shape is not None and len(shape) == 2 and shape != tuple(module.weight.shape):
+            _resize(module, (shape[0], shape[1]))
+    _fuse(model, manifest)
+
+
+def _stored_kind(manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Type and shape of a stored tensor of the model."""
+    if name in manifest.arrays:
+        return TORCH_DTYPES[manifest.arrays[name].dtype], manifest.arrays[name].shape
+    return torch.float32, manifest.layers[name.removesuffix(".weight")].shape
+
+
+def check_names(model: nn.Module, manifest: Manifest) -> None:
+    """Raise ValueError unless a folder holds every tensor of the model and nothing else, in its shape and kind."""
+    tensors = dict(named_tensors(model))
+    source = {name: name for name in (*manifest.plain_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
+    missing, extra = sorted(set(tensors) - set(source)), sorted(set(source) - set(tensors))
+    if missing or extra:
+        raise ValueError(
+            f"the folder does not fit the model: {missing[:5] or 'nothing'} missing, {extra[:5] or 'nothing'} extra; "
+            "make the model as the stored one was made"
+        )
+    for name, tensor in tensors.items():
+        dtype, shape = _stored_kind(manifest, source[name])
+        both_float = dtype.is_floating_point and tensor.is_floating_point()
+        if shape != tuple(tensor.shape) or not (both_float or dtype == tensor.dtype):
+            expected, got = f"{tensor.dtype} {list(tensor.shape)}", f"{dtype} {list(shape)}"
+            raise ValueError(f"{name} must be {expected} in this model, the folder has {got}")

@@ -1,0 +1,76 @@
+"""What a model folder holds: names of files, types of arrays, and what each sparse layer must have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+#: Version of the format; a reader refuses any other.
+FORMAT = 1
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+MANIFEST = "sparsekit.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECIPE = "recipe.yaml"
+CARD = "README.md"
+
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+#: Types of arrays by their names in safetensors, as numpy reads them; it has no bfloat16 and reads bits.
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("u1"),
+}
+
+#: How a sparse weight holds its values -> type of the array `values`.
+VALUE_DTYPES = {"float32": "F32", "bf16": "BF16", "fp16": "F16", "int8": "I8"}
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of this name is one of several weight files."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def is_written_by_save(name: str) -> bool:
+    """Whether `save` may have written a file of this name, tokenizer files apart: the next `save` replaces it."""
+    fixed = (CONFIG, GENERATION_CONFIG, MANIFEST, WEIGHTS, INDEX, RECIPE, CARD)
+    return name in fixed or is_shard(name)
+
+
+def column_dtype(in_features: int) -> str:
+    """Type of `col_indices`: the narrowest that holds every column there could be."""
+    return "U8" if in_features <= 2**8 else "U16" if in_features <= 2**16 else "U32"
+
+
+def row_dtype(nnz: int) -> str:
+    """Type of `crow_indices`."""
+    return "U32" if nnz < 2**32 else "I64"
+
+
+def weight_arrays(shape: tuple[int, int], values: str, nnz: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Types and shapes of the arrays that hold a sparse weight, by the last part of their names."""
+    out_features, in_features = shape
+    arrays: dict[str, tuple[str, tuple[int, ...]]] = {
+        "crow_indices": (row_dtype(nnz), (out_features + 1,)),
+        "col_indices": (column_dtype(in_features), (nnz,)),
+        "values": (VALUE_DTYPES[values], (nnz,)),
+    }
+    if values == "int8":
+        arrays["scales"] = ("F32", (out_features,))
+    return arrays

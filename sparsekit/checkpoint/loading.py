@@ -1,0 +1,92 @@
+"""`load`: bring a model folder back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.fitting import check_names, fit
+from sparsekit.checkpoint.models import fill_buffers, fill_generation_config, make_empty
+from sparsekit.checkpoint.stored import ModelFolder
+from sparsekit.checkpoint.tensors import named_tensors, to_tensor
+
+#: Types of weights that were stored sparse of a dense layer.
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
+    """The model in a folder that `save` wrote.
+
+    The folder may come from anyone: all of it is checked before it is used, every array has a checksum, and no code
+    that it names is run. Sparse weights are packed layer by layer and never made dense.
+
+    Args:
+        folder: the folder.
+        model: for models that are not transformers': one freshly made by the same code, which takes on the weights, in
+            place. After an error it must not be used.
+
+    Returns:
+        The model: `model`, or a transformers model in evaluation mode that `config.json` describes.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ModuleNotFoundError: the folder holds a transformers model, and transformers is not installed.
+        TypeError: `model` is no `nn.Module`.
+        ValueError: files are missing, damaged or malformed, or do not fit the model; the message says which and how.
+    """
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    stored = ModelFolder(Path(folder))
+    fresh: Any = make_empty(stored) if model is None else model
+    fit(fresh, stored.manifest)
+    check_names(fresh, stored.manifest)
+    if model is None:
+        fill_buffers(fresh, stored.memory_limit)
+        fill_generation_config(fresh, stored.path)
+    _fill(fresh, stored)
+    return fresh.eval() if model is None else fresh
+
+
+def _dense_weight(stored: ModelFolder, layer: str) -> torch.Tensor:
+    weight, _ = stored.weight(layer)
+    return torch.from_numpy(weight.to_dense()).to(_DTYPES[stored.manifest.layers[layer].values])
+
+
+def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    parent, _, key = name.rpartition(".")
+    setattr(model.get_submodule(parent), key, tensor)
+
+
+def _tensors(stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
+    """The dense tensors of the model, one after the other."""
+    manifest = stored.manifest
+    for name, layer in manifest.layers.items():
+        if layer.held == "dense":
+            yield f"{name}.weight", _dense_weight(stored, name)
+    for name in manifest.plain_arrays():
+        yield name, to_tensor(name, stored.raw(name), manifest.arrays[name])
+
+
+def _fill(model: nn.Module, stored: ModelFolder) -> None:
+    """Set every tensor of a model that fits; each takes the place of what the model had before the next is read."""
+    manifest = stored.manifest
+    gradients = {name: old.requires_grad for name, old in named_tensors(model) if isinstance(old, nn.Parameter)}
+    for name, layer in manifest.layers.items():
+        if layer.held == "sparse":
+            _set(model, f"{name}.packed", torch.from_numpy(stored.packed(name)))
+    shared = set(manifest.shared.values())
+    found = {}
+    for name, tensor in _tensors(stored):
+        filled = nn.Parameter(tensor, requires_grad=gradients[name]) if name in gradients else tensor
+        _set(model, name, filled)
+        if name in shared:
+            found[name] = filled
+    for name, other in manifest.shared.items():
+        _set(model, name, found[other])
+    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise ValueError(f"model is on meta, and files do not hold {empty[:5]}; make it on the CPU")

@@ -1,0 +1,184 @@
+"""transformers models: their `config.json` out and in, and a model without weights made from it.
+
+Everything that depends on how transformers works inside is in this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG
+from sparsekit.checkpoint.opening import read_object, regular_file
+from sparsekit.checkpoint.stored import ModelFolder
+
+#: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
+#: others are read. Those that begin with an underscore are not read either.
+_NOT_READ = (
+    "attn_implementation",
+    "attribute_map",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "kernel_config",
+    "quantization_config",
+    "transformers_weights",
+    "use_kernels",
+)
+#: Endings of keys that say how many layers or labels there are. More than this, and than there are arrays, no model
+#: has; making them would take forever.
+_COUNTS = ("layers", "n_layer", "num_labels")
+_MANY = 1000
+
+
+def is_transformers(model: nn.Module) -> bool:
+    """Whether a model is one of transformers' classes or derived from one."""
+    transformers = sys.modules.get("transformers")  # without it, nothing is
+    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
+
+
+def write_config(model: Any, folder: Path) -> None:
+    """Write `config.json`, and `generation_config.json` where the model generates, of a transformers model."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    config.quantization_config = {"quant_method": "sparsekit", "format": FORMAT}
+    values = json.loads(config.to_json_string())
+    values.pop("auto_map", None)
+    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    if model.can_generate():
+        settings = _harmless(json.loads(model.generation_config.to_json_string()))
+        (folder / GENERATION_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def class_in_mappings(config: Any, architecture: str) -> type[Any] | None:
+    """The class of this name that transformers' own auto mappings have for a configuration; None without one."""
+    from transformers.models.auto import modeling_auto
+
+    for key, mapping in vars(modeling_auto).items():
+        if not key.endswith("_MAPPING_NAMES"):
+            continue
+        names = mapping.get(config.model_type, ())
+        if architecture in ((names,) if isinstance(names, str) else names):
+            classes = getattr(modeling_auto, key.removesuffix("_NAMES"), {}).get(type(config), ())
+            for found in classes if isinstance(classes, tuple | list) else (classes,):
+                if found.__name__ == architecture:
+                    return found  # type: ignore[no-any-return]
+    return None
+
+
+def shapes_of_config(model: Any) -> dict[str, torch.Size]:
+    """Shapes of the tensors that a model made from this model's configuration has, by name."""
+    with torch.device("meta"):
+        fresh = type(model)._from_config(copy.deepcopy(model.config))
+    return {name: tensor.shape for name, tensor in fresh.state_dict().items()}
+
+
+def _harmless(value: Any) -> Any:
+    """A configuration without the keys that are not read."""
+    if isinstance(value, list):
+        return [_harmless(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _harmless(one) for key, one in value.items() if key not in _NOT_READ and not key.startswith("_")}
+
+
+def _check_counts(values: Any, most: int) -> None:
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if key.endswith(_COUNTS) and isinstance(value, int) and value > most:
+            raise ValueError(f"{key} must be at most {most}, got {value}")
+        _check_counts(value, most)
+
+
+def _read_config(stored: ModelFolder, path: Path) -> Any:
+    """The configuration in `config.json`, as an object of one of transformers' own classes."""
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    values = _harmless(PreTrainedConfig._decode_special_floats(read_object(path)))
+    model_type, architectures = values.get("model_type"), values.get("architectures")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ValueError(f"model_type must be one that transformers knows, got {model_type!r}")
+    if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
+        raise ValueError(f"architectures must hold the name of one class, got {architectures!r}")
+    _check_counts(values, max(_MANY, len(stored.manifest.arrays)))
+    return CONFIG_MAPPING[model_type].from_dict(values)
+
+
+def _make(stored: ModelFolder, path: Path) -> nn.Module:
+    config = _read_config(stored, path)
+    architecture = config.architectures[0]
+    cls = class_in_mappings(config, architecture)
+    if cls is None:
+        raise ValueError(f"transformers' auto classes have no {architecture!r} for {config.model_type!r}; give model=")
+    arguments = {}
+    # The one argument in wide use that a configuration does not record.
+    if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
+        arguments["add_pooling_layer"] = any(name.startswith("pooler.") for name in stored.manifest.arrays)
+    with torch.device("meta"):
+        model: nn.Module = cls._from_config(config, **arguments)
+    return model
+
+
+def make_empty(stored: ModelFolder) -> nn.Module:
+    """The model that `config.json` describes, with all tensors on meta; of what it names, only transformers' own.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        ValueError: there is no `config.json`, or it does not describe a model of transformers.
+    """
+    if not (stored.path / CONFIG).exists():
+        raise ValueError(f"{stored.path} has no {CONFIG} to make a model from; give model=, freshly made")
+    path = regular_file(stored.path, CONFIG)
+    try:
+        return _make(stored, path)
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise ModuleNotFoundError(f"{path} needs transformers: pip install 'sparsekit-cpu[train]'") from error
+    except Exception as error:  # transformers raises whatever a strange configuration leads to
+        raise ValueError(f"{path} describes no model that can be made: {error}") from error
+
+
+def fill_buffers(model: Any, most_bytes: int) -> None:
+    """Compute the buffers that files do not hold, such as positions, of a model from `make_empty`.
+
+    transformers computes them where it initialises weights: it is told that all other modules are initialised, and does
+    nothing to weights on meta.
+
+    Raises:
+        ValueError: they need more than `most_bytes`.
+    """
+    found = [
+        (module, key, module._buffers[key])
+        for module in model.modules()
+        for key in module._non_persistent_buffers_set
+        if module._buffers.get(key) is not None and module._buffers[key].is_meta
+    ]
+    needed = sum(buffer.nbytes for _, _, buffer in found)
+    if needed > most_bytes:
+        raise ValueError(f"{CONFIG} asks for buffers of {needed} bytes, expected at most {most_bytes}")
+    for module in model.modules():
+        module._is_hf_initialized = True
+    for module, key, buffer in found:
+        module._buffers[key] = torch.zeros_like(buffer, device="cpu")
+        module._is_hf_initialized = False
+    model.initialize_weights()
+
+
+def fill_generation_config(model: Any, folder: Path) -> None:
+    """Give a model the settings in `generation_config.json`, where it has them."""
+    if model.can_generate() and (folder / GENERATION_CONFIG).exists():
+        path = regular_file(folder, GENERATION_CONFIG)
+        values = _harmless(read_object(path))
+        try:
+            model.generation_config = type(model.generation_config).from_dict(values)
+        except Exception as error:  # as in make_empty
+            raise ValueError(f"{path} holds no settings for generation: {error}") from error

@@ -1,0 +1,134 @@
+"""`save`: write a model folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparsekit.checkpoint.card import card
+from sparsekit.checkpoint.folders import replaced_folder
+from sparsekit.checkpoint.layout import CARD, MANIFEST, RECIPE, is_written_by_save
+from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
+from sparsekit.checkpoint.shards import ShardWriter
+from sparsekit.checkpoint.stored import ModelFolder
+from sparsekit.checkpoint.tensors import storable, without_shared
+from sparsekit.checkpoint.weights import store_weights
+from sparsekit.conversion import densify
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning.parametrization import mask_of
+
+
+def save(
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    tokenizer: Any = None,
+    recipe: Path | str | None = None,
+    dense: bool = False,
+    max_shard_size: int = 5 * 10**9,
+) -> None:
+    """Write a model to a folder that `load` brings back with the same outputs, bit for bit.
+
+    The folder looks as Hugging Face's do, with sparse weights as CSR; see `docs/format.md`. It is replaced at once: who
+    looks at it, or stops the program, finds the old one or the new one. Files that `save` does not write are kept.
+    The same model gives the same bytes.
+
+    Args:
+        model: any model on the CPU: converted, or with zeros in `nn.Linear` layers, which are stored sparse where that
+            takes fewer bytes and are dense again when loaded. Of transformers models the configuration is written too.
+        folder: where to; made if missing.
+        tokenizer: a transformers tokenizer to put beside the model.
+        recipe: how the model was made: the text of `recipe.yaml`, or the `Path` of a file to copy.
+        dense: write every weight dense, so that the folder opens without this library.
+        max_shard_size: most bytes of a weight file; larger models get several.
+
+    Raises:
+        TypeError: an argument has the wrong type, or the model holds tensors of a type that files cannot.
+        ValueError: a layer still has its mask (call `finalize`), is on meta or has state of its own kind; the model is
+            a bare `SparseLinear`; neurons were removed and the folder is to open without this library; or `folder` is a
+            file or the one that the process works in.
+        OSError: the files cannot be written; the old folder is as it was.
+
+    >>> import tempfile
+    >>> import sparsekit
+    >>> dense = nn.Sequential(nn.Linear(8, 4))
+    >>> _ = dense[0].weight.data[1:].zero_()
+    >>> model = nn.Sequential(SparseLinear.from_linear(dense[0]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(model, folder)
+    ...     sparsekit.load(folder, model=nn.Sequential(nn.Linear(8, 4)))
+    Sequential(
+      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750)
+    )
+    """
+    _check_arguments(model, tokenizer, max_shard_size)
+    text = _recipe_text(recipe)
+    with replaced_folder(Path(folder), is_written_by_save) as new:
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        if text is not None:
+            (new / RECIPE).write_text(text)
+        if dense:
+            _write_dense(model, new, max_shard_size)
+        else:
+            _write_sparse(model, new, max_shard_size)
+            ModelFolder(new)  # raises unless what was written can be read
+
+
+def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, SparseLinear):
+        raise ValueError("a bare SparseLinear has no name to be stored under; save torch.nn.Sequential(layer)")
+    if tokenizer is not None and not hasattr(tokenizer, "save_pretrained"):
+        raise TypeError(f"tokenizer must be one of transformers, got a {type(tokenizer).__name__}")
+    if type(max_shard_size) is not int or max_shard_size < 1:
+        raise TypeError(f"max_shard_size must be a number of bytes, such as 5 * 10**9, got {max_shard_size!r}")
+    for name, module in model.named_modules():
+        if mask_of(module) is not None:
+            raise ValueError(f"{name} still has its mask; call sparsekit.finalize(model) or convert(model) first")
+        cls = type(module)
+        saves_itself = cls._save_to_state_dict is not nn.Module._save_to_state_dict and cls is not SparseLinear
+        if saves_itself or cls.get_extra_state is not nn.Module.get_extra_state:
+            raise ValueError(f"{name}, a {cls.__name__}, has state beyond parameters and buffers; it cannot be saved")
+
+
+def _recipe_text(recipe: Path | str | None) -> str | None:
+    if isinstance(recipe, str) and "\n" not in recipe and recipe.endswith((".yaml", ".yml")):
+        raise ValueError(f"recipe must be its text or a Path, got the string {recipe!r}; write Path({recipe!r})")
+    return recipe.read_text() if isinstance(recipe, Path) else recipe
+
+
+def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int) -> None:
+    shards = ShardWriter(folder, max_shard_size)
+    manifest, dense_bytes = store_weights(model, shards)
+    (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
+    needs_model = True
+    if is_transformers(model):
+        write_config(model, folder)
+        needs_model = class_in_mappings(model.config, type(model).__name__) is None
+    text = card(type(model).__name__, manifest, shards.nbytes, dense_bytes, needs_model=needs_model)
+    (folder / CARD).write_text(text)
+
+
+def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
+    plain: Any = densify(copy.deepcopy(model))
+    if not is_transformers(plain):
+        shards = ShardWriter(folder, max_shard_size)
+        for name, tensor in without_shared(plain)[0].items():
+            shards.add({name: storable(name, tensor)})
+        shards.close()
+        return
+    expected = shapes_of_config(plain)
+    for name, tensor in plain.state_dict().items():
+        if name in expected and tensor.shape != expected[name]:
+            raise ValueError(
+                f"{name} must have shape {list(expected[name])} for transformers to open it, got {list(tensor.shape)}: "
+                "neurons were removed; save with dense=False and open with sparsekit.load"
+            )
+    plain.config.__dict__.pop("quantization_config", None)
+    plain.save_pretrained(folder, max_shard_size=max_shard_size)

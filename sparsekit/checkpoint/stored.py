@@ -1,0 +1,190 @@
+"""A model folder opened for reading: every file is checked against the others before anything is handed out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import runtime
+from sparsekit.checkpoint.arrays import ArrayFile
+from sparsekit.checkpoint.layout import DTYPES, INDEX, MANIFEST, WEIGHTS, is_shard
+from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.opening import read_object, regular_file
+from sparsekit.formats import CSR
+
+#: Most bytes that a model may take in memory for each byte of its weight files, and what is allowed on top of that: a
+#: sparse weight says in few bytes how large it is, so a small file must not be able to ask for all memory. Weights that
+#: are 99.9% zeros need 170.
+MOST_GROWTH = 256
+_GROWTH_ROOM = 64 * 2**20
+#: Bytes that a packed weight has for every row and 128 columns, at most, besides its entries.
+_PACKED_BYTES = 4
+
+
+def memory_of(layer: LayerEntry) -> int:
+    """Bytes that a layer takes in memory whatever its entries are, roughly."""
+    out_features, in_features = layer.shape
+    if layer.held == "dense":
+        return out_features * in_features * 4
+    return (out_features + 16) * (in_features // 128 + 1) * _PACKED_BYTES
+
+
+def memory_limit(file_bytes: int) -> int:
+    """Bytes that a model may take in memory whose weight files have so many."""
+    return _GROWTH_ROOM + MOST_GROWTH * file_bytes
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    if not (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} has no {MANIFEST}; expected a folder that sparsekit.save wrote with dense=False")
+    path = regular_file(folder, MANIFEST)
+    value = read_object(path)
+    try:
+        return Manifest.from_json(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    """Which shard holds which array."""
+    path = regular_file(folder, INDEX)
+    index = read_object(path)
+    found = index.get("weight_map")
+    if not isinstance(found, dict) or set(index) - {"metadata", "weight_map"}:
+        raise ValueError(f"{path} must hold metadata and weight_map, got {sorted(index)}")
+    for name, shard in found.items():
+        if not isinstance(shard, str) or not is_shard(shard):
+            raise ValueError(f"{path}: array {name!r} must lie in a file like model-00001-of-00002.safetensors of this "
+                             f"folder, got {shard!r}")  # fmt: skip
+    return found
+
+
+class ModelFolder:
+    """A folder that `save` wrote, with its weight files mapped.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is missing, damaged, a link out of the folder, or does not fit the others; the model would
+            take far more memory than its files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        self.path = path
+        self.manifest = _read_manifest(path)
+        self._files = self._open_files()
+        self._check_places()
+        nbytes = sum(file.nbytes for file in {id(file): file for file in self._files.values()}.values())
+        self.memory_limit = memory_limit(nbytes)
+        needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
+        if needed > self.memory_limit:
+            raise ValueError(f"{path} describes layers of {needed} bytes, far more than its files' {nbytes} can be")
+
+    def _open_files(self) -> dict[str, ArrayFile]:
+        """The file of every array."""
+        if not (self.path / INDEX).exists():
+            whole = ArrayFile(regular_file(self.path, WEIGHTS))
+            return dict.fromkeys(whole.places, whole)
+        index = _read_index(self.path)
+        shards = {name: ArrayFile(regular_file(self.path, name)) for name in sorted(set(index.values()))}
+        held = [(array, name) for name, shard in shards.items() for array in shard.places]
+        if len(held) != len(index) or dict(held) != index:
+            raise ValueError(f"{self.path / INDEX} does not name the arrays that the weight files hold")
+        return {array: shards[name] for array, name in index.items()}
+
+    def _check_places(self) -> None:
+        """The weight files must hold exactly the arrays of the manifest."""
+        wanted, found = set(self.manifest.arrays), set(self._files)
+        if wanted != found:
+            missing, extra = sorted(wanted - found)[:5], sorted(found - wanted)[:5]
+            raise ValueError(f"weight files and {MANIFEST} of {self.path} differ: {missing} missing, {extra} extra")
+        for name, entry in self.manifest.arrays.items():
+            place = self._files[name].places[name]
+            if (place.dtype, place.shape) != (entry.dtype, entry.shape):
+                expected, got = f"{entry.dtype} {list(entry.shape)}", f"{place.dtype} {list(place.shape)}"
+                raise ValueError(f"array {name!r} must be {expected}, got {got} in {self._files[name].path}")
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """Bytes of an array after its checksum was compared, uint8, a read-only view of the mapped file.
+
+        Raises:
+            ValueError: the bytes have another checksum.
+        """
+        file, entry = self._files[name], self.manifest.arrays[name]
+        found = file.raw(name)
+        if hashlib.sha256(found.data).hexdigest() != entry.sha256:
+            raise ValueError(f"{file.path} is damaged: array {name!r} has another checksum than {MANIFEST} says; copy "
+                             "the folder again")  # fmt: skip
+        return found
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An array as numpy reads it (see `DTYPES`), a read-only view of the mapped file.
+
+        Raises:
+            ValueError: its bytes have another checksum.
+        """
+        entry = self.manifest.arrays[name]
+        raw = self.raw(name)
+        if raw.ctypes.data % DTYPES[entry.dtype].itemsize:  # the format does not promise alignment
+            raw = raw.copy()
+        return raw.view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """An array of floats in float32, in memory of its own.
+
+        Raises:
+            ValueError: its bytes have another checksum, or it does not hold floats.
+        """
+        dtype = self.manifest.arrays[name].dtype
+        if dtype == "BF16":
+            return (self.array(name).astype(np.uint32) << 16).view(np.float32)
+        if DTYPES[dtype].kind != "f":
+            raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
+        return self.array(name).astype(np.float32)
+
+    def weight(self, layer: str) -> tuple[CSR, NDArray[np.float32] | None]:
+        """A layer's sparse weight, and its scales where it is held in int8.
+
+        Raises:
+            ValueError: its arrays are damaged or no well-formed CSR matrix.
+        """
+        entry = self.manifest.layers[layer]
+        crow_indices, col_indices = self.array(f"{layer}.crow_indices"), self.array(f"{layer}.col_indices")
+        scales = self.floats(f"{layer}.scales") if entry.values == "int8" else None
+        values = self.floats(f"{layer}.values") if scales is None else self._codes(f"{layer}.values")
+        try:
+            weight = CSR(crow_indices, col_indices, values, shape=entry.shape)
+        except ValueError as error:
+            raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
+        if scales is not None:
+            with np.errstate(over="ignore"):  # pack refuses infinities, in words
+                weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
+        return weight, scales
+
+    def packed(self, layer: str) -> runtime.Packed:
+        """A layer's sparse weight as kernels run it.
+
+        Raises:
+            ValueError: its arrays are damaged or no weight that can be packed.
+        """
+        entry = self.manifest.layers[layer]
+        weight, scales = self.weight(layer)
+        try:
+            return weight.pack(entry.values, "maximum" if scales is None else scales, entry.block)
+        except ValueError as error:
+            raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
+
+    def _codes(self, name: str) -> NDArray[np.float32]:
+        """Values of an int8 weight in units of their rows' scales."""
+        codes = self.array(name)
+        if codes.size and codes.min() < -127:
+            raise ValueError(f"array {name!r} of {self.path} must hold codes from -127 to 127, got -128")
+        return codes.astype(np.float32)

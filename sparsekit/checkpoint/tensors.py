@@ -1,0 +1,89 @@
+"""Tensors of a model by name, as folders hold them, and arrays of folders as tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sparsekit.checkpoint.manifest import ArrayEntry
+
+#: Types of tensors by the names of `layout.DTYPES`.
+TORCH_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and persistent buffers, those with several names under each of them."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        kept = {key: buffer for key, buffer in module._buffers.items() if key not in module._non_persistent_buffers_set}
+        for key, tensor in {**module._parameters, **kept}.items():
+            if tensor is not None:
+                yield (f"{prefix}.{key}" if prefix else key), tensor
+
+
+def without_shared(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of the model, those that share memory once: name -> tensor, and further name -> that name."""
+    found: dict[str, torch.Tensor] = {}
+    first: dict[object, str] = {}
+    shared = {}
+    for name, tensor in named_tensors(model):
+        has_memory = tensor.numel() > 0 and not tensor.is_meta
+        where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if has_memory else id(tensor)
+        if where in first:
+            shared[name] = first[where]
+        else:
+            first[where] = name
+            found[name] = tensor
+    return found, shared
+
+
+def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as files take it: plain, contiguous, on the CPU, with memory of its own.
+
+    Raises:
+        TypeError: files cannot hold tensors of this kind.
+        ValueError: it is on meta.
+    """
+    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.dtype not in _NAMES:
+        raise TypeError(f"{name} is a {type(tensor).__name__} of {tensor.dtype}, which a model folder cannot hold")
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on meta and has no values; load them first")
+    plain = tensor.detach().cpu().contiguous()
+    is_view = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
+    return plain.clone() if is_view else plain
+
+
+def entry_of(tensor: torch.Tensor) -> ArrayEntry:
+    """Type, shape and checksum of a tensor that `storable` returned."""
+    raw = tensor.flatten().view(torch.uint8).numpy()
+    return ArrayEntry(_NAMES[tensor.dtype], tuple(tensor.shape), hashlib.sha256(raw.data).hexdigest())
+
+
+def to_tensor(name: str, raw: NDArray[np.uint8], entry: ArrayEntry) -> torch.Tensor:
+    """A tensor with a copy of these bytes.
+
+    Raises:
+        ValueError: the bytes are to be truth values and are neither 0 nor 1.
+    """
+    if entry.dtype == "BOOL" and raw.size and raw.max() > 1:
+        raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
+    return torch.from_numpy(raw.copy()).view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)

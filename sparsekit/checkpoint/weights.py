@@ -1,0 +1,92 @@
+"""Write a model's tensors: sparse weights as CSR in the narrowest types, all others as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+import sparsekit
+from sparsekit.checkpoint.layout import DTYPES, column_dtype, row_dtype
+from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.shards import ShardWriter
+from sparsekit.checkpoint.stored import MOST_GROWTH
+from sparsekit.checkpoint.tensors import storable, without_shared
+from sparsekit.formats import CSR
+from sparsekit.nn import SparseLinear
+
+#: Dense weights of these types are stored sparse where that takes fewer bytes.
+_VALUES = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def _narrow(indices: torch.Tensor, dtype: str) -> torch.Tensor:
+    return torch.from_numpy(indices.numpy().astype(DTYPES[dtype]))
+
+
+def _as_stored(name: str, state: Mapping[str, torch.Tensor], in_features: int) -> dict[str, torch.Tensor]:
+    """CSR arrays, and scales if there are any, by the names and in the types of the format."""
+    arrays = {
+        "crow_indices": _narrow(state["crow_indices"], row_dtype(state["values"].numel())),
+        "col_indices": _narrow(state["col_indices"], column_dtype(in_features)),
+        "values": state["values"],
+    }
+    if "scales" in state:
+        arrays["scales"] = state["scales"]
+    return {f"{name}.{part}": array.contiguous() for part, array in arrays.items()}
+
+
+def _sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, SparseLinear):
+            yield name, module
+
+
+def _pays(weight: torch.Tensor) -> bool:
+    """Whether a dense weight takes fewer bytes as CSR and comes back the same."""
+    rows, columns = weight.shape
+    entry_bytes = weight.element_size() + DTYPES[column_dtype(columns)].itemsize
+    stored = int(weight.count_nonzero()) * entry_bytes + (rows + 1) * 4
+    if not stored < weight.nbytes <= stored * MOST_GROWTH // 2:
+        return False
+    return not bool((weight.signbit() & (weight == 0)).any())  # CSR does not keep negative zeros
+
+
+def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
+    """Name of the linear layer whose weight this tensor is, if it is one to store sparse."""
+    layer, _, key = name.rpartition(".")
+    is_weight = layer and key == "weight" and type(model.get_submodule(layer)) is nn.Linear
+    return layer if is_weight and tensor.dtype in _VALUES and _pays(tensor) else None
+
+
+def store_weights(model: nn.Module, shards: ShardWriter) -> tuple[Manifest, int]:
+    """Write all tensors of a model.
+
+    Returns:
+        What was written, and the bytes that it would have with every weight dense.
+
+    Raises:
+        TypeError, ValueError: as `storable`.
+    """
+    layers: dict[str, LayerEntry] = {}
+    dense_bytes = 0
+    for name, sparse in _sparse_layers(model):
+        shape = sparse.out_features, sparse.in_features
+        layers[name] = LayerEntry(shape, sparse.values, "sparse", sparse.block, sparse.activation)
+        shards.add(_as_stored(name, sparse.state_dict(), sparse.in_features))
+        dense_bytes += shape[0] * shape[1] * sparse.weight_dtype.itemsize
+    tensors, shared = without_shared(model)
+    for name in tensors:
+        tensor = storable(name, tensors[name])
+        dense_bytes += tensor.nbytes
+        layer = _layer_of(model, name, tensor)
+        if layer is None:
+            shards.add({name: tensor})
+            continue
+        weight = CSR.from_torch(tensor)
+        layers[layer] = LayerEntry(weight.shape, _VALUES[tensor.dtype], "dense")
+        arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
+        arrays["values"] = arrays["values"].to(tensor.dtype)
+        shards.add(_as_stored(layer, arrays, weight.in_features))
+    shards.close()
+    return Manifest(sparsekit.__version__, layers, shards.entries, shared), dense_bytes
