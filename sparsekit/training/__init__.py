@@ -1,0 +1,9 @@
+"""Train, resume, stop early, prune while training: a plain loop for any module."""
+
+from sparsekit.training.gradual import GradualPruning
+from sparsekit.training.loop import train
+from sparsekit.training.processes import first_alone, join_group
+from sparsekit.training.run import TrainReport
+from sparsekit.training.settings import TrainSettings
+
+__all__ = ["GradualPruning", "TrainReport", "TrainSettings", "first_alone", "join_group", "train"]

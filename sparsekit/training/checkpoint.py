@@ -1,0 +1,111 @@
+"""A training run on disk: one safetensors file from which it goes on as if it had never stopped.
+
+Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.`; everything else is JSON in the file's header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from sparsekit.files import write_atomically
+from sparsekit.pruning.parametrization import apply_mask, mask_of
+
+_FORMAT = "1"
+_MASK = ".parametrizations.weight.0.mask"
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{number}.{name}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
+        for number, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    found = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found["random.cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+) -> None:
+    """Write everything that a run needs to go on, atomically.
+
+    Args:
+        path: the file.
+        model: what is trained, masks included.
+        optimizer: its optimiser.
+        progress: plain values of the run.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= _optimizer_tensors(optimizer) | _random_states()
+    # Copies: tied weights share memory, which files cannot.
+    apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    header = {"format": _FORMAT, "progress": json.dumps(progress)}
+    write_atomically(path, partial(save_file, apart, metadata=header))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if header.get("format") != _FORMAT:
+            raise ValueError(f"format {_FORMAT} was expected, got {header.get('format')}")
+        return tensors, json.loads(header["progress"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no checkpoint of this version ({error}); delete it to start anew") from error
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict into a model; layers that have a mask there get one.
+
+    Raises:
+        ValueError: names or shapes do not fit.
+    """
+    for key in state:
+        if key.endswith(_MASK):
+            layer = model.get_submodule(key.removesuffix(_MASK))
+            if mask_of(layer) is None:
+                apply_mask(layer, state[key].clone())
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint is of another model: {error}") from error
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a run back to where it was when the checkpoint was written; returns its progress.
+
+    Raises:
+        ValueError: the file is damaged, or of another model.
+    """
+    tensors, progress = _read(path)
+    load_model_state(model, _part(tensors, "model."))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in _part(tensors, "optimizer.").items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    states = _part(tensors, "random.")
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+    return progress

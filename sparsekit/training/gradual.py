@@ -1,0 +1,37 @@
+"""Prune while training: a schedule says when and how far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from sparsekit.pruning.schedule import Schedule
+from sparsekit.pruning.weights import prune
+
+
+class GradualPruning:
+    """Prunes a model anew at the steps of a schedule; give it to `train` as `before_step`.
+
+    Args:
+        model: what is trained.
+        schedule: when, and how far.
+        arguments: further arguments of `prune`, such as `scope`, `ignore`, `mask_structure`, `criterion`.
+
+    >>> model = nn.Linear(8, 8)
+    >>> pruning = GradualPruning(model := nn.Sequential(model), Schedule(0.5, end=10, frequency=5))
+    >>> for step in range(11):
+    ...     pruning(step)
+    >>> float((model[0].weight == 0).float().mean())
+    0.5
+    """
+
+    def __init__(self, model: nn.Module, schedule: Schedule, **arguments: Any) -> None:
+        self.model = model
+        self.schedule = schedule
+        self.arguments = arguments
+
+    def __call__(self, step: int) -> None:
+        """What belongs before a step."""
+        if self.schedule.prunes_at(step):
+            prune(self.model, self.schedule.sparsity_at(step), **self.arguments)

@@ -1,0 +1,45 @@
+"""In which order batches come: a pure function of seed and epoch, so that a run can go on where it stopped."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers below `count` in the order of an epoch."""
+    order = list(range(count))
+    random.Random(f"{seed} {epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+    return order
+
+
+def stream(batches: Sequence[T] | Iterable[T], seed: int, first: int = 0) -> Iterator[T]:
+    """Batches without end from number `first` on.
+
+    A sequence is shuffled anew in every epoch. Anything else with a length, such as a `DataLoader`, keeps its own
+    order; torch is seeded before each of its epochs, so that it shuffles alike when a run is resumed.
+    """
+    count = len(batches)  # type: ignore[arg-type]
+    epoch, skipped = divmod(first, count)
+    while True:
+        if isinstance(batches, Sequence):
+            for number in shuffled(count, seed, epoch)[skipped:]:
+                yield batches[number]
+        else:
+            yield from _loader_epoch(batches, seed + epoch, skipped)
+        epoch, skipped = epoch + 1, 0
+
+
+def _loader_epoch(loader: Iterable[T], seed: int, skipped: int) -> Iterator[T]:
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    batches = iter(loader)
+    start = list(islice(batches, 1))  # a DataLoader draws the seed of its order with its first batch
+    torch.set_rng_state(state)
+    yield from islice(chain(start, batches), skipped, None)

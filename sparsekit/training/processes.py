@@ -1,0 +1,49 @@
+"""Several processes that train one model, as `torchrun` starts them; without it, one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def join_group() -> None:
+    """Join the processes that `torchrun` started; nothing where it did not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def process_count() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_number() -> int:
+    """This one's number; 0 writes files and shows progress."""
+    return dist.get_rank() if process_count() > 1 else 0
+
+
+def first_alone(do: Callable[[], T]) -> T:
+    """Process 0 first, then the others: what the first writes, such as a teacher's answers, the others only read."""
+    if process_count() == 1:
+        return do()
+    if process_number() == 0:
+        done = do()
+        dist.barrier()
+        return done
+    dist.barrier()
+    return do()
+
+
+def same_everywhere(value: float) -> float:
+    """Process 0's value in all processes, so that all take the same decisions."""
+    if process_count() == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)

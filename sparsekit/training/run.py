@@ -1,0 +1,192 @@
+"""One training run: what is trained, how far it is, one step, one evaluation, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparsekit.files import write_atomically
+from sparsekit.pruning.parametrization import mask_of
+from sparsekit.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsekit.training.order import stream
+from sparsekit.training.processes import process_count, process_number, same_everywhere
+from sparsekit.training.settings import TrainSettings
+
+T = TypeVar("T")
+
+#: What is minimised: of the model and one batch, a scalar. A module's own parameters are trained too.
+Loss = Callable[[nn.Module, T], torch.Tensor]
+
+
+@dataclass
+class TrainReport:
+    """How a run went."""
+
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)  # of every step, the mean over its batches
+    scores: list[tuple[int, float]] = field(default_factory=list)  # (steps done, score)
+    stopped_early: bool = False
+
+    @property
+    def best(self) -> float | None:
+        """The best score, None where nothing was evaluated."""
+        return max((score for _, score in self.scores), default=None)
+
+
+class Objective(nn.Module, Generic[T]):
+    """Model and loss as one module, so that one wrapper for several processes covers the parameters of both."""
+
+    def __init__(self, model: nn.Module, loss: Loss[T]) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: T) -> torch.Tensor:
+        """Loss of a batch."""
+        return self.loss(self.model, batch)
+
+
+def masked_sparsity(model: nn.Module) -> float:
+    """Part of the weights under masks that is pruned; 0 without masks."""
+    masks = [mask for mask in map(mask_of, model.modules()) if mask is not None]
+    kept, size = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    return 1.0 - kept / size if size else 0.0
+
+
+def _optimizer_for(objective: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("nothing to train: no parameter of the model or the loss requires a gradient")
+    groups = [
+        {"params": [one for one in trained if one.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [one for one in trained if one.dim() < 2], "weight_decay": 0.0},
+    ]
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(filled, lr=settings.learning_rate, fused=True)
+
+
+def _autocast(objective: nn.Module, settings: TrainSettings) -> AbstractContextManager[Any]:
+    if settings.precision == "float32":
+        return nullcontext()
+    device = next(objective.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def _best_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.stem}-best.safetensors")
+
+
+class Run(Generic[T]):
+    """The state of one call of `train`."""
+
+    def __init__(
+        self, objective: Objective[T], batches: Sequence[T] | Iterable[T], settings: TrainSettings, log: Path | None
+    ) -> None:
+        self.objective = objective
+        self.settings = settings
+        self.log = log if process_number() == 0 else None
+        self.optimizer = _optimizer_for(objective, settings)
+        self.batches = batches
+        self.together = settings.accumulate * process_count()
+        self.steps = max(1, round(settings.epochs * len(batches) / self.together))  # type: ignore[arg-type]
+        self.report = TrainReport()
+        self.best: dict[str, torch.Tensor] = {}
+        self.without_gain = 0
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is damaged, or of another run.
+        """
+        progress = load_checkpoint(checkpoint, self.objective, self.optimizer)
+        if progress["settings"] != asdict(self.settings) or progress["steps"] != self.steps:
+            raise ValueError(f"{checkpoint} is of a run with other settings or data; delete it to start anew")
+        found = progress["report"]
+        self.report = TrainReport(found["steps"], found["losses"], [tuple(one) for one in found["scores"]])
+        self.report.stopped_early = found["stopped_early"]
+        self.without_gain = progress["without_gain"]
+        if progress["has_best"]:
+            self.best = load_file(_best_path(checkpoint))
+
+    def save(self, checkpoint: Path) -> None:
+        """Write a checkpoint; process 0 does it for all."""
+        if process_number() != 0:
+            return
+        progress = {"settings": asdict(self.settings), "steps": self.steps, "report": asdict(self.report)}
+        progress |= {"without_gain": self.without_gain, "has_best": bool(self.best)}
+        if self.best:
+            write_atomically(_best_path(checkpoint), partial(save_file, self.best))
+        save_checkpoint(checkpoint, self.objective, self.optimizer, progress)
+
+    def shares(self) -> Iterator[list[T]]:
+        """This process's batches of every step that is left."""
+        left = stream(self.batches, self.settings.seed, self.report.steps * self.together)
+        while True:
+            yield list(islice(left, self.together))[process_number() :: process_count()]
+
+    def step(self, forward: nn.Module, share: Sequence[T]) -> float:
+        """One step of the optimiser on this process's batches; returns their mean loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        rate = self.settings.learning_rate_at(self.report.steps, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for number, batch in enumerate(share):
+            last = number == len(share) - 1
+            alone = nullcontext() if last or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
+            with alone:
+                with _autocast(self.objective, self.settings):
+                    loss = forward(batch) / len(share)
+                loss.backward()
+            total += loss.item()
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss is {total} at step {self.report.steps}; lower the learning rate")
+        nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.max_gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.report.steps += 1
+        self.report.losses.append(total)
+        self._write_log({"step": self.report.steps, "loss": total, "learning_rate": rate})
+        return total
+
+    def score(self, evaluate: Callable[[nn.Module], float]) -> None:
+        """Evaluate in eval mode; keeps the best weights where training may stop early."""
+        was_training = self.objective.model.training
+        self.objective.model.eval()
+        with torch.no_grad():
+            score = same_everywhere(evaluate(self.objective.model))
+        self.objective.model.train(was_training)
+        better = self.report.best is None or score > self.report.best
+        self.report.scores.append((self.report.steps, score))
+        self.without_gain = 0 if better else self.without_gain + 1
+        if better and self.settings.patience:
+            state = self.objective.state_dict().items()
+            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state}
+        self.report.stopped_early = bool(self.settings.patience) and self.without_gain >= self.settings.patience
+        self._write_log({"step": self.report.steps, "score": score})
+
+    def _write_log(self, entry: dict[str, float]) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(json.dumps(entry | {"sparsity": round(masked_sparsity(self.objective.model), 4)}) + "\n")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.report.steps >= self.steps or self.report.stopped_early

@@ -1,0 +1,71 @@
+"""What a training run does how much of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Precisions of the forward pass by name; weights and optimiser stay as they are.
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of `train`: AdamW, a linear warm-up and a linear decay to zero.
+
+    Args:
+        epochs: passes over the batches; parts of one are allowed.
+        learning_rate: at the end of the warm-up.
+        warmup: part of all steps in which the learning rate rises, in [0, 1].
+        weight_decay: of AdamW, on weights with two dimensions and more.
+        max_gradient_norm: gradients are scaled down to this norm.
+        accumulate: batches whose gradients are averaged for one step.
+        precision: "float32", or "bf16" for autocast in the forward pass, which pays where the processor has
+            instructions for it.
+        evaluate_every: steps from one evaluation to the next; 0: only at the end.
+        patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.
+        checkpoint_every: steps from one checkpoint to the next, where a checkpoint is asked for.
+        seed: of the order of the batches and of dropout.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    accumulate: int = 1
+    precision: str = "float32"
+    evaluate_every: int = 0
+    patience: int = 0
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "max_gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, least in (("accumulate", 1), ("checkpoint_every", 1), ("evaluate_every", 0), ("patience", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be in [0, 1], got {self.warmup}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("patience counts evaluations: set evaluate_every too")
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step of `steps`.
+
+        >>> settings = TrainSettings(learning_rate=1.0, warmup=0.5)
+        >>> [settings.learning_rate_at(step, 4) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
+        """
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * (steps - step) / max(1, steps - rising)

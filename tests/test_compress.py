@@ -1,0 +1,214 @@
+"""Recipes: reading them, running them on tiny models, resuming, and what is refused before anything is trained."""
+
+import json
+import textwrap
+
+import pytest
+import torch
+
+pytest.importorskip("datasets")
+transformers = pytest.importorskip("transformers")
+
+from sparsekit.compress import Recipe, compress, read_recipe  # noqa: E402
+from sparsekit.compress.batches import padded, windows  # noqa: E402
+from sparsekit.compress.data import Rows, read_rows  # noqa: E402
+from sparsekit.compress.run import score  # noqa: E402
+from sparsekit.compress.tasks import TASKS  # noqa: E402
+from sparsekit.demo.model import minilm_folder  # noqa: E402
+
+WORDS = ["good", "bad", "fine", "awful", "great", "poor", "film", "story", "actor", "scene"]
+
+
+def write_reviews(path, count=48):
+    rows = []
+    for i in range(count):
+        mood = WORDS[i % 6]
+        rows.append({"text": f"{mood} {WORDS[6 + i % 4]} {mood}", "label": "pos" if i % 2 == 0 else "neg"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tiny(folder, kind, **changes):
+    """A small model at random beside MiniLM's tokenizer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "language":
+        config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
+        model = transformers.LlamaForCausalLM(config)
+    else:
+        config = transformers.BertConfig(vocab_size=len(tokenizer), num_labels=2, **sizes)
+        classes = {"classification": transformers.BertForSequenceClassification, "embedding": transformers.BertModel}
+        model = classes[kind](config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    return write_reviews(tmp_path / "reviews.jsonl")
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    return tiny(tmp_path / "classifier", "classification")
+
+
+def recipe_of(task, *stages, **data):
+    data = {"max_tokens": 12, "batch_size": 8, "test_part": 0.25} | data
+    return Recipe.model_validate({"task": task, "data": data, "stages": list(stages)})
+
+
+def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
+    recipe = recipe_of(
+        "classification",
+        {"finetune": {"epochs": 2, "learning_rate": 1e-3, "freeze": []}},
+        {"shorten": {"layers": 2}},
+        {"prune_neurons": {"fraction": 0.25, "samples": 16}},
+        {"prune": {"sparsity": 0.6, "samples": 16}},
+        {"distil": {"epochs": 2, "learning_rate": 1e-3}},
+        "evaluate",
+        {"convert": {"min_sparsity": 0.3}},
+    )
+    report = compress(recipe, classifier, reviews, tmp_path / "out")
+    stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
+    assert list(stages) == ["finetune", "shorten", "prune_neurons", "prune", "distil", "evaluate", "convert"]
+    assert stages["shorten"]["layers"] == 2
+    assert stages["prune"]["sparsity"] == pytest.approx(0.6, abs=0.02)
+    assert stages["convert"]["converted"] == 12
+    assert set(report["scores"]) == {"accuracy", "f1"}
+    assert stages["evaluate"]["accuracy"] == report["scores"]["accuracy"]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    stored = read_recipe(tmp_path / "out" / "model" / "recipe.yaml")
+    assert stored == recipe
+    assert 0.0 <= score(tmp_path / "out" / "model", reviews, "classification")["accuracy"] <= 1.0
+
+
+def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
+    folder = tiny(tmp_path / "pruned", "classification")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    weight = model.bert.encoder.layer[0].intermediate.dense.weight
+    weight.data[:, ::2] = 0
+    model.save_pretrained(folder)
+    recipe = recipe_of("classification", {"finetune": {"epochs": 1, "learning_rate": 1e-3}})
+    compress(recipe, folder, reviews, tmp_path / "out")
+    taught = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model")
+    after = taught.bert.encoder.layer[0].intermediate.dense.weight
+    assert (after[:, ::2] == 0).all()
+    assert not torch.equal(after, weight)
+
+
+def test_embeddings_follow_their_dense_self(tmp_path):
+    folder = tiny(tmp_path / "encoder", "embedding")
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"text": f"{a} {b}", "pair": f"{b} {a}"} for a in WORDS[:6] for b in WORDS[6:]]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = recipe_of("embedding", {"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2}}, pair="pair")
+    report = compress(recipe, folder, pairs, tmp_path / "out", pairs)
+    assert set(report["scores"]) == {"mrr", "recall@10"}
+    assert report["scores"]["mrr"] > 0.2
+
+
+def test_a_language_model_follows_the_largest_logits(tmp_path, reviews):
+    folder = tiny(tmp_path / "language", "language")
+    recipe = recipe_of(
+        "language",
+        {"prune": {"sparsity": 0.5, "criterion": "wanda", "samples": 8}},
+        {"distil": {"epochs": 2, "alpha": 0.5, "hidden_weight": 0.1, "top_k": 8}},
+        {"distil": {"epochs": 1, "alpha": 0.0, "hidden_weight": 0.0, "cache": False}},
+    )
+    report = compress(recipe, folder, reviews, tmp_path / "out")
+    assert 1.0 < report["scores"]["perplexity"] < 1e6
+
+
+def test_pruning_rises_while_a_student_learns(tmp_path, classifier, reviews):
+    gradual = {"sparsity": 0.7, "frequency": 2, "end": 0.8}
+    recipe = recipe_of(
+        "classification", {"distil": {"epochs": 3, "gradual": gradual}}, {"convert": {"min_sparsity": 0}}
+    )
+    compress(recipe, classifier, reviews, tmp_path / "out")
+    log = (tmp_path / "out" / "work" / "1-distil.jsonl").read_text().splitlines()
+    assert json.loads(log[0])["sparsity"] == 0.0
+    assert json.loads(log[-1])["sparsity"] == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
+    stages = ({"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2, "checkpoint_every": 1}})
+    whole = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
+    again = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
+    assert again["scores"] == whole["scores"]
+    assert [row.get("loss") for row in again["stages"]] == [row.get("loss") for row in whole["stages"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: classification\nstages:\n  - prune: {sparsity: 1.2}\n", "line 3.*less than 1"),
+        (
+            "task: classification\nstages:\n  - prune:\n      sparsity: 0.5\n      colour: red\n",
+            "line 5.*allowed here: .*sparsity",
+        ),
+        ("task: classification\nstages:\n  - bake: {}\n", "line 3.*finetune"),
+        ("task: painting\nstages: [evaluate]\n", "line 1.*classification"),
+        ("task: classification\nstages: []\n", "line 2"),
+        ("task: classification\nstages:\n  - prune: {sparsity: 0.5\n", "no YAML"),
+        ("task: classification\nstages:\n  - prune\n", "give sparsity"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(textwrap.dedent(text))
+    with pytest.raises(ValueError, match=message):
+        read_recipe(path)
+
+
+def test_wrong_data_and_models_are_refused(tmp_path, classifier, reviews):
+    recipe = recipe_of("classification", "evaluate")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        compress(recipe, classifier, tmp_path / "none.jsonl", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no model folder"):
+        compress(recipe, tmp_path, reviews, tmp_path / "out")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("text,label\n")
+    with pytest.raises(ValueError, match="no rows"):
+        compress(recipe, classifier, empty, tmp_path / "out")
+    with pytest.raises(ValueError, match="no column 'body', only text, label"):
+        compress(recipe_of("classification", "evaluate", text="body"), classifier, reviews, tmp_path / "out")
+    (tmp_path / "texts.toml").write_text("")
+    with pytest.raises(ValueError, match="must end in"):
+        read_rows(tmp_path / "texts.toml", "text")
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_student_without_a_teacher_is_refused(tmp_path, classifier, reviews):
+    with pytest.raises(ValueError, match="needs a teacher"):
+        compress(recipe_of("classification", "distil"), classifier, reviews, tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ""])
+def test_tables_of_every_kind_read_alike(tmp_path, reviews, suffix):
+    import datasets
+
+    table = datasets.load_dataset("json", data_files=str(reviews), split="train")
+    path = tmp_path / f"table{suffix}"
+    writers = {".jsonl": table.to_json, ".csv": table.to_csv, ".parquet": table.to_parquet, "": table.save_to_disk}
+    writers[suffix](str(path))
+    rows = read_rows(path, "text", label="label")
+    assert rows == read_rows(reviews, "text", label="label")
+    assert len(rows) == 48
+
+
+def test_batches_hold_every_text_once_and_windows_every_token():
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
+    rows = Rows([" ".join(WORDS[: 1 + i % 9]) for i in range(21)], [], list(range(21)))
+    batches = padded(tokenizer, rows, 4, 16)
+    assert sorted(torch.cat([batch["labels"] for batch in batches]).tolist()) == list(range(21))
+    lengths = [int(batch["attention_mask"].sum(1).max()) for batch in batches]
+    assert lengths == sorted(lengths)
+    found = TASKS["language"].batches(tokenizer, rows, 2, 8)
+    assert all(batch["input_ids"].shape[1] == 8 for batch in found)
+    assert torch.equal(found[0]["labels"][:, :-1], found[0]["input_ids"][:, 1:])
+    assert (found[0]["labels"][:, -1] == -100).all()
+    with pytest.raises(ValueError, match="fewer than one window"):
+        windows(tokenizer, rows, 2, 100_000)

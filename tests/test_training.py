@@ -1,0 +1,243 @@
+"""The training loop: what it minimises, resuming bit for bit, early stopping, masks, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from sparsekit.pruning import Schedule, prune
+from sparsekit.training import GradualPruning, TrainSettings, train
+from sparsekit.training.order import shuffled, stream
+
+
+def make_model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def make_batches(count=12):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, 8, 6, generator=generator)
+    return [(x, x[:, :3].argmax(1)) for x in inputs]
+
+
+def loss_of(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_step_is_adamw_on_the_clipped_mean_gradient():
+    model, reference = make_model(), make_model()
+    model.eval(), reference.eval()
+    batches = make_batches(2)
+    settings = TrainSettings(epochs=1, learning_rate=0.01, warmup=0.0, accumulate=2, max_gradient_norm=0.05)
+    train(model, batches, loss_of, settings)
+    groups = [[p for p in reference.parameters() if p.dim() == 2], [p for p in reference.parameters() if p.dim() == 1]]
+    optimizer = torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}], lr=0.01
+    )
+    (sum(loss_of(reference, batch) for batch in batches) / 2).backward()
+    nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+    optimizer.step()
+    torch.testing.assert_close(state(model), state(reference))
+
+
+def test_a_run_that_was_stopped_resumes_bit_for_bit(tmp_path):
+    settings = TrainSettings(epochs=3, learning_rate=0.01, checkpoint_every=7)
+    whole = make_model().train()
+    report = train(whole, make_batches(), loss_of, settings, evaluate=lambda model: 1.0)
+
+    class StopError(Exception):
+        pass
+
+    def stop_at(step):
+        if step == 20:
+            raise StopError
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(StopError):
+        train(make_model().train(), make_batches(), loss_of, settings, before_step=stop_at, checkpoint=path)
+    resumed = make_model(seed=5).train()  # other weights: all come from the checkpoint
+    again = train(resumed, make_batches(), loss_of, settings, checkpoint=path, evaluate=lambda model: 1.0)
+    assert same(state(whole), state(resumed))
+    assert again.losses == report.losses
+    assert again.scores == report.scores
+
+
+def test_resuming_with_a_loader_gives_the_same_batches():
+    generator_free = DataLoader(TensorDataset(torch.arange(10)), batch_size=3, shuffle=True)
+    whole = [batch[0].tolist() for batch, _ in zip(stream(generator_free, 7), range(12), strict=False)]
+    rest = [batch[0].tolist() for batch, _ in zip(stream(generator_free, 7, first=6), range(6), strict=False)]
+    assert whole[6:] == rest
+    assert sorted(number for batch in whole[:4] for number in batch) == list(range(10))
+    assert whole[:4] != whole[4:8]
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    assert sorted(shuffled(20, 0, 0)) == list(range(20))
+    assert shuffled(20, 0, 0) != shuffled(20, 0, 1)
+    assert shuffled(20, 0, 0) != shuffled(20, 1, 0)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    settings = TrainSettings(epochs=1)
+    train(make_model(), make_batches(), loss_of, settings, checkpoint=path)
+    with pytest.raises(ValueError, match="other settings or data"):
+        train(make_model(), make_batches(), loss_of, TrainSettings(epochs=2), checkpoint=path)
+    with pytest.raises(ValueError, match="another model"):
+        train(nn.Sequential(nn.Linear(6, 3)), make_batches(), loss_of, settings, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="no checkpoint"):
+        train(make_model(), make_batches(), loss_of, settings, checkpoint=path)
+
+
+def test_masks_stay_and_are_resumed(tmp_path):
+    model = make_model()
+    prune(model, 0.5)
+    pruned = model[0].weight == 0
+    path = tmp_path / "run.safetensors"
+    settings = TrainSettings(epochs=1, learning_rate=0.05)
+    train(model, make_batches(), loss_of, settings, checkpoint=path)
+    assert torch.equal(model[0].weight == 0, pruned)
+    fresh = make_model(seed=3)  # without masks: the checkpoint brings them
+    train(fresh, make_batches(), loss_of, settings, checkpoint=path)
+    assert torch.equal(fresh[0].weight, model[0].weight)
+
+
+def test_pruning_rises_while_training_and_is_logged(tmp_path):
+    model = make_model()
+    pruning = GradualPruning(model, Schedule(0.75, end=10, frequency=5))
+    log = tmp_path / "log.jsonl"
+    train(model, make_batches(), loss_of, TrainSettings(epochs=1), before_step=pruning, log=log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    sparsities = [line["sparsity"] for line in lines]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[-1] == pytest.approx(0.75, abs=0.02)
+    assert {"step", "loss", "learning_rate", "sparsity"} <= lines[0].keys()
+
+
+def test_training_stops_early_with_the_best_weights(tmp_path):
+    scores = iter([0.1, 0.9, 0.5, 0.4, 0.3])
+    seen = []
+
+    def evaluate(model):
+        assert not model.training
+        seen.append(state(model))
+        return next(scores)
+
+    model = make_model().train()
+    settings = TrainSettings(epochs=10, evaluate_every=5, patience=2, checkpoint_every=5)
+    path = tmp_path / "run.safetensors"
+    report = train(model, make_batches(), loss_of, settings, evaluate=evaluate, checkpoint=path)
+    assert report.stopped_early
+    assert report.steps == 20
+    assert report.best == 0.9
+    assert same(state(model), seen[1])
+    assert model.training
+    again = make_model(seed=2)
+    train(again, make_batches(), loss_of, settings, evaluate=evaluate, checkpoint=path)  # it is over: nothing is asked
+    assert same(state(again), seen[1])
+
+
+def test_a_loss_with_parameters_is_trained_too():
+    class Projected(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Linear(3, 2)
+
+        def forward(self, model, batch):
+            return self.project(model(batch[0])).square().mean()
+
+    loss = Projected()
+    before = loss.project.weight.detach().clone()
+    train(make_model(), make_batches(), loss, TrainSettings(epochs=0.5))
+    assert not torch.equal(before, loss.project.weight)
+
+
+def test_bf16_computes_the_forward_pass_in_bf16():
+    seen = []
+
+    def loss(model, batch):
+        output = model(batch[0])
+        seen.append(output.dtype)
+        return nn.functional.cross_entropy(output.float(), batch[1])
+
+    model = make_model()
+    train(model, make_batches(2), loss, TrainSettings(epochs=1, precision="bf16"))
+    assert set(seen) == {torch.bfloat16}
+    assert model[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"precision": "fp8"}, "precision"),
+        ({"patience": 2}, "evaluate_every"),
+        ({"warmup": 1.5}, "warmup"),
+    ],
+)
+def test_settings_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**arguments)
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(ValueError, match="no batches"):
+        train(make_model(), [], loss_of)
+    with pytest.raises(ValueError, match="nothing to train"):
+        train(make_model().requires_grad_(False), make_batches(), loss_of)
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        train(make_model(), make_batches(), lambda model, batch: loss_of(model, batch) * float("nan"))
+
+
+_TWO = """
+import sys
+import torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_training import loss_of, make_batches, make_model
+from sparsekit.pruning import Schedule
+from sparsekit.training import GradualPruning, TrainSettings, join_group, train
+from sparsekit.training.processes import process_count, process_number
+
+join_group()
+assert process_count() == 2
+model = make_model().eval()
+pruning = GradualPruning(model, Schedule(0.5, end=4, frequency=2))
+settings = TrainSettings(epochs=2, learning_rate=0.01)
+report = train(model, make_batches(), loss_of, settings, before_step=pruning)
+torch.save(dict(model.state_dict()), Path({out!r}) / f"{{process_number()}}.pt")
+"""
+
+
+def test_two_processes_give_the_result_of_one(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(_TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path))))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment)
+    first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1))
+    assert same(first, second)
+    model = make_model().eval()
+    pruning = GradualPruning(model, Schedule(0.5, end=4, frequency=2))
+    settings = TrainSettings(epochs=2, learning_rate=0.01, accumulate=2)
+    train(model, make_batches(), loss_of, settings, before_step=pruning)
+    torch.testing.assert_close(first, dict(model.state_dict()), rtol=1e-5, atol=1e-6)
