@@ -181,9 +181,23 @@ def test_wrong_data_and_models_are_refused(tmp_path, classifier, reviews):
     assert not (tmp_path / "out" / "report.json").exists()
 
 
-def test_a_student_without_a_teacher_is_refused(tmp_path, classifier, reviews):
-    with pytest.raises(ValueError, match="needs a teacher"):
-        compress(recipe_of("classification", "distil"), classifier, reviews, tmp_path / "out")
+def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifier, reviews):
+    def refused(message, *stages, error=ValueError, task="classification", model=classifier):
+        with pytest.raises(error, match=message):
+            compress(recipe_of(task, *stages), model, reviews, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    train = {"finetune": {"epochs": 1}}
+    refused("stage 2, distil: it needs a teacher", train, "distil")
+    refused("stage 2, shorten: the model has 4 blocks", train, {"shorten": {"layers": 5}})
+    refused("no model folder", train, {"distil": {"teacher": "nowhere"}}, error=FileNotFoundError)
+    other = tiny(tmp_path / "other", "classification")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["unheard"])
+    tokenizer.save_pretrained(other)
+    refused("another vocabulary", train, {"distil": {"teacher": str(other)}})
+    encoder = tiny(tmp_path / "encoder", "embedding")
+    refused("no labels", train, task="embedding", model=encoder)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ""])

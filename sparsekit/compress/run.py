@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sparsekit.checkpoint import save
+from sparsekit.compress.checks import check_stages
 from sparsekit.compress.data import Rows, read_rows
 from sparsekit.compress.job import Job
 from sparsekit.compress.recipe import Recipe, read_recipe
@@ -117,6 +118,7 @@ def compress(
     out = Path(out)
     join_group()
     job = _job(recipe, Path(model), Path(data), out, None if test is None else Path(test))
+    check_stages(job)
     job.work.mkdir(parents=True, exist_ok=True)
     _run_stages(job)
     finalize(job.model)

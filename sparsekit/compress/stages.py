@@ -192,8 +192,6 @@ def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
     if stage.gradual is not None:
         job.keep_teacher()
     teacher = job.teacher if stage.teacher is None else job.task.load(stage.teacher)[0]
-    if teacher is None:
-        raise ValueError("a distil stage needs a teacher: give teacher: FOLDER, or prune, shorten or finetune first")
     lessons = _lessons(job, stage, teacher)
     model = Named(job.model, layers=stage.hidden_weight > 0).eval()
     report = _train(job, model, lessons, _FollowTeacher(_objective(job, stage, teacher)), stage, _gradual(job, stage))
