@@ -66,6 +66,7 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
         {"finetune": {"epochs": 2, "learning_rate": 1e-3, "freeze": []}},
         {"shorten": {"layers": 2}},
         {"prune_neurons": {"fraction": 0.25, "samples": 16}},
+        {"prune_heads": {"fraction": 0.25, "samples": 16}},
         {"prune": {"sparsity": 0.6, "samples": 16}},
         {"distil": {"epochs": 2, "learning_rate": 1e-3}},
         "evaluate",
@@ -73,7 +74,7 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     )
     report = compress(recipe, classifier, reviews, tmp_path / "out")
     stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
-    assert list(stages) == ["finetune", "shorten", "prune_neurons", "prune", "distil", "evaluate", "convert"]
+    assert list(stages) == [stage.name for stage in recipe.stages]
     assert stages["shorten"]["layers"] == 2
     assert stages["prune"]["sparsity"] == pytest.approx(0.6, abs=0.02)
     assert stages["convert"]["converted"] == 12
@@ -83,6 +84,15 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     stored = read_recipe(tmp_path / "out" / "model" / "recipe.yaml")
     assert stored == recipe
     assert 0.0 <= score(tmp_path / "out" / "model", reviews, "classification")["accuracy"] <= 1.0
+
+
+@pytest.mark.parametrize("criterion", ["second_order", "taylor", "fisher", "magnitude", "wanda"])
+def test_weights_are_pruned_by_every_criterion(tmp_path, classifier, reviews, criterion):
+    stage = {"prune": {"sparsity": 0.5, "criterion": criterion, "samples": 16}}
+    report = compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+    assert report["stages"][0]["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert report["stages"][0]["layers"] == 24
+    assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["over_pruned"])
 
 
 def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):

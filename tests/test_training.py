@@ -131,6 +131,25 @@ def test_pruning_rises_while_training_and_is_logged(tmp_path):
     assert {"step", "loss", "learning_rate", "sparsity"} <= lines[0].keys()
 
 
+def test_the_optimiser_forgets_pruned_weights():
+    model = make_model()
+    pruning = GradualPruning(model, Schedule(0.9, start=6, rise="one_shot"))
+    originals = []
+
+    def watched(step):
+        changed = pruning(step)
+        if changed:
+            originals.append(model[0].parametrizations.weight.original.detach().clone())
+        return changed
+
+    settings = TrainSettings(epochs=1, learning_rate=0.1, weight_decay=0.0)
+    train(model, make_batches(), loss_of, settings, before_step=watched)
+    layer = model[0].parametrizations.weight
+    gone = ~layer[0].mask
+    assert torch.equal(layer.original[gone], originals[0][gone])  # no momentum moves what is gone
+    assert not torch.equal(layer.original, originals[0])
+
+
 def test_training_stops_early_with_the_best_weights(tmp_path):
     scores = iter([0.1, 0.9, 0.5, 0.4, 0.3])
     seen = []

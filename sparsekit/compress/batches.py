@@ -56,11 +56,11 @@ def windows(tokenizer: Any, rows: Rows, batch_size: int, tokens: int) -> list[Ba
     return [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(batch_size)]
 
 
-def sample(batches: Sequence[Batch], texts: int, seed: int) -> list[Batch]:
-    """Batches that hold about so many texts, without their labels, chosen at random."""
+def sample(batches: Sequence[Batch], texts: int, seed: int, *, labels: bool = False) -> list[Batch]:
+    """Batches that hold about so many texts, chosen at random, with their labels or without."""
     size = len(batches[0]["input_ids"])
     chosen = random.Random(seed).sample(list(batches), min(len(batches), max(1, texts // size)))  # noqa: S311
-    return [inputs_of(batch) for batch in chosen]
+    return chosen if labels else [inputs_of(batch) for batch in chosen]
 
 
 def inputs_of(batch: Batch) -> Batch:

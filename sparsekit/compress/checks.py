@@ -9,7 +9,9 @@ from sparsekit.compress import recipe
 from sparsekit.compress.job import Job
 
 #: Stages after which the dense model is kept as a teacher.
-_SHRINKING = ("shorten", "prune_neurons", "prune")
+_SHRINKING = ("shorten", "prune_neurons", "prune_heads", "prune")
+#: Criteria that need the loss of labels.
+_OF_LOSS = ("second_order", "taylor", "fisher")
 
 
 def check_stages(job: Job) -> None:
@@ -33,6 +35,8 @@ def check_stages(job: Job) -> None:
 def _check_stage(job: Job, stage: recipe.Stage, has_teacher: bool) -> None:
     if stage.finetune is not None and job.recipe.task == "embedding":
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
+    if job.recipe.task == "embedding" and getattr(stage.settings, "criterion", "") in _OF_LOSS:
+        raise ValueError(f"criterion {stage.settings.criterion!r} needs a loss, which embeddings do not have")
     if stage.shorten is not None and stage.shorten.layers > len(job.blocks()):
         raise ValueError(f"the model has {len(job.blocks())} blocks, and {stage.shorten.layers} are to be kept")
     if stage.distil is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.compress.batches import Batch
+from sparsekit.compress.batches import Batch, sample
 from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.tasks import Named, Task
 
@@ -34,6 +34,12 @@ class Job:
         """Copy the model before it is made smaller, once."""
         if self.teacher is None:
             self.teacher = copy.deepcopy(self.model)
+
+    def sample(self, texts: int, *, labels: bool = False) -> list[Batch]:
+        """What to calibrate on: batches that hold about so many texts, on the model's device."""
+        device = next(self.model.parameters()).device
+        chosen = sample(self.train, texts, self.recipe.seed, labels=labels)
+        return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:

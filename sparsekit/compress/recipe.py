@@ -84,7 +84,7 @@ class Prune(_Strict):
     """Set weights to zero."""
 
     sparsity: float | None = Field(default=None, ge=0, lt=1)
-    criterion: Literal["one_shot", "magnitude", "wanda"] = "one_shot"
+    criterion: Literal["one_shot", "second_order", "magnitude", "wanda", "taylor", "fisher"] = "one_shot"
     mask_structure: str = "unstructured"
     scope: Literal["row", "layer", "global"] | None = None
     samples: int = Field(default=512, ge=1)  # texts to calibrate on
@@ -106,7 +106,16 @@ class PruneNeurons(_Strict):
     """Remove hidden units of the MLPs: the layers shrink."""
 
     fraction: float = Field(gt=0, lt=1)
-    criterion: Literal["activation", "magnitude"] = "activation"
+    criterion: Literal["activation", "magnitude", "taylor"] = "activation"
+    scope: Literal["layer", "global"] = "layer"
+    samples: int = Field(default=512, ge=1)
+
+
+class PruneHeads(_Strict):
+    """Remove attention heads: the layers shrink."""
+
+    fraction: float = Field(gt=0, lt=1)
+    criterion: Literal["activation", "magnitude", "taylor"] = "taylor"
     scope: Literal["layer", "global"] = "layer"
     samples: int = Field(default=512, ge=1)
 
@@ -136,6 +145,7 @@ class Stage(_Strict):
     finetune: Finetune | None = None
     shorten: Shorten | None = None
     prune_neurons: PruneNeurons | None = None
+    prune_heads: PruneHeads | None = None
     prune: Prune | None = None
     distil: Distil | None = None
     convert: Convert | None = None

@@ -81,7 +81,8 @@ def _job(recipe: Recipe, model: Path, data: Path, out: Path, test: Path | None) 
     settings = recipe.data
     batches = task.batches(tokenizer, train_rows, settings.batch_size, settings.max_tokens)
     tests = None if test_rows is None else task.test_set(tokenizer, test_rows, settings.batch_size, settings.max_tokens)
-    return Job(recipe, task, loaded.eval(), tokenizer, batches, tests, out / "work")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Job(recipe, task, loaded.eval().to(device), tokenizer, batches, tests, out / "work")
 
 
 def _run_stages(job: Job) -> None:
@@ -121,7 +122,7 @@ def compress(
     check_stages(job)
     job.work.mkdir(parents=True, exist_ok=True)
     _run_stages(job)
-    finalize(job.model)
+    finalize(job.model.cpu())
     report = {
         "task": recipe.task,
         "seed": recipe.seed,
@@ -131,7 +132,7 @@ def compress(
         "environment": environment(),
     }
     if process_number() == 0:
-        plain = not any(stage.name in ("convert", "prune_neurons") for stage in recipe.stages)
+        plain = not any(stage.name in ("convert", "prune_neurons", "prune_heads") for stage in recipe.stages)
         save(job.model, out / "model", tokenizer=job.tokenizer, recipe=recipe.to_yaml(), dense=plain)
         write_json(out / "report.json", report)
     return report

@@ -11,15 +11,14 @@ from torch import nn
 from tqdm import tqdm
 
 from sparsekit.compress import recipe
-from sparsekit.compress.batches import Batch, inputs_of, sample
+from sparsekit.compress.batches import Batch, inputs_of
 from sparsekit.compress.job import Job
+from sparsekit.compress.removal import make_zeros, remove_heads, remove_neurons, shorten
 from sparsekit.compress.tasks import Named
 from sparsekit.conversion import convert
 from sparsekit.distill import Distillation, LayerMap, SquareHead, Teacher, TeacherCache
-from sparsekit.distill.students import shallower
 from sparsekit.distill.teacher_cache import Answers, ask
-from sparsekit.pruning import Schedule, finalize, prune, prune_neurons, prune_one_shot
-from sparsekit.pruning.zeros import keep_zeros
+from sparsekit.pruning import Schedule, finalize, keep_zeros
 from sparsekit.selection import select
 from sparsekit.training import GradualPruning, TrainReport, first_alone, train
 
@@ -72,40 +71,6 @@ def finetune(job: Job, stage: recipe.Finetune) -> dict[str, Any]:
     report = _train(job, model, labelled, job.task.loss, stage)
     model.eval()
     return {"steps": report.steps, "loss": sum(report.losses[-20:]) / len(report.losses[-20:])}
-
-
-def shorten(job: Job, stage: recipe.Shorten) -> dict[str, Any]:
-    """Keep some of the blocks."""
-    job.keep_teacher()
-    before = len(job.blocks())
-    job.model = shallower(job.model, stage.layers)
-    return {"layers_before": before, "layers": len(job.blocks())}
-
-
-def remove_neurons(job: Job, stage: recipe.PruneNeurons) -> dict[str, Any]:
-    """Remove hidden units."""
-    job.keep_teacher()
-    before = sum(parameter.numel() for parameter in job.model.parameters())
-    batches = sample(job.train, stage.samples, job.recipe.seed) if stage.criterion == "activation" else ()
-    prune_neurons(job.model, stage.fraction, criterion=stage.criterion, scope=stage.scope, batches=batches)
-    return {"parameters_before": before, "parameters": sum(one.numel() for one in job.model.parameters())}
-
-
-def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
-    """Prune weights; the masks stay."""
-    job.keep_teacher()
-    ignore = job.outside_blocks() if stage.ignore is None else stage.ignore
-    chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
-    if stage.criterion == "one_shot":
-        with tqdm(desc=job.stage, unit="layer") as bar:
-            batches = sample(job.train, stage.samples, job.recipe.seed)
-            reached = prune_one_shot(job.model, batches, stage.wanted, on_layer=lambda _: bar.update(), **chosen)
-    else:
-        batches = sample(job.train, stage.samples, job.recipe.seed) if stage.criterion == "wanda" else []
-        reached = prune(
-            job.model, stage.wanted, scope=stage.scope, criterion=stage.criterion, batches=batches, **chosen
-        )
-    return {"layers": len(reached), "sparsity": sum(reached.values()) / len(reached)}
 
 
 class _Lessons(Sequence[Lesson]):
@@ -192,6 +157,7 @@ def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
     if stage.gradual is not None:
         job.keep_teacher()
     teacher = job.teacher if stage.teacher is None else job.task.load(stage.teacher)[0]
+    teacher.to(next(job.model.parameters()).device)
     lessons = _lessons(job, stage, teacher)
     model = Named(job.model, layers=stage.hidden_weight > 0).eval()
     report = _train(job, model, lessons, _FollowTeacher(_objective(job, stage, teacher)), stage, _gradual(job, stage))
@@ -199,8 +165,8 @@ def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
 
 
 def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
-    """Swap the pruned layers for sparse ones."""
-    finalize(job.model)
+    """Swap the pruned layers for sparse ones, on the CPU."""
+    finalize(job.model.cpu())
     report = convert(
         job.model,
         ignore=job.outside_blocks(),
@@ -208,7 +174,7 @@ def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
         min_sparsity=stage.min_sparsity,
         values=stage.values,
         error_budget=stage.error_budget,
-        batches=sample(job.train, 64, job.recipe.seed) if stage.error_budget is not None else (),
+        batches=job.sample(64) if stage.error_budget is not None else (),
     )
     found = report.to_dict()
     return {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
@@ -225,6 +191,7 @@ STAGES: dict[str, Callable[[Job, Any], dict[str, Any]]] = {
     "finetune": finetune,
     "shorten": shorten,
     "prune_neurons": remove_neurons,
+    "prune_heads": remove_heads,
     "prune": make_zeros,
     "distil": distil,
     "convert": swap,

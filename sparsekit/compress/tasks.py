@@ -31,6 +31,8 @@ class Named(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, Any]:
         """Outputs by name; "embeddings" is the mean of the last hidden state over the tokens, of length 1."""
+        device = next(self.model.parameters()).device
+        inputs = {name: value.to(device) for name, value in inputs.items()}
         output = self.model(**inputs, output_hidden_states=self.layers)
         found: dict[str, Any] = {}
         if self.layers:
@@ -108,7 +110,8 @@ class Classification(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Cross-entropy with the labels."""
-        return F.cross_entropy(model(**inputs_of(batch))["logits"], batch["labels"])
+        logits = model(**inputs_of(batch))["logits"]
+        return F.cross_entropy(logits, batch["labels"].to(logits.device))
 
     def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
         """Soft targets."""
@@ -207,7 +210,7 @@ class Language(Task):
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Cross-entropy of the next tokens."""
         logits = model(**inputs_of(batch))["logits"]
-        return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten().to(logits.device))
 
     def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
         """Soft targets from the teacher's largest logits."""

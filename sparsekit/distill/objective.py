@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,18 @@ from sparsekit.distill.soft_targets import SoftTargets, TopSoftTargets
 
 #: Losses on one tensor an output, and those on soft targets; the others take one tensor a layer.
 _SOFT = (SoftTargets, TopSoftTargets)
+
+
+def _device_of(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.device:
+    return output.device if isinstance(output, torch.Tensor) else output[0].device
+
+
+def _moved(named: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Tensors, and tuples of them, on a device; answers from disk and batches come on the CPU."""
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else tuple(one.to(device) for one in value)
+        for name, value in named.items()
+    }
 
 
 class Distillation(nn.Module):
@@ -66,6 +78,8 @@ class Distillation(nn.Module):
         Raises:
             ValueError: an output is missing, or shapes do not fit.
         """
+        device = _device_of(student[next(iter(student))])
+        teacher, batch = _moved(teacher, device), _moved(batch, device)
         terms = [self.weights[name] * self._term(name, student, teacher, batch) for name in self.losses]
         return torch.stack(terms).sum()
 

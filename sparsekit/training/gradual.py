@@ -21,7 +21,7 @@ class GradualPruning:
     >>> model = nn.Linear(8, 8)
     >>> pruning = GradualPruning(model := nn.Sequential(model), Schedule(0.5, end=10, frequency=5))
     >>> for step in range(11):
-    ...     pruning(step)
+    ...     _ = pruning(step)
     >>> float((model[0].weight == 0).float().mean())
     0.5
     """
@@ -31,7 +31,9 @@ class GradualPruning:
         self.schedule = schedule
         self.arguments = arguments
 
-    def __call__(self, step: int) -> None:
-        """What belongs before a step."""
-        if self.schedule.prunes_at(step):
-            prune(self.model, self.schedule.sparsity_at(step), **self.arguments)
+    def __call__(self, step: int) -> bool:
+        """What belongs before a step; whether masks changed."""
+        if not self.schedule.prunes_at(step):
+            return False
+        prune(self.model, self.schedule.sparsity_at(step), **self.arguments)
+        return True

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import mask_of
 from sparsekit.training.processes import process_count, process_number
 from sparsekit.training.run import Loss, Objective, Run, TrainReport, masked_sparsity
@@ -45,7 +46,8 @@ def train(
         loss: called with the model and a batch, returns a scalar; a module's own parameters (such as projections) are
             trained too.
         settings: how much; `TrainSettings()` if None.
-        before_step: called with the number of every step before it is taken, such as `GradualPruning`.
+        before_step: called with the number of every step before it is taken, such as `GradualPruning`. True says that
+            masks changed: the optimiser then forgets what it kept of the weights that are gone.
         evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
             `evaluate_every` steps and at the end.
         checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
@@ -97,8 +99,8 @@ def _take_steps(
     hidden = process_number() != 0
     with tqdm(total=run.steps, initial=run.report.steps, desc=title, unit="step", disable=hidden) as bar:
         while not run.is_over:
-            if before_step is not None:
-                before_step(run.report.steps)
+            if before_step is not None and before_step(run.report.steps) is True:
+                drop_optimizer_state(run.optimizer, run.objective)
             if _masked(run.objective) != masked:  # what watches a weight's gradient does not survive its first mask
                 forward, masked = _forward_of(run.objective), _masked(run.objective)
             loss = run.step(forward, next(shares))

@@ -1,0 +1,90 @@
+"""The stages that make a model smaller: fewer blocks, neurons, heads, weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from sparsekit.compress import recipe
+from sparsekit.compress.batches import Batch
+from sparsekit.compress.job import Job
+from sparsekit.compress.tasks import Named
+from sparsekit.distill import shallower
+from sparsekit.pruning import (
+    prune,
+    prune_heads,
+    prune_neurons,
+    prune_one_shot,
+    prune_second_order,
+    pruning_report,
+)
+
+
+def _loss_of(job: Job, model: nn.Module, batch: Batch) -> torch.Tensor:
+    """What fine-tuning would minimise, of the bare model."""
+    return job.task.loss(Named(model), batch)
+
+
+def _calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
+    """Batches and loss that a criterion wants."""
+    if criterion == "magnitude":
+        return {}
+    if criterion in ("activation", "wanda"):
+        return {"batches": job.sample(samples)}
+    return {"batches": job.sample(samples, labels=True), "loss": lambda model, batch: _loss_of(job, model, batch)}
+
+
+def _size(job: Job) -> int:
+    return sum(parameter.numel() for parameter in job.model.parameters())
+
+
+def shorten(job: Job, stage: recipe.Shorten) -> dict[str, Any]:
+    """Keep some of the blocks."""
+    job.keep_teacher()
+    before = len(job.blocks())
+    job.model = shallower(job.model, stage.layers)
+    return {"layers_before": before, "layers": len(job.blocks())}
+
+
+def remove_neurons(job: Job, stage: recipe.PruneNeurons) -> dict[str, Any]:
+    """Remove hidden units of the MLPs."""
+    job.keep_teacher()
+    before = _size(job)
+    how: dict[str, Any] = {"criterion": stage.criterion, "scope": stage.scope}
+    prune_neurons(job.model, stage.fraction, **how, **_calibration(job, stage.samples, stage.criterion))
+    return {"parameters_before": before, "parameters": _size(job)}
+
+
+def remove_heads(job: Job, stage: recipe.PruneHeads) -> dict[str, Any]:
+    """Remove attention heads."""
+    job.keep_teacher()
+    before = _size(job)
+    how: dict[str, Any] = {"criterion": stage.criterion, "scope": stage.scope}
+    prune_heads(job.model, stage.fraction, **how, **_calibration(job, stage.samples, stage.criterion))
+    return {"parameters_before": before, "parameters": _size(job)}
+
+
+def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
+    """Prune weights; the masks stay."""
+    job.keep_teacher()
+    ignore = job.outside_blocks() if stage.ignore is None else stage.ignore
+    chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
+    if stage.criterion == "one_shot":
+        with tqdm(desc=job.stage, unit="layer") as bar:
+            batches = job.sample(stage.samples)
+            reached = prune_one_shot(job.model, batches, stage.wanted, on_layer=lambda _: bar.update(), **chosen)
+    elif stage.criterion == "second_order":
+        reached = prune_second_order(
+            job.model, sparsity=stage.wanted, **_calibration(job, stage.samples, "second_order"), **chosen
+        )
+    else:
+        how = _calibration(job, stage.samples, stage.criterion)
+        reached = prune(job.model, stage.wanted, scope=stage.scope, criterion=stage.criterion, **how, **chosen)
+    report = pruning_report(job.model)
+    dead = sum(layer.dead_rows for layer in report.layers if layer.name in reached)
+    over = [name for name in report.over_pruned if name in reached]
+    sparsity = sum(reached.values()) / len(reached)
+    return {"layers": len(reached), "sparsity": sparsity, "dead_outputs": dead, "over_pruned": over}
