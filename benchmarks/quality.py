@@ -80,16 +80,16 @@ def classifier(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = N
 
 
 def _glosses() -> list[tuple[str, str]]:
-    """Words of WordNet's noun synsets and their glosses."""
-    found = []
+    """Words of WordNet's noun synsets and their glosses, each gloss once."""
+    found: dict[str, str] = {}
     for line in Path("/usr/share/wordnet/data.noun").read_text().splitlines():
         if line.startswith("  "):
             continue
         head, _, gloss = line.partition(" | ")
         fields = head.split()
         words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
-        found.append((", ".join(words), gloss.split(";")[0].strip()))
-    return found
+        found.setdefault(gloss.split(";")[0].strip(), ", ".join(words))
+    return [(words, gloss) for gloss, words in found.items()]
 
 
 @app.command()
@@ -152,6 +152,7 @@ def recovery(work: Work = Path("quality-work")) -> None:
     """SmolLM2-135M at 50%, then it follows its dense self on film reviews."""
     model = _smollm(work)
     data, test = _reviews(work, 6000)
+    _run("language-dense", 0, work, model, data, test, {})
     dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
     _run("language-50-recovery", 0, work, model, data, test, dense)
 

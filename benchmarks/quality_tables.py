@@ -57,7 +57,8 @@ def _line(title: str, runs: list[dict[str, Any]], metric: str, kept: list[float]
 
 
 def _stage(run: dict[str, Any], name: str) -> dict[str, Any] | None:
-    return next((row for row in run["stages"] if row["stage"].endswith(f"-{name}")), None)
+    """The last stage of a name."""
+    return next((row for row in reversed(run["stages"]) if row["stage"].endswith(f"-{name}")), None)
 
 
 def quality_block() -> str:
@@ -67,9 +68,9 @@ def quality_block() -> str:
         runs = _runs(name)
         if not runs:
             continue
-        bytes_last = _stage(runs[0], "convert")
+        converted = _stage(runs[0], "convert")
         for metric in (one for one in runs[0]["scores"] if one in runs[0]["dense"] and one != "f1"):
-            if bytes_last is not None:
+            if converted is not None:
                 before = [(_stage(run, "evaluate") or run["scores"])[metric] for run in runs]
                 lines.append(_line(title, runs, metric, before))
                 lines.append(_line("the same with int8 weights and inputs", runs, metric, _scores(runs, metric)))

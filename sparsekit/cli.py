@@ -30,7 +30,7 @@ console = Console()
 T = TypeVar("T")
 
 #: What a wrong input raises; shown as one line instead of a traceback.
-_USER_ERRORS = (ValueError, TypeError, OSError, sparsekit.KernelUnavailableError)
+_USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, sparsekit.KernelUnavailableError)
 
 
 def run() -> None:
@@ -229,9 +229,9 @@ def compress(
     [bold]- prune: {sparsity: 0.8}[/], [bold]- distil: {epochs: 5, learning_rate: 5.0e-4}[/], [bold]- convert[/].
     Started again with the same arguments, a run that was stopped goes on.
     """
+    _need_training()
     from sparsekit.compress import compress as run_recipe
 
-    _need_training()
     _show_stages(run_recipe(recipe, model, data, out, test), out)
 
 
@@ -241,8 +241,12 @@ def prune(
     out: Annotated[Path, typer.Argument(help="Folder for the pruned model.")],
     data: Annotated[Path, typer.Option(help="Texts to calibrate on, a few hundred of the kind it will see.")],
     task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",
-    sparsity: Annotated[float, typer.Option(min=0.0, max=0.999, help="Fraction of weights to remove.")] = 0.8,
-    criterion: Annotated[str, typer.Option(help="one_shot (second-order), wanda or magnitude.")] = "one_shot",
+    sparsity: Annotated[
+        float | None, typer.Option(min=0.0, max=0.999, help="Fraction of weights to remove; N:M implies it.")
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option(help="one_shot, second_order, wanda, taylor, fisher or magnitude.")
+    ] = "one_shot",
     mask_structure: Annotated[str, typer.Option(help="unstructured, 4x1 blocks, or N:M such as 2:4.")] = "unstructured",
     samples: Annotated[int, typer.Option(min=1, help="Texts to calibrate on.")] = 512,
 ) -> None:
@@ -267,6 +271,42 @@ def distill(
     """Teach a student from a teacher: a stage [bold]distil[/] by itself."""
     stage = {"teacher": teacher, "epochs": epochs, "learning_rate": learning_rate}
     _run_stage(task, {"distil": stage}, student, data, out)
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="A folder of transformers, or a name in the local hub cache.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the sparse model.")],
+    values: Annotated[str, typer.Option(help="float32, bf16, fp16 or int8.")] = "float32",
+    min_sparsity: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Convert layers of at least this sparsity; measure nothing.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Layers that stay dense: names or re:PATTERN.")] = None,
+    dense: Annotated[bool, typer.Option("--dense", help="Write every weight dense, for others to open.")] = False,
+) -> None:
+    """Make a sparse folder of a pruned model, each layer sparse where that is faster on this machine.
+
+    Example: [bold]sparsekit convert my-pruned-encoder sparse --values int8[/]
+    """
+    _need("train", "torch", "transformers")
+    from sparsekit.checkpoint import convert_folder
+
+    report = convert_folder(model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense)
+    if report is not None:
+        console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {out}")
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A folder that sparsekit saved.")]) -> None:
+    """Check a folder's files, and this machine's results against float64 and those stored; status 1 if they differ."""
+    _need("torch", "torch")
+    from sparsekit.checkpoint import verify as verify_folder
+
+    report = verify_folder(folder)
+    console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,13 +5,16 @@ import textwrap
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
 
+from sparsekit.cli import app  # noqa: E402
 from sparsekit.compress import Recipe, compress, read_recipe  # noqa: E402
 from sparsekit.compress.batches import padded, windows  # noqa: E402
 from sparsekit.compress.data import Rows, read_rows  # noqa: E402
+from sparsekit.compress.labels import class_names, numbered  # noqa: E402
 from sparsekit.compress.run import score  # noqa: E402
 from sparsekit.compress.tasks import TASKS  # noqa: E402
 from sparsekit.demo.model import minilm_folder  # noqa: E402
@@ -37,7 +40,7 @@ def tiny(folder, kind, **changes):
         config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
         model = transformers.LlamaForCausalLM(config)
     else:
-        config = transformers.BertConfig(vocab_size=len(tokenizer), num_labels=2, **sizes)
+        config = transformers.BertConfig(vocab_size=len(tokenizer), id2label={0: "neg", 1: "pos"}, **sizes)
         classes = {"classification": transformers.BertForSequenceClassification, "embedding": transformers.BertModel}
         model = classes[kind](config)
     model.save_pretrained(folder)
@@ -221,6 +224,99 @@ def test_tables_of_every_kind_read_alike(tmp_path, reviews, suffix):
     rows = read_rows(path, "text", label="label")
     assert rows == read_rows(reviews, "text", label="label")
     assert len(rows) == 48
+
+
+def test_labels_keep_their_numbers():
+    tables = [Rows(["a"] * 12, [], list(range(12))), Rows(["b"], [], [2])]
+    names = class_names(tables, ["LABEL_0", "LABEL_1"], anew=True)
+    assert names == [str(i) for i in range(12)]
+    assert numbered(tables[0], names).labels == list(range(12))
+    known = ["neg", "neutral", "pos"]
+    two = Rows(["a", "b", "c"], [], ["pos", "neg", None])
+    assert class_names([two], known, anew=False) == known  # one of the model's classes is not in the data
+    assert numbered(two, known).labels == [2, 0, -100]
+    assert numbered(Rows(["a"], [], [2]), known).labels == [2]
+    with pytest.raises(ValueError, match="model's classes are neg, neutral, pos.*labels are bad, good.*finetune"):
+        class_names([Rows(["a", "b"], [], ["good", "bad"])], known, anew=False)
+    with pytest.raises(ValueError, match="two labels"):
+        class_names([Rows(["a"], [], ["good"])], known, anew=True)
+
+
+def test_a_model_without_a_head_is_not_scored(tmp_path, reviews):
+    encoder = tiny(tmp_path / "encoder", "embedding")
+    with pytest.raises(ValueError, match="has no classifier.*begin with a finetune"):
+        score(encoder, reviews, "classification")
+
+
+def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
+    half = tmp_path / "half.jsonl"
+    rows = [json.loads(line) for line in reviews.read_text().splitlines()]
+    half.write_text(
+        "".join(json.dumps(row | {"label": row["label"] if i % 3 else None}) + "\n" for i, row in enumerate(rows))
+    )
+    recipe = recipe_of(
+        "classification", {"finetune": {"epochs": 1}}, {"prune": {"sparsity": 0.3, "criterion": "taylor"}}
+    )
+    report = compress(recipe, classifier, half, tmp_path / "out")
+    only = tmp_path / "only.jsonl"
+    only.write_text("".join(json.dumps(row) + "\n" for i, row in enumerate(rows) if i % 3))
+    model = tmp_path / "out" / "model"
+    assert score(model, half, "classification") == score(model, only, "classification")
+    assert report["stages"][1]["sparsity"] == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path, classifier, reviews):
+    compress(recipe_of("classification", {"prune": {"sparsity": 0.5}}), classifier, reviews, tmp_path / "out")
+    with pytest.raises(ValueError, match="run with another recipe"):
+        compress(recipe_of("classification", {"prune": {"sparsity": 0.6}}), classifier, reviews, tmp_path / "out")
+    more = write_reviews(tmp_path / "more.jsonl", 50)
+    with pytest.raises(ValueError, match="run with another data"):
+        compress(recipe_of("classification", {"prune": {"sparsity": 0.5}}), classifier, more, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"distil": {"soft_weight": 0, "hidden_weight": 0}}, "nothing to follow"),
+        ({"distil": {"patience": 2}}, "evaluate_every"),
+        ({"distil": {"gradual": {"sparsity": 0.5, "start": 0.8, "end": 0.2}}}, "must end after its start"),
+        ({"distil": {"gradual": {"sparsity": 0.5, "mask_structure": "2:4"}}}, "cannot rise"),
+        ({"prune": {"sparsity": 0.5, "scope": "global"}}, "leave out scope"),
+        ({"prune": {"sparsity": 0.5, "mask_structure": "4*1"}}, "mask_structure"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(stage, message):
+    with pytest.raises(ValueError, match=message):
+        recipe_of("classification", stage)
+
+
+def test_embeddings_are_compared_with_similarities(tmp_path):
+    folder = tiny(tmp_path / "encoder", "embedding")
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"text": a, "pair": b, "label": float(a == b)} for a in WORDS[:4] for b in WORDS[:4]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert score(folder, path, "embedding")["spearman"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_the_verbs_of_the_command_line(tmp_path, classifier, reviews):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("task: classification\nstages:\n  - prune: {sparsity: 0.5, samples: 8}\n")
+    run = CliRunner()
+    out = str(tmp_path / "out")
+    told = run.invoke(app, ["compress", str(recipe), "--model", str(classifier), "--data", str(reviews), "--out", out])
+    assert told.exit_code == 0, told.output
+    assert "accuracy" in told.output
+    pruned = str(tmp_path / "pruned")
+    arguments = ["prune", str(classifier), pruned, "--data", str(reviews), "--mask-structure", "2:4", "--samples", "8"]
+    assert run.invoke(app, arguments).exit_code == 0
+    taught = str(tmp_path / "taught")
+    arguments = ["distill", pruned + "/model", taught, "--teacher", str(classifier), "--data", str(reviews)]
+    assert run.invoke(app, arguments).exit_code == 0
+    weight = transformers.AutoModelForSequenceClassification.from_pretrained(taught + "/model").bert.encoder.layer[0]
+    assert float((weight.intermediate.dense.weight == 0).float().mean()) == 0.5
+    told = run.invoke(app, ["evaluate", taught + "/model", "--data", str(reviews)])
+    assert told.exit_code == 0
+    assert "accuracy 0." in told.output
 
 
 def test_batches_hold_every_text_once_and_windows_every_token():

@@ -147,7 +147,8 @@ def test_what_cannot_be_kept_is_refused(tmp_path, teacher, batches):
 
     class Odd(nn.Module):
         def forward(self, x):
-            return {"logits": x, "loss": 3}
+            return {"logits": x, "cache": object()}
 
-    with pytest.raises(TypeError, match="'loss' must be a tensor or a tuple of tensors, got int"):
-        TeacherCache(tmp_path / "odd", Teacher(Odd()), batches)
+    assert list(TeacherCache(tmp_path / "odd", Teacher(Odd()), batches)[0]) == ["logits"]
+    with pytest.raises(ValueError, match="gives logits, not cache"):
+        TeacherCache(tmp_path / "other-odd", Teacher(Odd()), batches, keep=["cache"])

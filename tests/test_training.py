@@ -173,6 +173,41 @@ def test_training_stops_early_with_the_best_weights(tmp_path):
     assert same(state(again), seen[1])
 
 
+def test_scores_before_the_last_pruning_do_not_count():
+    model = make_model()
+    pruning = GradualPruning(model, Schedule(0.8, end=20, frequency=10))
+    scores = iter([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    settings = TrainSettings(epochs=3, evaluate_every=5, patience=10)
+    train(model, make_batches(), loss_of, settings, before_step=pruning, evaluate=lambda model: next(scores))
+    assert float((model[0].weight == 0).float().mean()) == pytest.approx(0.8, abs=0.02)
+
+
+def test_submodules_stay_in_their_mode_and_old_gradients_do_not_count():
+    model, reference = make_model().train(), make_model().train()
+    for one in (model, reference):
+        one[2].eval()
+    loss_of(model, make_batches()[0]).backward()
+    for one in (model, reference):
+        train(one, make_batches(), loss_of, TrainSettings(epochs=1, evaluate_every=3), evaluate=lambda model: 0.0)
+    assert model.training
+    assert not model[2].training
+    assert same(state(model), state(reference))
+
+
+def test_a_log_has_every_step_once_after_resuming(tmp_path):
+    path, log = tmp_path / "run.safetensors", tmp_path / "logs" / "log.jsonl"
+    settings = TrainSettings(epochs=1, checkpoint_every=5)
+
+    def stop(step):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), make_batches(), loss_of, settings, before_step=stop, checkpoint=path, log=log)
+    train(make_model(), make_batches(), loss_of, settings, checkpoint=path, log=log)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
+
+
 def test_a_loss_with_parameters_is_trained_too():
     class Projected(nn.Module):
         def __init__(self):

@@ -10,8 +10,6 @@ from sparsekit.compress.job import Job
 
 #: Stages after which the dense model is kept as a teacher.
 _SHRINKING = ("shorten", "prune_neurons", "prune_heads", "prune")
-#: Criteria that need the loss of labels.
-_OF_LOSS = ("second_order", "taylor", "fisher")
 
 
 def check_stages(job: Job) -> None:
@@ -21,6 +19,9 @@ def check_stages(job: Job) -> None:
         FileNotFoundError: a teacher's folder is none.
         ValueError: a stage asks for what the model, the teacher or the task does not have.
     """
+    most = getattr(job.model.config, "max_position_embeddings", None)
+    if most is not None and job.recipe.data.max_tokens > most:
+        raise ValueError(f"the model reads {most} tokens at most, and data.max_tokens is {job.recipe.data.max_tokens}")
     has_teacher = False
     for number, stage in enumerate(job.recipe.stages, 1):
         try:
@@ -35,10 +36,12 @@ def check_stages(job: Job) -> None:
 def _check_stage(job: Job, stage: recipe.Stage, has_teacher: bool) -> None:
     if stage.finetune is not None and job.recipe.task == "embedding":
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
-    if job.recipe.task == "embedding" and getattr(stage.settings, "criterion", "") in _OF_LOSS:
+    if job.recipe.task == "embedding" and getattr(stage.settings, "criterion", "") in recipe.OF_LOSS:
         raise ValueError(f"criterion {stage.settings.criterion!r} needs a loss, which embeddings do not have")
     if stage.shorten is not None and stage.shorten.layers > len(job.blocks()):
         raise ValueError(f"the model has {len(job.blocks())} blocks, and {stage.shorten.layers} are to be kept")
+    if getattr(stage.settings, "evaluate_every", 0) and job.test is None:
+        raise ValueError("evaluate_every needs test data: give a test table, or data.test_part above 0")
     if stage.distil is None:
         return
     if stage.distil.teacher is not None:
@@ -61,6 +64,8 @@ def _check_teacher(job: Job, folder: Path, *, follows_layers: bool) -> None:
     wanted = {"num_labels": "classes"} if job.recipe.task == "classification" else {}
     if follows_layers:
         wanted["hidden_size"] = "features, which hidden_weight: 0 does not follow"
+        if own.num_hidden_layers > other.num_hidden_layers:
+            raise ValueError(f"the student has more layers than the teacher {folder}; set hidden_weight: 0")
     for name, what in wanted.items():
         pair: tuple[Any, Any] = getattr(own, name), getattr(other, name)
         if pair[0] != pair[1]:

@@ -62,6 +62,10 @@ def _column(table: datasets.Dataset, name: str | None, path: Path, *, optional: 
     return list(table[name])
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def read_rows(
     path: Path, text: str, pair: str | None = None, label: str | None = None, *, only_text: bool = False
 ) -> Rows:
@@ -81,7 +85,7 @@ def read_rows(
     texts = _column(table, text, path)
     pairs = _column(table, pair, path, optional=only_text)
     labels = _column(table, label, path, optional=only_text)
-    kept = [i for i, value in enumerate(texts) if isinstance(value, str) and value.strip()]
+    kept = [i for i in range(len(texts)) if all(_is_text(column[i]) for column in (texts, pairs) if column)]
     if not kept:
         raise ValueError(f"no row of {path} has text in its column {text!r}")
     return Rows([texts[i] for i in kept], [pairs[i] for i in kept if pairs], [labels[i] for i in kept if labels])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sparsekit.pruning import Schedule
+from sparsekit.pruning.masks import structure_sparsity
 from sparsekit.pruning.weights import wanted_sparsity
 from sparsekit.training.settings import TrainSettings
 
@@ -41,16 +44,21 @@ class _Training(_Strict):
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=200, ge=1)
+    freeze: list[str] | None = None  # modules whose parameters stay; None: the embeddings of tokens
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        self.settings(0)
+        return self
 
     def settings(self, seed: int) -> TrainSettings:
         """The same for `train`."""
-        return TrainSettings(seed=seed, **{name: getattr(self, name) for name in _Training.model_fields})
+        names = [field.name for field in fields(TrainSettings) if field.name != "seed"]
+        return TrainSettings(seed=seed, **{name: getattr(self, name) for name in names})
 
 
 class Finetune(_Training):
     """Train on labels (classification) or the next token (language)."""
-
-    freeze: list[str] = ["re:.*embeddings"]  # modules whose parameters stay
 
 
 class Gradual(_Strict):
@@ -65,6 +73,24 @@ class Gradual(_Strict):
     scope: Literal["row", "layer", "global"] = "global"
     mask_structure: str = "unstructured"
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if structure_sparsity(self.mask_structure) is not None:
+            raise ValueError(f"mask_structure {self.mask_structure!r} fixes the sparsity, which cannot rise")
+        self.schedule(1000)
+        return self
+
+    def schedule(self, steps: int) -> Schedule:
+        """When to prune in a run of so many steps; the last time before its last step."""
+        return Schedule(
+            self.sparsity,
+            self.initial_sparsity,
+            start=round(self.start * steps),
+            end=min(steps - 1, round(self.end * steps)),
+            frequency=self.frequency,
+            rise=self.rise,
+        )
+
 
 class Distil(_Training):
     """Learn from the model as it was before it was pruned, or from another one."""
@@ -76,8 +102,13 @@ class Distil(_Training):
     hidden_weight: float = Field(default=1.0, ge=0)  # of SquareHead on every block; 0: without
     top_k: int = Field(default=64, ge=1)  # logits that are kept of a language model's teacher
     cache: bool = True  # keep the teacher's answers on disk, for more than one epoch
-    freeze: list[str] = ["re:.*embeddings"]
     gradual: Gradual | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.soft_weight and not self.hidden_weight:
+            raise ValueError("soft_weight and hidden_weight are both 0: there is nothing to follow")
+        return self
 
 
 class Prune(_Strict):
@@ -92,8 +123,10 @@ class Prune(_Strict):
     ignore: list[str] | None = None  # None: every layer outside the model's blocks
 
     @model_validator(mode="after")
-    def _check(self) -> Prune:
+    def _check(self) -> Self:
         wanted_sparsity(self.sparsity, None, self.mask_structure)
+        if self.scope is not None and self.criterion in ("one_shot", "second_order"):
+            raise ValueError(f"criterion {self.criterion!r} prunes every layer alike; leave out scope")
         return self
 
     @property
@@ -183,6 +216,21 @@ class Recipe(_Strict):
         plain = self.model_dump(mode="json")
         plain["stages"] = [{stage.name: stage.settings.model_dump(mode="json")} for stage in self.stages]
         return str(yaml.safe_dump(plain, sort_keys=False))
+
+
+#: Criteria that need the loss of labels.
+OF_LOSS = ("second_order", "taylor", "fisher")
+
+
+def needs_labels(recipe: Recipe) -> bool:
+    """Whether a stage of a classification reads labels."""
+    return recipe.task == "classification" and any(
+        stage.finetune is not None
+        or stage.evaluate is not None
+        or (stage.distil is not None and stage.distil.alpha > 0 and stage.distil.soft_weight > 0)
+        or getattr(stage.settings, "criterion", "") in OF_LOSS
+        for stage in recipe.stages
+    )
 
 
 def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:

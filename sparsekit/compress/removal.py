@@ -83,8 +83,11 @@ def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     else:
         how = _calibration(job, stage.samples, stage.criterion)
         reached = prune(job.model, stage.wanted, scope=stage.scope, criterion=stage.criterion, **how, **chosen)
-    report = pruning_report(job.model)
-    dead = sum(layer.dead_rows for layer in report.layers if layer.name in reached)
-    over = [name for name in report.over_pruned if name in reached]
-    sparsity = sum(reached.values()) / len(reached)
-    return {"layers": len(reached), "sparsity": sparsity, "dead_outputs": dead, "over_pruned": over}
+    layers = [layer for layer in pruning_report(job.model).layers if layer.name in reached]
+    weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
+    return {
+        "layers": len(layers),
+        "sparsity": 1.0 - sum(layer.nnz for layer in layers) / weights,
+        "dead_outputs": sum(layer.dead_rows for layer in layers),
+        "over_pruned": [layer.name for layer in layers if layer.over_pruned],
+    }

@@ -18,24 +18,26 @@ from sparsekit.compress.tasks import Named
 from sparsekit.conversion import convert
 from sparsekit.distill import Distillation, LayerMap, SquareHead, Teacher, TeacherCache
 from sparsekit.distill.teacher_cache import Answers, ask
-from sparsekit.pruning import Schedule, finalize, keep_zeros
+from sparsekit.pruning import finalize, keep_zeros
 from sparsekit.selection import select
 from sparsekit.training import GradualPruning, TrainReport, first_alone, train
+from sparsekit.training.processes import process_count
 
 #: A batch and the teacher's answers to it.
 Lesson: TypeAlias = tuple[Batch, Answers]
 
 
 @contextmanager
-def _frozen(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
-    """Keep the parameters of the modules that patterns name from training; those that name nothing are passed over."""
-    held = []
-    for pattern in patterns:
-        try:
-            chosen = select(model, [pattern])
-        except ValueError:
-            continue
-        held += [one for module in chosen.values() for one in module.parameters() if one.requires_grad]
+def _frozen(model: Any, patterns: Sequence[str] | None) -> Iterator[None]:
+    """Keep the parameters of the modules that patterns name from training; None: of the embeddings of tokens."""
+    modules = (
+        [model.get_input_embeddings()]
+        if patterns is None
+        else list(select(model, patterns).values())
+        if patterns
+        else []
+    )
+    held = [one for module in modules for one in module.parameters() if one.requires_grad]
     for parameter in held:
         parameter.requires_grad_(False)
     try:
@@ -49,28 +51,32 @@ def _train(
     job: Job, model: nn.Module, batches: Sequence[Any], loss: Any, stage: Any, before_step: Any = None
 ) -> TrainReport:
     path = job.work / f"{job.stage}.safetensors"
-    keep_zeros(job.model)
-    with _frozen(model, stage.freeze):
+    keep_zeros(job.blocks())
+    with _frozen(job.model, stage.freeze):
         return train(
             model,
             batches,
             loss,
             stage.settings(job.recipe.seed),
             before_step=before_step,
-            evaluate=(lambda one: job.task.better(job.scores_of(one))) if stage.patience else None,
+            evaluate=(lambda one: job.task.better(job.scores_of(one))) if stage.evaluate_every else None,
             checkpoint=path,
             log=path.with_suffix(".jsonl"),
             title=job.stage,
         )
 
 
+def _told(report: TrainReport) -> dict[str, Any]:
+    last = report.losses[-20:]
+    return {"steps": report.steps, "loss": sum(last) / len(last)}
+
+
 def finetune(job: Job, stage: recipe.Finetune) -> dict[str, Any]:
     """Train on labels, with dropout; batches without any are left out."""
     model = Named(job.model).train()
-    labelled = [batch for batch in job.train if "labels" not in batch or bool((batch["labels"] != -100).any())]
-    report = _train(job, model, labelled, job.task.loss, stage)
+    report = _train(job, model, job.labelled(), job.task.loss, stage)
     model.eval()
-    return {"steps": report.steps, "loss": sum(report.losses[-20:]) / len(report.losses[-20:])}
+    return _told(report)
 
 
 class _Lessons(Sequence[Lesson]):
@@ -131,7 +137,7 @@ def _objective(job: Job, stage: recipe.Distil, teacher: Any) -> Distillation:
         losses[job.task.output] = job.task.soft_loss(stage.temperature, stage.alpha)
     weights = {"hidden_states": stage.hidden_weight, job.task.output: stage.soft_weight}
     own, other = job.model.config.num_hidden_layers, teacher.config.num_hidden_layers
-    layer_map = LayerMap.even(own, other) if own != other else None
+    layer_map = LayerMap.even(own, other) if stage.hidden_weight > 0 and own != other else None
     return Distillation(losses, {name: weights[name] for name in losses}, layer_map)
 
 
@@ -139,15 +145,7 @@ def _gradual(job: Job, stage: recipe.Distil) -> GradualPruning | None:
     gradual = stage.gradual
     if gradual is None:
         return None
-    steps = max(1, round(stage.epochs * len(job.train) / stage.accumulate))
-    schedule = Schedule(
-        gradual.sparsity,
-        gradual.initial_sparsity,
-        start=round(gradual.start * steps),
-        end=round(gradual.end * steps),
-        frequency=gradual.frequency,
-        rise=gradual.rise,
-    )
+    schedule = gradual.schedule(stage.settings(job.recipe.seed).steps_of(len(job.train), process_count()))
     chosen = {"scope": gradual.scope, "mask_structure": gradual.mask_structure, "ignore": job.outside_blocks()}
     return GradualPruning(job.model, schedule, **chosen)
 
@@ -161,7 +159,7 @@ def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
     lessons = _lessons(job, stage, teacher)
     model = Named(job.model, layers=stage.hidden_weight > 0).eval()
     report = _train(job, model, lessons, _FollowTeacher(_objective(job, stage, teacher)), stage, _gradual(job, stage))
-    return {"steps": report.steps, "loss": sum(report.losses[-20:]) / len(report.losses[-20:])}
+    return _told(report)
 
 
 def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,20 @@ class Task(ABC):
     output: str
     #: transformers' class that loads such models.
     auto_class: str
+    #: Beginnings of names of weights that the task has no use for.
+    unused: tuple[str, ...] = ()
 
-    def load(self, folder: Path | str, **arguments: Any) -> tuple[Any, Any]:
+    def load(self, folder: Path | str, *, anew: bool = False, classes: Sequence[str] = ()) -> tuple[Any, Any]:
         """Model in float32 and tokenizer of a folder of transformers or of `sparsekit.save`; nothing is downloaded.
+
+        Args:
+            folder: the folder.
+            anew: whether weights that the folder lacks, such as a head, may begin at random.
+            classes: names of the classes, by number; none: the model's own.
 
         Raises:
             FileNotFoundError: there is no such folder.
+            ValueError: it lacks weights that this task needs.
         """
         import transformers
 
@@ -67,11 +76,25 @@ class Task(ABC):
 
         if not (Path(folder) / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is no model folder: it has no config.json")
-        options = {"local_files_only": True, "dtype": torch.float32} | arguments
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
         if (Path(folder) / MANIFEST).is_file():
             return load(folder), tokenizer
-        return getattr(transformers, self.auto_class).from_pretrained(folder, **options), tokenizer
+        options: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+        if classes:
+            names = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
+            options |= {"num_labels": len(classes), "ignore_mismatched_sizes": anew, **names}
+        model, found = getattr(transformers, self.auto_class).from_pretrained(folder, **options)
+        lacking = sorted(key for key in found["missing_keys"] if not key.startswith(self.unused))
+        if lacking and not anew:
+            raise ValueError(
+                f"{folder} has no {', '.join(lacking[:3])}, which a model for this task needs; begin with a finetune "
+                "stage"
+            )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        return model, tokenizer
 
     @abstractmethod
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
@@ -121,8 +144,9 @@ class Classification(Task):
         """Accuracy and the mean F1 over classes."""
         from sklearn.metrics import accuracy_score, f1_score
 
-        guesses = torch.cat([model(**inputs_of(batch))["logits"].argmax(1) for batch in test]).tolist()
-        labels = torch.cat([batch["labels"] for batch in test]).tolist()
+        guesses = torch.cat([model(**inputs_of(batch))["logits"].argmax(1).cpu() for batch in test])
+        labels = torch.cat([batch["labels"] for batch in test])
+        guesses, labels = guesses[labels != -100], labels[labels != -100]
         return {
             "accuracy": float(accuracy_score(labels, guesses)),
             "f1": float(f1_score(labels, guesses, average="macro")),
@@ -143,13 +167,7 @@ class Embedding(Task):
 
     output = "embeddings"
     auto_class = "AutoModel"
-
-    def load(self, folder: Path | str, **arguments: Any) -> tuple[Any, Any]:
-        """As `Task.load`, without the pooler that a mean has no use for."""
-        try:
-            return super().load(folder, add_pooling_layer=False, **arguments)
-        except TypeError:  # models that have no pooler do not know the argument
-            return super().load(folder, **arguments)
+    unused = ("pooler.",)
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
         """Padded texts; of pairs, the first and the second as rows of their own, in batches one after the other."""

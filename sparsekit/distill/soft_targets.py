@@ -98,7 +98,11 @@ class TopSoftTargets(nn.Module):
         self.alpha = alpha
 
     def forward(
-        self, student: torch.Tensor, top_logits: torch.Tensor, top_indices: torch.Tensor, labels: torch.Tensor
+        self,
+        student: torch.Tensor,
+        top_logits: torch.Tensor,
+        top_indices: torch.Tensor,
+        labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Mean loss over all rows but those whose label is -100, which language models leave out.
 
@@ -106,7 +110,7 @@ class TopSoftTargets(nn.Module):
             student: logits, shape [..., classes].
             top_logits: the teacher's largest, shape [..., k], of any floating type.
             top_indices: their classes, whole numbers of the same shape.
-            labels: class numbers, int64, shape [...].
+            labels: class numbers, int64, shape [...]; None counts all rows, where `alpha` is 0.
 
         Returns:
             A scalar.
@@ -127,6 +131,7 @@ class TopSoftTargets(nn.Module):
         teacher = F.log_softmax(top_logits.detach().to(student.dtype) / self.temperature, dim=-1)
         own = F.log_softmax(student / self.temperature, dim=-1).gather(-1, top_indices.long())
         divergence = (teacher.exp() * (teacher - own)).sum(-1)
-        counted = labels != -100
-        soft = (divergence * counted).sum() / counted.sum()
-        return _with_labels(student.flatten(0, -2), labels.flatten(), self.alpha, self.temperature**2 * soft)
+        counted = torch.ones_like(divergence, dtype=torch.bool) if labels is None else labels != -100
+        soft = (divergence * counted).sum() / counted.sum().clamp(min=1)
+        flat = None if labels is None else labels.flatten()
+        return _with_labels(student.flatten(0, -2), flat, self.alpha, self.temperature**2 * soft)

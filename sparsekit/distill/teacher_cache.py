@@ -60,8 +60,10 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 def named_outputs(output: Any) -> Answers:
     """What a model returns, by name: of a transformers output, a named tuple or a mapping; or one tensor as "output".
 
+    What is no tensor and no tuple of tensors is passed over.
+
     Raises:
-        TypeError: it is something else, or holds something that is no tensor and no tuple of tensors.
+        TypeError: the model returns something else.
     """
     if isinstance(output, torch.Tensor):
         return {"output": output}
@@ -75,9 +77,7 @@ def named_outputs(output: Any) -> Answers:
             continue
         whole = (value,) if isinstance(value, torch.Tensor) else value
         if not isinstance(whole, tuple | list) or not all(isinstance(one, torch.Tensor) for one in whole):
-            raise TypeError(
-                f"the teacher's {name!r} must be a tensor or a tuple of tensors, got {type(value).__name__}"
-            )
+            continue  # such as a language model's cache of keys and values
         found[name] = value if isinstance(value, torch.Tensor) else tuple(whole)
     return found
 

@@ -58,16 +58,35 @@ def save_checkpoint(
     write_atomically(path, partial(save_file, apart, metadata=header))
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a file and what its header says.
+
+    Raises:
+        ValueError: the file is damaged or missing.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return tensors, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint of this version ({error}); delete it to start anew") from error
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """How far the run of a checkpoint was; its tensors are not read.
+
+    Raises:
+        ValueError: the file is damaged, or none of this version.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if header.get("format") != _FORMAT:
             raise ValueError(f"format {_FORMAT} was expected, got {header.get('format')}")
-        return tensors, json.loads(header["progress"])
+        found: dict[str, Any] = json.loads(header["progress"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no checkpoint of this version ({error}); delete it to start anew") from error
+    return found
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -80,24 +99,24 @@ def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
     Raises:
         ValueError: names or shapes do not fit.
     """
-    for key in state:
-        if key.endswith(_MASK):
-            layer = model.get_submodule(key.removesuffix(_MASK))
-            if mask_of(layer) is None:
-                apply_mask(layer, state[key].clone())
     try:
+        for key in state:
+            if key.endswith(_MASK):
+                layer = model.get_submodule(key.removesuffix(_MASK))
+                if mask_of(layer) is None:
+                    apply_mask(layer, state[key].clone())
         model.load_state_dict(dict(state))
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         raise ValueError(f"the checkpoint is of another model: {error}") from error
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a run back to where it was when the checkpoint was written; returns its progress.
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put model, optimiser and random numbers back to where they were when the checkpoint was written.
 
     Raises:
         ValueError: the file is damaged, or of another model.
     """
-    tensors, progress = _read(path)
+    tensors, _ = read_tensors(path)
     load_model_state(model, _part(tensors, "model."))
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in _part(tensors, "optimizer.").items():
@@ -108,4 +127,3 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-    return progress

@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import mask_of
 from sparsekit.training.processes import process_count, process_number
-from sparsekit.training.run import Loss, Objective, Run, TrainReport, masked_sparsity
+from sparsekit.training.run import Loss, Objective, Run, TrainReport
 from sparsekit.training.settings import TrainSettings
 
 T = TypeVar("T")
@@ -47,7 +46,8 @@ def train(
             trained too.
         settings: how much; `TrainSettings()` if None.
         before_step: called with the number of every step before it is taken, such as `GradualPruning`. True says that
-            masks changed: the optimiser then forgets what it kept of the weights that are gone.
+            masks changed: the optimiser then forgets what it kept of the weights that are gone, and the best score is
+            looked for anew.
         evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
             `evaluate_every` steps and at the end.
         checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
@@ -75,6 +75,8 @@ def train(
     settings = TrainSettings() if settings is None else settings
     if len(batches) == 0:  # type: ignore[arg-type]
         raise ValueError("there are no batches to train on")
+    if settings.patience and evaluate is None:
+        raise ValueError("patience waits for a better score: give evaluate")
     run = Run(Objective(model, loss), batches, settings, None if log is None else Path(log))
     torch.manual_seed(settings.seed + process_number())
     path = None if checkpoint is None else Path(checkpoint)
@@ -100,14 +102,14 @@ def _take_steps(
     with tqdm(total=run.steps, initial=run.report.steps, desc=title, unit="step", disable=hidden) as bar:
         while not run.is_over:
             if before_step is not None and before_step(run.report.steps) is True:
-                drop_optimizer_state(run.optimizer, run.objective)
+                run.masks_changed()
             if _masked(run.objective) != masked:  # what watches a weight's gradient does not survive its first mask
                 forward, masked = _forward_of(run.objective), _masked(run.objective)
             loss = run.step(forward, next(shares))
             bar.set_postfix(
                 loss=f"{loss:.3f}",
                 rate=f"{run.optimizer.param_groups[0]['lr']:.1e}",
-                sparsity=f"{masked_sparsity(run.objective.model):.2f}",
+                sparsity=f"{run.sparsity:.2f}",
                 refresh=False,
             )
             bar.update()
@@ -119,7 +121,9 @@ def _take_steps(
 
 
 def _forward_of(objective: nn.Module) -> nn.Module:
-    return DistributedDataParallel(objective) if process_count() > 1 else objective
+    if process_count() == 1:
+        return objective
+    return DistributedDataParallel(objective, find_unused_parameters=True)  # a pooler that no loss reads
 
 
 def _masked(model: nn.Module) -> int:

@@ -38,7 +38,7 @@ def stream(batches: Sequence[T] | Iterable[T], seed: int, first: int = 0) -> Ite
 
 def _loader_epoch(loader: Iterable[T], seed: int, skipped: int) -> Iterator[T]:
     state = torch.get_rng_state()
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     batches = iter(loader)
     start = list(islice(batches, 1))  # a DataLoader draws the seed of its order with its first batch
     torch.set_rng_state(state)

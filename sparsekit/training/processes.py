@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -11,11 +12,17 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
+#: How long processes wait for each other: one may ask a teacher about all the data meanwhile.
+_TIMEOUT = timedelta(hours=12)
+
 
 def join_group() -> None:
     """Join the processes that `torchrun` started; nothing where it did not."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=_TIMEOUT)
 
 
 def process_count() -> int:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsekit.files import write_atomically
+from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import mask_of
-from sparsekit.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint
 from sparsekit.training.order import stream
 from sparsekit.training.processes import process_count, process_number, same_everywhere
 from sparsekit.training.settings import TrainSettings
@@ -97,13 +98,17 @@ class Run(Generic[T]):
         self.objective = objective
         self.settings = settings
         self.log = log if process_number() == 0 else None
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
         self.optimizer = _optimizer_for(objective, settings)
         self.batches = batches
         self.together = settings.accumulate * process_count()
-        self.steps = max(1, round(settings.epochs * len(batches) / self.together))  # type: ignore[arg-type]
+        self.steps = settings.steps_of(len(batches), process_count())  # type: ignore[arg-type]
         self.report = TrainReport()
         self.best: dict[str, torch.Tensor] = {}
+        self.best_score: float | None = None  # since masks last changed
         self.without_gain = 0
+        self.sparsity = masked_sparsity(objective.model)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint.
@@ -111,22 +116,25 @@ class Run(Generic[T]):
         Raises:
             ValueError: it is damaged, or of another run.
         """
-        progress = load_checkpoint(checkpoint, self.objective, self.optimizer)
+        progress = read_progress(checkpoint)
         if progress["settings"] != asdict(self.settings) or progress["steps"] != self.steps:
             raise ValueError(f"{checkpoint} is of a run with other settings or data; delete it to start anew")
+        load_checkpoint(checkpoint, self.objective, self.optimizer)
         found = progress["report"]
         self.report = TrainReport(found["steps"], found["losses"], [tuple(one) for one in found["scores"]])
         self.report.stopped_early = found["stopped_early"]
-        self.without_gain = progress["without_gain"]
+        self.without_gain, self.best_score = progress["without_gain"], progress["best_score"]
         if progress["has_best"]:
-            self.best = load_file(_best_path(checkpoint))
+            self.best = read_tensors(_best_path(checkpoint))[0]
+        self.sparsity = masked_sparsity(self.objective.model)
+        self._cut_log()
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint; process 0 does it for all."""
         if process_number() != 0:
             return
         progress = {"settings": asdict(self.settings), "steps": self.steps, "report": asdict(self.report)}
-        progress |= {"without_gain": self.without_gain, "has_best": bool(self.best)}
+        progress |= {"without_gain": self.without_gain, "best_score": self.best_score, "has_best": bool(self.best)}
         if self.best:
             write_atomically(_best_path(checkpoint), partial(save_file, self.best))
         save_checkpoint(checkpoint, self.objective, self.optimizer, progress)
@@ -143,6 +151,7 @@ class Run(Generic[T]):
         Raises:
             FloatingPointError: the loss is not finite.
         """
+        self.optimizer.zero_grad()
         rate = self.settings.learning_rate_at(self.report.steps, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -159,7 +168,6 @@ class Run(Generic[T]):
             raise FloatingPointError(f"the loss is {total} at step {self.report.steps}; lower the learning rate")
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.max_gradient_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self.report.steps += 1
         self.report.losses.append(total)
         self._write_log({"step": self.report.steps, "loss": total, "learning_rate": rate})
@@ -167,24 +175,42 @@ class Run(Generic[T]):
 
     def score(self, evaluate: Callable[[nn.Module], float]) -> None:
         """Evaluate in eval mode; keeps the best weights where training may stop early."""
-        was_training = self.objective.model.training
-        self.objective.model.eval()
+        model = self.objective.model
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
         with torch.no_grad():
-            score = same_everywhere(evaluate(self.objective.model))
-        self.objective.model.train(was_training)
-        better = self.report.best is None or score > self.report.best
+            score = same_everywhere(evaluate(model))
+        for module, mode in modes:
+            module.training = mode
+        better = math.isfinite(score) and (self.best_score is None or score > self.best_score)
         self.report.scores.append((self.report.steps, score))
         self.without_gain = 0 if better else self.without_gain + 1
+        if better:
+            self.best_score = score
         if better and self.settings.patience:
             state = self.objective.state_dict().items()
-            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state}
+            self.best = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
         self.report.stopped_early = bool(self.settings.patience) and self.without_gain >= self.settings.patience
         self._write_log({"step": self.report.steps, "score": score})
+
+    def masks_changed(self) -> None:
+        """Forget what belongs to the model as it was less sparse: momentum of weights that are gone, the best score."""
+        drop_optimizer_state(self.optimizer, self.objective)
+        self.best, self.best_score, self.without_gain = {}, None, 0
+        self.sparsity = masked_sparsity(self.objective.model)
 
     def _write_log(self, entry: dict[str, float]) -> None:
         if self.log is not None:
             with self.log.open("a") as file:
-                file.write(json.dumps(entry | {"sparsity": round(masked_sparsity(self.objective.model), 4)}) + "\n")
+                file.write(json.dumps(entry | {"sparsity": round(self.sparsity, 4)}) + "\n")
+
+    def _cut_log(self) -> None:
+        """Drop the lines of steps that are taken again."""
+        if self.log is None or not self.log.exists():
+            return
+        lines = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= self.report.steps]
+        text = "".join(line + "\n" for line in lines)
+        write_atomically(self.log, lambda temporary: temporary.write_text(text))
 
     @property
     def is_over(self) -> bool:

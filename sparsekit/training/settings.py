@@ -58,6 +58,10 @@ class TrainSettings:
         if self.patience and not self.evaluate_every:
             raise ValueError("patience counts evaluations: set evaluate_every too")
 
+    def steps_of(self, batches: int, processes: int = 1) -> int:
+        """Steps of a run over so many batches an epoch."""
+        return max(1, round(self.epochs * batches / (self.accumulate * processes)))
+
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Learning rate of a step of `steps`.
 

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback
 
 from sparsekit.distill import Distillation, Embeddings, Teacher
 from sparsekit.distill.teacher_cache import named_outputs
+from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.run import masked_sparsity
 
@@ -32,8 +33,9 @@ class PruningCallback(TrainerCallback):
         self.pruning = pruning
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prune where the schedule says so."""
-        self.pruning(state.global_step)
+        """Prune where the schedule says so; the optimiser forgets what it kept of the weights that are gone."""
+        if self.pruning(state.global_step) and kwargs.get("optimizer") is not None:
+            drop_optimizer_state(kwargs["optimizer"], self.pruning.model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Add the sparsity to what is logged and remembered."""
@@ -55,6 +57,7 @@ class DistillationTrainer(Trainer):
 
     def __init__(self, *arguments: Any, teacher: nn.Module, objective: Distillation, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean: the trainer divides it by accumulated batches
         self.teacher = Teacher(teacher).to(self.args.device)
         self.objective: Distillation = objective.to(self.args.device)
 
