@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: install test native demo demo-fast bench lint format asan tsan neon valgrind readme clean
+.PHONY: install test native demo demo-fast bench lint format asan tsan neon valgrind fuzz readme clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
@@ -64,6 +64,21 @@ valgrind: native
 	for name in csr packed linear linear_edges int8; do \
 	  valgrind --quiet --error-exitcode=1 build/release/tests/native/test_$$name || exit 1; \
 	done
+
+# A while of each fuzzer. What they find is printed; the C++ one's inputs are kept in build/fuzz for the next time.
+FUZZ_SECONDS ?= 60
+FUZZER := build/fuzz/fuzz_csr
+has_libfuzzer = echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
+  clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null
+
+fuzz: install
+	if $(has_libfuzzer) 2> /dev/null; then \
+	  export PATH="$(CURDIR)/$(BIN):$$PATH" && cmake -S tests/fuzz -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ && \
+	  cmake --build build/fuzz && mkdir -p build/fuzz/inputs build/fuzz/found && \
+	  $(FUZZER) -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=build/fuzz/found/ build/fuzz/inputs; \
+	else echo 'not run: fuzz_csr, which needs clang and its libFuzzer (clang and libclang-rt-14-dev in Debian)'; fi
+	$(BIN)/python tests/fuzz/fuzz_folder.py $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_importers.py $(FUZZ_SECONDS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ LAYERS = [
     ["sparsekit.gain", "sparsekit.fusion", "sparsekit.sensitivity"],
     ["sparsekit.conversion_report", "sparsekit.conversion"],
     ["sparsekit.checkpoint"],
+    ["sparsekit.importers", "sparsekit.exporters"],
     ["sparsekit.compress"],
     ["sparsekit.bench"],
     ["sparsekit.demo"],

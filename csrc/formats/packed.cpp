@@ -124,6 +124,17 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
               reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset));
 }
 
+namespace {
+
+/// Whether a buffer of so many bytes has room for what its header counts; if not, computing offsets could overflow.
+bool has_room(const PackedHeader& header, const LayoutEntry& layout, std::size_t bytes) {
+  const auto most = static_cast<std::int64_t>(bytes);
+  return header.out_features / layout.height <= most && header.entries >= 0 && header.entries <= most &&
+         header.nnz >= 0 && header.nnz <= header.entries * layout.height;
+}
+
+}  // namespace
+
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
   if (bytes < sizeof(PackedHeader)) {
     throw std::invalid_argument("a packed weight has at least " + std::to_string(sizeof(PackedHeader)) +
@@ -141,8 +152,11 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
                                 std::to_string(bytes));
   }
   checked_size(header.out_features, header.in_features);
-  const PackedHeader expected =
-      header_for(layout_entry(header.layout), header.out_features, header.in_features, header.nnz, header.entries);
+  const LayoutEntry& layout = layout_entry(header.layout);
+  PackedHeader expected{};
+  if (has_room(header, layout, bytes)) {
+    expected = header_for(layout, header.out_features, header.in_features, header.nnz, header.entries);
+  }
   if (std::memcmp(&header, &expected, sizeof header) != 0) {
     throw std::invalid_argument("the packed weight's header contradicts itself; pack a CSR with CSR.pack()");
   }

@@ -142,6 +142,19 @@ void refuses_buffers() {
   CHECK_THROWS(packed_header(version.data(), version.size()), "not a packed weight of this version");
   const Bytes total = changed(good, [](PackedHeader& header) { header.total_bytes += 64; });
   CHECK_THROWS(packed_header(total.data(), total.size()), "says it has");
+  const auto contradicts = [&](const auto& change) {
+    const Bytes buffer = changed(good, change);
+    CHECK_THROWS(packed_header(buffer.data(), buffer.size()), "contradicts itself");
+  };
+  contradicts([](PackedHeader& header) { header.out_features = std::numeric_limits<std::int64_t>::max() / 33; });
+  contradicts([](PackedHeader& header) {
+    header.out_features = std::numeric_limits<std::int64_t>::max() - 1;
+    header.in_features = 0;
+  });
+  for (const std::int64_t count : {std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()}) {
+    contradicts([&](PackedHeader& header) { header.entries = count; });
+    contradicts([&](PackedHeader& header) { header.nnz = count; });
+  }
 }
 
 void refuses_layouts() { CHECK_THROWS(layout_entry(static_cast<Layout>(99)), "unknown layout 99"); }

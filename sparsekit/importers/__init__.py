@@ -1,0 +1,45 @@
+"""Take in sparse weights that other tools left behind. Files are checked before anything is computed with them.
+
+`read_weights` finds out what a file or folder is; the others take one kind each. All need torch, some a library more;
+each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsekit.importers.compressed_tensors import import_compressed_tensors, rewritten_config
+    from sparsekit.importers.lora import merge_lora
+    from sparsekit.importers.onnx_weights import import_onnx
+    from sparsekit.importers.reading import read_weights
+    from sparsekit.importers.scipy_npz import import_scipy
+    from sparsekit.importers.torch_prune import without_masks
+
+#: Public name -> module that defines it.
+_HOMES = {
+    "import_compressed_tensors": "sparsekit.importers.compressed_tensors",
+    "import_onnx": "sparsekit.importers.onnx_weights",
+    "import_scipy": "sparsekit.importers.scipy_npz",
+    "merge_lora": "sparsekit.importers.lora",
+    "read_weights": "sparsekit.importers.reading",
+    "rewritten_config": "sparsekit.importers.compressed_tensors",
+    "without_masks": "sparsekit.importers.torch_prune",
+}
+
+__all__ = [
+    "import_compressed_tensors",
+    "import_onnx",
+    "import_scipy",
+    "merge_lora",
+    "read_weights",
+    "rewritten_config",
+    "without_masks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsekit.importers' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,169 @@
+"""Folders of compressed-tensors with weights as bit masks, which its versions from March 2026 on no longer read.
+
+A weight `W` with zeros is four arrays (three where two of every four columns are kept):
+
+    W.shape        int64                          sizes of the dense tensor
+    W.bitmask      uint8 [rows, ceil(cols / 8)]   bit 0 of byte 0 is column 0; set where there is a value
+    W.compressed   flat; [rows, cols / 2] for 2:4  the values, row by row
+    W.row_offsets  int64 [rows]                   where the rows begin in `compressed`; not for 2:4
+
+Versions before 0.8 did this to every tensor under its full name (`layer.weight.bitmask`, `layer.bias.bitmask`), later
+ones to weights under the layer's name (`layer.bitmask`).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsekit.checkpoint.layout import CONFIG
+from sparsekit.checkpoint.opening import read_object, regular_file
+from sparsekit.importers.weight_files import read_safetensors_folder
+
+_PARTS = ("shape", "compressed", "bitmask", "row_offsets")
+#: Formats that a configuration may name; "dense" says only that zeros are there.
+_FORMATS = ("dense", "sparse-bitmask", "sparse-24-bitmask")
+#: Where a configuration says how the weights are held; the second name is older.
+_SECTIONS = ("quantization_config", "compression_config")
+_SPARSITY = "sparsity_config"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a folder; empty where there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return read_object(regular_file(folder, CONFIG)) if (folder / CONFIG).exists() else {}
+
+
+def check_not_quantised(config: dict[str, Any], where: Path) -> None:
+    """Raise ValueError where a configuration says that weights are anything but floats with zeros."""
+    for key in _SECTIONS:
+        section = config.get(key)
+        if section is None:
+            continue
+        if not isinstance(section, dict):
+            raise ValueError(f"{where}: {key} must be an object, got {section!r:.80}")
+        method = section.get("quant_method", "compressed-tensors")
+        if method != "compressed-tensors" or section.get("config_groups") or section.get("kv_cache_scheme"):
+            kind = section.get("format", "") if method == "compressed-tensors" else ""
+            raise ValueError(
+                f"{where}: weights must be floats with zeros, these are quantised too ({method} {kind}".rstrip()
+                + "); dequantise them with the tool that made them first"
+            )
+        sparsity = section.get(_SPARSITY)
+        if sparsity and (not isinstance(sparsity, dict) or sparsity.get("format") not in _FORMATS):
+            raise ValueError(
+                f"{where}: {_SPARSITY} must have a format among {', '.join(_FORMATS)}, got {sparsity!r:.80}"
+            )
+
+
+def rewritten_config(folder: Path | str) -> dict[str, Any]:
+    """`config.json` as it should be beside the plain weights: without what says that they were compressed.
+
+    Only `sparsity_config` goes, and the section that held it where it says nothing else. Loaders that came after
+    compressed-tensors' sparse formats refuse the key even where the weights are dense.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: `config.json` is missing or malformed, or says that weights are quantised.
+    """
+    path = existing_folder(folder)
+    config = read_object(regular_file(path, CONFIG))
+    check_not_quantised(config, path / CONFIG)
+    return {key: value for key, value in config.items() if key not in (*_SECTIONS, _SPARSITY)}
+
+
+def existing_folder(folder: Path | str) -> Path:
+    """The path of a folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    return path
+
+
+def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
+    """The state dict of a folder that compressed-tensors wrote sparse (`sparse-bitmask`, `sparse-24-bitmask`).
+
+    Dense weights are taken as they are: a configuration may say "sparse" about weights that were stored dense.
+
+    Args:
+        folder: with `model.safetensors` or several weight files and their index; `config.json` may be missing.
+
+    Returns:
+        Dense tensors with zeros, in their own types, for `model.load_state_dict`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is missing or malformed, arrays contradict each other, or weights are quantised too.
+    """
+    path = existing_folder(folder)
+    check_not_quantised(read_config(path), path / CONFIG)
+    return without_bitmasks(read_safetensors_folder(path))
+
+
+def without_bitmasks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors with those that are held as bit masks made dense.
+
+    Raises:
+        ValueError: arrays of a bit mask are missing or contradict each other.
+    """
+    groups = [name.removesuffix(".bitmask") for name in tensors if name.endswith(".bitmask")]
+    full_names = any(group.endswith(".weight") for group in groups)
+    taken = {f"{group}.{part}" for group in groups for part in _PARTS}
+    found = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    for group in groups:
+        name = group if full_names else f"{group}.weight"
+        if name in found:
+            raise ValueError(f"{name!r} must be there once, got it dense and as a bit mask")
+        parts = {part: tensors[f"{group}.{part}"] for part in _PARTS if f"{group}.{part}" in tensors}
+        try:
+            found[name] = _dense(parts)
+        except ValueError as error:
+            raise ValueError(f"bit mask of {name!r}: {error}") from error
+    return found
+
+
+def _expect(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        expected, got = f"{dtype} {list(shape)}", f"{tensor.dtype} {list(tensor.shape)}"
+        raise ValueError(f"{name} must be {expected}, got {got}")
+
+
+def _dense(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The tensor that the arrays of a bit mask stand for."""
+    missing = [part for part in _PARTS[:3] if part not in parts]
+    if not missing and "row_offsets" not in parts and parts["compressed"].dim() != 2:
+        missing = ["row_offsets"]
+    if missing:
+        raise ValueError(f"the arrays {missing} are missing")
+    sizes, values = parts["shape"].flatten().tolist(), parts["compressed"].flatten()
+    if parts["shape"].dtype != torch.int64 or not sizes or min(sizes) < 0 or math.prod(sizes) >= 2**63:
+        raise ValueError(f"shape must hold the int64 sizes of a tensor, got {sizes!r:.80}")
+    _expect("bitmask", parts["bitmask"], torch.uint8, (*sizes[:-1], -(-sizes[-1] // 8)))
+    if "row_offsets" in parts:
+        _expect("row_offsets", parts["row_offsets"], torch.int64, tuple(sizes[:-1]))
+    bits = np.unpackbits(parts["bitmask"].numpy(), axis=-1, bitorder="little")
+    kept, beyond = bits[..., : sizes[-1]].astype(bool), bits[..., sizes[-1] :]
+    if beyond.any() or kept.sum() != values.numel():
+        raise ValueError(f"bitmask must have one bit for each of the {values.numel()} values, got {bits.sum()}")
+    if "row_offsets" in parts:
+        _check_offsets(parts["row_offsets"].numpy(), kept.sum(axis=-1))
+    dense = torch.zeros(sizes, dtype=values.dtype)
+    dense[torch.from_numpy(kept)] = values
+    return dense
+
+
+def _check_offsets(offsets: Any, counts: Any) -> None:
+    expected = np.cumsum(counts, axis=0).reshape(counts.shape) - counts  # also of a tensor with one dimension
+    if not np.array_equal(offsets, expected):
+        raise ValueError("row_offsets must say where the rows begin in compressed; copy the file again")

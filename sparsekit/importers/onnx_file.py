@@ -1,0 +1,151 @@
+"""An ONNX file opened for its weights: the graph without being run, and its initializers as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsekit.checkpoint.opening import regular_file
+from sparsekit.checkpoint.stored import memory_limit
+from sparsekit.importers.weight_files import tensor_of
+
+#: Types of `TensorProto` that weights come in, and buffers.
+_DTYPES = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
+#: Nodes whose weights are not floats, or several weights in one.
+_REFUSED = {
+    "Attention": "was optimised for ONNX Runtime, which joins weights",
+    "DequantizeLinear": "is quantised",
+    "DynamicQuantizeMatMul": "is quantised",
+    "MatMulInteger": "is quantised",
+    "MatMulNBits": "is quantised",
+    "QAttention": "is quantised",
+    "QLinearMatMul": "is quantised",
+}
+
+
+def _texts(graph: Any) -> Iterator[Any]:
+    """Everything in a graph that is read as text; protobuf gives bytes where it is none."""
+    for entry in graph.metadata_props:
+        yield from (entry.key, entry.value)
+    for tensor in graph.initializer:
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for entry in (*node.metadata_props, *node.attribute):
+            yield from (entry.key, entry.value) if hasattr(entry, "key") else (entry.name,)
+
+
+def _check_nodes(graph: Any) -> None:
+    if not all(isinstance(text, str) for text in _texts(graph)) or not all(node.output for node in graph.node):
+        raise ValueError("has nodes or tensors whose names are no text, or nodes without an output")
+    for node in graph.node:
+        if node.op_type in _REFUSED and not (node.op_type == "Attention" and not node.domain):
+            raise ValueError(f"{_REFUSED[node.op_type]} (a node {node.op_type}); give the model as it was exported")
+    if graph.sparse_initializer:
+        raise ValueError("has sparse initializers, which are not read; expected dense ones with zeros")
+
+
+def _check_sizes(graph: Any, path: Path) -> None:
+    """Raise ValueError where initializers have far more bytes than the files: several may lie in one place."""
+    external = [tensor for tensor in graph.initializer if tensor.data_location == 1]
+    files = {path, *(_file_of(tensor, path.parent) for tensor in external)}
+    limit = memory_limit(sum(file.stat().st_size for file in files))
+    kinds = [(_DTYPES.get(tensor.data_type, torch.float64), tensor.dims) for tensor in graph.initializer]
+    needed = sum(math.prod(dims) * dtype.itemsize for dtype, dims in kinds)
+    if needed > limit:
+        raise ValueError(f"has initializers of {needed} bytes, far more than its files")
+
+
+def open_graph(path: Path) -> Any:
+    """The graph of an ONNX file, with the weights that lie in other files not read yet.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: onnx is not installed.
+        ValueError: the file is no ONNX model, or one whose weights are no longer the layers'.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path} needs onnx: pip install 'sparsekit-cpu[import]'") from error
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # the parser has classes of its own
+        raise ValueError(f"{path} is no ONNX model: {error}") from error
+    try:
+        _check_nodes(graph)
+        _check_sizes(graph, path)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+    return graph
+
+
+def _file_of(tensor: Any, folder: Path) -> Path:
+    """The file of the folder that the bytes of a tensor lie in."""
+    locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    return regular_file(folder, locations[0] if locations else "")
+
+
+def _external(tensor: Any, folder: Path) -> bytes:
+    """Bytes of a tensor that lie in another file of the folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = _file_of(tensor, folder)
+    offset, size = int(entries.get("offset", 0)), path.stat().st_size
+    length = int(entries.get("length", size - offset))
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ValueError(f"bytes {offset} to {offset + length} are not in {path}, which has {size}")
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def to_tensor(tensor: Any, folder: Path) -> torch.Tensor:
+    """An initializer as a tensor with memory of its own.
+
+    Raises:
+        ValueError: its type is none that weights have, or its bytes are not as many as its shape says.
+    """
+    from onnx import numpy_helper
+
+    dtype, shape = _DTYPES.get(tensor.data_type), list(tensor.dims)
+    if dtype is None:
+        raise ValueError(f"{tensor.name!r} is of type {tensor.data_type}, which no weight has")
+    try:
+        if tensor.data_location == 1:
+            raw = _external(tensor, folder)
+        else:
+            raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
+        if min(shape, default=0) < 0 or len(raw) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"must have the bytes of {dtype} {shape}, got {len(raw)}")
+    except Exception as error:  # numpy_helper raises several kinds
+        raise ValueError(f"{tensor.name!r}: {error}") from error
+    return tensor_of(tensor.name, np.frombuffer(raw, np.uint8), dtype, shape)
+
+
+def initializers(graph: Any) -> dict[str, Any]:
+    """Initializers by every name they go by: exporters give equal ones once, and the others as copies by `Identity`."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity" and len(node.input) == len(node.output) == 1 and node.input[0] in found:
+            found.setdefault(node.output[0], found[node.input[0]])
+    return found

@@ -1,0 +1,96 @@
+"""State dicts in files of `torch.save`. Nothing in them is run: only tensors and plain containers are taken."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsekit.checkpoint.stored import memory_limit
+from sparsekit.checkpoint.tensors import TORCH_DTYPES
+from sparsekit.formats import CSR
+from sparsekit.importers.weight_files import read_shards
+
+#: Under which keys training scripts put the state dict among other things.
+_INSIDE = ("state_dict", "model_state_dict", "model")
+WHOLE = "pytorch_model.bin"
+_INDEX = "pytorch_model.bin.index.json"
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where a file is an archive that unpacks to far more than it has."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(entry.file_size for entry in file.infolist())
+        if unpacked > memory_limit(path.stat().st_size):
+            raise ValueError(f"it unpacks to {unpacked} bytes, far more than its {path.stat().st_size}")
+
+
+def _load(path: Path) -> Any:
+    try:
+        _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever a strange file leads to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} must hold a state dict, as torch.save(model.state_dict(), ...) writes it; files with classes or "
+            f"code in them are not read ({reason:.200})"
+        ) from error
+
+
+def _state_dict(value: Any) -> Mapping[Any, torch.Tensor] | None:
+    """The state dict in what a file holds, at most two levels down."""
+    for _ in range(3):
+        if not isinstance(value, Mapping):
+            return None
+        if value and all(isinstance(one, torch.Tensor) for one in value.values()):
+            return value
+        value = next((value[key] for key in _INSIDE if key in value), None)
+    return None
+
+
+def _checked(tensor: torch.Tensor, most_bytes: int) -> torch.Tensor:
+    """A plain dense tensor of what a file holds."""
+    if tensor.layout == torch.sparse_csr:
+        for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()):
+            _checked(part, most_bytes)
+        if tensor.numel() * 4 > most_bytes:
+            raise ValueError(f"a sparse tensor has shape {list(tensor.shape)}, far more than the file's bytes")
+        return torch.from_numpy(CSR.from_torch(tensor).to_dense()).to(tensor.dtype)
+    if tensor.layout != torch.strided or tensor.dtype not in TORCH_DTYPES.values() or tensor.is_meta:
+        raise ValueError(f"expected a plain dense tensor, got {tensor.dtype} with layout {tensor.layout}")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {list(tensor.shape)} has more entries than the file holds")
+    return tensor.detach()
+
+
+def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file of `torch.save`, also where a training script saved it among other things.
+
+    Raises:
+        ValueError: the file holds something else, or tensors that are not plain ones.
+    """
+    state = _state_dict(_load(path))
+    if state is None:
+        raise ValueError(f"{path} must hold a state dict, or one under {', '.join(_INSIDE)}; got none")
+    found = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: names of tensors must be strings, got {name!r:.80}")
+        try:
+            found[name] = _checked(tensor, memory_limit(path.stat().st_size))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {name!r}: {error}") from error
+    return found
+
+
+def read_torch_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """The state dict in `pytorch_model.bin`, or in the files that its index names.
+
+    Raises:
+        ValueError: a file is missing or malformed.
+    """
+    return read_shards(folder, WHOLE, _INDEX, read_torch_file)

@@ -1,0 +1,87 @@
+"""The tensors in safetensors files: one file, or the one or several of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparsekit.checkpoint.arrays import ArrayFile
+from sparsekit.checkpoint.layout import INDEX, WEIGHTS
+from sparsekit.checkpoint.opening import read_object, regular_file
+from sparsekit.checkpoint.tensors import TORCH_DTYPES
+
+
+def tensor_of(name: str, raw: NDArray[np.uint8], dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor with a copy of these bytes, which are as many as it has.
+
+    Raises:
+        ValueError: the bytes are to be truth values and are neither 0 nor 1.
+    """
+    if not raw.size:
+        return torch.empty(tuple(shape), dtype=dtype)
+    if dtype == torch.bool and raw.max() > 1:
+        raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
+    return torch.from_numpy(raw.copy()).view(dtype).reshape(tuple(shape))
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Copies of all tensors of one file, by name.
+
+    Raises:
+        ValueError: it is no well-formed safetensors file, or holds types that this library does not know, such as fp8.
+    """
+    file = ArrayFile(path)
+    places = file.places.items()
+    return {name: tensor_of(name, file.raw(name), TORCH_DTYPES[place.dtype], place.shape) for name, place in places}
+
+
+def join(parts: Iterable[tuple[Path, dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    """The tensors of several files.
+
+    Raises:
+        ValueError: a name is in two of them.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for path, tensors in parts:
+        twice = sorted(found.keys() & tensors.keys())
+        if twice:
+            raise ValueError(f"{path} holds {twice[0]!r}, which another weight file of the folder holds too")
+        found.update(tensors)
+    return found
+
+
+def read_shards(
+    folder: Path, whole: str, index: str, read: Callable[[Path], dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """The tensors of a folder whose weights are in the file `whole`, or in several that `index` names.
+
+    Raises:
+        ValueError: a file is missing, malformed or a link out of the folder, or the index does not fit.
+    """
+    if not (folder / index).exists():
+        return read(regular_file(folder, whole))
+    where = read_object(regular_file(folder, index)).get("weight_map")
+    suffix = Path(whole).suffix
+    if not isinstance(where, dict) or not all(
+        isinstance(name, str) and name.endswith(suffix) for name in where.values()
+    ):
+        raise ValueError(f"{folder / index} must hold a weight_map from tensors to {suffix} files")
+    paths = [regular_file(folder, name) for name in sorted(set(where.values()))]
+    found = join((path, read(path)) for path in paths)
+    if found.keys() != where.keys():
+        other = sorted(found.keys() ^ where.keys())[:5]
+        raise ValueError(f"{folder / index} and its weight files must name the same tensors, they differ in {other}")
+    return found
+
+
+def read_safetensors_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors in `model.safetensors`, or in the files that `model.safetensors.index.json` names.
+
+    Raises:
+        ValueError: as `read_shards`.
+    """
+    return read_shards(folder, WEIGHTS, INDEX, read_safetensors)

@@ -1,0 +1,229 @@
+// What comes from outside, as any bytes: CSR arrays, and buffers that say they are packed weights.
+//
+// Arrays that `validate` lets pass are packed in every layout and must come back: entry by entry, values as near as
+// their type holds them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what
+// is there (libFuzzer runs this with the address and undefined behaviour sanitizers).
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "formats/blocks.h"
+#include "formats/csr.h"
+#include "formats/packed.h"
+#include "formats/values.h"
+
+using namespace sparsekit;
+
+namespace {
+
+/// Larger packed weights are not made: a few bytes can describe a huge empty matrix.
+constexpr std::int64_t kMostCells = 1 << 12;
+
+constexpr Layout kEveryLayout[] = {Layout::quads_f32,      Layout::quads_s8,      Layout::quads_bf16,
+                                   Layout::quads_fp16,     Layout::quads_4x1_f32, Layout::quads_4x1_s8,
+                                   Layout::quads_4x1_bf16, Layout::quads_4x1_fp16};
+
+struct Matrix {
+  CsrArrays arrays;
+  std::int64_t out_features;
+  std::int64_t in_features;
+
+  CsrView view() const {
+    return {arrays.crow_indices.data(),
+            static_cast<std::int64_t>(arrays.crow_indices.size()),
+            arrays.col_indices.data(),
+            static_cast<std::int64_t>(arrays.col_indices.size()),
+            arrays.values.data(),
+            static_cast<std::int64_t>(arrays.values.size()),
+            out_features,
+            in_features};
+  }
+};
+
+void require(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
+
+/// As many bytes as there are; the rest of `to` stays as it is.
+void take(FuzzedDataProvider& data, void* to, std::size_t bytes) {
+  if (bytes > 0 && data.remaining_bytes() > 0) data.ConsumeData(to, bytes);
+}
+
+template <class T>
+std::vector<T> numbers(FuzzedDataProvider& data, std::size_t most) {
+  std::vector<T> found(data.ConsumeIntegralInRange<std::size_t>(0, most));
+  take(data, found.data(), found.size() * sizeof(T));
+  return found;
+}
+
+/// Arrays of any lengths and contents.
+Matrix any_arrays(FuzzedDataProvider& data) {
+  Matrix matrix;
+  matrix.out_features =
+      data.ConsumeBool() ? data.ConsumeIntegral<std::int64_t>() : data.ConsumeIntegral<std::uint8_t>();
+  matrix.in_features = data.ConsumeBool() ? data.ConsumeIntegral<std::int64_t>() : data.ConsumeIntegral<std::uint8_t>();
+  matrix.arrays.crow_indices = numbers<std::int64_t>(data, 16);
+  matrix.arrays.col_indices = numbers<std::int32_t>(data, 16);
+  matrix.arrays.values = numbers<float>(data, 16);
+  return matrix;
+}
+
+/// A well-formed matrix: of every row, how far each column is from the one before it.
+Matrix well_formed(FuzzedDataProvider& data) {
+  Matrix matrix;
+  matrix.out_features = data.ConsumeIntegralInRange<std::int64_t>(0, 200);
+  matrix.in_features = data.ConsumeIntegralInRange<std::int64_t>(0, 700);
+  const std::int64_t widest = data.ConsumeIntegralInRange<std::int64_t>(1, 255);
+  matrix.arrays.crow_indices.push_back(0);
+  for (std::int64_t row = 0; row < matrix.out_features; ++row) {
+    std::int64_t column = -1;
+    while (data.remaining_bytes() > 0) {
+      column += data.ConsumeIntegralInRange<std::int64_t>(1, widest);
+      if (column >= matrix.in_features) break;
+      matrix.arrays.col_indices.push_back(static_cast<std::int32_t>(column));
+      float value = 0.0F;
+      take(data, &value, sizeof value);
+      matrix.arrays.values.push_back(value);
+    }
+    matrix.arrays.crow_indices.push_back(static_cast<std::int64_t>(matrix.arrays.values.size()));
+  }
+  return matrix;
+}
+
+bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b)); }
+
+/// What a layout holds for a value.
+float held(const LayoutEntry& layout, float value, float scale) {
+  if (layout.scaled) return static_cast<float>(to_code(value, scale)) * scale;
+  if (layout.value_bytes == 4) return value;
+  return layout.values[0] == 'b' ? to_float(to_bfloat16(value)) : to_float(to_float16(value));
+}
+
+/// A scale for every row, such as `quantization.py` computes.
+std::vector<float> scales_of(const CsrView& csr) {
+  std::vector<float> scales(static_cast<std::size_t>(csr.out_features), 1.0F);
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    float largest = 0.0F;
+    for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
+      largest = std::max(largest, std::fabs(csr.values[i]));
+    }
+    if (largest > 0.0F) scales[static_cast<std::size_t>(row)] = largest / 127.0F;
+  }
+  return scales;
+}
+
+void packs_and_comes_back(const Matrix& matrix, const LayoutEntry& layout) {
+  const CsrView csr = matrix.view();
+  const std::vector<float> scales = scales_of(csr);
+  PackPlan plan;
+  std::vector<std::uint64_t> buffer;  // aligned as packed weights are
+  try {
+    plan = plan_pack(csr, layout.layout, scales.data());
+    buffer.resize(plan.header.total_bytes / sizeof(buffer[0]));
+    write_packed(csr, plan, reinterpret_cast<std::byte*>(buffer.data()));
+  } catch (const std::invalid_argument&) {
+    require(layout.value_bytes < 4, "a layout that holds any float refused one");
+    return;
+  }
+  const auto* bytes = reinterpret_cast<const std::byte*>(buffer.data());
+  const PackedHeader& header = packed_header(bytes, buffer.size() * sizeof(buffer[0]));
+  const CsrArrays back = layout.unpack(packed_view(header), header.nnz);
+  require(back.crow_indices == matrix.arrays.crow_indices, "rows came back differently");
+  require(back.col_indices == matrix.arrays.col_indices, "columns came back differently");
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
+      const float expected = held(layout, csr.values[i], scales[static_cast<std::size_t>(row)]);
+      require(same_bits(back.values[static_cast<std::size_t>(i)], expected), "a value came back differently");
+    }
+  }
+}
+
+/// The matrix with zeros stored where blocks are not full: the same one when made dense.
+Matrix with_blocks(const Matrix& matrix, std::int64_t height) {
+  const CsrView csr = matrix.view();
+  const std::int64_t entries = full_block_entries(csr, height, 0.0);
+  Matrix full{with_full_blocks(csr, height, entries), matrix.out_features, matrix.in_features};
+  validate(full.view());
+  require(static_cast<std::int64_t>(full.arrays.values.size()) == entries, "blocks have other entries than counted");
+  const auto size = static_cast<std::size_t>(checked_size(csr.out_features, csr.in_features));
+  std::vector<float> dense(size);
+  std::vector<float> other(size);
+  csr_to_dense(csr, dense.data());
+  csr_to_dense(full.view(), other.data());
+  require(std::equal(dense.begin(), dense.end(), other.begin(), same_bits), "full blocks changed the matrix");
+  return full;
+}
+
+void check_matrix(const Matrix& matrix) {
+  try {
+    validate(matrix.view());
+  } catch (const std::invalid_argument&) {
+    return;
+  }
+  if (cell_count(matrix.out_features, matrix.in_features, 1) > kMostCells) return;
+  const Matrix full = with_blocks(matrix, 4);
+  for (const Layout layout : kEveryLayout) {
+    const LayoutEntry& entry = layout_entry(layout);
+    packs_and_comes_back(entry.height == 1 ? matrix : full, entry);
+  }
+}
+
+void try_header(const std::byte* buffer, std::size_t bytes) {
+  try {
+    const PackedHeader& header = packed_header(buffer, bytes);
+    require(header.total_bytes == bytes && header.columns_offset <= bytes, "a header was let pass that lies");
+    packed_view(header);
+  } catch (const std::invalid_argument&) {
+  }
+}
+
+/// A buffer that is nothing, or the header of a good one with some of its fields changed.
+void check_header(FuzzedDataProvider& data) {
+  std::vector<std::uint64_t> buffer(data.ConsumeIntegralInRange<std::size_t>(0, 64));
+  if (data.ConsumeBool()) {
+    const std::vector<std::int64_t> crow{0, 1, 1};
+    const std::int32_t column = 3;
+    const float value = 1.0F;
+    const float scales[] = {1.0F, 1.0F};
+    const CsrView csr{crow.data(), 3, &column, 1, &value, 1, 2, 5};
+    const PackPlan plan = plan_pack(csr, kEveryLayout[data.ConsumeIntegralInRange<std::size_t>(0, 3)], scales);
+    buffer.assign(plan.header.total_bytes / sizeof(buffer[0]), 0);
+    write_packed(csr, plan, reinterpret_cast<std::byte*>(buffer.data()));
+    constexpr std::size_t kFields = sizeof(PackedHeader) / sizeof(buffer[0]);
+    while (data.remaining_bytes() > 0) {
+      buffer[data.ConsumeIntegralInRange<std::size_t>(0, kFields - 1)] = data.ConsumeIntegral<std::uint64_t>();
+    }
+  } else {
+    take(data, buffer.data(), buffer.size() * sizeof(buffer[0]));
+  }
+  try_header(reinterpret_cast<const std::byte*>(buffer.data()), buffer.size() * sizeof(buffer[0]));
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
+  if (size == 0) return 0;
+  FuzzedDataProvider data(bytes, size);
+  switch (data.ConsumeIntegralInRange<int>(0, 2)) {
+    case 0:
+      check_matrix(any_arrays(data));
+      break;
+    case 1:
+      check_matrix(well_formed(data));
+      break;
+    default:
+      check_header(data);
+  }
+  return 0;
+}

@@ -1,0 +1,88 @@
+"""Model folders with damaged files: `load` refuses each in words, or gives a model; it raises nothing else.
+
+    python tests/fuzz/fuzz_folder.py [SECONDS [SEED]]
+
+A small folder is written once; then its manifest, configuration and weight file are changed, with checksums that agree
+again in half of the cases, so that what lies behind them is reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from mutations import byte_changes, json_changes, resealed, safetensors_changes
+from running import arguments, run_for
+from torch import nn
+
+from sparsekit import SparseLinear, convert, finalize, load, prune, save
+
+JSON = ("sparsekit.json", "config.json")
+
+
+def fresh() -> nn.Module:
+    return nn.Sequential(nn.Linear(33, 20), nn.ReLU(), nn.Linear(20, 8), nn.Linear(8, 8))
+
+
+def write_plain(folder: Path) -> None:
+    """A folder of a model that is given to `load`: int8 with an activation function, blocks, and a dense layer."""
+    torch.manual_seed(0)
+    model = fresh()
+    prune(model, 0.7, targets=["0", "3"])
+    prune(model, 0.5, targets=["2"], mask_structure="4x1")
+    finalize(model)
+    for number, values in ((0, "int8"), (2, "float32")):
+        model[number] = SparseLinear.from_linear(model[number], values=values)
+    save(model, folder)
+
+
+def write_bert(folder: Path) -> None:
+    """A folder of a transformers model, which `load` makes from `config.json`."""
+    from transformers import BertConfig, BertModel, logging
+
+    logging.set_verbosity_error()  # it warns of every strange configuration
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=10, max_position_embeddings=8, **sizes))
+    prune(model, 0.8)
+    convert(model, min_sparsity=0.5)
+    save(model, folder)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, good: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a folder, one or two of them changed."""
+    files = dict(good)
+    for name in draw(st.lists(st.sampled_from(sorted(good)), min_size=1, max_size=2, unique=True)):
+        deep: Any = json_changes if name in JSON else safetensors_changes
+        change = deep if draw(st.integers(0, 3)) else byte_changes
+        files[name] = draw(change(files[name]))
+    if draw(st.booleans()):
+        files["sparsekit.json"] = resealed(files["sparsekit.json"], files["model.safetensors"])
+    return files
+
+
+def main() -> None:
+    seconds, seed = arguments()
+    for write, make in ((write_plain, fresh), (write_bert, lambda: None)):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "model"
+            write(folder)
+            names = [name for name in (*JSON, "model.safetensors") if (folder / name).exists()]
+            good = {name: (folder / name).read_bytes() for name in names}
+
+            def check(files: dict[str, bytes], folder: Path = folder, make: Any = make) -> None:
+                for name, data in files.items():
+                    (folder / name).write_bytes(data)
+                with contextlib.suppress(ValueError, FileNotFoundError):
+                    load(folder, model=make())
+
+            run_for(seconds / 2, seed, check, damaged(good))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
