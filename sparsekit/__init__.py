@@ -9,8 +9,10 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from sparsekit.checkpoint.registration import register_when_imported
+
 if TYPE_CHECKING:
-    from sparsekit.checkpoint import load, save
+    from sparsekit.checkpoint import VerificationReport, load, save, verify
     from sparsekit.conversion import convert, densify, load_state_dict
     from sparsekit.conversion_report import ConversionReport
     from sparsekit.formats import CSR
@@ -29,6 +31,7 @@ _HOMES = {
     "JoinedLinear": "sparsekit.joined",
     "KernelUnavailableError": "sparsekit.runtime",
     "SparseLinear": "sparsekit.nn",
+    "VerificationReport": "sparsekit.checkpoint",
     "convert": "sparsekit.conversion",
     "densify": "sparsekit.conversion",
     "finalize": "sparsekit.pruning",
@@ -37,6 +40,7 @@ _HOMES = {
     "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
     "save": "sparsekit.checkpoint",
+    "verify": "sparsekit.checkpoint",
 }
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "JoinedLinear",
     "KernelUnavailableError",
     "SparseLinear",
+    "VerificationReport",
     "__version__",
     "convert",
     "densify",
@@ -54,6 +59,7 @@ __all__ = [
     "load_state_dict",
     "prune",
     "save",
+    "verify",
 ]
 
 
@@ -70,3 +76,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_when_imported()

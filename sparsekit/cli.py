@@ -288,7 +288,10 @@ def convert(
 
     Example: [bold]sparsekit convert my-pruned-encoder sparse --values int8[/]
     """
-    _need("train", "torch", "transformers")
+    from sparsekit.checkpoint.layout import SENTENCE_MODULES
+
+    sentences = (Path(model) / SENTENCE_MODULES).is_file()
+    _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
     from sparsekit.checkpoint import convert_folder
 
     report = convert_folder(model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense)

@@ -1,12 +1,17 @@
 """The command line: help that can be read, errors without tracebacks, figures that come from the machine."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from typer.testing import CliRunner
 
+import sparsekit
 from sparsekit import runtime
 from sparsekit.cli import app
 
@@ -26,7 +31,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("verb", ["info", "bench", "demo"])
+@pytest.mark.parametrize("verb", ["info", "bench", "demo", "convert", "verify"])
 def test_every_verb_has_help(verb):
     assert verb in runner.invoke(app, ["--help"]).stdout
     result = runner.invoke(app, [verb, "--help"])
@@ -109,3 +114,75 @@ def test_bench_model_prints_and_writes_what_it_measured(tmp_path):
 def test_bench_model_refuses_an_input_it_cannot_read():
     result = runner.invoke(app, ["bench", "model", "--input", "16"])
     assert result.exit_code == 2
+
+
+@pytest.fixture
+def pruned(tmp_path) -> Path:
+    """A transformers folder of a small encoder without pooler, nine of ten weights zero."""
+    config = transformers.BertConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, vocab_size=50
+    )
+    model = transformers.BertModel(config, add_pooling_layer=False)
+    sparsekit.prune(model, 0.9)
+    sparsekit.finalize(model)
+    model.save_pretrained(tmp_path / "pruned")
+    return tmp_path / "pruned"
+
+
+def test_convert_and_verify_a_folder(pruned, tmp_path):
+    arguments = ["--values", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
+    result = runner.invoke(app, ["convert", str(pruned), str(tmp_path / "sparse"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "5 of 5 layers converted" in result.stdout
+    assert "encoder.layer.0.output.dense" in result.stdout
+    model = sparsekit.load(tmp_path / "sparse")
+    assert model.pooler is None
+    assert model.encoder.layer[0].output.dense.values == "int8"
+    assert type(model.encoder.layer[0].attention.self.query) is torch.nn.Linear
+    result = runner.invoke(app, ["verify", str(tmp_path / "sparse")])
+    assert result.exit_code == 0, result.output
+    assert "all errors are within their tolerances" in result.stdout
+    manifest = json.loads((tmp_path / "sparse" / "sparsekit.json").read_text())
+    manifest["verification"]["layers"]["encoder.layer.0.output.dense"]["tolerance"] = 0.0
+    (tmp_path / "sparse" / "sparsekit.json").write_text(json.dumps(manifest))
+    result = runner.invoke(app, ["verify", str(tmp_path / "sparse")])
+    assert result.exit_code == 1
+    assert "1 of 5 errors are too large" in result.stdout
+
+
+def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):
+    (pruned / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n")
+    for source, out, more in ((pruned, "sparse", ["--min-sparsity", "0"]), (tmp_path / "sparse", "dense", ["--dense"])):
+        result = runner.invoke(app, ["convert", str(source), str(tmp_path / out), *more])
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "dense" / "tokenizer.json").exists()
+    ids = torch.arange(6).reshape(1, 6)
+    before, after = (
+        transformers.BertModel.from_pretrained(folder, add_pooling_layer=False)(ids).last_hidden_state
+        for folder in (pruned, tmp_path / "dense")
+    )
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({}, r"neither a folder nor a model in the local hub cache.*hf download no/such-model"),
+        ({"architectures": ["Abacus"]}, r"must name a class of transformers in architectures, got \['Abacus'\]"),
+        ({"num_hidden_layers": 2}, r"has no weights for \['encoder.layer.1"),
+    ],
+)
+def test_folders_that_cannot_be_converted(pruned, tmp_path, monkeypatch, edit, message):
+    config = json.loads((pruned / "config.json").read_text())
+    (pruned / "config.json").write_text(json.dumps({**config, **edit}))
+    result = runner.invoke(app, ["convert", str(pruned) if edit else "no/such-model", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert re.search(message, str(result.exception), re.DOTALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify_says_what_is_wrong_without_a_traceback(pruned):
+    result = command("verify", str(pruned))
+    assert result.returncode == 1
+    assert "has no sparsekit.json; expected a folder that sparsekit.save wrote" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,6 +1,6 @@
 """Model folders: a sparse model on disk, in the shape of a Hugging Face folder. `docs/format.md` says what is in it.
 
-`save` and `load` need torch, `open_layers` does not: each is imported when it is first used.
+`open_layers` needs no torch, all others do: each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparsekit.checkpoint.folder_conversion import convert_folder
     from sparsekit.checkpoint.layers import open_layers
     from sparsekit.checkpoint.loading import load
     from sparsekit.checkpoint.saving import save
+    from sparsekit.checkpoint.verification import VerificationReport, verify
 
 #: Public name -> module that defines it.
 _HOMES = {
+    "VerificationReport": "sparsekit.checkpoint.verification",
+    "convert_folder": "sparsekit.checkpoint.folder_conversion",
     "load": "sparsekit.checkpoint.loading",
     "open_layers": "sparsekit.checkpoint.layers",
     "save": "sparsekit.checkpoint.saving",
+    "verify": "sparsekit.checkpoint.verification",
 }
 
-__all__ = ["load", "open_layers", "save"]
+__all__ = ["VerificationReport", "convert_folder", "load", "open_layers", "save", "verify"]
 
 
 def __getattr__(name: str) -> Any:

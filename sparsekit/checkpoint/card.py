@@ -20,8 +20,22 @@ import sparsekit
 
 model = sparsekit.load("path/to/this/folder"{argument})
 ```
-
+{transformers}
 Sparse weights are stored as `crow_indices`, `col_indices` and `values`; other libraries find no `weight` there.
+"""
+
+_TRANSFORMERS = """
+`import sparsekit` (`pip install 'sparsekit-cpu[train]'`) is also all that transformers and sentence-transformers need:
+
+```python
+import sparsekit
+from transformers import {title}
+
+model = {title}.from_pretrained("path/to/this/folder")
+```
+
+Without it they warn of an unknown quantization type and of missing weights, and hand out a model whose sparse layers
+have random weights. Do not use that model.
 """
 
 
@@ -48,4 +62,5 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
         dense=dense_bytes,
         times=dense_bytes / max(stored_bytes, 1),
         argument=f", model={title}(...)" if needs_model else "",
+        transformers="" if needs_model else _TRANSFORMERS.format(title=title),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from sparsekit.checkpoint.manifest import LayerEntry, Manifest
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
 from sparsekit.fusion import FusedActivation, fuse_activations
 from sparsekit.nn import SparseLinear
+from sparsekit.pruning.attention import find_attentions, fit_attributes
 
 
 def _stored_shape(manifest: Manifest, layer: str) -> tuple[int, ...] | None:
@@ -36,14 +39,29 @@ def _resize(linear: nn.Linear, shape: tuple[int, int]) -> None:
         linear.bias = _like(linear.bias, shape[:1])
 
 
+def _resize_all(model: nn.Module, manifest: Manifest) -> None:
+    """Make dense layers as wide as those stored, and tell attentions how many heads they have then."""
+    attentions = find_attentions(model)
+    changed = set()
+    for name, module in model.named_modules():
+        shape = _stored_shape(manifest, name)
+        if type(module) is nn.Linear and shape is not None and len(shape) == 2 and shape != tuple(module.weight.shape):
+            _resize(module, (shape[0], shape[1]))
+            changed.add(name)
+    for attention in attentions:
+        is_dense = all(type(model.get_submodule(layer)) is nn.Linear for layer in attention.layers)
+        if is_dense and attention.head_size > 0 and not changed.isdisjoint(attention.layers):
+            fit_attributes(model, attention)
+
+
 def _sparse_for(layer: nn.Linear | SparseLinear, entry: LayerEntry) -> SparseLinear:
     """An empty sparse layer in place of a layer."""
     out_features, in_features = entry.shape
     activation = layer.activation if isinstance(layer, SparseLinear) else None
     sparse = SparseLinear(in_features, out_features, layer.bias is not None, activation)
     sparse.weight_dtype = layer.weight_dtype if isinstance(layer, SparseLinear) else layer.weight.dtype
-    if sparse.bias is not None and layer.bias is not None:
-        sparse.bias.requires_grad_(layer.bias.requires_grad)
+    if layer.bias is not None:
+        sparse.bias = _like(layer.bias, (out_features,))
     return sparse.train(layer.training)
 
 
@@ -78,6 +96,7 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
     places: dict[int, list[str]] = {}
     for name, module in modules.items():
         places.setdefault(id(module), []).append(name)
+    _resize_all(model, manifest)
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
         allowed = (nn.Linear,) if entry.held == "dense" else (nn.Linear, SparseLinear)
@@ -88,10 +107,6 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
             sparse = _sparse_for(layer, entry)
             for place in places[id(layer)]:
                 model.set_submodule(place, sparse)
-    for name, module in model.named_modules():
-        shape = _stored_shape(manifest, name)
-        if type(module) is nn.Linear and shape is not None and len(shape) == 2 and shape != tuple(module.weight.shape):
-            _resize(module, (shape[0], shape[1]))
     _fuse(model, manifest)
 
 
@@ -102,9 +117,15 @@ def _stored_kind(manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int,
     return torch.float32, manifest.layers[name.removesuffix(".weight")].shape
 
 
-def check_names(model: nn.Module, manifest: Manifest) -> None:
-    """Raise ValueError unless a folder holds every tensor of the model and nothing else, in its shape and kind."""
-    tensors = dict(named_tensors(model))
+def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ()) -> None:
+    """Raise ValueError unless a folder holds every tensor of the model and nothing else, in its shape and kind.
+
+    Args:
+        model: what `fit` was given.
+        manifest: what the folder holds.
+        new: tensors of the model that the folder need not hold.
+    """
+    tensors = {name: tensor for name, tensor in named_tensors(model) if name not in new}
     source = {name: name for name in (*manifest.plain_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
     missing, extra = sorted(set(tensors) - set(source)), sorted(set(source) - set(tensors))
     if missing or extra:

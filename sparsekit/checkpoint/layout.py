@@ -10,6 +10,8 @@ import numpy as np
 
 #: Version of the format; a reader refuses any other.
 FORMAT = 1
+#: `quant_method` in `config.json`, by which transformers knows what reads the folder.
+METHOD = "sparsekit"
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -18,6 +20,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
+VERIFICATION = "verification.safetensors"
+#: Written by sentence-transformers: what its models consist of.
+SENTENCE_MODULES = "modules.json"
 
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
@@ -49,7 +54,7 @@ def is_shard(name: str) -> bool:
 
 def is_written_by_save(name: str) -> bool:
     """Whether `save` may have written a file of this name, tokenizer files apart: the next `save` replaces it."""
-    fixed = (CONFIG, GENERATION_CONFIG, MANIFEST, WEIGHTS, INDEX, RECIPE, CARD)
+    fixed = (CONFIG, GENERATION_CONFIG, MANIFEST, WEIGHTS, INDEX, RECIPE, CARD, VERIFICATION)
     return name in fixed or is_shard(name)
 
 

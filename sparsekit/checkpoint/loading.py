@@ -47,7 +47,8 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
     if model is None:
         fill_buffers(fresh, stored.memory_limit)
         fill_generation_config(fresh, stored.path)
-    _fill(fresh, stored)
+    fill(fresh, stored)
+    check_filled(fresh)
     return fresh.eval() if model is None else fresh
 
 
@@ -71,8 +72,14 @@ def _tensors(stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, to_tensor(name, stored.raw(name), manifest.arrays[name])
 
 
-def _fill(model: nn.Module, stored: ModelFolder) -> None:
-    """Set every tensor of a model that fits; each takes the place of what the model had before the next is read."""
+def fill(model: nn.Module, stored: ModelFolder) -> None:
+    """Set every tensor that a folder holds of a model that fits.
+
+    Each takes the place of what the model had before the next is read.
+
+    Raises:
+        ValueError: an array is damaged or malformed.
+    """
     manifest = stored.manifest
     gradients = {name: old.requires_grad for name, old in named_tensors(model) if isinstance(old, nn.Parameter)}
     for name, layer in manifest.layers.items():
@@ -87,6 +94,10 @@ def _fill(model: nn.Module, stored: ModelFolder) -> None:
             found[name] = filled
     for name, other in manifest.shared.items():
         _set(model, name, found[other])
+
+
+def check_filled(model: nn.Module) -> None:
+    """Raise ValueError if a tensor of the model is still on meta."""
     empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     if empty:
         raise ValueError(f"model is on meta, and files do not hold {empty[:5]}; make it on the CPU")

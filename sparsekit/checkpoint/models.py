@@ -9,13 +9,14 @@ import copy
 import inspect
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG
+from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG, METHOD
 from sparsekit.checkpoint.opening import read_object, regular_file
 from sparsekit.checkpoint.stored import ModelFolder
 
@@ -49,7 +50,7 @@ def write_config(model: Any, folder: Path) -> None:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(model.dtype).removeprefix("torch.")
-    config.quantization_config = {"quant_method": "sparsekit", "format": FORMAT}
+    config.quantization_config = {"quant_method": METHOD, "format": FORMAT}
     values = json.loads(config.to_json_string())
     values.pop("auto_map", None)
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
@@ -147,6 +148,23 @@ def make_empty(stored: ModelFolder) -> nn.Module:
         raise ValueError(f"{path} describes no model that can be made: {error}") from error
 
 
+def _empty_buffers(model: nn.Module) -> list[tuple[Any, str, torch.Tensor]]:
+    """Buffers on meta that files do not hold: module, name in it, buffer."""
+    return [
+        (module, key, buffer)
+        for module in model.modules()
+        for key, buffer in module._buffers.items()
+        if key in module._non_persistent_buffers_set and buffer is not None and buffer.is_meta
+    ]
+
+
+def check_room(model: nn.Module, new: Iterable[torch.Tensor], most_bytes: int) -> None:
+    """Raise ValueError if buffers that files do not hold, and the tensors `new`, need more than `most_bytes`."""
+    needed = sum(buffer.nbytes for _, _, buffer in _empty_buffers(model)) + sum(tensor.nbytes for tensor in new)
+    if needed > most_bytes:
+        raise ValueError(f"{CONFIG} asks for tensors of {needed} bytes, expected at most {most_bytes}")
+
+
 def fill_buffers(model: Any, most_bytes: int) -> None:
     """Compute the buffers that files do not hold, such as positions, of a model from `make_empty`.
 
@@ -156,15 +174,8 @@ def fill_buffers(model: Any, most_bytes: int) -> None:
     Raises:
         ValueError: they need more than `most_bytes`.
     """
-    found = [
-        (module, key, module._buffers[key])
-        for module in model.modules()
-        for key in module._non_persistent_buffers_set
-        if module._buffers.get(key) is not None and module._buffers[key].is_meta
-    ]
-    needed = sum(buffer.nbytes for _, _, buffer in found)
-    if needed > most_bytes:
-        raise ValueError(f"{CONFIG} asks for buffers of {needed} bytes, expected at most {most_bytes}")
+    found = _empty_buffers(model)
+    check_room(model, (), most_bytes)
     for module in model.modules():
         module._is_hf_initialized = True
     for module, key, buffer in found:

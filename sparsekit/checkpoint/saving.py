@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,15 @@ from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
 from sparsekit.checkpoint.layout import CARD, MANIFEST, RECIPE, is_written_by_save
 from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
+from sparsekit.checkpoint.sentences import (
+    check_sparse_layers,
+    encoders_of,
+    is_sentence_transformer,
+    save_sentence_transformer,
+)
 from sparsekit.checkpoint.shards import ShardWriter
-from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import storable, without_shared
+from sparsekit.checkpoint.verification import write_verification
 from sparsekit.checkpoint.weights import store_weights
 from sparsekit.conversion import densify
 from sparsekit.nn import SparseLinear
@@ -30,6 +38,7 @@ def save(
     recipe: Path | str | None = None,
     dense: bool = False,
     max_shard_size: int = 5 * 10**9,
+    verify_inputs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model to a folder that `load` brings back with the same outputs, bit for bit.
 
@@ -39,18 +48,21 @@ def save(
 
     Args:
         model: any model on the CPU: converted, or with zeros in `nn.Linear` layers, which are stored sparse where that
-            takes fewer bytes and are dense again when loaded. Of transformers models the configuration is written too.
+            takes fewer bytes and are dense again when loaded. Of transformers models the configuration is written too,
+            of a `SentenceTransformer` all that it consists of.
         folder: where to; made if missing.
         tokenizer: a transformers tokenizer to put beside the model.
         recipe: how the model was made: the text of `recipe.yaml`, or the `Path` of a file to copy.
         dense: write every weight dense, so that the folder opens without this library.
         max_shard_size: most bytes of a weight file; larger models get several.
+        verify_inputs: a few inputs as keyword arguments of the model's forward, such as `{"input_ids": ids}`, to be
+            written with the model's outputs, so that `verify` can compare them; without, it compares only layers.
 
     Raises:
         TypeError: an argument has the wrong type, or the model holds tensors of a type that files cannot.
         ValueError: a layer still has its mask (call `finalize`), is on meta or has state of its own kind; the model is
-            a bare `SparseLinear`; neurons were removed and the folder is to open without this library; or `folder` is a
-            file or the one that the process works in.
+            a bare `SparseLinear`; neurons were removed and the folder is to open without this library; the model cannot
+            run on `verify_inputs`; or `folder` is a file or the one that the process works in.
         OSError: the files cannot be written; the old folder is as it was.
 
     >>> import tempfile
@@ -66,17 +78,25 @@ def save(
     )
     """
     _check_arguments(model, tokenizer, max_shard_size)
+    if is_sentence_transformer(model):
+        check_sparse_layers(model)
+        if verify_inputs is not None and len(encoders_of(model)) != 1:
+            raise ValueError("verify_inputs needs one transformers model in the SentenceTransformer")
+    if dense and verify_inputs is not None:
+        raise ValueError("a dense folder has no place for verify_inputs; save with dense=False")
     text = _recipe_text(recipe)
     with replaced_folder(Path(folder), is_written_by_save) as new:
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
         if text is not None:
             (new / RECIPE).write_text(text)
-        if dense:
-            _write_dense(model, new, max_shard_size)
+        write = partial(_write_dense, max_shard_size=max_shard_size)
+        if not dense:
+            write = partial(_write_sparse, max_shard_size=max_shard_size, inputs=verify_inputs)
+        if is_sentence_transformer(model):
+            save_sentence_transformer(model, new, write)
         else:
-            _write_sparse(model, new, max_shard_size)
-            ModelFolder(new)  # raises unless what was written can be read
+            write(model, new)
 
 
 def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> None:
@@ -103,7 +123,7 @@ def _recipe_text(recipe: Path | str | None) -> str | None:
     return recipe.read_text() if isinstance(recipe, Path) else recipe
 
 
-def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int) -> None:
+def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int, inputs: Mapping[str, Any] | None) -> None:
     shards = ShardWriter(folder, max_shard_size)
     manifest, dense_bytes = store_weights(model, shards)
     (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
@@ -113,6 +133,7 @@ def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int) -> None:
         needs_model = class_in_mappings(model.config, type(model).__name__) is None
     text = card(type(model).__name__, manifest, shards.nbytes, dense_bytes, needs_model=needs_model)
     (folder / CARD).write_text(text)
+    write_verification(folder, model, inputs)  # raises unless what was written can be read
 
 
 def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
@@ -131,4 +152,4 @@ def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
                 "neurons were removed; save with dense=False and open with sparsekit.load"
             )
     plain.config.__dict__.pop("quantization_config", None)
-    plain.save_pretrained(folder, max_shard_size=max_shard_size)
+    type(plain).save_pretrained(plain, folder, max_shard_size=max_shard_size)  # the class's: the copy may have another

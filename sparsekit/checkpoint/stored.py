@@ -80,9 +80,10 @@ class ModelFolder:
             raise FileNotFoundError(f"there is no folder {path}")
         self.path = path
         self.manifest = _read_manifest(path)
-        self._files = self._open_files()
+        #: File of every array, and what it is called there.
+        self.held = {name: (file, name) for name, file in self._open_files().items()}
         self._check_places()
-        nbytes = sum(file.nbytes for file in {id(file): file for file in self._files.values()}.values())
+        nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.held.values()}.values())
         self.memory_limit = memory_limit(nbytes)
         needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
         if needed > self.memory_limit:
@@ -102,15 +103,16 @@ class ModelFolder:
 
     def _check_places(self) -> None:
         """The weight files must hold exactly the arrays of the manifest."""
-        wanted, found = set(self.manifest.arrays), set(self._files)
+        wanted, found = set(self.manifest.arrays), set(self.held)
         if wanted != found:
             missing, extra = sorted(wanted - found)[:5], sorted(found - wanted)[:5]
             raise ValueError(f"weight files and {MANIFEST} of {self.path} differ: {missing} missing, {extra} extra")
         for name, entry in self.manifest.arrays.items():
-            place = self._files[name].places[name]
+            file = self.held[name][0]
+            place = file.places[name]
             if (place.dtype, place.shape) != (entry.dtype, entry.shape):
                 expected, got = f"{entry.dtype} {list(entry.shape)}", f"{place.dtype} {list(place.shape)}"
-                raise ValueError(f"array {name!r} must be {expected}, got {got} in {self._files[name].path}")
+                raise ValueError(f"array {name!r} must be {expected}, got {got} in {file.path}")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """Bytes of an array after its checksum was compared, uint8, a read-only view of the mapped file.
@@ -118,11 +120,11 @@ class ModelFolder:
         Raises:
             ValueError: the bytes have another checksum.
         """
-        file, entry = self._files[name], self.manifest.arrays[name]
-        found = file.raw(name)
+        (file, stored_name), entry = self.held[name], self.manifest.arrays[name]
+        found = file.raw(stored_name)
         if hashlib.sha256(found.data).hexdigest() != entry.sha256:
-            raise ValueError(f"{file.path} is damaged: array {name!r} has another checksum than {MANIFEST} says; copy "
-                             "the folder again")  # fmt: skip
+            raise ValueError(f"{file.path} is damaged: array {stored_name!r} has another checksum than {MANIFEST} "
+                             "says; copy the folder again")  # fmt: skip
         return found
 
     def array(self, name: str) -> NDArray[Any]:

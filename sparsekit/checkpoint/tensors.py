@@ -74,7 +74,7 @@ def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 def entry_of(tensor: torch.Tensor) -> ArrayEntry:
     """Type, shape and checksum of a tensor that `storable` returned."""
-    raw = tensor.flatten().view(torch.uint8).numpy()
+    raw = tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else np.zeros(0, np.uint8)
     return ArrayEntry(_NAMES[tensor.dtype], tuple(tensor.shape), hashlib.sha256(raw.data).hexdigest())
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_a_flipped_bit_anywhere_else_is_refused_or_harmless(folder, name):
                 found.raw(array)
         except ValueError:
             continue
-        assert found.manifest == expected
+        assert replace(found.manifest, verification=None) == replace(expected, verification=None)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "sparsekit.json"])
