@@ -1,4 +1,5 @@
 # The native extension; tests/test_stub.py compares this file with the module.
+from collections.abc import Sequence
 from enum import Enum
 
 import numpy as np
@@ -92,4 +93,24 @@ def linear_input_gradient(
     batch: int,
     output: int,
     output_features: int,
+) -> None: ...
+def attention(
+    query: int,
+    query_shape: Sequence[int],
+    query_strides: Sequence[int],
+    key: int,
+    key_shape: Sequence[int],
+    key_strides: Sequence[int],
+    value: int,
+    value_shape: Sequence[int],
+    value_strides: Sequence[int],
+    output: int,
+    output_shape: Sequence[int],
+    output_strides: Sequence[int],
+    mask: int,
+    mask_shape: Sequence[int],
+    mask_strides: Sequence[int],
+    mask_of_bytes: bool,
+    causal: bool,
+    scale: float,
 ) -> None: ...

@@ -2,6 +2,7 @@
 
 `sparsekit::linear` computes `activation(input @ weight.T + bias)` for a packed weight;
 `sparsekit::linear_input_gradient` is `gradient @ weight`. Both compute in float32 and return the input's type.
+`sparsekit::attention` is dense attention, in float32 and without gradients.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sparsekit import runtime
 _LIBRARY = torch.library.Library("sparsekit", "DEF")
 _LIBRARY.define("linear(Tensor input, Tensor packed, Tensor? bias, SymInt out_features, str? activation) -> Tensor")
 _LIBRARY.define("linear_input_gradient(Tensor gradient, Tensor packed, SymInt in_features) -> Tensor")
+_LIBRARY.define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, float? scale) -> Tensor")
 
 runtime.follow_torch_threads()
 
@@ -100,10 +102,77 @@ def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_feat
     return result if gradient.dtype is torch.float32 else result.to(gradient.dtype)
 
 
+def _heads(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy whose last dimension is contiguous."""
+    if not tensor.is_cpu:
+        raise runtime.KernelUnavailableError(
+            f"attention runs on the CPU, got {name} on {tensor.device}; move it to 'cpu'"
+        )
+    if tensor.dtype is not torch.float32:
+        raise TypeError(f"{name} must be float32, got {tensor.dtype}; convert it with .float()")
+    if tensor.dim() != 4:
+        raise ValueError(f"{name} must have shape [batch, heads, tokens, features], got {list(tensor.shape)}")
+    return tensor if tensor.stride(3) == 1 else tensor.contiguous()
+
+
+def _mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The mask as a view of this shape, copied where its keys are not contiguous."""
+    if mask.dtype not in (torch.bool, torch.float32) or not mask.is_cpu:
+        raise TypeError(f"mask must be bool or float32 on the CPU, got {mask.dtype} on {mask.device}")
+    try:
+        keys = mask if mask.dim() > 0 and mask.shape[-1] == shape[3] else mask.expand(*mask.shape[:-1], shape[3])
+        return (keys if keys.stride(-1) == 1 else keys.contiguous()).expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"mask must broadcast to {list(shape)}, got shape {list(mask.shape)}") from error
+
+
+def _attention_output(batch: Any, heads: Any, queries: Any, features: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Shape and strides: in memory the heads of a token lie next to each other."""
+    row = heads * features
+    return (batch, heads, queries, features), (queries * row, features, row, 1)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    query, key, value = _heads("query", query), _heads("key", key), _heads("value", value)
+    batch, heads, queries, head_dim = query.shape
+    shape, strides = _attention_output(batch, heads, queries, value.shape[3])
+    result = torch.empty_strided(shape, strides, dtype=torch.float32, device="cpu")
+    placed_mask = runtime.NO_MASK
+    if mask is not None:
+        mask = _mask(mask, (batch, heads, queries, key.shape[2]))
+        placed_mask = (mask.data_ptr(), mask.shape, mask.stride(), mask.dtype is torch.bool)
+    runtime.attention_at(
+        query.data_ptr(),
+        query.shape,
+        query.stride(),
+        key.data_ptr(),
+        key.shape,
+        key.stride(),
+        value.data_ptr(),
+        value.shape,
+        value.stride(),
+        result.data_ptr(),
+        shape,
+        strides,
+        *placed_mask,
+        causal,
+        head_dim**-0.5 if scale is None else scale,
+    )
+    return result
+
+
 # On a GPU the same functions refuse in words; kernels for it come later.
 for _key in ("CPU", "CUDA"):
     _LIBRARY.impl("linear", _linear, _key)
     _LIBRARY.impl("linear_input_gradient", _linear_input_gradient, _key)
+    _LIBRARY.impl("attention", _attention, _key)
 
 
 @torch.library.register_fake("sparsekit::linear", lib=_LIBRARY)
@@ -114,6 +183,12 @@ def _(input: Any, packed: Any, bias: Any, out_features: Any, activation: Any) ->
 @torch.library.register_fake("sparsekit::linear_input_gradient", lib=_LIBRARY)
 def _(gradient: Any, packed: Any, in_features: Any) -> Any:
     return gradient.new_empty((*gradient.shape[:-1], in_features))
+
+
+@torch.library.register_fake("sparsekit::attention", lib=_LIBRARY)
+def _(query: Any, key: Any, value: Any, mask: Any, causal: Any, scale: Any) -> Any:
+    batch, heads, queries, _ = query.shape
+    return query.new_empty_strided(*_attention_output(batch, heads, queries, value.shape[3]))
 
 
 def _activation_gradient(gradient: torch.Tensor, pre: torch.Tensor, activation: str) -> torch.Tensor:
@@ -164,6 +239,17 @@ def _backward_gradient(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor |
     return torch.ops.sparsekit.linear(gradient, packed, None, ctx.out_features, None), None, None
 
 
+_NO_ATTENTION_GRADIENT = (
+    "sparsekit's attention has no gradient; call it under torch.no_grad(), or train with "
+    "torch.nn.functional.scaled_dot_product_attention"
+)
+
+
+def _backward_attention(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    raise NotImplementedError(_NO_ATTENTION_GRADIENT)
+
+
+torch.library.register_autograd("sparsekit::attention", _backward_attention, lib=_LIBRARY)
 torch.library.register_autograd("sparsekit::linear", _backward_linear, setup_context=_setup_linear, lib=_LIBRARY)
 torch.library.register_autograd(
     "sparsekit::linear_input_gradient", _backward_gradient, setup_context=_setup_gradient, lib=_LIBRARY
@@ -177,6 +263,15 @@ def _needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
     if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     return torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad))
+
+
+def _records_gradients(*tensors: torch.Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _refuse_forward_mode() -> None:
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        raise NotImplementedError("forward-mode gradients are not supported; use reverse mode (backward, grad, vjp)")
 
 
 def linear(
@@ -202,9 +297,47 @@ def linear(
         KernelUnavailableError: a tensor is not on the CPU.
         NotImplementedError: forward-mode gradients are being computed.
     """
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
-        raise NotImplementedError("forward-mode gradients are not supported; use reverse mode (backward, grad, vjp)")
+    _refuse_forward_mode()
     if _needs_operator(input, bias):
         result: torch.Tensor = torch.ops.sparsekit.linear(input, packed, bias, out_features, activation)
         return result
     return _linear(input, packed, bias, out_features, activation)
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """Dense attention `softmax(scale * query @ key.mT + mask) @ value`; see `sparsekit.runtime.attention`.
+
+    As `torch.nn.functional.scaled_dot_product_attention` with its `enable_gqa`, but for `causal`, which aligns the last
+    query with the last key.
+
+    Args:
+        query: float32, shape [batch, heads, queries, head_dim].
+        key: float32, shape [batch, key_heads, keys, head_dim]; `heads` is a multiple of `key_heads`.
+        value: float32, shape [batch, key_heads, keys, value_dim].
+        mask: bool (False hides) or float32 (added), broadcasts to [batch, heads, queries, keys].
+        causal: whether query `i` sees the keys up to `i + keys - queries` only.
+        scale: None for 1 / sqrt(head_dim).
+
+    Returns:
+        float32, shape [batch, heads, queries, value_dim]; its transpose(1, 2) is contiguous.
+
+    Raises:
+        TypeError: a tensor has another type.
+        ValueError: a shape does not fit.
+        KernelUnavailableError: a tensor is not on the CPU.
+        NotImplementedError: gradients are being recorded for one of the tensors, or forward-mode ones computed.
+    """
+    _refuse_forward_mode()
+    if _records_gradients(query, key, value, mask):
+        raise NotImplementedError(_NO_ATTENTION_GRADIENT)
+    if _needs_operator(query, None) or type(key) is not torch.Tensor or type(value) is not torch.Tensor:
+        result: torch.Tensor = torch.ops.sparsekit.attention(query, key, value, mask, causal, scale)
+        return result
+    return _attention(query, key, value, mask, causal, scale)

@@ -6,6 +6,8 @@ bias it is one term longer.
 
 Activation functions are computed on that sum. They change it by at most a factor of 1.13 (the steepest, GELU), and add
 errors of their own: the erf formula is within 1.5e-7 of erf and multiplied by |x| / 2; exp is within a few ulp.
+
+Attention: what a score is off by, its exp is off by relatively, and so is the sum that it is divided by.
 """
 
 import numpy as np
@@ -26,3 +28,9 @@ def matmul_bound(weight: np.ndarray, x: np.ndarray, bias: np.ndarray | None = No
 def activation_bound(pre: np.ndarray, pre_bound: np.ndarray) -> np.ndarray:
     """Largest error of an activation function of `pre`, which itself is off by `pre_bound`."""
     return 1.13 * pre_bound + 8 * EPS * np.abs(pre) + np.finfo(np.float32).tiny
+
+
+def attention_bound(scores: np.ndarray, weights: np.ndarray, value: np.ndarray, terms: int) -> np.ndarray:
+    """Largest error of attention in float32; `scores` sum the magnitudes of `terms` products and of the mask."""
+    error = 2 * (terms + 3) * EPS * scores.max(axis=-1, keepdims=True, initial=0.0)
+    return (error + (weights.shape[-1] + 16) * EPS) * (weights @ np.abs(value.astype(np.float64)))

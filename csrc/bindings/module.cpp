@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "dispatch/attention.h"
 #include "dispatch/isa.h"
 #include "dispatch/linear.h"
 #include "dispatch/parallel.h"
@@ -144,6 +145,22 @@ void run_linear_input_gradient(Address packed, std::size_t packed_bytes, Address
       call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features));
 }
 
+void run_attention(Address query, const FourSizes& query_shape, const FourSizes& query_strides, Address key,
+                   const FourSizes& key_shape, const FourSizes& key_strides, Address value,
+                   const FourSizes& value_shape, const FourSizes& value_strides, Address output,
+                   const FourSizes& output_shape, const FourSizes& output_strides, Address mask,
+                   const FourSizes& mask_shape, const FourSizes& mask_strides, bool mask_of_bytes, bool causal,
+                   float scale) {
+  attention({{reinterpret_cast<const float*>(query), query_shape, query_strides},
+             {reinterpret_cast<const float*>(key), key_shape, key_strides},
+             {reinterpret_cast<const float*>(value), value_shape, value_strides},
+             {reinterpret_cast<float*>(output), output_shape, output_strides},
+             {reinterpret_cast<const void*>(mask), mask_shape, mask_strides},
+             mask_of_bytes,
+             causal,
+             scale});
+}
+
 void use_parallel_at(Address parallel_for, Address thread_count) {
   use_parallel(reinterpret_cast<ParallelForFn>(parallel_for), reinterpret_cast<NumThreadsFn>(thread_count));
 }
@@ -215,4 +232,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("linear_input_gradient", &run_linear_input_gradient, py::call_guard<py::gil_scoped_release>(),
         py::arg("packed"), py::arg("packed_bytes"), py::arg("input"), py::arg("input_features"),
         py::arg("input_stride"), py::arg("batch"), py::arg("output"), py::arg("output_features"));
+  m.def("attention", &run_attention, py::call_guard<py::gil_scoped_release>(), py::arg("query"), py::arg("query_shape"),
+        py::arg("query_strides"), py::arg("key"), py::arg("key_shape"), py::arg("key_strides"), py::arg("value"),
+        py::arg("value_shape"), py::arg("value_strides"), py::arg("output"), py::arg("output_shape"),
+        py::arg("output_strides"), py::arg("mask"), py::arg("mask_shape"), py::arg("mask_strides"),
+        py::arg("mask_of_bytes"), py::arg("causal"), py::arg("scale"));
 }

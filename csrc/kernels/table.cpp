@@ -4,6 +4,8 @@
 
 #include SPARSEKIT_ISA_HEADER
 
+#include "attention_f32.h"
+#include "attention_few_f32.h"
 #include "peak_f32.h"
 #include "spmm_quads.h"
 #include "spmm_quads_transposed.h"
@@ -122,8 +124,17 @@ constexpr void add_byte_tiles(KernelTable& table) {
 constexpr void add_byte_tiles(KernelTable&) {}
 #endif
 
+std::int64_t attention_scratch(std::int64_t head_dim, std::int64_t value_dim) {
+  const std::int64_t few = few_floats(head_dim, value_dim);
+  const std::int64_t many = AttentionTile<kAttentionVectors>::floats(head_dim, value_dim);
+  return few > many ? few : many;
+}
+
+constexpr sparsekit::AttentionKernels kAttention{attention_few_f32, attention_f32, kMostFewQueries,
+                                                 AttentionTile<kAttentionVectors>::lanes, attention_scratch};
+
 constexpr KernelTable table() {
-  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, 0, {}};
+  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, kAttention, 0, {}};
   add_floats<Float>(all);
   add_floats<Brain>(all);
   add_floats<Half>(all);

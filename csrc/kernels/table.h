@@ -39,9 +39,21 @@ inline constexpr int kMaxKernels = 64;
 /// Runs `rounds` times `peak_flop` floating-point operations from registers only; the result means nothing.
 using PeakFn = float (*)(std::int64_t rounds);
 
+/// Attention of all queries of a head.
+using AttentionFn = void (*)(const AttentionHead& head, float* scratch);
+
+struct AttentionKernels {
+  AttentionFn few;   // for at most `most_few` queries
+  AttentionFn many;  // for any number, in tiles of `tile`
+  std::int64_t most_few;
+  std::int64_t tile;
+  std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t value_dim);  // floats that both work with
+};
+
 struct KernelTable {
   PeakFn peak;
   std::int64_t peak_flop;
+  AttentionKernels attention;
   int size;
   Kernel kernels[kMaxKernels];  // by ascending tile within a layout
 
