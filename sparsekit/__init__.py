@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparsekit.checkpoint.registration import register_when_imported
 
 if TYPE_CHECKING:
+    from sparsekit.attention import use_attention
     from sparsekit.checkpoint import VerificationReport, load, save, verify
     from sparsekit.conversion import convert, densify, load_state_dict
     from sparsekit.conversion_report import ConversionReport
@@ -40,6 +41,7 @@ _HOMES = {
     "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
     "save": "sparsekit.checkpoint",
+    "use_attention": "sparsekit.attention",
     "verify": "sparsekit.checkpoint",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "load_state_dict",
     "prune",
     "save",
+    "use_attention",
     "verify",
 ]
 

@@ -11,7 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparsekit.attention import use_attention
 from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
 from sparsekit.conversion import convert
 
@@ -84,8 +85,10 @@ def _torch(problem: ModelProblem) -> ModelCall:
 
 
 def _sparsekit(problem: ModelProblem, values: str) -> ModelCall:
-    """Converted for the number of tokens of the inputs; layers that would lose stay dense."""
+    """Converted for the number of tokens of the inputs, layers that would lose stay dense; with our attention."""
     model = copy.deepcopy(problem.model)
+    with suppress(ValueError):  # some models cannot take another attention function
+        use_attention(model)
     convert(model, tokens=[problem.input_ids.numel()], values=values)
     return InTorch(model, problem)
 

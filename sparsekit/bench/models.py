@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from sparsekit import ops
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
 from sparsekit.bench.weights import mask_structure
@@ -81,20 +83,18 @@ def _largest_difference(call: ModelCall, problem: ModelProblem, engine: str) -> 
     return difference
 
 
-def _timed(layer: SparseLinear, spent: defaultdict[str, float]) -> Callable[[torch.Tensor], torch.Tensor]:
-    forward = layer.forward
-
-    def timed(input: torch.Tensor) -> torch.Tensor:
+def _timed(function: Callable[..., Any], name: str, spent: defaultdict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any) -> Any:
         start = time.perf_counter()
-        result = forward(input)
-        spent["sparsekit::linear"] += 1e3 * (time.perf_counter() - start)
+        result = function(*arguments)
+        spent[name] += 1e3 * (time.perf_counter() - start)
         return result
 
     return timed
 
 
 def _profiled(call: InTorch, spent: defaultdict[str, float]) -> tuple[float, dict[str, float]]:
-    """Milliseconds of one call, in all and by operator; sparse layers count themselves in `spent`."""
+    """Milliseconds of one call, in all and by operator; ours count themselves in `spent`."""
     spent.clear()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         start = time.perf_counter()
@@ -115,9 +115,10 @@ def operators(call: InTorch) -> dict[str, float]:
     spent: defaultdict[str, float] = defaultdict(float)
     for layer in call.model.modules():
         if isinstance(layer, SparseLinear):
-            layer.forward = _timed(layer, spent)  # type: ignore[method-assign,assignment]
-    call()
-    return min((_profiled(call, spent) for _ in range(_PROFILED)), key=lambda one: one[0])[1]
+            layer.forward = _timed(layer.forward, "sparsekit::linear", spent)  # type: ignore[method-assign]
+    with patch.object(ops, "attention", _timed(ops.attention, "sparsekit::attention", spent)):
+        call()
+        return min((_profiled(call, spent) for _ in range(_PROFILED)), key=lambda one: one[0])[1]
 
 
 @dataclass(frozen=True)
