@@ -44,7 +44,7 @@ def _points(dense: list[float], kept: list[float]) -> str:
 
 
 def _parts(dense: list[float], kept: list[float]) -> str:
-    return _mean([b / a for a, b in zip(dense, kept, strict=True)], ".2f") + " of it"
+    return _mean([b / a for a, b in zip(dense, kept, strict=True)], ".2f") + " times"
 
 
 def _line(title: str, runs: list[dict[str, Any]], metric: str, kept: list[float]) -> list[str]:
@@ -80,9 +80,9 @@ def quality_block() -> str:
     environment = _runs("classifier-80")[0]["environment"]
     return (
         table(heading, lines, text_columns=2)
-        + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model; two runs shared two "
-        f"processors. {machine(environment)} Stored in `benchmarks/results/quality`; `benchmarks/quality.py` makes "
-        "them."
+        + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model, with other runs on "
+        f"the same two processors. {machine(environment)} Stored in `benchmarks/results/quality`; "
+        "`benchmarks/quality.py` makes them."
     )
 
 
