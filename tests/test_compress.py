@@ -18,6 +18,7 @@ from sparsekit.compress.labels import class_names, numbered  # noqa: E402
 from sparsekit.compress.run import score  # noqa: E402
 from sparsekit.compress.tasks import TASKS  # noqa: E402
 from sparsekit.demo.model import minilm_folder  # noqa: E402
+from sparsekit.training import TrainSettings  # noqa: E402
 
 WORDS = ["good", "bad", "fine", "awful", "great", "poor", "film", "story", "actor", "scene"]
 
@@ -211,6 +212,10 @@ def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifie
     refused("another vocabulary", train, {"distil": {"teacher": str(other)}})
     encoder = tiny(tmp_path / "encoder", "embedding")
     refused("no labels", train, task="embedding", model=encoder)
+
+
+def test_stages_train_with_the_defaults_of_the_loop():
+    assert recipe_of("classification", "finetune").stages[0].settings.settings(seed=3) == TrainSettings(seed=3)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,19 +52,21 @@ def shorten(job: Job, stage: recipe.Shorten) -> dict[str, Any]:
 
 def remove_neurons(job: Job, stage: recipe.PruneNeurons) -> dict[str, Any]:
     """Remove hidden units of the MLPs."""
-    job.keep_teacher()
-    before = _size(job)
-    how: dict[str, Any] = {"criterion": stage.criterion, "scope": stage.scope}
-    prune_neurons(job.model, stage.fraction, **how, **_calibration(job, stage.samples, stage.criterion))
-    return {"parameters_before": before, "parameters": _size(job)}
+    return _remove_units(job, stage, prune_neurons)
 
 
 def remove_heads(job: Job, stage: recipe.PruneHeads) -> dict[str, Any]:
     """Remove attention heads."""
+    return _remove_units(job, stage, prune_heads)
+
+
+def _remove_units(
+    job: Job, stage: recipe.PruneNeurons | recipe.PruneHeads, remove: Callable[..., dict[str, int]]
+) -> dict[str, Any]:
     job.keep_teacher()
     before = _size(job)
-    how: dict[str, Any] = {"criterion": stage.criterion, "scope": stage.scope}
-    prune_heads(job.model, stage.fraction, **how, **_calibration(job, stage.samples, stage.criterion))
+    calibration = _calibration(job, stage.samples, stage.criterion)
+    remove(job.model, stage.fraction, criterion=stage.criterion, scope=stage.scope, **calibration)
     return {"parameters_before": before, "parameters": _size(job)}
 
 
