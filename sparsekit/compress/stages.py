@@ -27,17 +27,17 @@ from sparsekit.training.processes import process_count
 Lesson: TypeAlias = tuple[Batch, Answers]
 
 
+def _named(model: Any, patterns: Sequence[str] | None) -> list[nn.Module]:
+    """The modules that patterns name; None: the embeddings of tokens."""
+    if patterns is None:
+        return [model.get_input_embeddings()]
+    return list(select(model, patterns).values()) if patterns else []
+
+
 @contextmanager
 def _frozen(model: Any, patterns: Sequence[str] | None) -> Iterator[None]:
-    """Keep the parameters of the modules that patterns name from training; None: of the embeddings of tokens."""
-    modules = (
-        [model.get_input_embeddings()]
-        if patterns is None
-        else list(select(model, patterns).values())
-        if patterns
-        else []
-    )
-    held = [one for module in modules for one in module.parameters() if one.requires_grad]
+    """Keep the parameters of modules from training."""
+    held = [one for module in _named(model, patterns) for one in module.parameters() if one.requires_grad]
     for parameter in held:
         parameter.requires_grad_(False)
     try:
