@@ -12,7 +12,7 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 5;
+constexpr std::uint32_t kVersion = 6;
 
 template <class Value, int height>
 constexpr LayoutEntry quads(Layout layout, const char* name, const char* values) {
@@ -27,6 +27,7 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
           sizeof(Value),
           scaled,
           one_order,
+          kPaired<Value, height>,
           padding,
           sixths,
           fill_quads<Value, height>,

@@ -68,6 +68,7 @@ struct LayoutEntry {
   std::int64_t value_bytes;  // of one value
   bool scaled;               // whether output features have `scales` and `totals`
   bool one_order;            // whether all blocks have their lanes in one order
+  bool paired;               // whether neighbouring lanes begin with the columns that they share
   std::uint8_t padding;      // column of a padded entry
   std::int64_t sixths;       // of the time that an entry of `quads_f32` takes, roughly
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.

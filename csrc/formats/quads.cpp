@@ -6,7 +6,9 @@
 #include <numeric>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 
+#include "pairs.h"
 #include "values.h"
 
 namespace sparsekit {
@@ -47,10 +49,9 @@ void check_lanes(const CsrView& csr, std::int64_t height) {
 }
 
 /// The lanes of a window in the order of their `weights`, most first.
-void sort_window(const std::int64_t* weights, std::uint8_t* lanes, std::uint8_t* positions, std::int64_t size) {
+void sort_lanes(const std::int64_t* weights, std::uint8_t* lanes, std::int64_t size) {
   std::iota(lanes, lanes + size, std::uint8_t{0});
   std::stable_sort(lanes, lanes + size, [&](std::uint8_t a, std::uint8_t b) { return weights[a] > weights[b]; });
-  for (std::int64_t p = 0; p < size; ++p) positions[lanes[p]] = static_cast<std::uint8_t>(p);
 }
 
 /// Entries of every lane in every block, [blocks, lanes].
@@ -76,13 +77,31 @@ std::vector<std::int64_t> lane_weights(const std::vector<std::uint8_t>& counts, 
   return weights;
 }
 
-/// Puts the lanes of one block in order and appends where its cells start.
-void plan_block(const std::uint8_t* counts, const std::vector<std::int64_t>& weights, std::int64_t first,
-                PackPlan& plan) {
+/// Column of a CSR within its block.
+std::uint8_t column_in_block(std::int32_t column) { return static_cast<std::uint8_t>(column % kBlockWidth); }
+
+/// The columns of every lane in every block, [blocks, lanes].
+std::vector<ColumnSet> columns_by_lane(const CsrView& csr, std::int64_t height, std::int64_t lanes) {
+  std::vector<ColumnSet> sets(static_cast<std::size_t>(block_count(csr.in_features) * lanes));
+  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
+    ColumnSet& set = sets[static_cast<std::size_t>(block * lanes + lane)];
+    for (std::int64_t i = first; i < first + count; ++i) set.set(column_in_block(csr.col_indices[i]));
+  });
+  return sets;
+}
+
+/// Puts the lanes of one block in order and appends where its cells start. `sets`: of the block's lanes where
+/// neighbours are to share inputs, or null.
+void plan_block(const std::uint8_t* counts, const std::vector<std::int64_t>& weights, const ColumnSet* sets,
+                std::int64_t first, PackPlan& plan) {
   const auto lanes = static_cast<std::int64_t>(weights.size());
   for (std::int64_t l = 0; l < lanes; l += kWindow) {
-    sort_window(weights.data() + l, plan.lanes.data() + first + l, plan.positions.data() + first + l,
-                std::min(kWindow, lanes - l));
+    const std::int64_t size = std::min(kWindow, lanes - l);
+    std::uint8_t* order = plan.lanes.data() + first + l;
+    sort_lanes(weights.data() + l, order, size);
+    for (std::int64_t t = 0; sets != nullptr && t < size; t += kLanes) pair_lanes(sets + l, order + t);
+    std::uint8_t* positions = plan.positions.data() + first + l;
+    for (std::int64_t p = 0; p < size; ++p) positions[order[p]] = static_cast<std::uint8_t>(p);
   }
   for (std::int64_t p = 0; p < lanes; ++p) {
     const auto at = static_cast<std::size_t>(first + p);
@@ -170,8 +189,11 @@ void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
   const std::vector<std::uint8_t> counts = counts_by_lane(csr, layout.height, lanes);
   for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) array->resize(counts.size());
   plan.starts.assign(1, 0);
+  const std::vector<ColumnSet> sets =
+      layout.paired ? columns_by_lane(csr, layout.height, lanes) : std::vector<ColumnSet>();
   for (std::int64_t b = 0; b < block_count(csr.in_features); ++b) {
-    plan_block(counts.data() + b * lanes, lane_weights(counts, lanes, b, layout.one_order), b * lanes, plan);
+    plan_block(counts.data() + b * lanes, lane_weights(counts, lanes, b, layout.one_order),
+               layout.paired ? sets.data() + b * lanes : nullptr, b * lanes, plan);
   }
   if (layout.scaled) plan_totals(csr, plan);
 }
@@ -180,16 +202,25 @@ template <class Value, int height>
 void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
   auto* typed = reinterpret_cast<Value*>(values);
   const std::int64_t lanes = lanes_for(csr.out_features, height);
+  const std::vector<ColumnSet> sets = columns_by_lane(csr, height, lanes);
   for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
-    const std::uint8_t position = plan.positions[static_cast<std::size_t>(block * lanes + lane)];
-    const Place<Value, height> place(plan.starts.data(), block * lanes + window_of(lane) + position);
+    const std::int64_t start = block * lanes;
+    const ColumnSet* window = sets.data() + start + window_of(lane);
+    const std::uint8_t* order = plan.lanes.data() + start + window_of(lane);
+    const std::uint8_t position = plan.positions[static_cast<std::size_t>(start + lane)];
+    const std::size_t shared = kPaired<Value, height> ? shared_entries(window, order + position / kLanes * kLanes) : 0;
+    const auto places = places_of(window[order[position]], window[order[position ^ 1]], shared);
+    const std::int64_t at = start + window_of(lane) + position;
+    const Place<Value, height> place(plan.starts.data(), at);
     const std::int64_t row = lane * height;
-    for (std::int64_t r = 0; r < rows_of(csr.out_features, height, lane); ++r) {
-      const float* from = csr.values + first - csr.crow_indices[row] + csr.crow_indices[row + r];
-      for (std::int64_t i = 0; i < count; ++i) typed[place.value(i, r)] = held<Value>(from[i], plan, row + r);
-    }
-    for (std::int64_t i = 0; i < count; ++i) {
-      columns[place.column(i)] = static_cast<std::uint8_t>(csr.col_indices[first + i] % kBlockWidth);
+    for (std::int64_t i = first; i < first + count; ++i) {
+      const std::uint8_t column = column_in_block(csr.col_indices[i]);
+      const std::int64_t to = places[column];
+      columns[place.column(to)] = column;
+      for (std::int64_t r = 0; r < rows_of(csr.out_features, height, lane); ++r) {
+        const float value = csr.values[i - csr.crow_indices[row] + csr.crow_indices[row + r]];
+        typed[place.value(to, r)] = held<Value>(value, plan, row + r);
+      }
     }
   });
 }
@@ -198,14 +229,22 @@ template <class Value, int height>
 CsrArrays unpack_quads(const PackedWeight& weight, std::int64_t nnz) {
   const auto* values = static_cast<const Value*>(weight.values);
   CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
+  std::vector<std::pair<std::int32_t, float>> entries;
   for (std::int64_t row = 0; row < weight.out_features; ++row) {
     const std::int64_t lane = row / height;
     for (std::int64_t b = 0; b < weight.blocks; ++b) {
       const std::int64_t at = weight.at(b, window_of(lane) + weight.positions[weight.at(b, lane)]);
       const Place<Value, height> place(weight.starts, at);
+      entries.clear();
       for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
-        csr.col_indices.push_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]));
-        csr.values.push_back(float_from(values[place.value(i, row % height)], weight, row));
+        entries.emplace_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]),
+                             float_from(values[place.value(i, row % height)], weight, row));
+      }
+      std::sort(entries.begin(), entries.end(),
+                [](const auto& one, const auto& other) { return one.first < other.first; });
+      for (const auto& [column, value] : entries) {
+        csr.col_indices.push_back(column);
+        csr.values.push_back(value);
       }
     }
     csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));

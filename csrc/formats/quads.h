@@ -5,6 +5,11 @@
 
 namespace sparsekit {
 
+/// Whether neighbouring lanes begin with the columns that they share (pairs.h): where a kernel multiplies lanes one by
+/// one, and an input that it loads is not used for several output features anyway.
+template <class Value, int height>
+inline constexpr bool kPaired = height == 1 && sizeof(Value) > 1;
+
 /// Fills the arrays of `plan`, whose `scales` are there where the layout has them, for a validated CSR.
 void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan);
 

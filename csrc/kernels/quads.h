@@ -54,20 +54,28 @@ struct Cell {
     return {values + group * Format::values, weight.columns + group * sparsekit::kGroup, weight.counts + at,
             weight.lanes + at, starts[1] - starts[0]};
   }
+
+  /// Whether neighbouring lanes begin with the same columns. All pairs do or none, so looking at the first is enough.
+  bool shares() const {
+    return groups > 0 &&
+           __builtin_memcmp(columns + sparsekit::column_slot<typename Format::Value>(0),
+                            columns + sparsekit::column_slot<typename Format::Value>(1), sparsekit::kQuad) == 0;
+  }
 };
 
-/// Asks for one of 16 parts of as much as a cell holds, `kAhead` bytes of values further on: lanes are read with a
-/// stride that no hardware prefetcher follows, and all requests at once would hold up the loads after them.
-template <class Format>
-inline void prefetch_share(const Cell<Format>& cell, unsigned share) {
+/// Asks for the share that `lanes` lanes have in as much as a cell holds, `kAhead` bytes of values further on: lanes
+/// are read with a stride that no hardware prefetcher follows, and all requests at once would hold up the loads after
+/// them.
+template <unsigned lanes, class Format>
+inline void prefetch_share(const Cell<Format>& cell, unsigned lane) {
   constexpr unsigned kLine = 64;
   constexpr unsigned kBytes = Format::values * sizeof(typename Format::Value) / sparsekit::kLanes;
   const unsigned bytes = cell.groups * kBytes;  // of values for each lane
-  const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead + share * bytes;
-  for (unsigned at = 0; at < bytes; at += kLine) __builtin_prefetch(values + at);
+  const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead + lane * bytes;
+  for (unsigned at = 0; at < bytes * lanes; at += kLine) __builtin_prefetch(values + at);
   constexpr unsigned kColumns = sparsekit::kQuad;
   __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead * kColumns / kBytes +
-                     share * cell.groups * kColumns);
+                     lane * cell.groups * kColumns);
 }
 
 /// The columns of four entries of a lane, from one load.
@@ -115,6 +123,12 @@ struct Entries {
   void next() {
     values += Format::values;
     columns += sparsekit::kGroup;
+  }
+
+  /// Takes four from those that are left.
+  void take() {
+    count -= sparsekit::kQuad;
+    next();
   }
 };
 

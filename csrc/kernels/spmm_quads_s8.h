@@ -96,7 +96,7 @@ void spmm_quads_s8(const sparsekit::PackedWeight& weight, const void* activation
       const auto cell = Cell<Format>::of(weight, b, first);
       std::int32_t* window = sums + (sparsekit::window_of(first) - lanes.first) * Format::height * kByteTile;
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
-        prefetch_share(cell, lane);
+        prefetch_share<1>(cell, lane);
         std::int32_t* lane_sums = window + cell.lanes[lane] * Format::height * kByteTile;
         for (int r = 0; r < Format::height; r += together) {
           add_lane_s8<Format, together>(Entries<Format>(cell, lane), r, block, b == 0, lane_sums + r * kByteTile);

@@ -25,9 +25,12 @@ enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh =
 /// rest is padding: value 0, column `kPadding`. The other way round, lane `l` is at the position
 /// `window_of(l) + positions[16 * b * tiles + l]`.
 ///
+/// Lanes next to each other, of an even position and the odd one after it, begin with entries in the same columns, as
+/// many quads of them in all pairs of a cell. The other entries of a lane follow; both are in ascending order.
+///
 /// `quads_bf16`, `quads_fp16`: the same with values of 16 bits; where they lie in a group: `value_slot`.
 /// `quads_s8`: the same with a code of one byte for every value, `value = code * scales[row]`, and the columns of a
-/// group in the order of its codes. Padding: code 0, column 0.
+/// group in the order of its codes; all entries of a lane are in ascending order. Padding: code 0, column 0.
 ///
 /// `quads_4x1_*`: a lane is four output features next to each other which have their entries in the same columns. An
 /// entry is one column and four values: a group holds the values of every lane's first feature, then of every lane's

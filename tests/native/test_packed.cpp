@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "check.h"
@@ -91,6 +92,44 @@ void finds_and_fills_blocks() {
   check_round_trip(full, Layout::quads_4x1_f32);
 }
 
+/// Quads that the lanes at a position and the one after it begin with in common.
+unsigned shared_quads(const PackedWeight& weight, std::int64_t at) {
+  const std::uint8_t* columns = weight.columns + weight.starts[at / kLanes] * kGroup;
+  const auto lane = static_cast<unsigned>(at % kLanes);
+  const std::uint8_t* a = columns + column_slot<float>(lane);
+  const std::uint8_t* b = columns + column_slot<float>(lane + 1);
+  const unsigned quads = std::min(weight.counts[at], weight.counts[at + 1]) / kQuad;
+  unsigned shared = 0;
+  while (shared < quads && std::memcmp(a + shared * kGroup, b + shared * kGroup, kQuad) == 0) ++shared;
+  return shared;
+}
+
+/// Quads that all pairs of a cell begin with in common, at least, and whether lanes are sorted by their entries.
+unsigned least_shared(const PackedWeight& weight, std::int64_t at) {
+  unsigned least = 32;
+  for (std::int64_t p = at; p < at + kLanes; p += 2) least = std::min(least, shared_quads(weight, p));
+  CHECK(std::is_sorted(weight.counts + at, weight.counts + at + kLanes, std::greater<>()));
+  return least;
+}
+
+/// Pairs by chance share 32 of 64 entries at 50%, the poorest of eight 25 or so; chosen ones must share more.
+void neighbours_share_columns() {
+  const Layer layer = random_layer(64, 128 * 20, 0.5);
+  const Bytes buffer = packed(layer.view());
+  const PackedWeight weight = packed_view(packed_header(buffer.data(), buffer.size()));
+  unsigned quads = 0;
+  for (std::int64_t cell = 0; cell < 80; ++cell) {
+    if (cell % 4 != 3) quads += least_shared(weight, cell * kLanes);  // an empty row is in every fourth
+  }
+  CHECK_CASE(quads > 60 * 6, std::to_string(quads));
+  const Layer twins = random_layer(64, 256, 0.5, 1, 64);
+  const Bytes equal = packed(twins.view());
+  const PackedWeight same = packed_view(packed_header(equal.data(), equal.size()));
+  for (std::int64_t cell = 0; cell < 8; ++cell) {
+    CHECK(least_shared(same, cell * kLanes) == same.counts[cell * kLanes] / kQuad);
+  }
+}
+
 /// A CSR matrix may hold zeros, which padding must not swallow, and any other float.
 void keeps_stored_values() {
   Layer layer = random_layer(17, 40, 0.5);
@@ -171,6 +210,7 @@ void refuses_too_many_nonzeros() {
 int main() {
   round_trips();
   rounds_to_the_nearest();
+  neighbours_share_columns();
   finds_and_fills_blocks();
   keeps_stored_values();
   writes_every_byte();
