@@ -222,6 +222,9 @@ def compress(
     data: Annotated[Path, typer.Option(help="Texts to train on: .jsonl, .csv, .parquet, .txt or a datasets folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the model, report.json and checkpoints.")],
     test: Annotated[Path | None, typer.Option(help="Texts to score on; a part of --data if left out.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Texts to score on while training, for patience; a part of --data if left out.")
+    ] = None,
 ) -> None:
     """Compress a model as a recipe says: fine-tune, prune, distil, convert, evaluate.
 
@@ -232,7 +235,20 @@ def compress(
     _need_training()
     from sparsekit.compress import compress as run_recipe
 
-    _show_stages(run_recipe(recipe, model, data, out, test), out)
+    _show_stages(run_recipe(recipe, model, data, out, test, validation), out)
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="The --out folder of compress, or a log of training (.jsonl).")],
+) -> None:
+    """Draw the curves of a run: loss, learning rate, sparsity and score against steps."""
+    _need_training()
+    _need("bench", "matplotlib")
+    from sparsekit.compress.pictures import draw_run
+
+    for picture in draw_run(run):
+        console.print(f"wrote {picture}")
 
 
 @app.command()

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
 
+from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
+
 from sparsekit.cli import app  # noqa: E402
-from sparsekit.compress import Recipe, compress, read_recipe  # noqa: E402
+from sparsekit.compress import compress, read_recipe  # noqa: E402
 from sparsekit.compress.batches import padded, windows  # noqa: E402
 from sparsekit.compress.data import Rows, read_rows  # noqa: E402
 from sparsekit.compress.labels import class_names, numbered  # noqa: E402
@@ -19,34 +21,6 @@ from sparsekit.compress.run import score  # noqa: E402
 from sparsekit.compress.tasks import TASKS  # noqa: E402
 from sparsekit.demo.model import minilm_folder  # noqa: E402
 from sparsekit.training import TrainSettings  # noqa: E402
-
-WORDS = ["good", "bad", "fine", "awful", "great", "poor", "film", "story", "actor", "scene"]
-
-
-def write_reviews(path, count=48):
-    rows = []
-    for i in range(count):
-        mood = WORDS[i % 6]
-        rows.append({"text": f"{mood} {WORDS[6 + i % 4]} {mood}", "label": "pos" if i % 2 == 0 else "neg"})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def tiny(folder, kind, **changes):
-    """A small model at random beside MiniLM's tokenizer."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
-    if kind == "language":
-        config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
-        model = transformers.LlamaForCausalLM(config)
-    else:
-        config = transformers.BertConfig(vocab_size=len(tokenizer), id2label={0: "neg", 1: "pos"}, **sizes)
-        classes = {"classification": transformers.BertForSequenceClassification, "embedding": transformers.BertModel}
-        model = classes[kind](config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -57,11 +31,6 @@ def reviews(tmp_path):
 @pytest.fixture
 def classifier(tmp_path):
     return tiny(tmp_path / "classifier", "classification")
-
-
-def recipe_of(task, *stages, **data):
-    data = {"max_tokens": 12, "batch_size": 8, "test_part": 0.25} | data
-    return Recipe.model_validate({"task": task, "data": data, "stages": list(stages)})
 
 
 def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):

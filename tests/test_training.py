@@ -1,19 +1,14 @@
-"""The training loop: what it minimises, resuming bit for bit, early stopping, masks, several processes."""
+"""The training loop: what it minimises, resuming bit for bit, early stopping, masks."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparsekit.pruning import Schedule, prune
-from sparsekit.training import GradualPruning, TrainSettings, train
+from sparsekit.pruning import Schedule, apply_movement, prune
+from sparsekit.training import GradualMovement, GradualPruning, Penalised, TrainSettings, train
 from sparsekit.training.order import shuffled, stream
 
 
@@ -182,6 +177,47 @@ def test_scores_before_the_last_pruning_do_not_count():
     assert float((model[0].weight == 0).float().mean()) == pytest.approx(0.8, abs=0.02)
 
 
+def test_training_does_not_stop_early_before_the_last_pruning():
+    model = make_model()
+    pruning = GradualPruning(model, Schedule(0.8, end=20, frequency=20))
+    settings = TrainSettings(epochs=3, evaluate_every=2, patience=2, patience_from=20)
+    scores = iter(range(100, 0, -1))
+    report = train(model, make_batches(), loss_of, settings, before_step=pruning, evaluate=lambda model: next(scores))
+    assert float((model[0].weight == 0).float().mean()) == pytest.approx(0.8, abs=0.02)
+    assert report.stopped_early
+    assert report.steps == 26  # the first score at the final sparsity is the best; two without gain follow
+
+
+def test_parameters_have_learning_rates_of_their_own():
+    model = make_model()
+    for one in model.parameters():
+        one.data.fill_(1.0)
+    settings = TrainSettings(epochs=1, learning_rate=0.01, warmup=0.0, weight_decay=0.5)
+    groups = [([model[3].weight], 0.1)]
+
+    def loss(model, batch):
+        return sum(parameter.sum() for parameter in model.parameters())
+
+    train(model, make_batches(1), loss, settings, parameter_groups=groups)
+    torch.testing.assert_close(model[3].weight, torch.full_like(model[3].weight, 0.9))  # Adam's first step is the rate
+    torch.testing.assert_close(model[0].weight, torch.full_like(model[0].weight, 0.99 - 0.01 * 0.5))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_movement_pruning_while_training(tmp_path, soft):
+    model, log = make_model(), tmp_path / "log.jsonl"
+    movement = apply_movement(model, soft=soft, threshold=0.4)
+    pruning = GradualMovement(movement, Schedule(0.5, end=20), penalty=1.0 if soft else None)
+    groups = [(movement.score_parameters(), 0.3)]
+    loss = Penalised(loss_of, pruning) if soft else loss_of
+    train(model, make_batches(), loss, TrainSettings(epochs=3), before_step=pruning, parameter_groups=groups, log=log)
+    sparsities = [json.loads(line)["sparsity"] for line in log.read_text().splitlines()]
+    assert sparsities[0] == 0.0
+    assert sparsities[-1] == pytest.approx(movement.sparsity(), abs=0.1)
+    assert 0.3 < movement.sparsity() < 0.9
+    assert any(scores.abs().sum() > 0 for scores in movement.score_parameters())
+
+
 def test_submodules_stay_in_their_mode_and_old_gradients_do_not_count():
     model, reference = make_model().train(), make_model().train()
     for one in (model, reference):
@@ -260,38 +296,3 @@ def test_what_cannot_be_trained_is_refused():
         train(make_model().requires_grad_(False), make_batches(), loss_of)
     with pytest.raises(FloatingPointError, match="learning rate"):
         train(make_model(), make_batches(), lambda model, batch: loss_of(model, batch) * float("nan"))
-
-
-_TWO = """
-import sys
-import torch
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_training import loss_of, make_batches, make_model
-from sparsekit.pruning import Schedule
-from sparsekit.training import GradualPruning, TrainSettings, join_group, train
-from sparsekit.training.processes import process_count, process_number
-
-join_group()
-assert process_count() == 2
-model = make_model().eval()
-pruning = GradualPruning(model, Schedule(0.5, end=4, frequency=2))
-settings = TrainSettings(epochs=2, learning_rate=0.01)
-report = train(model, make_batches(), loss_of, settings, before_step=pruning)
-torch.save(dict(model.state_dict()), Path({out!r}) / f"{{process_number()}}.pt")
-"""
-
-
-def test_two_processes_give_the_result_of_one(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(_TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path))))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment)
-    first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1))
-    assert same(first, second)
-    model = make_model().eval()
-    pruning = GradualPruning(model, Schedule(0.5, end=4, frequency=2))
-    settings = TrainSettings(epochs=2, learning_rate=0.01, accumulate=2)
-    train(model, make_batches(), loss_of, settings, before_step=pruning)
-    torch.testing.assert_close(first, dict(model.state_dict()), rtol=1e-5, atol=1e-6)

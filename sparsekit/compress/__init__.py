@@ -1,6 +1,7 @@
 """Compress a model as a recipe says: fine-tune, prune, distil, convert, evaluate, in one run."""
 
-from sparsekit.compress.recipe import Recipe, read_recipe
+from sparsekit.compress.recipe import Recipe
+from sparsekit.compress.recipe_file import read_recipe
 from sparsekit.compress.run import compress
 
 __all__ = ["Recipe", "compress", "read_recipe"]

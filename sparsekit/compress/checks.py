@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsekit.compress import recipe
-from sparsekit.compress.job import Job
+from sparsekit.compress.batches import Batch, inputs_of
+from sparsekit.compress.job import Job, block_names
+from sparsekit.compress.learning import schedule_of
+from sparsekit.compress.tasks import Named, attention_maps_of
+from sparsekit.distill import LayerMap
+from sparsekit.pruning.zeros import pruned_layers
 
 #: Stages after which the dense model is kept as a teacher.
 _SHRINKING = ("shorten", "prune_neurons", "prune_heads", "prune")
+
+
+@dataclass
+class _Before:
+    """What the stages before one leave behind."""
+
+    layers: int  # of the model
+    pruned: bool = False  # whether weights are masked
+    has_teacher: bool = False
+
+    def add(self, stage: recipe.Stage) -> None:
+        """Take a stage in that has passed its checks."""
+        as_it_trains = getattr(stage.settings, "pruning", None) is not None
+        self.layers = stage.shorten.layers if stage.shorten is not None else self.layers
+        self.pruned |= stage.prune is not None or as_it_trains
+        self.has_teacher |= stage.name in _SHRINKING or (stage.distil is not None and as_it_trains)
 
 
 def check_stages(job: Job) -> None:
@@ -22,35 +46,67 @@ def check_stages(job: Job) -> None:
     most = getattr(job.model.config, "max_position_embeddings", None)
     if most is not None and job.recipe.data.max_tokens > most:
         raise ValueError(f"the model reads {most} tokens at most, and data.max_tokens is {job.recipe.data.max_tokens}")
-    has_teacher = False
+    before = _Before(len(job.blocks()), pruned=bool(pruned_layers(job.blocks())))
     for number, stage in enumerate(job.recipe.stages, 1):
         try:
-            _check_stage(job, stage, has_teacher)
+            _check_stage(job, stage, before)
         except ValueError as error:
             raise ValueError(f"stage {number}, {stage.name}: {error}") from error
-        has_teacher = (
-            has_teacher or stage.name in _SHRINKING or (stage.distil is not None and bool(stage.distil.gradual))
-        )
+        before.add(stage)
 
 
-def _check_stage(job: Job, stage: recipe.Stage, has_teacher: bool) -> None:
+def _check_stage(job: Job, stage: recipe.Stage, before: _Before) -> None:
     if stage.finetune is not None and job.recipe.task == "embedding":
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
     if job.recipe.task == "embedding" and getattr(stage.settings, "criterion", "") in recipe.OF_LOSS:
         raise ValueError(f"criterion {stage.settings.criterion!r} needs a loss, which embeddings do not have")
-    if stage.shorten is not None and stage.shorten.layers > len(job.blocks()):
-        raise ValueError(f"the model has {len(job.blocks())} blocks, and {stage.shorten.layers} are to be kept")
-    if getattr(stage.settings, "evaluate_every", 0) and job.test is None:
-        raise ValueError("evaluate_every needs test data: give a test table, or data.test_part above 0")
-    if stage.distil is None:
-        return
-    if stage.distil.teacher is not None:
-        _check_teacher(job, stage.distil.teacher, follows_layers=stage.distil.hidden_weight > 0)
-    elif not has_teacher and stage.distil.gradual is None:
+    if stage.shorten is not None and stage.shorten.layers > before.layers:
+        raise ValueError(f"the model has {before.layers} blocks, and {stage.shorten.layers} are to be kept")
+    if isinstance(stage.settings, recipe.Finetune | recipe.Distil):
+        _check_training(job, stage.settings, before)
+    if stage.distil is not None:
+        _check_distil(job, stage.distil, before)
+
+
+def _check_training(job: Job, stage: recipe.Finetune | recipe.Distil, before: _Before) -> None:
+    if stage.evaluate_every and job.validation is None:
+        raise ValueError(
+            "evaluate_every needs validation data that can be scored: give a validation table, or "
+            "data.validation_part above 0"
+        )
+    if stage.movement is not None and before.pruned:
+        raise ValueError("movement pruning begins with all weights, and the model is pruned already; use gradual")
+    if stage.pruning is not None:
+        batches = job.labelled() if isinstance(stage, recipe.Finetune) else job.train
+        schedule_of(stage, job.recipe.seed, len(batches))
+
+
+def _check_distil(job: Job, stage: recipe.Distil, before: _Before) -> None:
+    if stage.teacher is not None:
+        _check_teacher(job, stage, stage.teacher, before)
+    elif not before.has_teacher and stage.pruning is None:
         raise ValueError("it needs a teacher: give teacher: FOLDER, or prune, shorten or prune_neurons before it")
+    if stage.layer_map is not None or stage.attention_weight:
+        teacher = job.model if stage.teacher is None else job.task.load(stage.teacher)[0]
+        _check_layers(job, stage, teacher, before)
 
 
-def _check_teacher(job: Job, folder: Path, *, follows_layers: bool) -> None:
+def _check_layers(job: Job, stage: recipe.Distil, teacher: Any, before: _Before) -> None:
+    if stage.layer_map is not None:
+        LayerMap.by_name(stage.layer_map, block_names(job.model)[: before.layers], block_names(teacher))
+    if stage.attention_weight:
+        for model in (job.model, teacher):
+            _check_attention(model, {name: value[:1] for name, value in inputs_of(job.train[0]).items()})
+
+
+@torch.no_grad()
+def _check_attention(model: Any, text: Batch) -> None:
+    """Have a model show its attention maps."""
+    with attention_maps_of(model):
+        Named(model, ["attentions"])(**text)
+
+
+def _check_teacher(job: Job, stage: recipe.Distil, folder: Path, before: _Before) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     if not (folder / "config.json").is_file():
@@ -62,11 +118,14 @@ def _check_teacher(job: Job, folder: Path, *, follows_layers: bool) -> None:
         )
     own, other = job.model.config, AutoConfig.from_pretrained(folder, local_files_only=True)
     wanted = {"num_labels": "classes"} if job.recipe.task == "classification" else {}
-    if follows_layers:
-        wanted["hidden_size"] = "features, which hidden_weight: 0 does not follow"
-        if own.num_hidden_layers > other.num_hidden_layers:
-            raise ValueError(f"the student has more layers than the teacher {folder}; set hidden_weight: 0")
+    if stage.hidden_weight and stage.hidden_loss == "square_head":
+        wanted["hidden_size"] = "features: set hidden_loss: hidden_states, which learns a projection, or follow no"
     for name, what in wanted.items():
         pair: tuple[Any, Any] = getattr(own, name), getattr(other, name)
         if pair[0] != pair[1]:
             raise ValueError(f"the student has {pair[0]} and the teacher {folder} has {pair[1]} {what}")
+    if stage.layers and stage.layer_map is None and before.layers > other.num_hidden_layers:
+        raise ValueError(
+            f"the student has more layers ({before.layers}) than the teacher {folder} ({other.num_hidden_layers}); say "
+            "with layer_map which follow which, or set hidden_weight: 0 and attention_weight: 0"
+        )

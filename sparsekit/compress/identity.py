@@ -24,13 +24,18 @@ def _digest(path: Path | None) -> str:
     return found.hexdigest()
 
 
-def claim(work: Path, recipe: Recipe, model: Path, data: Path, test: Path | None) -> None:
+def claim(work: Path, recipe: Recipe, **inputs: Path | None) -> None:
     """Mark a folder as belonging to a run.
+
+    Args:
+        work: the folder.
+        recipe: what is run.
+        inputs: files and folders that it reads, by what they are.
 
     Raises:
         ValueError: it belongs to another.
     """
-    wanted = {"recipe": recipe.to_yaml(), "model": _digest(model), "data": _digest(data), "test": _digest(test)}
+    wanted = {"recipe": recipe.to_yaml()} | {name: _digest(path) for name, path in inputs.items()}
     path = work / _NAME
     if not path.exists():
         write_json(path, wanted)

@@ -15,6 +15,24 @@ from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.tasks import Named, Task
 
 
+def block_names(model: nn.Module) -> list[str]:
+    """Names of a model's blocks, in order."""
+    name, blocks = blocks_of(model)
+    return [f"{name}.{number}" for number in range(len(blocks))]
+
+
+def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """A model's blocks, which are its longest `nn.ModuleList`, and the list's name.
+
+    Raises:
+        ValueError: it has none.
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ValueError("the model has no nn.ModuleList of blocks")
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
 @dataclass
 class Job:
     """Everything that stages read and change."""
@@ -24,7 +42,8 @@ class Job:
     model: Any  # a transformers model
     tokenizer: Any
     train: list[Batch]
-    test: Any  # what the task's scores are taken on; None where there is none
+    test: Any  # what the scores that are reported are taken on; None where there is none
+    validation: Any  # what stages score the model on as it trains; None where there is none
     work: Path  # folder of checkpoints and the teacher's answers
     teacher: Any = None  # the model as it was before it was made smaller
     stage: str = ""  # name of the stage that runs, with its number
@@ -47,23 +66,20 @@ class Job:
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:
-        """Scores of the model as it is, in eval mode; empty without test data."""
-        return self.scores_of(Named(self.model).eval())
+        """Scores of the model as it is, on the test data, in eval mode; empty without any."""
+        return {} if self.test is None else self.task.scores(Named(self.model).eval(), self.test)
 
-    def scores_of(self, model: nn.Module) -> dict[str, float]:
-        """Scores of a `Named` model; empty without test data."""
-        return {} if self.test is None else self.task.scores(model, self.test)
+    def validation_score(self, model: nn.Module) -> float:
+        """One number of a `Named` model on the validation data, higher is better."""
+        return self.task.better(self.task.scores(model, self.validation))
 
     def blocks(self) -> nn.ModuleList:
-        """The model's blocks: its longest `nn.ModuleList`.
+        """The model's blocks.
 
         Raises:
             ValueError: it has none.
         """
-        lists = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
-        if not lists:
-            raise ValueError("the model has no nn.ModuleList of blocks")
-        return max(lists, key=len)
+        return blocks_of(self.model)[1]
 
     def outside_blocks(self) -> list[str]:
         """Names of the linear layers that are in no block, such as heads and poolers."""

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparsekit.compress.data import Rows, read_rows
+from sparsekit.compress.data import Rows
 from sparsekit.compress.job import Job
 from sparsekit.compress.labels import class_names, numbered
-from sparsekit.compress.recipe import Recipe, needs_labels
+from sparsekit.compress.recipe import Recipe
+from sparsekit.compress.splits import read_splits
 from sparsekit.compress.tasks import TASKS
-
-
-def _split(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
-    """Rows to train on, and to test on where a part is wanted."""
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - a shuffle, not a secret
-    held = round(part * len(rows))
-    if held in (0, len(rows)):
-        return rows, None
-
-    def chosen(numbers: list[int]) -> Rows:
-        columns = (rows.texts, rows.pairs, rows.labels)
-        return Rows(*([column[i] for i in numbers] if column else [] for column in columns))
-
-    return chosen(order[held:]), chosen(order[:held])
-
-
-def _tables(recipe: Recipe, data: Path, test: Path | None) -> tuple[Rows, Rows | None]:
-    """Rows to train on and to test on; None where what a test needs is not there."""
-    names = recipe.data
-    label = "label" if recipe.task == "classification" and names.label is None else names.label
-    columns = (names.text, names.pair, label)
-    rows = read_rows(data, *columns, only_text=recipe.task == "embedding" or not needs_labels(recipe))
-    if test is not None:
-        return rows, read_rows(test, *columns)
-    wanted = {"classification": rows.labels, "embedding": rows.pairs, "language": rows.texts}
-    return _split(rows, names.test_part if wanted[recipe.task] else 0.0, recipe.seed)
 
 
 def _classes(recipe: Recipe, model: Path, tables: list[Rows]) -> list[str]:
@@ -50,7 +23,9 @@ def _classes(recipe: Recipe, model: Path, tables: list[Rows]) -> list[str]:
     return class_names(tables, names, anew=recipe.stages[0].name == "finetune")
 
 
-def prepare(recipe: Recipe, model: Path, data: Path, out: Path, test: Path | None) -> Job:
+def prepare(
+    recipe: Recipe, model: Path, data: Path, out: Path, test: Path | None = None, validation: Path | None = None
+) -> Job:
     """The job of a recipe: model, tokenizer and batches.
 
     Raises:
@@ -60,15 +35,25 @@ def prepare(recipe: Recipe, model: Path, data: Path, out: Path, test: Path | Non
         raise FileNotFoundError(f"{model} is no model folder: it has no config.json")
     task = TASKS[recipe.task]
     torch.manual_seed(recipe.seed)  # a new head begins at random
-    rows, test_rows = _tables(recipe, data, test)
+    splits = read_splits(recipe, data, test, validation)
     options: dict[str, Any] = {"anew": recipe.stages[0].name == "finetune"}
     if recipe.task == "classification":
-        names = _classes(recipe, model, [rows, *([test_rows] if test_rows else [])])
-        rows, test_rows = numbered(rows, names), numbered(test_rows, names) if test_rows else None
+        names = _classes(recipe, model, splits.all)
+        splits = splits.changed(lambda rows: numbered(rows, names))
         options["classes"] = names
     loaded, tokenizer = task.load(model, **options)
     how = (recipe.data.batch_size, recipe.data.max_tokens)
-    batches = task.batches(tokenizer, rows, *how)
-    tests = None if test_rows is None else task.test_set(tokenizer, test_rows, *how)
+    validation_set, test_set = (
+        None if rows is None else task.test_set(tokenizer, rows, *how) for rows in (splits.validation, splits.test)
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Job(recipe, task, loaded.eval().to(device), tokenizer, batches, tests, out / "work")
+    return Job(
+        recipe,
+        task,
+        loaded.eval().to(device),
+        tokenizer,
+        task.batches(tokenizer, splits.train, *how),
+        test_set,
+        validation_set,
+        out / "work",
+    )

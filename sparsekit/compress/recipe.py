@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparsekit.pruning import Schedule
 from sparsekit.pruning.masks import structure_sparsity
@@ -31,6 +30,63 @@ class Data(_Strict):
     max_tokens: int = Field(default=128, ge=1)
     batch_size: int = Field(default=32, ge=1)
     test_part: float = Field(default=0.1, ge=0, lt=1)  # of the data, where no test file is given
+    validation_part: float = Field(default=0.1, ge=0, lt=1)  # of what is left, where a stage asks and no file is given
+
+
+class _Rise(_Strict):
+    start: float = Field(default=0.0, ge=0, lt=1)  # parts of the stage's steps
+    end: float = Field(default=0.7, gt=0, le=1)
+    rise: Literal["linear", "cubic"] = "cubic"
+
+    def _schedule(self, steps: int, **changes: Any) -> Schedule:
+        """When to prune in a run of so many steps; the last time before its last step."""
+        start, end = round(self.start * steps), min(steps - 1, round(self.end * steps))
+        return Schedule(start=start, end=end, rise=self.rise, **changes)
+
+
+class Gradual(_Rise):
+    """Prune by magnitude in steps while a stage trains, instead of at once."""
+
+    sparsity: float = Field(gt=0, lt=1)
+    initial_sparsity: float = Field(default=0.0, ge=0, lt=1)
+    frequency: int = Field(default=20, ge=1)
+    scope: Literal["row", "layer", "global"] = "global"
+    mask_structure: str = "unstructured"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if structure_sparsity(self.mask_structure) is not None:
+            raise ValueError(f"mask_structure {self.mask_structure!r} fixes the sparsity, which cannot rise")
+        self.schedule(1000)
+        return self
+
+    def schedule(self, steps: int) -> Schedule:
+        """When to prune, and how far, in a run of so many steps."""
+        return self._schedule(
+            steps, final_sparsity=self.sparsity, initial_sparsity=self.initial_sparsity, frequency=self.frequency
+        )
+
+
+class Movement(_Rise):
+    """Learn scores while a stage trains, which say what weights stay: hard to a sparsity, or soft by a penalty."""
+
+    sparsity: float | None = Field(default=None, gt=0, lt=1)  # hard: of every layer
+    penalty: float | None = Field(default=None, gt=0)  # soft: weight of the mean of sigmoid(score) in the loss
+    threshold: float | None = Field(default=None, gt=0, lt=0.5)  # soft: a weight stays while sigmoid(score) is above
+    learning_rate: float = Field(default=1e-2, gt=0)  # of the scores
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.sparsity is None) == (self.penalty is None):
+            raise ValueError("give sparsity for hard movement pruning, or penalty for soft")
+        if self.threshold is not None and self.penalty is None:
+            raise ValueError("threshold is of soft movement pruning; leave it out, or give penalty instead of sparsity")
+        self.schedule(1000)
+        return self
+
+    def schedule(self, steps: int) -> Schedule:
+        """How sparsity, or the weight of the penalty, rises in a run of so many steps."""
+        return self._schedule(steps, final_sparsity=self.sparsity or 0.0)
 
 
 class _Training(_Strict):
@@ -44,52 +100,38 @@ class _Training(_Strict):
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=200, ge=1)
+    shard: bool = False  # over the processes, where the model does not fit beside its gradients
     freeze: list[str] | None = None  # modules whose parameters stay; None: the embeddings of tokens
+    gradual: Gradual | None = None
+    movement: Movement | None = None
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
+        if self.gradual is not None and self.movement is not None:
+            raise ValueError("gradual and movement both prune while the stage trains; leave out one")
+        if self.patience and self.movement is not None and self.movement.penalty is not None:
+            raise ValueError("soft movement pruning changes the sparsity until its last step; leave out patience")
+        if self.shard and self.movement is not None and self.movement.penalty is not None:
+            raise ValueError(
+                "soft movement pruning does not work on sharded weights; give sparsity, or leave out shard"
+            )
         self.settings(0)
         return self
 
+    @property
+    def pruning(self) -> Gradual | Movement | None:
+        """What is pruned while the stage trains."""
+        return self.gradual or self.movement
+
     def settings(self, seed: int) -> TrainSettings:
         """The same for `train`."""
-        names = [field.name for field in fields(TrainSettings) if field.name != "seed"]
+        given_by_the_run = ("seed", "patience_from")
+        names = [field.name for field in fields(TrainSettings) if field.name not in given_by_the_run]
         return TrainSettings(seed=seed, **{name: getattr(self, name) for name in names})
 
 
 class Finetune(_Training):
     """Train on labels (classification) or the next token (language)."""
-
-
-class Gradual(_Strict):
-    """Prune in steps while a stage trains, instead of at once."""
-
-    sparsity: float = Field(gt=0, lt=1)
-    initial_sparsity: float = Field(default=0.0, ge=0, lt=1)
-    start: float = Field(default=0.0, ge=0, lt=1)  # parts of the stage's steps
-    end: float = Field(default=0.7, gt=0, le=1)
-    frequency: int = Field(default=20, ge=1)
-    rise: Literal["linear", "cubic"] = "cubic"
-    scope: Literal["row", "layer", "global"] = "global"
-    mask_structure: str = "unstructured"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if structure_sparsity(self.mask_structure) is not None:
-            raise ValueError(f"mask_structure {self.mask_structure!r} fixes the sparsity, which cannot rise")
-        self.schedule(1000)
-        return self
-
-    def schedule(self, steps: int) -> Schedule:
-        """When to prune in a run of so many steps; the last time before its last step."""
-        return Schedule(
-            self.sparsity,
-            self.initial_sparsity,
-            start=round(self.start * steps),
-            end=min(steps - 1, round(self.end * steps)),
-            frequency=self.frequency,
-            rise=self.rise,
-        )
 
 
 class Distil(_Training):
@@ -99,16 +141,26 @@ class Distil(_Training):
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.2, ge=0, le=1)  # weight of the labels
     soft_weight: float = Field(default=1.0, ge=0)
-    hidden_weight: float = Field(default=1.0, ge=0)  # of SquareHead on every block; 0: without
+    hidden_weight: float = Field(default=1.0, ge=0)  # of every block's hidden states; 0: without
+    hidden_loss: Literal["square_head", "hidden_states"] = "square_head"  # the second with a projection between widths
+    attention_weight: float = Field(default=0.0, ge=0)  # of every block's attention maps
+    layer_map: dict[str, str] | None = None  # student's block: the teacher's, by name or re:; None: spread evenly
     top_k: int = Field(default=64, ge=1)  # logits that are kept of a language model's teacher
     cache: bool = True  # keep the teacher's answers on disk, for more than one epoch
-    gradual: Gradual | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.soft_weight and not self.hidden_weight:
-            raise ValueError("soft_weight and hidden_weight are both 0: there is nothing to follow")
+        if not self.soft_weight and not self.layers:
+            raise ValueError("soft_weight, hidden_weight and attention_weight are all 0: there is nothing to follow")
+        if self.layer_map is not None and not self.layers:
+            raise ValueError("layer_map is of hidden states and attention maps: weigh one of them, or leave it out")
         return self
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Outputs of one tensor a block that are followed."""
+        weights = {"hidden_states": self.hidden_weight, "attentions": self.attention_weight}
+        return tuple(name for name, weight in weights.items() if weight > 0)
 
 
 class Prune(_Strict):
@@ -218,6 +270,11 @@ class Recipe(_Strict):
         return str(yaml.safe_dump(plain, sort_keys=False))
 
 
+def evaluates_while_training(recipe: Recipe) -> bool:
+    """Whether a stage scores the model as it trains, which takes validation data."""
+    return any(getattr(stage.settings, "evaluate_every", 0) > 0 for stage in recipe.stages)
+
+
 #: Criteria that need the loss of labels.
 OF_LOSS = ("second_order", "taylor", "fisher")
 
@@ -231,57 +288,3 @@ def needs_labels(recipe: Recipe) -> bool:
         or getattr(stage.settings, "criterion", "") in OF_LOSS
         for stage in recipe.stages
     )
-
-
-def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:
-    """Line of what stands at a place of a YAML document, or of the nearest thing around it."""
-    line = 1
-    for step in place:
-        if node is not None:
-            line = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(step)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _allowed(place: Sequence[int | str]) -> str:
-    """Keys that a recipe knows where an unknown one stands."""
-    model: Any = Recipe
-    for step in place[:-1]:
-        if isinstance(step, int):
-            model = Stage
-        else:
-            annotation = model.model_fields[step].annotation
-            model = next((one for one in get_args(annotation) or (annotation,) if hasattr(one, "model_fields")), model)
-    return ", ".join(model.model_fields)
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, or no recipe: with the line, what was found and what is allowed there.
-    """
-    text = path.read_text()
-    try:
-        content, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = []
-        for one in error.errors():
-            place = one["loc"]
-            text = f"{path}, line {_line(node, place)}: {'.'.join(map(str, place)) or 'the recipe'}: {one['msg']}"
-            if one["type"] == "extra_forbidden":
-                text += f"; allowed here: {_allowed(place)}"
-            problems.append(text)
-        raise ValueError("\n".join(problems)) from error

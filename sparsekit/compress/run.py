@@ -11,8 +11,11 @@ from sparsekit.compress.checks import check_stages
 from sparsekit.compress.data import read_table
 from sparsekit.compress.identity import claim
 from sparsekit.compress.job import Job
+from sparsekit.compress.learning import log_of
+from sparsekit.compress.pictures import draw_stage
 from sparsekit.compress.preparation import prepare
-from sparsekit.compress.recipe import Recipe, read_recipe
+from sparsekit.compress.recipe import Recipe
+from sparsekit.compress.recipe_file import read_recipe
 from sparsekit.compress.stages import STAGES
 from sparsekit.environment import environment
 from sparsekit.files import write_json
@@ -26,7 +29,10 @@ def _run_stages(job: Job) -> None:
         job.stage = f"{number}-{stage.name}"
         start = time.perf_counter()
         found = STAGES[stage.name](job, stage.settings)
-        job.rows.append({"stage": job.stage, **found, "seconds": round(time.perf_counter() - start, 1)})
+        row = {"stage": job.stage, **found, "seconds": round(time.perf_counter() - start, 1)}
+        log = log_of(job)
+        picture = draw_stage(log, job.work.parent) if process_number() == 0 and log.exists() else None
+        job.rows.append(row if picture is None else {**row, "picture": picture})
 
 
 def _opens_anywhere(model: Any) -> bool:
@@ -36,21 +42,29 @@ def _opens_anywhere(model: Any) -> bool:
 
 
 def compress(
-    recipe: Recipe | Path | str, model: Path | str, data: Path | str, out: Path | str, test: Path | str | None = None
+    recipe: Recipe | Path | str,
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    test: Path | str | None = None,
+    validation: Path | str | None = None,
 ) -> dict[str, Any]:
     """Compress a model as a recipe says.
 
-    A run that was stopped goes on from its last checkpoint when it is started again with the same arguments. Where
-    `patience` is used, weights are chosen by the test data: keep other data for the last word.
+    A run that was stopped goes on from its last checkpoint when it is started again with the same arguments. What is
+    scored as a stage trains, and so chooses its weights by `patience`, is the validation data; what is reported is
+    scored on the test data.
 
     Args:
         recipe: a recipe, or its YAML file.
         model: a transformers folder.
         data: a table of texts to train on: .jsonl, .json, .csv, .parquet, .txt or a folder of `datasets`.
-        out: folder for `model`, with the recipe in it, `report.json`, and `work` with checkpoints and the teacher's
-            answers. The model opens with transformers alone unless layers were converted or neurons removed: then with
-            `sparsekit.load`.
+        out: folder for `model`, with the recipe in it, `report.json`, a picture of each stage that trained, and `work`
+            with checkpoints, logs and the teacher's answers. The model opens with transformers alone unless layers were
+            converted or neurons removed: then with `sparsekit.load`.
         test: a table to score on; None: a part of `data`, as the recipe's `data.test_part` says.
+        validation: a table to score on while training, where a stage has `evaluate_every`; None: a part of what is left
+            of `data`, as the recipe's `data.validation_part` says.
 
     Returns:
         What `report.json` holds: what every stage did, and the scores at the end.
@@ -59,11 +73,12 @@ def compress(
         FileNotFoundError, ValueError: before any training where recipe, model or data do not fit.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
-    model, data, out, test = Path(model), Path(data), Path(out), None if test is None else Path(test)
+    model, data, out = Path(model), Path(data), Path(out)
+    test, validation = (None if path is None else Path(path) for path in (test, validation))
     join_group()
-    job = prepare(recipe, model, data, out, test)
+    job = prepare(recipe, model, data, out, test, validation)
     check_stages(job)
-    first_alone(lambda: claim(job.work, recipe, model, data, test))
+    first_alone(lambda: claim(job.work, recipe, model=model, data=data, test=test, validation=validation))
     _run_stages(job)
     finalize(job.model.cpu())
     report = {

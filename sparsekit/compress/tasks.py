@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,29 @@ class Named(nn.Module):
 
     Args:
         model: the model.
-        layers: whether every block's hidden states are among the outputs.
+        layers: which of "hidden_states" and "attentions", one tensor a block, are among the outputs. Attention maps
+            need the model's "eager" attention: see `attention_maps_of`.
     """
 
-    def __init__(self, model: nn.Module, layers: bool = False) -> None:
+    def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.layers = layers
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, Any]:
-        """Outputs by name; "embeddings" is the mean of the last hidden state over the tokens, of length 1."""
+        """Outputs by name; "embeddings" is the mean of the last hidden state over the tokens, of length 1.
+
+        Raises:
+            ValueError: the model gives no attention maps.
+        """
         device = next(self.model.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        output = self.model(**inputs, output_hidden_states=self.layers)
+        output = self.model(**inputs, **{f"output_{name}": True for name in self.layers})
         found: dict[str, Any] = {}
-        if self.layers:
+        if "hidden_states" in self.layers:
             found["hidden_states"] = tuple(output.hidden_states[1:])
+        if "attentions" in self.layers:
+            found["attentions"] = _maps_in(output, self.model)
         if "logits" in output:
             found["logits"] = output.logits
         else:
@@ -45,6 +53,27 @@ class Named(nn.Module):
             mean = (output.last_hidden_state * weights).sum(1) / weights.sum(1)
             found["embeddings"] = F.normalize(mean, dim=-1)
         return found
+
+
+def _maps_in(output: Any, model: nn.Module) -> tuple[torch.Tensor, ...]:
+    maps = output.get("attentions") or ()
+    if not maps or any(one is None for one in maps):
+        raise ValueError(
+            f"{type(model).__name__} gives no attention maps, also with its attention set to 'eager'; set "
+            "attention_weight: 0"
+        )
+    return tuple(maps)
+
+
+@contextmanager
+def attention_maps_of(model: Any) -> Iterator[None]:
+    """Have a transformers model compute its attention maps, which fused kernels such as sdpa never make."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 class Task(ABC):

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from sparsekit.pruning.layers import select_prunable
 from sparsekit.pruning.masks import drop_lowest
-from sparsekit.pruning.parametrization import Mask
+from sparsekit.pruning.parametrization import Mask, mask_of
 from sparsekit.pruning.weights import check_sparsity
 
 
@@ -28,18 +28,26 @@ class MovementMask(nn.Module):
             `sparsity` with the lowest scores.
     """
 
+    sparsity: torch.Tensor  # a buffer, so that a state dict says how far hard pruning is
+
     def __init__(self, weight: torch.Tensor, threshold: float | None) -> None:
         super().__init__()
         self.scores = nn.Parameter(torch.zeros_like(weight, requires_grad=False))
         self.threshold = threshold
-        self.sparsity = 0.0
+        self.register_buffer("sparsity", torch.zeros((), dtype=torch.float64))
 
     def mask(self) -> torch.Tensor:
         """Which weights stay now, bool, of the weight's shape."""
         scores = self.scores.detach()
         if self.threshold is not None:
             return torch.sigmoid(scores) > self.threshold
-        return drop_lowest(scores.flatten(), round(self.sparsity * scores.numel())).reshape(scores.shape)
+        return drop_lowest(scores.flatten(), scores.numel() - self.kept()).reshape(scores.shape)
+
+    def kept(self) -> int:
+        """How many weights stay now."""
+        if self.threshold is not None:
+            return int(self.mask().sum())
+        return self.scores.numel() - round(float(self.sparsity) * self.scores.numel())
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The masked weight; its gradient reaches the scores, times the weight, as if they were the mask."""
@@ -81,7 +89,7 @@ class Movement:
         for step in self._steps():
             if step.threshold is not None:
                 raise ValueError("soft movement pruning has no set sparsity; weigh penalty() more in the loss instead")
-            step.sparsity = sparsity
+            step.sparsity.fill_(sparsity)
 
     def penalty(self) -> torch.Tensor:
         """Mean of `sigmoid(score)` over all weights, a scalar to add to the loss with a weight that rises.
@@ -97,8 +105,8 @@ class Movement:
 
     def sparsity(self) -> float:
         """Fraction of all weights that are masked now."""
-        masks = [step.mask() for step in self._steps()]
-        return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        steps = list(self._steps())
+        return 1.0 - sum(step.kept() for step in steps) / sum(step.scores.numel() for step in steps)
 
     def finish(self) -> dict[str, float]:
         """Fix the masks as they are: scores go, and the weights are masked as by `prune`; `finalize` bakes them in.
@@ -114,6 +122,15 @@ class Movement:
             steps[0] = Mask(masks[name])
         self.layers = {}
         return {name: 1.0 - mask.float().mean().item() for name, mask in masks.items()}
+
+
+def masked_sparsity(model: nn.Module) -> float:
+    """Part of the weights under masks, fixed or learnt, that is pruned now; 0 without masks."""
+    fixed = [mask for mask in map(mask_of, model.modules()) if mask is not None]
+    learnt = [module for module in model.modules() if isinstance(module, MovementMask)]
+    size = sum(mask.numel() for mask in fixed) + sum(step.scores.numel() for step in learnt)
+    kept = sum(int(mask.sum()) for mask in fixed) + sum(step.kept() for step in learnt)
+    return 1.0 - kept / size if size else 0.0
 
 
 def apply_movement(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from sparsekit.pruning.parametrization import mask_of
 from sparsekit.selection import stored_weight
+
+
+def _zero_masked(value: Any, mask: torch.Tensor) -> None:
+    mask = mask.to(value.device)
+    if hasattr(value, "placements"):  # a DTensor, whose module takes a second to import
+        from torch.distributed.tensor import distribute_tensor
+
+        mask = distribute_tensor(mask, value.device_mesh, value.placements, src_data_rank=None).to_local()
+        value = value.to_local()
+    value.masked_fill_(~mask, 0.0)
 
 
 @torch.no_grad()
@@ -18,7 +30,7 @@ def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> 
 
     Args:
         optimizer: holds the model's parameters; those that it has no state of yet are passed over.
-        model: with masks, before `finalize`.
+        model: with masks, before `finalize`; its weights may be sharded.
     """
     for module in model.modules():
         mask, weight = mask_of(module), stored_weight(module)
@@ -26,4 +38,4 @@ def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> 
             continue
         for value in optimizer.state.get(weight, {}).values():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape:
-                value.masked_fill_(~mask.to(value.device), 0.0)
+                _zero_masked(value, mask)

@@ -57,15 +57,22 @@ class Schedule:
         if self.rise != "one_shot" and self.end <= self.start:
             raise ValueError(f"a {self.rise} rise must end after its start, got {self.start} to {self.end}")
 
-    def sparsity_at(self, step: int) -> float:
-        """The sparsity that belongs to a step; `initial_sparsity` before the start."""
+    def left_at(self, step: int) -> float:
+        """Part of the rise that is still to come at a step: 1 before the start, 0 from the end on."""
         exponent = _EXPONENTS[self.rise]
         if step < self.start:
-            return self.initial_sparsity
+            return 1.0
         if exponent is None or step >= self.end:
-            return self.final_sparsity
-        left = 1.0 - (step - self.start) / (self.end - self.start)
-        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left**exponent
+            return 0.0
+        linear: float = 1.0 - (step - self.start) / (self.end - self.start)
+        return linear**exponent
+
+    def sparsity_at(self, step: int) -> float:
+        """The sparsity that belongs to a step; `initial_sparsity` before the start."""
+        left = self.left_at(step)
+        if left == 1.0:
+            return self.initial_sparsity
+        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
 
     def prunes_at(self, step: int) -> bool:
         """Whether to prune before this step: every `frequency` steps from the start on, and at the end."""

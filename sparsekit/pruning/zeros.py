@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from sparsekit.pruning.parametrization import apply_mask, mask_of
+
+
+def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tensor]:
+    """Linear layers of a model that was pruned elsewhere.
+
+    Args:
+        model: any model; layers that have a mask are passed over.
+        least: fraction of zeros from which a layer counts as pruned, above 0.
+
+    Returns:
+        Layer name -> which of its weights are not zero, bool, shape [out_features, in_features].
+
+    Raises:
+        ValueError: `least` is out of range.
+    """
+    if not 0 < least <= 1:
+        raise ValueError(f"least must be in (0, 1], got {least}")
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and mask_of(module) is None:
+            mask = module.weight.detach() != 0
+            if 1.0 - mask.float().mean().item() >= least:
+                found[name] = mask
+    return found
 
 
 def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
@@ -25,15 +50,7 @@ def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
     >>> keep_zeros(model)
     {'0': 0.5}
     """
-    if not 0 < least <= 1:
-        raise ValueError(f"least must be in (0, 1], got {least}")
-    found = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) or mask_of(module) is not None:
-            continue
-        mask = module.weight.detach() != 0
-        sparsity = 1.0 - mask.float().mean().item()
-        if sparsity >= least:
-            apply_mask(module, mask)
-            found[name] = sparsity
-    return found
+    masks = pruned_layers(model, least)
+    for name, mask in masks.items():
+        apply_mask(model.get_submodule(name), mask)
+    return {name: 1.0 - mask.float().mean().item() for name, mask in masks.items()}

@@ -2,8 +2,18 @@
 
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.loop import train
+from sparsekit.training.movement import GradualMovement, Penalised
 from sparsekit.training.processes import first_alone, join_group
 from sparsekit.training.run import TrainReport
 from sparsekit.training.settings import TrainSettings
 
-__all__ = ["GradualPruning", "TrainReport", "TrainSettings", "first_alone", "join_group", "train"]
+__all__ = [
+    "GradualMovement",
+    "GradualPruning",
+    "Penalised",
+    "TrainReport",
+    "TrainSettings",
+    "first_alone",
+    "join_group",
+    "train",
+]

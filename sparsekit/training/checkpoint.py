@@ -1,6 +1,7 @@
 """A training run on disk: one safetensors file from which it goes on as if it had never stopped.
 
-Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.`; everything else is JSON in the file's header.
+Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.<process>.<device>`; everything else is JSON in
+the file's header.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from torch import nn
 
 from sparsekit.files import write_atomically
 from sparsekit.pruning.parametrization import apply_mask, mask_of
+from sparsekit.training.processes import from_all, process_number
+from sparsekit.training.sharding import load_whole_state, parts_like, whole_tensors
 
-_FORMAT = "1"
+_FORMAT = "2"
 _MASK = ".parametrizations.weight.0.mask"
 
 
@@ -33,16 +36,21 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
 
 
 def _random_states() -> dict[str, torch.Tensor]:
-    found = {"random.cpu": torch.get_rng_state()}
+    """Random states of all processes: each has dropout of its own."""
+    own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        found["random.cuda"] = torch.cuda.get_rng_state()
-    return found
+        own["cuda"] = torch.cuda.get_rng_state()
+    return {
+        f"random.{process}.{device}": state
+        for device, one in own.items()
+        for process, state in enumerate(from_all(one))
+    }
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
 ) -> None:
-    """Write everything that a run needs to go on, atomically.
+    """Write everything that a run needs to go on, atomically. All processes call it; process 0 writes.
 
     Args:
         path: the file.
@@ -52,10 +60,11 @@ def save_checkpoint(
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= _optimizer_tensors(optimizer) | _random_states()
-    # Copies: tied weights share memory, which files cannot.
-    apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    header = {"format": _FORMAT, "progress": json.dumps(progress)}
-    write_atomically(path, partial(save_file, apart, metadata=header))
+    first = process_number() == 0
+    apart = whole_tensors(tensors, kept=first)
+    if first:
+        header = {"format": _FORMAT, "progress": json.dumps(progress)}
+        write_atomically(path, partial(save_file, apart, metadata=header))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -105,7 +114,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
                 layer = model.get_submodule(key.removesuffix(_MASK))
                 if mask_of(layer) is None:
                     apply_mask(layer, state[key].clone())
-        model.load_state_dict(dict(state))
+        load_whole_state(model, state)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"the checkpoint is of another model: {error}") from error
 
@@ -118,12 +127,14 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """
     tensors, _ = read_tensors(path)
     load_model_state(model, _part(tensors, "model."))
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in _part(tensors, "optimizer.").items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
+        of = parameters[int(number)]
+        state.setdefault(int(number), {})[name] = parts_like(tensor, of) if tensor.shape == of.shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    states = _part(tensors, "random.")
+    states = _part(tensors, f"random.{process_number()}.")
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
+from sparsekit.pruning.layers import group_prunable, weight_of
+from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.pruning.schedule import Schedule
 from sparsekit.pruning.weights import prune
 
@@ -30,6 +33,13 @@ class GradualPruning:
         self.model = model
         self.schedule = schedule
         self.arguments = arguments
+
+    def add_masks(self) -> None:
+        """Give layers without a mask one that keeps every weight, as sharding needs before training begins."""
+        chosen = (self.arguments.get("targets", ("Linear",)), self.arguments.get("ignore", ()))
+        for first, *others in (list(group.values()) for group in group_prunable(self.model, *chosen)):
+            if mask_of(first) is None:
+                apply_mask(first, torch.ones_like(weight_of(first), dtype=torch.bool), *others)
 
     def __call__(self, step: int) -> bool:
         """What belongs before a step; whether masks changed."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from sparsekit.pruning.parametrization import mask_of
+from sparsekit.training.checkpoint import load_model_state
+from sparsekit.training.gradual import GradualPruning
+from sparsekit.training.movement import GradualMovement
 from sparsekit.training.processes import process_count, process_number
-from sparsekit.training.run import Loss, Objective, Run, TrainReport
+from sparsekit.training.run import Loss, Objective, ParameterGroup, Run, TrainReport
 from sparsekit.training.settings import TrainSettings
+from sparsekit.training.sharding import gathered, shard, whole_tensors
 
 T = TypeVar("T")
 
@@ -29,6 +36,7 @@ def train(
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | str | None = None,
     log: Path | str | None = None,
+    parameter_groups: Sequence[ParameterGroup] = (),
     title: str = "train",
 ) -> TrainReport:
     """Minimise a loss over batches, in place. Masks of `prune` stay.
@@ -52,13 +60,16 @@ def train(
             `evaluate_every` steps and at the end.
         checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
         log: a file that gets a line of JSON for every step and evaluation: loss, learning rate, sparsity, score.
+        parameter_groups: (parameters, learning rate): those with a rate of their own, such as the scores of movement
+            pruning; it rises and falls as the others' does, and they have no weight decay.
         title: of the progress bar.
 
     Returns:
         Losses and scores. With `patience`, the model has the weights of the best score.
 
     Raises:
-        ValueError: there are no batches, nothing to train, or the checkpoint is damaged or of another run.
+        ValueError: there are no batches, nothing to train, `before_step` does not work on sharded weights, or the
+            checkpoint is damaged or of another run.
         FloatingPointError: the loss is not finite.
 
     >>> model = nn.Linear(1, 1)
@@ -77,15 +88,44 @@ def train(
         raise ValueError("there are no batches to train on")
     if settings.patience and evaluate is None:
         raise ValueError("patience waits for a better score: give evaluate")
-    run = Run(Objective(model, loss), batches, settings, None if log is None else Path(log))
+    objective: Objective[T] = Objective(model, loss)
+    trained, before_step, parameter_groups = _spread(objective, settings, before_step, parameter_groups)
+    run = Run(trained, batches, settings, None if log is None else Path(log), parameter_groups)
     torch.manual_seed(settings.seed + process_number())
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         run.resume(path)
     _take_steps(run, before_step, evaluate, path, title)
-    if run.best:
-        run.objective.load_state_dict(run.best)
+    if run.best or trained is not objective:
+        load_model_state(objective, run.best or whole_tensors(trained.state_dict()))
+        objective.to(next(trained.parameters()).device)
     return run.report
+
+
+def _spread(
+    objective: Objective[T], settings: TrainSettings, before_step: Any, parameter_groups: Sequence[ParameterGroup]
+) -> tuple[Objective[T], Any, Sequence[ParameterGroup]]:
+    """What is trained in place of the model where it is to be sharded: a copy, since sharding cannot be undone.
+
+    Raises:
+        ValueError: a kind of pruning does not work on sharded weights.
+    """
+    if not settings.shard or process_count() == 1:
+        return objective, before_step, parameter_groups
+    if not (before_step is None or isinstance(before_step, GradualPruning | GradualMovement)):
+        raise ValueError("shard trains a copy, which before_step must know: give GradualPruning or GradualMovement")
+    if isinstance(before_step, GradualMovement) and before_step.penalty is not None:
+        raise ValueError("soft movement pruning does not work on sharded weights; give a sparsity, or leave out shard")
+    if isinstance(before_step, GradualPruning) and before_step.arguments.get("criterion", "magnitude") != "magnitude":
+        raise ValueError("sharded weights are pruned by magnitude alone; leave out criterion, or shard")
+    copied, before_step, parameter_groups = copy.deepcopy((objective.cpu(), before_step, list(parameter_groups)))
+    if isinstance(before_step, GradualPruning):
+        before_step.add_masks()
+    names = {id(parameter): name for name, parameter in copied.named_parameters()}
+    shard(copied)
+    sharded = dict(copied.named_parameters())
+    groups = [([sharded[names[id(one)]] for one in parameters], rate) for parameters, rate in parameter_groups]
+    return copied, before_step, groups
 
 
 def _take_steps(
@@ -101,7 +141,7 @@ def _take_steps(
     hidden = process_number() != 0
     with tqdm(total=run.steps, initial=run.report.steps, desc=title, unit="step", disable=hidden) as bar:
         while not run.is_over:
-            if before_step is not None and before_step(run.report.steps) is True:
+            if before_step is not None and _prepare_step(run, before_step):
                 run.masks_changed()
             if _masked(run.objective) != masked:  # what watches a weight's gradient does not survive its first mask
                 forward, masked = _forward_of(run.objective), _masked(run.objective)
@@ -120,8 +160,15 @@ def _take_steps(
                 run.save(checkpoint)
 
 
+def _prepare_step(run: Run[T], before_step: Callable[[int], object]) -> bool:
+    """Do what belongs before a step; whether masks changed. Pruning looks at whole weights."""
+    prunes = isinstance(before_step, GradualPruning) and before_step.schedule.prunes_at(run.report.steps)
+    with gathered(run.objective) if prunes else nullcontext():
+        return before_step(run.report.steps) is True
+
+
 def _forward_of(objective: nn.Module) -> nn.Module:
-    if process_count() == 1:
+    if process_count() == 1 or isinstance(objective, FSDPModule):
         return objective
     return DistributedDataParallel(objective, find_unused_parameters=True)  # a pooler that no loss reads
 

@@ -47,6 +47,15 @@ def first_alone(do: Callable[[], T]) -> T:
     return do()
 
 
+def from_all(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Every process's tensor, of one shape and on the CPU, by the process's number."""
+    if process_count() == 1:
+        return [tensor]
+    found = [torch.empty_like(tensor) for _ in range(process_count())]
+    dist.all_gather(found, tensor)
+    return found
+
+
 def same_everywhere(value: float) -> float:
     """Process 0's value in all processes, so that all take the same decisions."""
     if process_count() == 1:

@@ -10,25 +10,29 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sparsekit.files import write_atomically
+from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
-from sparsekit.pruning.parametrization import mask_of
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint
 from sparsekit.training.order import stream
 from sparsekit.training.processes import process_count, process_number, same_everywhere
 from sparsekit.training.settings import TrainSettings
+from sparsekit.training.sharding import averaged, gathered, whole_tensors
 
 T = TypeVar("T")
 
 #: What is minimised: of the model and one batch, a scalar. A module's own parameters are trained too.
 Loss = Callable[[nn.Module, T], torch.Tensor]
+
+
+#: Parameters and the learning rate that they have at the end of the warm-up; without weight decay.
+ParameterGroup: TypeAlias = tuple[Sequence[nn.Parameter], float]
 
 
 @dataclass
@@ -59,21 +63,20 @@ class Objective(nn.Module, Generic[T]):
         return self.loss(self.model, batch)
 
 
-def masked_sparsity(model: nn.Module) -> float:
-    """Part of the weights under masks that is pruned; 0 without masks."""
-    masks = [mask for mask in map(mask_of, model.modules()) if mask is not None]
-    kept, size = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
-    return 1.0 - kept / size if size else 0.0
-
-
-def _optimizer_for(objective: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer_for(
+    objective: nn.Module, settings: TrainSettings, own_rates: Sequence[ParameterGroup]
+) -> torch.optim.Optimizer:
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("nothing to train: no parameter of the model or the loss requires a gradient")
-    groups = [
-        {"params": [one for one in trained if one.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [one for one in trained if one.dim() < 2], "weight_decay": 0.0},
+    own = {id(one) for parameters, _ in own_rates for one in parameters}
+    rest = [one for one in trained if id(one) not in own]
+    groups: list[dict[str, Any]] = [
+        {"params": [one for one in rest if one.dim() >= 2], "weight_decay": settings.weight_decay, "times": 1.0},
+        {"params": [one for one in rest if one.dim() < 2], "weight_decay": 0.0, "times": 1.0},
     ]
+    for parameters, rate in own_rates:
+        groups.append({"params": list(parameters), "weight_decay": 0.0, "times": rate / settings.learning_rate})
     filled = [group for group in groups if group["params"]]
     return torch.optim.AdamW(filled, lr=settings.learning_rate, fused=True)
 
@@ -93,14 +96,19 @@ class Run(Generic[T]):
     """The state of one call of `train`."""
 
     def __init__(
-        self, objective: Objective[T], batches: Sequence[T] | Iterable[T], settings: TrainSettings, log: Path | None
+        self,
+        objective: Objective[T],
+        batches: Sequence[T] | Iterable[T],
+        settings: TrainSettings,
+        log: Path | None,
+        own_rates: Sequence[ParameterGroup] = (),
     ) -> None:
         self.objective = objective
         self.settings = settings
         self.log = log if process_number() == 0 else None
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.optimizer = _optimizer_for(objective, settings)
+        self.optimizer = _optimizer_for(objective, settings, own_rates)
         self.batches = batches
         self.together = settings.accumulate * process_count()
         self.steps = settings.steps_of(len(batches), process_count())  # type: ignore[arg-type]
@@ -117,6 +125,11 @@ class Run(Generic[T]):
             ValueError: it is damaged, or of another run.
         """
         progress = read_progress(checkpoint)
+        if progress["processes"] != process_count():
+            raise ValueError(
+                f"{checkpoint} is of a run of {progress['processes']} processes, and this one has {process_count()}; "
+                "start as many, or delete it to start anew"
+            )
         if progress["settings"] != asdict(self.settings) or progress["steps"] != self.steps:
             raise ValueError(f"{checkpoint} is of a run with other settings or data; delete it to start anew")
         load_checkpoint(checkpoint, self.objective, self.optimizer)
@@ -130,12 +143,11 @@ class Run(Generic[T]):
         self._cut_log()
 
     def save(self, checkpoint: Path) -> None:
-        """Write a checkpoint; process 0 does it for all."""
-        if process_number() != 0:
-            return
+        """Write a checkpoint; all processes take part."""
         progress = {"settings": asdict(self.settings), "steps": self.steps, "report": asdict(self.report)}
+        progress["processes"] = process_count()
         progress |= {"without_gain": self.without_gain, "best_score": self.best_score, "has_best": bool(self.best)}
-        if self.best:
+        if self.best and process_number() == 0:
             write_atomically(_best_path(checkpoint), partial(save_file, self.best))
         save_checkpoint(checkpoint, self.objective, self.optimizer, progress)
 
@@ -154,12 +166,11 @@ class Run(Generic[T]):
         self.optimizer.zero_grad()
         rate = self.settings.learning_rate_at(self.report.steps, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         total = 0.0
         for number, batch in enumerate(share):
             last = number == len(share) - 1
-            alone = nullcontext() if last or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
-            with alone:
+            with averaged(forward, last):
                 with _autocast(self.objective, self.settings):
                     loss = forward(batch) / len(share)
                 loss.backward()
@@ -178,18 +189,18 @@ class Run(Generic[T]):
         model = self.objective.model
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), gathered(self.objective, blocks=False):
             score = same_everywhere(evaluate(model))
         for module, mode in modes:
             module.training = mode
         better = math.isfinite(score) and (self.best_score is None or score > self.best_score)
         self.report.scores.append((self.report.steps, score))
-        self.without_gain = 0 if better else self.without_gain + 1
+        counts = self.report.steps > self.settings.patience_from
+        self.without_gain = self.without_gain + 1 if counts and not better else 0
         if better:
             self.best_score = score
         if better and self.settings.patience:
-            state = self.objective.state_dict().items()
-            self.best = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
+            self.best = whole_tensors(self.objective.state_dict())
         self.report.stopped_early = bool(self.settings.patience) and self.without_gain >= self.settings.patience
         self._write_log({"step": self.report.steps, "score": score})
 

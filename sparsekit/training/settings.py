@@ -23,7 +23,11 @@ class TrainSettings:
             instructions for it.
         evaluate_every: steps from one evaluation to the next; 0: only at the end.
         patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.
+        patience_from: evaluations count for `patience` after this step, such as the last that prunes.
         checkpoint_every: steps from one checkpoint to the next, where a checkpoint is asked for.
+        shard: spread weights, gradients and optimiser state over the processes (FSDP2); with one process there is
+            nothing to spread. A copy is trained, so a loss must use the model that it is given; the model itself waits
+            on the CPU, in every process. Whole weights are gathered for a moment where a schedule prunes.
         seed: of the order of the batches and of dropout.
 
     Raises:
@@ -39,16 +43,21 @@ class TrainSettings:
     precision: str = "float32"
     evaluate_every: int = 0
     patience: int = 0
+    patience_from: int = 0
     checkpoint_every: int = 200
+    shard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "max_gradient_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name, least in (("accumulate", 1), ("checkpoint_every", 1), ("evaluate_every", 0), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("accumulate", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("evaluate_every", "patience", "patience_from"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be in [0, 1], got {self.warmup}")
         if self.weight_decay < 0:

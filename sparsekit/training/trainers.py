@@ -11,9 +11,9 @@ from transformers import Trainer, TrainerCallback
 
 from sparsekit.distill import Distillation, Embeddings, Teacher
 from sparsekit.distill.teacher_cache import named_outputs
+from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.gradual import GradualPruning
-from sparsekit.training.run import masked_sparsity
 
 
 class PruningCallback(TrainerCallback):

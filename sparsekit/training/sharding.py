@@ -1,0 +1,105 @@
+"""Weights, gradients and optimiser state spread over the processes, for models that do not fit beside their gradients.
+
+Every parameter lies in equal parts on all processes; a block's parts are gathered while it runs (FSDP: Zhao et al.,
+arXiv 2304.11277, as torch's `fully_shard` does it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import ParametrizationList
+
+from sparsekit.training.processes import process_count
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What the outermost `nn.ModuleList`s hold: gathered one at a time."""
+    for child in model.children():
+        if isinstance(child, nn.ModuleList) and not isinstance(child, ParametrizationList):
+            yield from child
+        else:
+            yield from _blocks(child)
+
+
+def shard(model: nn.Module) -> None:
+    """Shard a model in place, block by block; it cannot be put back: see `whole_tensors`.
+
+    Masks must be there before; they stay whole in every process.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mesh = init_device_mesh(device, (process_count(),))
+    for block in _blocks(model):
+        if any(True for _ in block.parameters()):
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+@contextmanager
+def averaged(forward: nn.Module, now: bool) -> Iterator[None]:
+    """Whether gradients that are computed within are averaged over the processes, or kept for the next batch."""
+    if isinstance(forward, DistributedDataParallel) and not now:
+        with forward.no_sync():
+            yield
+        return
+    if isinstance(forward, FSDPModule):
+        forward.set_requires_gradient_sync(now)
+    yield
+
+
+@contextmanager
+def gathered(model: nn.Module, *, blocks: bool = True) -> Iterator[None]:
+    """Have whole weights in every process for a while; what is changed of them then is lost, but not masks.
+
+    Args:
+        model: any model; one that is not sharded is left as it is.
+        blocks: False leaves it to the blocks to gather theirs as they run.
+    """
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    chosen = parts if blocks else parts[:1]
+    for part in chosen:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in chosen:
+            part.reshard()
+
+
+def whole_tensors(tensors: Mapping[str, torch.Tensor], *, kept: bool = True) -> dict[str, torch.Tensor]:
+    """Copies on the CPU, whole where the processes hold parts of them; all processes must ask.
+
+    Args:
+        tensors: by name.
+        kept: False for a process that only gives its parts, and gets nothing.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if kept:
+            found[name] = whole.detach().to("cpu", copy=True).contiguous()
+    return found
+
+
+def parts_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, sharded as another is; as it is where that is not."""
+    if not isinstance(other, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+def load_whole_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict of whole tensors into a model, sharded or not.
+
+    Raises:
+        RuntimeError: names or shapes do not fit.
+    """
+    own = model.state_dict()
+    model.load_state_dict({name: parts_like(one, own[name]) if name in own else one for name, one in state.items()})
