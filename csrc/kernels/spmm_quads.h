@@ -30,7 +30,7 @@ constexpr unsigned chains_of(int sums) { return sums >= 8 ? 1 : sums >= 4 ? 2 : 
 template <class Format, class Lane, int vectors>
 constexpr bool kPairs =
     Format::height == 1 &&
-    2 * static_cast<int>(chains_of(vectors)) * vectors + 2 * static_cast<int>(sparsekit::kQuad) < kRegisters;
+    2 * static_cast<int>(chains_of(vectors)) * vectors + 2 * static_cast<int>(sparsekit::kQuad) <= kRegisters;
 
 /// Adds entry `i` of a lane, which multiplies `input`, to the lane's sums, `vectors` for each output feature; `first`
 /// is the entry's first value.
@@ -188,9 +188,9 @@ template <class Format, class Lane, int vectors>
 }
 
 /// Whether the lanes of a weight are multiplied two at a time: where the longest of its first block share inputs.
-template <class Format, class Lane, int vectors>
-inline bool in_pairs(const sparsekit::PackedWeight& weight, sparsekit::RowRange lanes) {
-  return kPairs<Format, Lane, vectors> && lanes.first < lanes.last && Cell<Format>::of(weight, 0, lanes.first).shares();
+template <class Format>
+inline bool in_pairs(const sparsekit::PackedWeight& weight) {
+  return weight.tiles > 0 && Cell<Format>::of(weight, 0, 0).shares();
 }
 
 template <class Format, class Lane, int vectors>
@@ -199,7 +199,7 @@ void spmm_quads(const sparsekit::PackedWeight& weight, const void* packed, void*
   const auto* activation = static_cast<const float*>(packed);
   auto* sums = static_cast<float*>(results);
   const sparsekit::RowRange lanes = lanes_of<Format>(rows);
-  const bool pairs = in_pairs<Format, Lane, vectors>(weight, lanes);
+  const bool pairs = kPairs<Format, Lane, vectors> && in_pairs<Format>(weight);
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
     const float* block = activation + b * sparsekit::kBlockWidth * tile;
     if constexpr (kPairs<Format, Lane, vectors>) {
