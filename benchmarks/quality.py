@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/quality.py classifier --seed 0   # a teacher, then every recipe of classifiers
     .venv/bin/python benchmarks/quality.py embedding --seed 0
-    .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: three criteria in one shot
-    .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: after learning from its dense self
+    .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: by magnitude, and Wanda
+    .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: second order, then taught
 
 Each recipe of `benchmarks/recipes` gives a JSON file in `benchmarks/results/quality`. A run that was stopped goes on.
 """
@@ -138,18 +138,18 @@ def _reviews(work: Path, learnt: int) -> tuple[Path, Path]:
 
 @app.command()
 def language(work: Work = Path("quality-work"), only: Only = None) -> None:
-    """SmolLM2-135M with half of its weights removed in one shot, by three criteria: perplexity on other text."""
+    """SmolLM2-135M with half of its weights removed by magnitude, and by Wanda: perplexity on other text."""
     model = _smollm(work)
     data, test = _reviews(work, 600)
     _run("language-dense", 0, work, model, data, test, {})
     dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
-    for name in only or ("language-50-one-shot", "language-50-wanda", "language-50-magnitude"):
+    for name in only or ("language-50-wanda", "language-50-magnitude"):
         _run(name, 0, work, model, data, test, dense)
 
 
 @app.command()
 def recovery(work: Work = Path("quality-work")) -> None:
-    """SmolLM2-135M at 50%, then it follows its dense self on film reviews."""
+    """SmolLM2-135M at 50% by second order in one shot, which is scored; then it follows its dense self on reviews."""
     model = _smollm(work)
     data, test = _reviews(work, 6000)
     _run("language-dense", 0, work, model, data, test, {})

@@ -8,18 +8,17 @@ from typing import Any
 
 from tables import RESULTS, machine, table
 
-#: Recipe -> how the tables call it.
-_TITLES = {
-    "classifier-80": "sentence classification, 80% unstructured",
-    "classifier-90": "the same, 90%",
-    "classifier-80-4x1": "80% in 4x1 blocks",
-    "classifier-3-layers-80": "3 of 6 layers, 80% of those",
-    "classifier-half-neurons": "half of all MLP neurons removed",
-    "embedding-80": "sentence embeddings, 80%",
-    "language-50-magnitude": "SmolLM2-135M, 50%, magnitude",
-    "language-50-wanda": "the same, Wanda",
-    "language-50-one-shot": "the same, second order in one shot",
-    "language-50-recovery": "the same, then taught by its dense self",
+#: Recipe -> how the tables call it; two titles where it also has scores of an earlier stage `evaluate`.
+_TITLES: dict[str, tuple[str, ...]] = {
+    "classifier-80": ("sentence classification, 80% unstructured",),
+    "classifier-90": ("the same, 90%",),
+    "classifier-80-4x1": ("80% in 4x1 blocks", "the same with int8 weights and inputs"),
+    "classifier-3-layers-80": ("3 of 6 layers, 80% of those",),
+    "classifier-half-neurons": ("half of all MLP neurons removed",),
+    "embedding-80": ("sentence embeddings, 80%",),
+    "language-50-magnitude": ("SmolLM2-135M, 50%, magnitude",),
+    "language-50-wanda": ("the same, Wanda",),
+    "language-50-recovery": ("the same, second order in one shot", "the same, then taught by its dense self"),
 }
 
 
@@ -47,8 +46,8 @@ def _parts(dense: list[float], kept: list[float]) -> str:
     return _mean([b / a for a, b in zip(dense, kept, strict=True)], ".2f") + " times"
 
 
-def _line(title: str, runs: list[dict[str, Any]], metric: str, kept: list[float]) -> list[str]:
-    dense = [run["dense"][metric] for run in runs]
+def _line(title: str, runs: list[dict[str, Any]], metric: str) -> list[str]:
+    dense, kept = ([run[which][metric] for run in runs] for which in ("dense", "scores"))
     accuracy = metric == "accuracy"
     form = ".1%" if accuracy else ".1f" if metric == "perplexity" else ".3f"
     change = (_points if accuracy else _parts)(dense, kept)
@@ -56,26 +55,23 @@ def _line(title: str, runs: list[dict[str, Any]], metric: str, kept: list[float]
     return [title, metric, str(len(runs)), _mean(dense, form), _mean(kept, form), change, f"{minutes:.0f}"]
 
 
-def _stage(run: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The last stage of a name."""
-    return next((row for row in reversed(run["stages"]) if row["stage"].endswith(f"-{name}")), None)
+def _evaluated(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as it was at its last stage `evaluate`."""
+    number = max(i for i, row in enumerate(run["stages"]) if row["stage"].endswith("-evaluate"))
+    return run | {"scores": run["stages"][number], "stages": run["stages"][:number]}
 
 
 def quality_block() -> str:
     """Every recipe: the dense model, the compressed one, the difference."""
     lines = []
-    for name, title in _TITLES.items():
+    for name, titles in _TITLES.items():
         runs = _runs(name)
         if not runs:
             continue
-        converted = _stage(runs[0], "convert")
-        for metric in (one for one in runs[0]["scores"] if one in runs[0]["dense"] and one != "f1"):
-            if converted is not None:
-                before = [(_stage(run, "evaluate") or run["scores"])[metric] for run in runs]
-                lines.append(_line(title, runs, metric, before))
-                lines.append(_line("the same with int8 weights and inputs", runs, metric, _scores(runs, metric)))
-            else:
-                lines.append(_line(title, runs, metric, _scores(runs, metric)))
+        held = [[_evaluated(run) for run in runs], runs] if len(titles) == 2 else [runs]
+        for title, shown in zip(titles, held, strict=True):
+            for metric in (one for one in runs[0]["scores"] if one in runs[0]["dense"] and one != "f1"):
+                lines.append(_line(title, shown, metric))
     heading = ["what", "score", "seeds", "dense", "compressed", "difference", "minutes"]
     environment = _runs("classifier-80")[0]["environment"]
     return (
@@ -84,7 +80,3 @@ def quality_block() -> str:
         f"the same two processors. {machine(environment)} Stored in `benchmarks/results/quality`; "
         "`benchmarks/quality.py` makes them."
     )
-
-
-def _scores(runs: list[dict[str, Any]], metric: str) -> list[float]:
-    return [run["scores"][metric] for run in runs]

@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import folders_tables
 import quality_tables
 import tables
 import values_tables
@@ -31,6 +32,7 @@ BLOCKS = {
     "few-answers": values_tables.few_answers_block,
     "few-layers": tables.few_layers_block,
     "few-values": values_tables.few_values_block,
+    "folders": folders_tables.folders_block,
     "layers": tables.layers_block,
     "masks": tables.masks_block,
     "model": tables.model_block,

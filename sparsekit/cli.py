@@ -304,9 +304,10 @@ def convert(
 
     Example: [bold]sparsekit convert my-pruned-encoder sparse --values int8[/]
     """
+    from sparsekit.checkpoint.hub import local_folder
     from sparsekit.checkpoint.layout import SENTENCE_MODULES
 
-    sentences = (Path(model) / SENTENCE_MODULES).is_file()
+    sentences = (local_folder(model) / SENTENCE_MODULES).is_file()
     _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
     from sparsekit.checkpoint import convert_folder
 
@@ -317,7 +318,9 @@ def convert(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="A folder that sparsekit saved.")]) -> None:
+def verify(
+    folder: Annotated[str, typer.Argument(help="A folder that sparsekit saved, or a name in the local hub cache.")],
+) -> None:
     """Check a folder's files, and this machine's results against float64 and those stored; status 1 if they differ."""
     _need("torch", "torch")
     from sparsekit.checkpoint import verify as verify_folder

@@ -11,6 +11,7 @@ from sparsekit.conversion_report import ConversionReport, LayerReport
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
+from sparsekit.model_code import weights_used
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.parametrization import finalize, mask_of
@@ -33,11 +34,14 @@ def _bytes(module: nn.Module) -> int:
 
 def _why_not(model: nn.Module, name: str, layer: nn.Linear, shared: Container[str]) -> str:
     """Why a layer cannot be sparse, whatever its weights; empty when it can."""
-    parent = model.get_submodule(name.rpartition(".")[0])
+    path, _, own_name = name.rpartition(".")
+    parent = model.get_submodule(path)
     if type(layer) is not nn.Linear:
         return f"a {type(layer).__name__}, not a plain nn.Linear"
     if isinstance(parent, nn.TransformerEncoderLayer):
         return "nn.TransformerEncoderLayer reads its weights itself"
+    if own_name in weights_used(type(parent)):  # type: ignore[arg-type]  # mypy knows no hash of it
+        return f"{type(parent).__name__} computes with its weight itself"
     if name in shared:
         return "its weight is shared with another module"
     if layer.weight.device.type != "cpu":

@@ -6,18 +6,23 @@ result straight to the activation function, and nothing else of the class may us
 
 from __future__ import annotations
 
-import ast
-import inspect
 import itertools
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sparsekit.attention import leave_attention, use_attention
+from sparsekit.joining import join_layers, separate_layers
+from sparsekit.model_code import following
 from sparsekit.nn import SparseLinear
+from sparsekit.norms import fuse_norms, split_norms
+
+Model = TypeVar("Model", bound=nn.Module)
 
 #: Where modules come from that may be tried out to see which function they are.
 _KNOWN_MODULES = ("torch.nn.modules.activation", "transformers.activations")
@@ -66,83 +71,30 @@ def recognise(module: nn.Module) -> str | None:
     return None
 
 
-def _methods(cls: type[nn.Module]) -> Iterator[ast.FunctionDef]:
-    """Code of a class's methods but the constructor, its bases' included."""
-    for name, function in inspect.getmembers(cls, inspect.isfunction):
-        if name != "__init__" and function.__module__ != nn.Module.__module__:
-            source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-            yield from (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-
-
-def _own(node: ast.AST) -> str | None:
-    """NAME for the expression `self.NAME`."""
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-        return node.attr
-    return None
-
-
-def _called(node: ast.AST | None) -> tuple[str | None, ast.AST | None]:
-    """NAME and ARGUMENT of the expression `self.NAME(ARGUMENT)`."""
-    if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
-        return _own(node.func), node.args[0]
-    return None, None
-
-
-def _nested(method: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Pairs of `self.SECOND(self.FIRST(...))`."""
-    for node in ast.walk(method):
-        second, argument = _called(node)
-        first, _ = _called(argument)
-        if first and second:
-            yield first, second
-
-
-def _in_a_row(method: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Pairs of `x = self.FIRST(...)` and, in the next line, `x = self.SECOND(x)` or `return self.SECOND(x)`."""
-    for block in (body for node in ast.walk(method) if isinstance(body := getattr(node, "body", None), list)):
-        for one, two in itertools.pairwise(block):
-            if not (isinstance(one, ast.Assign) and len(one.targets) == 1 and isinstance(one.targets[0], ast.Name)):
-                continue
-            name = one.targets[0].id
-            keeps = isinstance(two, ast.Assign) and ast.unparse(two.targets[0]) != name
-            if keeps or not isinstance(two, ast.Assign | ast.Return):
-                continue
-            first, _ = _called(one.value)
-            second, argument = _called(two.value)
-            if first and second and isinstance(argument, ast.Name) and argument.id == name:
-                yield first, second
-
-
-def following(cls: type[nn.Module]) -> dict[str, str]:
-    """Modules of a class whose results go straight and only to another: name -> name of the other.
-
-    Empty when the class's source cannot be read.
-    """
-    try:
-        methods = list(_methods(cls))
-    except (OSError, SyntaxError):
-        return {}
-    uses = Counter(name for method in methods for node in ast.walk(method) if (name := _own(node)) is not None)
-    pairs = [pair for method in methods for pair in (*_nested(method), *_in_a_row(method))]
-    return {first: second for first, second in pairs if uses[first] == uses[second] == 1}
-
-
 def _pairs(parent: nn.Module) -> dict[str, str]:
     if type(parent) is nn.Sequential:
         return dict(itertools.pairwise(name for name, _ in parent.named_children()))
-    return following(type(parent))
+    return following(type(parent))  # type: ignore[arg-type]  # mypy knows no hash of it
 
 
-def fuse_activations(model: nn.Module) -> int:
-    """Have sparse layers apply the activation functions that follow them, in place. Returns how many."""
+def fuse_activations(model: nn.Module, layers: Iterable[SparseLinear] | None = None) -> int:
+    """Have sparse layers apply the activation functions that follow them, in place. Returns how many.
+
+    Args:
+        model: the model.
+        layers: which layers of it; None for all.
+    """
+    chosen = {layer for layer in (model.modules() if layers is None else layers) if isinstance(layer, SparseLinear)}
     places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    parents = [module for module in model.modules() if any(isinstance(c, SparseLinear) for c in module.children())]
+    parents = [module for module in model.modules() if not chosen.isdisjoint(module.children())]
     fused = 0
     for parent in parents:
         children = dict(parent.named_children())
         for first, second in _pairs(parent).items():
             layer, following = children.get(first), children.get(second)
-            if not isinstance(layer, SparseLinear) or following is None or layer.activation is not None:
+            if not isinstance(layer, SparseLinear) or layer not in chosen or following is None:
+                continue
+            if layer.activation is not None:
                 continue
             name = recognise(following)
             if name is not None and places[id(layer)] == 1 and not layer._forward_hooks:
@@ -161,3 +113,43 @@ def split_activations(model: nn.Module) -> None:
                 if isinstance(layer, SparseLinear):
                     layer.activation = None
                 setattr(parent, name, child.original)
+
+
+def fuse(model: Model) -> Model:
+    """Have a converted model take fewer steps for the same, in place.
+
+    Sparse layers that read the same input (query, key and value; gate and up) pack it once and are computed together,
+    layer norms add the residual that they normalise, activation functions are computed by the layers before them, and
+    a transformers model computes its attention with the kernels of this package (`use_attention`). What to fuse is
+    found in the model's code; weights, names and state dicts stay as they are. It is for inference on the CPU: run the
+    model under `torch.no_grad()` or `torch.inference_mode()`. With gradients, in other types, and compiled,
+    everything is computed as before. `unfuse` undoes it.
+
+    Args:
+        model: a model whose layers `convert` has made sparse; any PyTorch model.
+
+    Returns:
+        The model.
+
+    >>> encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    >>> x = torch.randn(1, 3, 8)
+    >>> expected = encoder(x)
+    >>> with torch.inference_mode():
+    ...     bool(torch.allclose(fuse(encoder)(x), expected, atol=1e-5))
+    True
+    """
+    with suppress(ModuleNotFoundError, TypeError, ValueError):  # no transformers model, or one with its own attention
+        use_attention(model)
+    fuse_activations(model)
+    fuse_norms(model)
+    join_layers(model)
+    return model
+
+
+def unfuse(model: Model) -> Model:
+    """Undo `fuse`, in place; attention becomes torch's, "sdpa". Returns the model."""
+    separate_layers(model)
+    split_norms(model)
+    split_activations(model)
+    leave_attention(model)
+    return model

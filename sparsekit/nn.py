@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sparsekit import ops, runtime
+from sparsekit.absent_weight import absent_weight
 from sparsekit.formats import CSR
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
@@ -129,11 +130,23 @@ class SparseLinear(nn.Module):
         if self.activation is not None:
             raise ValueError(f"nn.Linear has no activation function; this layer fuses {self.activation!r}")
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        dtype = self.weight_dtype if self.bias is None else self.bias.dtype
-        linear.weight = nn.Parameter(torch.from_numpy(self.to_csr().to_dense()).to(dtype))
+        linear.weight = nn.Parameter(torch.from_numpy(self.to_csr().to_dense()).to(self._dense_dtype))
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
         return linear.train(self.training)
+
+    @property
+    def _dense_dtype(self) -> torch.dtype:
+        """Type of the dense layer that this one stands for: that of its bias follows `module.to`."""
+        return self.weight_dtype if self.bias is None else self.bias.dtype
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Shape, dtype and device of the dense weight, for code that asks for them; using values raises RuntimeError.
+
+        It is no parameter: `to_csr` and `to_linear` give the values.
+        """
+        return absent_weight((self.out_features, self.in_features), self._dense_dtype, self.packed.device)
 
     @property
     def nnz(self) -> int:

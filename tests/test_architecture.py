@@ -17,7 +17,15 @@ CSRC = ROOT / "csrc"
 LAYERS = [
     ["sparsekit._C", "sparsekit.files", "sparsekit.memory", "sparsekit.timing"],
     ["sparsekit.runtime", "sparsekit.formats", "sparsekit.environment"],
-    ["sparsekit.ops", "sparsekit.nn", "sparsekit.joined", "sparsekit.attention", "sparsekit.selection"],
+    [
+        "sparsekit.absent_weight",
+        "sparsekit.ops",
+        "sparsekit.nn",
+        "sparsekit.joined",
+        "sparsekit.attention",
+        "sparsekit.selection",
+        "sparsekit.model_code",
+    ],
     ["sparsekit.pruning", "sparsekit.distill"],
     ["sparsekit.training"],
     ["sparsekit.gain", "sparsekit.fusion", "sparsekit.sensitivity"],

@@ -147,7 +147,8 @@ def test_convert_and_verify_a_folder(pruned, tmp_path):
     (tmp_path / "sparse" / "sparsekit.json").write_text(json.dumps(manifest))
     result = runner.invoke(app, ["verify", str(tmp_path / "sparse")])
     assert result.exit_code == 1
-    assert "1 of 5 errors are too large" in result.stdout
+    assert "output last_hidden_state" in result.stdout
+    assert "1 of 6 errors are too large" in result.stdout
 
 
 def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):
@@ -167,7 +168,7 @@ def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({}, r"neither a folder nor a model in the local hub cache.*hf download no/such-model"),
+        ({}, r"no folder no/such-model, nor a model of this name in the local hub cache.*hf download no/such-model"),
         ({"architectures": ["Abacus"]}, r"must name a class of transformers in architectures, got \['Abacus'\]"),
         ({"num_hidden_layers": 2}, r"has no weights for \['encoder.layer.1"),
     ],

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, convert, densify, finalize, prune
-from sparsekit.fusion import FusedActivation, following, recognise
+from sparsekit.fusion import FusedActivation, recognise
+from sparsekit.model_code import following
 
 
 def small_model(name: str) -> nn.Module:

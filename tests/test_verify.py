@@ -162,8 +162,8 @@ def test_a_strange_record_is_refused(folder, change, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"inputs.input_ids": torch.full((1, 4), 10**6)}, "the model cannot run on the inputs in"),
-        ({"inputs.abacus": torch.zeros(2)}, "the model cannot run on the inputs in"),
+        ({"inputs.input_ids": torch.full((1, 4), 10**6)}, "safetensors: the model cannot run on the inputs: "),
+        ({"inputs.abacus": torch.zeros(2)}, "safetensors: the model cannot run on the inputs: "),
         ({"inputs.input_ids": torch.zeros((5, 10**3), dtype=torch.int64)}, "input_ids must have at most 4096 numbers"),
         ({"inputs.input_ids": torch.zeros((1, 4), dtype=torch.int64)}, "the model must return what"),
         ({}, "inputs must be tensors by the names"),

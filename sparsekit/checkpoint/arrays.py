@@ -1,9 +1,10 @@
-"""Read arrays out of one safetensors file, mapped into memory. numpy only: it needs neither torch nor bfloat16."""
+"""Read arrays out of one safetensors file. numpy only: it needs neither torch nor bfloat16."""
 
 from __future__ import annotations
 
 import math
-import mmap
+import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,27 @@ def _place(name: str, entry: Any, data: int) -> Place:
     return Place(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
-def _places(contents: mmap.mmap) -> dict[str, Place]:
+def _read(handle: int, begin: int, end: int) -> NDArray[np.uint8]:
+    """Bytes of an open file, in memory of their own."""
+    found = np.empty(end - begin, np.uint8)
+    done = 0
+    while done < found.size:  # a call gives 2 GiB at most
+        count = os.preadv(handle, [found.data[done:]], begin + done)
+        if not count:
+            raise ValueError(f"it was cut off at byte {begin + done}")
+        done += count
+    return found
+
+
+def _places(handle: int, nbytes: int) -> dict[str, Place]:
     """Places of all arrays; together they must fill the file, each byte once."""
-    length = int.from_bytes(contents[:_LENGTH_BYTES], "little")
+    if nbytes < _LENGTH_BYTES:
+        raise ValueError(f"it must have at least {_LENGTH_BYTES} bytes, got {nbytes}")
+    length = int.from_bytes(_read(handle, 0, _LENGTH_BYTES).tobytes(), "little")
     data = _LENGTH_BYTES + length
-    if length > _LARGEST_HEADER or data > len(contents):
-        raise ValueError(f"its header should have {length} bytes, the file has {len(contents)}")
-    header = parse_json(contents[_LENGTH_BYTES:data])
+    if length > _LARGEST_HEADER or data > nbytes:
+        raise ValueError(f"its header should have {length} bytes, the file has {nbytes}")
+    header = parse_json(_read(handle, _LENGTH_BYTES, data).tobytes())
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     found = {name: _place(name, entry, data) for name, entry in header.items() if name != "__metadata__"}
@@ -69,16 +84,18 @@ def _places(contents: mmap.mmap) -> dict[str, Place]:
         if place.begin != end:
             raise ValueError(f"its arrays must follow each other, one begins at byte {place.begin} instead of {end}")
         end = place.end
-    if end != len(contents):
-        raise ValueError(f"its header describes {end} bytes, the file has {len(contents)}")
+    if end != nbytes:
+        raise ValueError(f"its header describes {end} bytes, the file has {nbytes}")
     return found
 
 
 class ArrayFile:
-    """Arrays of one safetensors file; every offset and size of its header is checked before it is used.
+    """Arrays of one safetensors file, which stays open; its header is checked before anything is read by it.
 
     Args:
         path: the file.
+
+    `nbytes` are the bytes of the file, `places` says where its arrays lie.
 
     Raises:
         ValueError: the file is cut off or is no well-formed safetensors file.
@@ -86,20 +103,22 @@ class ArrayFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._handle)
+        self.nbytes = os.fstat(self._handle).st_size
         try:
-            with path.open("rb") as file:
-                self._contents = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.places = _places(self._contents)
-        except ValueError as error:  # of an empty file too
+            self.places = _places(self._handle, self.nbytes)
+        except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); copy the folder again") from error
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the file."""
-        return len(self._contents)
-
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """Bytes of an array, uint8, a read-only view of the mapped file."""
+        """Bytes of an array, uint8, read into memory of their own: what is checked afterwards cannot change any more.
+
+        Raises:
+            ValueError: the file was cut off since it was opened.
+        """
         place = self.places[name]
-        whole = np.frombuffer(self._contents, np.uint8)
-        return whole[place.begin : place.end]
+        try:
+            return _read(self._handle, place.begin, place.end)
+        except ValueError as error:
+            raise ValueError(f"{self.path} is damaged ({error}); copy the folder again") from error

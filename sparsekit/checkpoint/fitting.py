@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
 
 from sparsekit.checkpoint.manifest import LayerEntry, Manifest
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
-from sparsekit.fusion import FusedActivation, fuse_activations
+from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.attention import find_attentions, fit_attributes
 
@@ -41,14 +42,13 @@ def _resize(linear: nn.Linear, shape: tuple[int, int]) -> None:
 
 def _resize_all(model: nn.Module, manifest: Manifest) -> None:
     """Make dense layers as wide as those stored, and tell attentions how many heads they have then."""
-    attentions = find_attentions(model)
     changed = set()
     for name, module in model.named_modules():
         shape = _stored_shape(manifest, name)
         if type(module) is nn.Linear and shape is not None and len(shape) == 2 and shape != tuple(module.weight.shape):
             _resize(module, (shape[0], shape[1]))
             changed.add(name)
-    for attention in attentions:
+    for attention in find_attentions(model) if changed else ():
         is_dense = all(type(model.get_submodule(layer)) is nn.Linear for layer in attention.layers)
         if is_dense and attention.head_size > 0 and not changed.isdisjoint(attention.layers):
             fit_attributes(model, attention)
@@ -67,17 +67,9 @@ def _sparse_for(layer: nn.Linear | SparseLinear, entry: LayerEntry) -> SparseLin
 
 def _fuse(model: nn.Module, manifest: Manifest) -> None:
     """Fuse the activation functions that were fused in the stored model, and no others."""
-    fuse_activations(model)
-    layers = dict(model.named_modules(remove_duplicate=False))
-    wanted = {id(layers[name]): layer.activation for name, layer in manifest.layers.items()}
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if not isinstance(child, FusedActivation):
-                continue
-            layer = parent.get_submodule(child.layer)
-            if isinstance(layer, SparseLinear) and wanted.get(id(layer)) is None:
-                layer.activation = None
-                setattr(parent, name, child.original)
+    split_activations(model)
+    layers: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
+    fuse_activations(model, [layers[name] for name, layer in manifest.layers.items() if layer.activation is not None])
     for name, entry in manifest.layers.items():
         found = getattr(layers[name], "activation", None)
         if found != entry.activation:

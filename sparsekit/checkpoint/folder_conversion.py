@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.models import class_in_mappings
+from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
+from sparsekit.checkpoint.sentences import encoders_of
 from sparsekit.conversion import convert
 from sparsekit.conversion_report import ConversionReport
 
+#: Of the inputs that a converted model is kept with.
+_TEXTS, _TOKENS = 2, 8
 #: Any of them says that a folder has a tokenizer.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
-
-
-def local_folder(source: str) -> Path:
-    """The folder of this path, or of the model of this name in the local cache of the Hugging Face hub.
-
-    Raises:
-        FileNotFoundError: there is neither; nothing is downloaded.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    hub = importlib.import_module("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(source, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"{source} is neither a folder nor a model in the local hub cache; nothing is downloaded here: "
-            f"hf download {source}"
-        ) from error
 
 
 def _open_dense(folder: Path) -> Any:
@@ -78,6 +69,31 @@ def open_folder(folder: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def _vocabulary(model: Any) -> int:
+    """How many tokens a transformers model knows; 0 for one that reads something else."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", 0)
+    except NotImplementedError:
+        return 0
+
+
+def _sample_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
+    """Random token ids that a model answers; None where it wants something else."""
+    encoders = encoders_of(model)
+    vocabulary = _vocabulary(encoders[0]) if len(encoders) == 1 else 0
+    if not vocabulary:
+        return None
+    ids = torch.randint(vocabulary, (_TEXTS, _TOKENS), generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
+    accepted = inspect.signature(encoders[0].forward).parameters
+    inputs = {name: tensor for name, tensor in given.items() if name in accepted}
+    try:
+        answers(encoders[0], inputs)
+    except ValueError:
+        return None
+    return inputs
+
+
 def convert_folder(
     source: str,
     out: Path,
@@ -88,6 +104,8 @@ def convert_folder(
     dense: bool = False,
 ) -> ConversionReport | None:
     """Convert the model in a folder and save it to another one, tokenizer and all.
+
+    With it goes what the model answers to a few random tokens, for `verify` to compare.
 
     Args:
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
@@ -106,8 +124,9 @@ def convert_folder(
         ValueError: as `convert`, `load` and `save`; or weights are missing.
     """
     model, tokenizer = open_folder(local_folder(source))
-    report = None
-    if not dense:
-        report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity)
-    save(model, out, tokenizer=tokenizer, dense=dense)
+    if dense:
+        save(model, out, tokenizer=tokenizer, dense=True)
+        return None
+    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity)
+    save(model, out, tokenizer=tokenizer, verify_inputs=_sample_inputs(model))
     return report

@@ -1,18 +1,26 @@
-"""Replace a folder by a new one at once, so that there is never half of one."""
+"""Replace a folder by a new one at once, and read it whole, so that there is never half of one."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
+#: What the new folder is called while it is written.
+_NEW = "new"
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -68,12 +76,71 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def _is_locked(handle: int, *, wait: bool) -> bool:
+    """Lock a folder until its handle is closed; False if another process has it, or if locks do not work there."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have other processes wait here, where locks work."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _is_locked(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what processes that were killed left beside a folder: what nobody has locked."""
+    name = re.compile(rf"\.{re.escape(target.name)}-[a-z0-9_]{{8}}")  # as mkdtemp makes them
+    for path in target.parent.iterdir():
+        if not name.fullmatch(path.name) or not {entry.name for entry in path.iterdir()} <= {_NEW}:
+            continue
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            if _is_locked(handle, wait=False):
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _place_beside(target: Path) -> tuple[Path, int]:
+    """A folder of our own beside another, and a handle that keeps it locked."""
+    with _one_at_a_time(target.parent):
+        with contextlib.suppress(OSError):  # others' folders need not be ours to read
+            _remove_leftovers(target)
+        beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        handle = os.open(beside, os.O_RDONLY)
+        _is_locked(handle, wait=False)
+        return beside, handle
+
+
+def _put_in_place(new: Path, target: Path, aside: Path, is_replaced: Callable[[str], bool]) -> None:
+    """Give a new folder the name of the old one, if there is one, and what is kept of it."""
+    if target.exists():
+        _keep(target, new, is_replaced)
+        shutil.copymode(target, new)
+    _flush(new)
+    if target.exists():
+        _exchange(new, target, aside)
+    else:
+        new.rename(target)
+    _flush(target.parent)
+
+
 @contextmanager
 def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterator[Path]:
     """A new, empty folder to write to, which becomes `folder` when the block ends; with an error it vanishes instead.
 
     Whoever looks at `folder` finds all of the old one or all of the new one; on systems that cannot exchange two names
-    (neither Linux nor macOS, or an old file system) there is a moment without either.
+    (neither Linux nor macOS, or an old file system) there is a moment without either. Of several processes that write
+    the same folder at once, the last one's stays. What a killed process left beside the folder goes with the next call.
 
     Args:
         folder: what to make or replace; folders above it are made.
@@ -88,24 +155,41 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
     if Path.cwd().is_relative_to(target):
         raise ValueError(f"{folder} is where this process works and cannot be replaced; give a folder inside it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    new = beside / "new"
+    beside, handle = _place_beside(target)
+    new = beside / _NEW
     try:
         new.mkdir()  # with the usual permissions; `beside` has narrow ones
         yield new
         for path in new.iterdir():
             if path.is_file():
                 path.chmod(0o644)  # safetensors writes for the owner's eyes only
-        if target.exists():
-            _keep(target, new, is_replaced)
-            shutil.copymode(target, new)
-        files = [path for path in new.iterdir() if path.is_file() and not path.is_symlink()]
-        for path in (*files, new):
-            _flush(path)
-        if target.exists():
-            _exchange(new, target, beside.with_name(f"{beside.name}-old"))
-        else:
-            new.rename(target)
-        _flush(target.parent)
+                _flush(path)
+        with _one_at_a_time(target.parent):
+            _put_in_place(new, target, beside.with_name(f"{beside.name}-old"), is_replaced)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        os.close(handle)
+
+
+def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
+    """What `read` returns; it is called again when the folder was replaced meanwhile, so it sees one or the other.
+
+    Raises:
+        OSError, ValueError: as `read`, when the folder is still the same.
+    """
+    while True:
+        handle = os.open(folder, os.O_RDONLY)  # while it is open, no other folder can have its number
+        try:
+            found = read()
+        except (OSError, ValueError):
+            if _is_still(folder, handle):
+                raise
+        else:
+            if _is_still(folder, handle):
+                return found
+        finally:
+            os.close(handle)
+
+
+def _is_still(folder: Path, handle: int) -> bool:
+    return os.path.samestat(os.fstat(handle), folder.stat())

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
+from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.stored import ModelFolder
 
 
@@ -33,13 +34,13 @@ class StoredLayer:
 
 
 def open_layers(folder: Path | str) -> dict[str, StoredLayer]:
-    """The sparse layers of a model folder by module name, packed.
+    """The sparse layers of a model folder, or of a model in the local hub cache, by module name, packed.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is damaged or malformed, or a layer has a bias that is not of floats.
     """
-    stored = ModelFolder(Path(folder))
+    stored = ModelFolder(local_folder(folder))
     sparse = [name for name, layer in stored.manifest.layers.items() if layer.held == "sparse"]
     return {
         name: StoredLayer(stored.packed(name), _bias(stored, name), stored.manifest.layers[name].activation)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.fitting import check_names, fit
+from sparsekit.checkpoint.folders import read_whole
+from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.models import fill_buffers, fill_generation_config, make_empty
 from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import named_tensors, to_tensor
@@ -25,7 +27,7 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
     that it names is run. Sparse weights are packed layer by layer and never made dense.
 
     Args:
-        folder: the folder.
+        folder: the folder, or the name of a model in the local cache of the Hugging Face hub.
         model: for models that are not transformers': one freshly made by the same code, which takes on the weights, in
             place. After an error it must not be used.
 
@@ -33,23 +35,33 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
         The model: `model`, or a transformers model in evaluation mode that `config.json` describes.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder or model; nothing is downloaded.
         ModuleNotFoundError: the folder holds a transformers model, and transformers is not installed.
         TypeError: `model` is no `nn.Module`.
         ValueError: files are missing, damaged or malformed, or do not fit the model; the message says which and how.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    stored = ModelFolder(Path(folder))
-    fresh: Any = make_empty(stored) if model is None else model
+    path = local_folder(folder)
+    stored, fresh = read_whole(path, lambda: _open(path, model))
     fit(fresh, stored.manifest)
     check_names(fresh, stored.manifest)
     if model is None:
         fill_buffers(fresh, stored.memory_limit)
-        fill_generation_config(fresh, stored.path)
     fill(fresh, stored)
     check_filled(fresh)
     return fresh.eval() if model is None else fresh
+
+
+def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
+    """The folder, and `model` or the one without weights that the folder describes."""
+    stored = ModelFolder(path)
+    stored.read_ahead()
+    if model is not None:
+        return stored, model
+    empty = make_empty(stored)
+    fill_generation_config(empty, path)
+    return stored, empty
 
 
 def _dense_weight(stored: ModelFolder, layer: str) -> torch.Tensor:

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sparsekit.checkpoint.hub import blobs_of
+
 #: Largest JSON file that is read, in bytes: room for the 300,000 arrays of a very large model.
 LARGEST_JSON = 64 * 2**20
 
 
 def regular_file(folder: Path, name: str) -> Path:
-    """Path of a plain file that lies in the folder itself.
+    """Path of a plain file that lies in the folder itself or, of a model in the hub's cache, among that model's files.
 
     Raises:
-        ValueError: the name is a path, or what it names is missing, no plain file or a link out of the folder.
+        ValueError: the name is a path, or what it names is missing, no plain file or a link to somewhere else.
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"{folder} names {name!r} as one of its files; expected a plain file name without folders")
@@ -23,7 +25,7 @@ def regular_file(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise ValueError(f"{path} is missing or cannot be opened ({error}); was the folder copied whole?") from error
-    if real.parent != folder.resolve():
+    if real.parent not in (folder.resolve(), blobs_of(folder)):
         raise ValueError(f"{path} is a link out of the folder, to {real}; copy the file itself into the folder")
     if not real.is_file():
         raise ValueError(f"{path} must be a plain file")

@@ -44,15 +44,25 @@ def _check_inputs(inputs: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must have at most {most} numbers, got {tensor.numel()}; give fewer texts")
 
 
-def _run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of floats that the model returns, by name or place, in evaluation mode."""
+def _run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
     training = [module for module in model.modules() if module.training]
     try:
         with torch.inference_mode():
-            found = model.eval()(**inputs)
+            return model.eval()(**inputs)
+    except Exception as error:  # whatever a model makes of strange inputs
+        raise ValueError(f"the model cannot run on the inputs: {error}") from error
     finally:
         for module in training:
             module.training = True
+
+
+def answers(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of floats that a model returns, by name or place, in evaluation mode.
+
+    Raises:
+        ValueError: it cannot run on the inputs, or returns no floats or some that are not finite.
+    """
+    found = _run(model, inputs)
     if isinstance(found, torch.Tensor):
         found = [found]
     named = found if isinstance(found, Mapping) else dict(enumerate(found))
@@ -71,11 +81,11 @@ def write_outputs(model: nn.Module, inputs: Mapping[str, Any], folder: Path) -> 
 
     Raises:
         TypeError: an input is no tensor.
-        ValueError: inputs or outputs are too large, or outputs are not finite.
+        ValueError: inputs or outputs are too large, outputs are not finite, or the model cannot run on the inputs.
     """
     _check_inputs(inputs)
     arrays = {f"{_INPUTS}{name}": tensor for name, tensor in inputs.items()}
-    arrays |= {f"{_OUTPUTS}{name}": tensor for name, tensor in _run(model, inputs).items()}
+    arrays |= {f"{_OUTPUTS}{name}": tensor for name, tensor in answers(model, inputs).items()}
     plain = {name: storable(name, tensor).clone() for name, tensor in arrays.items()}
     size = sum(tensor.nbytes for tensor in plain.values())
     if size > _MOST_BYTES:
@@ -116,9 +126,9 @@ def check_outputs(model: nn.Module, folder: Path, entry: Any) -> dict[str, Check
     wanted = {name.removeprefix(_OUTPUTS): array for name, array in arrays.items() if name.startswith(_OUTPUTS)}
     _check_inputs(inputs)
     try:
-        found = _run(model, inputs)
-    except Exception as error:  # whatever a model makes of strange inputs
-        raise ValueError(f"the model cannot run on the inputs in {folder / VERIFICATION}: {error}") from error
+        found = answers(model, inputs)
+    except ValueError as error:
+        raise ValueError(f"{folder / VERIFICATION}: {error}") from error
     shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (found, wanted)]
     if shapes[0] != shapes[1] or not wanted:
         raise ValueError(f"the model must return what {folder / VERIFICATION} holds, {shapes[1]}, got {shapes[0]}")

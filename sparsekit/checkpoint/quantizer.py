@@ -136,6 +136,7 @@ class SparseQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         stored = _open(kwargs.get("checkpoint_files"))
+        stored.read_ahead()
         with _outside_of_making():
             part = part_for(stored, model)
             fit(model, part.manifest)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from sparsekit.checkpoint.card import card
@@ -85,18 +86,21 @@ def save(
     if dense and verify_inputs is not None:
         raise ValueError("a dense folder has no place for verify_inputs; save with dense=False")
     text = _recipe_text(recipe)
-    with replaced_folder(Path(folder), is_written_by_save) as new:
-        if tokenizer is not None:
-            tokenizer.save_pretrained(new)
-        if text is not None:
-            (new / RECIPE).write_text(text)
-        write = partial(_write_dense, max_shard_size=max_shard_size)
-        if not dense:
-            write = partial(_write_sparse, max_shard_size=max_shard_size, inputs=verify_inputs)
-        if is_sentence_transformer(model):
-            save_sentence_transformer(model, new, write)
-        else:
-            write(model, new)
+    write = partial(_write_dense, max_shard_size=max_shard_size)
+    if not dense:
+        write = partial(_write_sparse, max_shard_size=max_shard_size, inputs=verify_inputs)
+    try:
+        with replaced_folder(Path(folder), is_written_by_save) as new:
+            if tokenizer is not None:
+                tokenizer.save_pretrained(new)
+            if text is not None:
+                (new / RECIPE).write_text(text)
+            if is_sentence_transformer(model):
+                save_sentence_transformer(model, new, write)
+            else:
+                write(model, new)
+    except SafetensorError as error:
+        raise OSError(f"{folder} cannot be written and is as it was: {error}") from error
 
 
 def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> None:

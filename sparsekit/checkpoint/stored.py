@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.checkpoint.arrays import ArrayFile
+from sparsekit.checkpoint.folders import read_whole
 from sparsekit.checkpoint.layout import DTYPES, INDEX, MANIFEST, WEIGHTS, is_shard
-from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.manifest import ArrayEntry, LayerEntry, Manifest
 from sparsekit.checkpoint.opening import read_object, regular_file
 from sparsekit.formats import CSR
 
@@ -64,7 +66,7 @@ def _read_index(folder: Path) -> dict[str, str]:
 
 
 class ModelFolder:
-    """A folder that `save` wrote, with its weight files mapped.
+    """A folder that `save` wrote, with its weight files open.
 
     Args:
         path: the folder.
@@ -79,7 +81,12 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"there is no folder {path}")
         self.path = path
-        self.manifest = _read_manifest(path)
+        self._ahead: dict[str, Future[NDArray[np.uint8]]] = {}
+        read_whole(path, self._open)
+
+    def _open(self) -> None:
+        """Read the manifest and open the weight files, and check each against the other."""
+        self.manifest = _read_manifest(self.path)
         #: File of every array, and what it is called there.
         self.held = {name: (file, name) for name, file in self._open_files().items()}
         self._check_places()
@@ -87,7 +94,7 @@ class ModelFolder:
         self.memory_limit = memory_limit(nbytes)
         needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
         if needed > self.memory_limit:
-            raise ValueError(f"{path} describes layers of {needed} bytes, far more than its files' {nbytes} can be")
+            raise ValueError(f"{self.path} has layers of {needed} bytes, far more than its files' {nbytes} can be")
 
     def _open_files(self) -> dict[str, ArrayFile]:
         """The file of every array."""
@@ -115,12 +122,25 @@ class ModelFolder:
                 raise ValueError(f"array {name!r} must be {expected}, got {got} in {file.path}")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """Bytes of an array after its checksum was compared, uint8, a read-only view of the mapped file.
+        """Bytes of an array after its checksum was compared, uint8, in memory of their own.
 
         Raises:
             ValueError: the bytes have another checksum.
         """
-        (file, stored_name), entry = self.held[name], self.manifest.arrays[name]
+        file, stored_name = self.held[name]
+        ahead = self._ahead.pop(stored_name, None)
+        return self._checked(file, stored_name, self.manifest.arrays[name]) if ahead is None else ahead.result()
+
+    def read_ahead(self) -> None:
+        """Begin to read the dense arrays in a thread: their checksums take as long as everything else of loading."""
+        pool = ThreadPoolExecutor(1)
+        for name in self.manifest.plain_arrays():
+            file, stored_name = self.held[name]
+            task = pool.submit(self._checked, file, stored_name, self.manifest.arrays[name])
+            self._ahead[stored_name] = task
+        pool.shutdown(wait=False)
+
+    def _checked(self, file: ArrayFile, stored_name: str, entry: ArrayEntry) -> NDArray[np.uint8]:
         found = file.raw(stored_name)
         if hashlib.sha256(found.data).hexdigest() != entry.sha256:
             raise ValueError(f"{file.path} is damaged: array {stored_name!r} has another checksum than {MANIFEST} "
@@ -128,16 +148,13 @@ class ModelFolder:
         return found
 
     def array(self, name: str) -> NDArray[Any]:
-        """An array as numpy reads it (see `DTYPES`), a read-only view of the mapped file.
+        """An array as numpy reads it (see `DTYPES`), in memory of its own.
 
         Raises:
             ValueError: its bytes have another checksum.
         """
         entry = self.manifest.arrays[name]
-        raw = self.raw(name)
-        if raw.ctypes.data % DTYPES[entry.dtype].itemsize:  # the format does not promise alignment
-            raw = raw.copy()
-        return raw.view(DTYPES[entry.dtype]).reshape(entry.shape)
+        return self.raw(name).view(DTYPES[entry.dtype]).reshape(entry.shape)
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """An array of floats in float32, in memory of its own.
@@ -150,7 +167,7 @@ class ModelFolder:
             return (self.array(name).astype(np.uint32) << 16).view(np.float32)
         if DTYPES[dtype].kind != "f":
             raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
-        return self.array(name).astype(np.float32)
+        return self.array(name).astype(np.float32, copy=False)
 
     def weight(self, layer: str) -> tuple[CSR, NDArray[np.float32] | None]:
         """A layer's sparse weight, and its scales where it is held in int8.

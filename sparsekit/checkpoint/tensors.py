@@ -79,11 +79,11 @@ def entry_of(tensor: torch.Tensor) -> ArrayEntry:
 
 
 def to_tensor(name: str, raw: NDArray[np.uint8], entry: ArrayEntry) -> torch.Tensor:
-    """A tensor with a copy of these bytes.
+    """A tensor of these bytes, which it takes.
 
     Raises:
         ValueError: the bytes are to be truth values and are neither 0 nor 1.
     """
     if entry.dtype == "BOOL" and raw.size and raw.max() > 1:
         raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
-    return torch.from_numpy(raw.copy()).view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
+    return torch.from_numpy(raw).view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)

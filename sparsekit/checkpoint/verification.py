@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from sparsekit.checkpoint.checks import Check, LayerChecks, check_layers
+from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.layout import CONFIG, MANIFEST
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.outputs import check_outputs, write_outputs
@@ -91,17 +92,17 @@ def verify(folder: Path | str, *, model: nn.Module | None = None) -> Verificatio
     are compared with those stored.
 
     Args:
-        folder: a folder that `save` wrote.
+        folder: a folder that `save` wrote, or the name of a model in the local hub cache.
         model: for models that are not transformers', as for `load`; without one, outputs are not compared.
 
     Returns:
         Largest errors and tolerances; `passed` says whether all is well.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder or model.
         ValueError: files are missing, damaged or malformed; the message says which and how.
     """
-    stored = ModelFolder(Path(folder))
+    stored = ModelFolder(local_folder(folder))
     for name in stored.manifest.arrays:
         stored.raw(name)
     try:
@@ -115,6 +116,6 @@ def verify(folder: Path | str, *, model: nn.Module | None = None) -> Verificatio
     elif model is None and not (stored.path / CONFIG).exists():
         note = "outputs were not compared: they need the model; call sparsekit.verify(folder, model=...)"
     else:
-        outputs = check_outputs(load(folder, model=model), stored.path, entry)
+        outputs = check_outputs(load(stored.path, model=model), stored.path, entry)
     earlier = {} if before is None else before.layers
     return VerificationReport(str(folder), len(stored.manifest.arrays), now.layers, earlier, outputs, note)

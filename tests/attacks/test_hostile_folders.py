@@ -133,6 +133,23 @@ def test_files_cut_off(folder, name):
     refused(folder, f"{name}")
 
 
+def test_a_file_that_changes_after_it_was_opened(folder):
+    path = folder / "model.safetensors"
+    stored = ModelFolder(folder)
+    bias = stored.array("2.bias")
+    before = bias.copy()
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    assert np.array_equal(bias, before), "what was checked is no view of the file"
+    with pytest.raises(ValueError, match="'2.values' has another checksum"):
+        stored.raw("2.values")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="model.safetensors is damaged .it was cut off at byte"):
+        stored.raw("2.values")
+    stored.read_ahead()
+    with pytest.raises(ValueError, match="cut off"):
+        stored.raw("2.bias")
+
+
 def _set(array: np.ndarray, position: int, value: int) -> None:
     array[position] = value
 
