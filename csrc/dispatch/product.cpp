@@ -108,7 +108,7 @@ std::int64_t share_start(const Product& product, std::int64_t index, std::int64_
 
 /// Input features of a packed token: whole blocks where the weight has them.
 std::int64_t packed_features(const Product& product) {
-  return product.forward() ? product.weight.blocks * kBlockWidth : product.weight.out_features;
+  return product.forward() ? product.weight.features() : product.weight.out_features;
 }
 
 std::size_t packed_bytes(const Product& product, const Kernel& kernel) {

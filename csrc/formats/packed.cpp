@@ -12,12 +12,11 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 6;
+constexpr std::uint32_t kVersion = 7;
 
 template <class Value, int height>
 constexpr LayoutEntry quads(Layout layout, const char* name, const char* values) {
   constexpr bool scaled = sizeof(Value) == 1;
-  constexpr bool one_order = scaled && height > 1;
   constexpr std::uint8_t padding = scaled ? 0 : kPadding;
   constexpr std::int64_t sixths = (scaled ? 2 : 6) * (height > 1 ? 2 : 1);
   return {layout,
@@ -26,7 +25,7 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
           height,
           sizeof(Value),
           scaled,
-          one_order,
+          scaled,
           kPaired<Value, height>,
           padding,
           sixths,
@@ -57,6 +56,12 @@ const LayoutEntry& layout_entry(Layout layout) {
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
 }
 
+Cells cells_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
+  const std::int64_t step = layout.sliding ? kSlide : kBlockWidth;
+  const std::int64_t more = std::max<std::int64_t>(0, in_features - kBlockWidth);
+  return {1 + (more + step - 1) / step, lanes_for(out_features, layout.height) / kLanes, layout.sliding};
+}
+
 Layout layout_for(const std::string& values, std::int64_t height) {
   for (const auto& entry : kLayouts) {
     if (values == entry.values && height == entry.height) return entry.layout;
@@ -77,15 +82,16 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.in_features = in_features;
   header.nnz = nnz;
   header.entries = entries;
-  header.blocks = block_count(in_features);
-  const auto cells = static_cast<std::uint64_t>(cell_count(out_features, in_features, layout.height));
-  const std::uint64_t positions = cells * static_cast<std::uint64_t>(kLanes);
+  const Cells all = cells_for(layout, out_features, in_features);
+  header.blocks = all.blocks;
+  const auto cells = static_cast<std::uint64_t>(all.blocks * all.tiles);
+  const auto ordered = static_cast<std::uint64_t>((all.sliding ? 1 : all.blocks) * all.tiles * kLanes);
   header.starts_offset = sizeof(PackedHeader);
   header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
-  header.lanes_offset = aligned(header.counts_offset + positions);
-  header.positions_offset = aligned(header.lanes_offset + positions);
+  header.lanes_offset = aligned(header.counts_offset + cells * static_cast<std::uint64_t>(kLanes));
+  header.positions_offset = aligned(header.lanes_offset + ordered);
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
-  header.scales_offset = aligned(header.positions_offset + positions);
+  header.scales_offset = aligned(header.positions_offset + ordered);
   header.totals_offset = aligned(header.scales_offset + rows * sizeof(float));
   header.values_offset = aligned(header.totals_offset + rows * sizeof(std::int32_t));
   header.columns_offset =
@@ -166,8 +172,9 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
 
 PackedWeight packed_view(const PackedHeader& header) {
   const auto* base = reinterpret_cast<const std::byte*>(&header);
-  const std::int64_t height = layout_entry(header.layout).height;
-  return {base + header.values_offset,
+  const LayoutEntry& layout = layout_entry(header.layout);
+  return {cells_for(layout, header.out_features, header.in_features),
+          base + header.values_offset,
           reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
           reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
           reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
@@ -177,9 +184,7 @@ PackedWeight packed_view(const PackedHeader& header) {
           reinterpret_cast<const std::int32_t*>(base + header.totals_offset),
           header.out_features,
           header.in_features,
-          header.blocks,
-          height,
-          lanes_for(header.out_features, height) / kLanes};
+          layout.height};
 }
 
 }  // namespace sparsekit

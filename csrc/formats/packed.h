@@ -37,16 +37,6 @@ struct PackedHeader {
 };
 static_assert(sizeof(PackedHeader) == 128);
 
-/// Blocks of a weight; one even without input features, so that kernels write their sums.
-constexpr std::int64_t block_count(std::int64_t in_features) {
-  return in_features == 0 ? 1 : (in_features + kBlockWidth - 1) / kBlockWidth;
-}
-
-/// Blocks of all tiles of lanes.
-constexpr std::int64_t cell_count(std::int64_t out_features, std::int64_t in_features, std::int64_t height) {
-  return lanes_for(out_features, height) / kLanes * block_count(in_features);
-}
-
 /// Where everything goes in a packed weight, computed before its buffer is allocated. The arrays are named and ordered
 /// as in `PackedWeight`.
 struct PackPlan {
@@ -67,7 +57,7 @@ struct LayoutEntry {
   std::int64_t height;       // output features of a lane
   std::int64_t value_bytes;  // of one value
   bool scaled;               // whether output features have `scales` and `totals`
-  bool one_order;            // whether all blocks have their lanes in one order
+  bool sliding;              // whether its blocks slide, with one order of lanes
   bool paired;               // whether neighbouring lanes begin with the columns that they share
   std::uint8_t padding;      // column of a padded entry
   std::int64_t sixths;       // of the time that an entry of `quads_f32` takes, roughly
@@ -76,6 +66,9 @@ struct LayoutEntry {
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
 };
+
+/// The cells of a weight of this shape. One block even without input features, so that kernels write their sums.
+Cells cells_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features);
 
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);

@@ -1,14 +1,15 @@
 #include "quads.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
 
 #include "pairs.h"
+#include "sliding.h"
 #include "values.h"
 
 namespace sparsekit {
@@ -48,41 +49,23 @@ void check_lanes(const CsrView& csr, std::int64_t height) {
   }
 }
 
-/// The lanes of a window in the order of their `weights`, most first.
-void sort_lanes(const std::int64_t* weights, std::uint8_t* lanes, std::int64_t size) {
-  std::iota(lanes, lanes + size, std::uint8_t{0});
-  std::stable_sort(lanes, lanes + size, [&](std::uint8_t a, std::uint8_t b) { return weights[a] > weights[b]; });
-}
-
 /// Entries of every lane in every block, [blocks, lanes].
-std::vector<std::uint8_t> counts_by_lane(const CsrView& csr, std::int64_t height, std::int64_t lanes) {
-  std::vector<std::uint8_t> counts(static_cast<std::size_t>(block_count(csr.in_features) * lanes));
+std::vector<std::uint8_t> counts_by_lane(const CsrView& csr, std::int64_t height, const Cells& cells) {
+  const std::int64_t lanes = cells.tiles * kLanes;
+  std::vector<std::uint8_t> counts(static_cast<std::size_t>(cells.blocks * lanes));
   for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t, std::int64_t count) {
     counts[static_cast<std::size_t>(block * lanes + lane)] = static_cast<std::uint8_t>(count);
   });
   return counts;
 }
 
-/// What the lanes of a block are sorted by: their entries in it, or in all blocks.
-std::vector<std::int64_t> lane_weights(const std::vector<std::uint8_t>& counts, std::int64_t lanes, std::int64_t block,
-                                       bool one_order) {
-  std::vector<std::int64_t> weights(static_cast<std::size_t>(lanes));
-  const auto add = [&](std::int64_t b) {
-    for (std::int64_t l = 0; l < lanes; ++l) {
-      weights[static_cast<std::size_t>(l)] += counts[static_cast<std::size_t>(b * lanes + l)];
-    }
-  };
-  const auto blocks = lanes == 0 ? 0 : static_cast<std::int64_t>(counts.size()) / lanes;
-  for (std::int64_t b = one_order ? 0 : block; b < (one_order ? blocks : block + 1); ++b) add(b);
-  return weights;
-}
-
 /// Column of a CSR within its block.
 std::uint8_t column_in_block(std::int32_t column) { return static_cast<std::uint8_t>(column % kBlockWidth); }
 
 /// The columns of every lane in every block, [blocks, lanes].
-std::vector<ColumnSet> columns_by_lane(const CsrView& csr, std::int64_t height, std::int64_t lanes) {
-  std::vector<ColumnSet> sets(static_cast<std::size_t>(block_count(csr.in_features) * lanes));
+std::vector<ColumnSet> columns_by_lane(const CsrView& csr, std::int64_t height, const Cells& cells) {
+  const std::int64_t lanes = cells.tiles * kLanes;
+  std::vector<ColumnSet> sets(static_cast<std::size_t>(cells.blocks * lanes));
   for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
     ColumnSet& set = sets[static_cast<std::size_t>(block * lanes + lane)];
     for (std::int64_t i = first; i < first + count; ++i) set.set(column_in_block(csr.col_indices[i]));
@@ -92,13 +75,12 @@ std::vector<ColumnSet> columns_by_lane(const CsrView& csr, std::int64_t height, 
 
 /// Puts the lanes of one block in order and appends where its cells start. `sets`: of the block's lanes where
 /// neighbours are to share inputs, or null.
-void plan_block(const std::uint8_t* counts, const std::vector<std::int64_t>& weights, const ColumnSet* sets,
-                std::int64_t first, PackPlan& plan) {
-  const auto lanes = static_cast<std::int64_t>(weights.size());
+void plan_block(const std::uint8_t* counts, const ColumnSet* sets, std::int64_t lanes, std::int64_t first,
+                PackPlan& plan) {
   for (std::int64_t l = 0; l < lanes; l += kWindow) {
     const std::int64_t size = std::min(kWindow, lanes - l);
     std::uint8_t* order = plan.lanes.data() + first + l;
-    sort_lanes(weights.data() + l, order, size);
+    sort_lanes(counts + l, order, size);
     for (std::int64_t t = 0; sets != nullptr && t < size; t += kLanes) pair_lanes(sets + l, order + t);
     std::uint8_t* positions = plan.positions.data() + first + l;
     for (std::int64_t p = 0; p < size; ++p) positions[order[p]] = static_cast<std::uint8_t>(p);
@@ -111,6 +93,17 @@ void plan_block(const std::uint8_t* counts, const std::vector<std::int64_t>& wei
     const std::uint32_t most =
         *std::max_element(plan.counts.data() + first + p, plan.counts.data() + first + p + kLanes);
     plan.starts.push_back(plan.starts.back() + (most + kQuad - 1) / kQuad);
+  }
+}
+
+void plan_blocks(const CsrView& csr, const LayoutEntry& layout, const Cells& cells, PackPlan& plan) {
+  const std::int64_t lanes = cells.tiles * kLanes;
+  const std::vector<std::uint8_t> counts = counts_by_lane(csr, layout.height, cells);
+  for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) array->resize(counts.size());
+  const std::vector<ColumnSet> sets =
+      layout.paired ? columns_by_lane(csr, layout.height, cells) : std::vector<ColumnSet>();
+  for (std::int64_t first = 0; first < cells.blocks * lanes; first += lanes) {
+    plan_block(counts.data() + first, layout.paired ? sets.data() + first : nullptr, lanes, first, plan);
   }
 }
 
@@ -161,6 +154,44 @@ struct Place {
   }
 };
 
+/// The entries of a lane in a block, as planned.
+struct Run {
+  std::int64_t block;
+  std::int64_t lane;
+  std::int64_t position;
+  std::int64_t at;     // of their count in the plan
+  std::int64_t first;  // entry of the CSR, of the lane's first output feature
+  std::int64_t last;
+};
+
+/// Calls `visit(run)` for every lane and block.
+template <class Visit>
+void for_each_planned(const CsrView& csr, std::int64_t height, const Cells& cells, const PackPlan& plan,
+                      const Visit& visit) {
+  for (std::int64_t row = 0; row < csr.out_features; row += height) {
+    const std::int64_t lane = row / height;
+    std::int64_t first = csr.crow_indices[row];
+    for (std::int64_t b = 0; b < cells.blocks; ++b) {
+      const std::int64_t position = window_of(lane) + plan.positions[static_cast<std::size_t>(cells.order_at(b, lane))];
+      const std::int64_t at = cells.at(b, position);
+      const std::int64_t last = first + plan.counts[static_cast<std::size_t>(at)];
+      visit(Run{b, lane, position, at, first, last});
+      first = last;
+    }
+  }
+}
+
+/// Where the entries of a run are among those of their lane, by column in the block; `sets` as `columns_by_lane` gives
+/// them for lanes that share inputs.
+std::array<std::uint8_t, kBlockWidth> paired_places(const Run& run, const std::vector<ColumnSet>& sets,
+                                                    const Cells& cells, const PackPlan& plan) {
+  const auto window = static_cast<std::size_t>(cells.order_at(run.block, window_of(run.lane)));
+  const std::uint8_t* order = plan.lanes.data() + window;
+  const std::int64_t position = run.position - window_of(run.position);
+  const std::size_t shared = shared_entries(sets.data() + window, order + position / kLanes * kLanes);
+  return places_of(sets[window + order[position]], sets[window + order[position ^ 1]], shared);
+}
+
 template <class Value>
 Value held(float value, const PackPlan& plan, std::int64_t row) {
   if constexpr (std::is_same_v<Value, float>) return value;
@@ -185,15 +216,12 @@ void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
                                 std::to_string(csr.values_size));
   }
   if (layout.height > 1) check_lanes(csr, layout.height);
-  const std::int64_t lanes = lanes_for(csr.out_features, layout.height);
-  const std::vector<std::uint8_t> counts = counts_by_lane(csr, layout.height, lanes);
-  for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) array->resize(counts.size());
+  const Cells cells = cells_for(layout, csr.out_features, csr.in_features);
   plan.starts.assign(1, 0);
-  const std::vector<ColumnSet> sets =
-      layout.paired ? columns_by_lane(csr, layout.height, lanes) : std::vector<ColumnSet>();
-  for (std::int64_t b = 0; b < block_count(csr.in_features); ++b) {
-    plan_block(counts.data() + b * lanes, lane_weights(counts, lanes, b, layout.one_order),
-               layout.paired ? sets.data() + b * lanes : nullptr, b * lanes, plan);
+  if (layout.sliding) {
+    plan_sliding(csr, layout.height, cells, plan);
+  } else {
+    plan_blocks(csr, layout, cells, plan);
   }
   if (layout.scaled) plan_totals(csr, plan);
 }
@@ -201,23 +229,19 @@ void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
 template <class Value, int height>
 void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
   auto* typed = reinterpret_cast<Value*>(values);
-  const std::int64_t lanes = lanes_for(csr.out_features, height);
-  const std::vector<ColumnSet> sets = columns_by_lane(csr, height, lanes);
-  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
-    const std::int64_t start = block * lanes;
-    const ColumnSet* window = sets.data() + start + window_of(lane);
-    const std::uint8_t* order = plan.lanes.data() + start + window_of(lane);
-    const std::uint8_t position = plan.positions[static_cast<std::size_t>(start + lane)];
-    const std::size_t shared = kPaired<Value, height> ? shared_entries(window, order + position / kLanes * kLanes) : 0;
-    const auto places = places_of(window[order[position]], window[order[position ^ 1]], shared);
-    const std::int64_t at = start + window_of(lane) + position;
-    const Place<Value, height> place(plan.starts.data(), at);
-    const std::int64_t row = lane * height;
-    for (std::int64_t i = first; i < first + count; ++i) {
-      const std::uint8_t column = column_in_block(csr.col_indices[i]);
-      const std::int64_t to = places[column];
+  const Cells cells = cells_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+  std::vector<ColumnSet> sets;
+  if constexpr (kPaired<Value, height>) sets = columns_by_lane(csr, height, cells);
+  for_each_planned(csr, height, cells, plan, [&](const Run& run) {
+    std::array<std::uint8_t, kBlockWidth> places{};
+    if constexpr (kPaired<Value, height>) places = paired_places(run, sets, cells, plan);
+    const Place<Value, height> place(plan.starts.data(), run.at);
+    const std::int64_t row = run.lane * height;
+    for (std::int64_t i = run.first; i < run.last; ++i) {
+      const auto column = static_cast<std::uint8_t>(csr.col_indices[i] - cells.start(run.block));
+      const std::int64_t to = kPaired<Value, height> ? places[column] : i - run.first;
       columns[place.column(to)] = column;
-      for (std::int64_t r = 0; r < rows_of(csr.out_features, height, lane); ++r) {
+      for (std::int64_t r = 0; r < rows_of(csr.out_features, height, run.lane); ++r) {
         const float value = csr.values[i - csr.crow_indices[row] + csr.crow_indices[row + r]];
         typed[place.value(to, r)] = held<Value>(value, plan, row + r);
       }
@@ -233,11 +257,11 @@ CsrArrays unpack_quads(const PackedWeight& weight, std::int64_t nnz) {
   for (std::int64_t row = 0; row < weight.out_features; ++row) {
     const std::int64_t lane = row / height;
     for (std::int64_t b = 0; b < weight.blocks; ++b) {
-      const std::int64_t at = weight.at(b, window_of(lane) + weight.positions[weight.at(b, lane)]);
+      const std::int64_t at = weight.at(b, window_of(lane) + weight.positions[weight.order_at(b, lane)]);
       const Place<Value, height> place(weight.starts, at);
       entries.clear();
       for (std::int64_t i = 0; i < weight.counts[at]; ++i) {
-        entries.emplace_back(static_cast<std::int32_t>(b * kBlockWidth + weight.columns[place.column(i)]),
+        entries.emplace_back(static_cast<std::int32_t>(weight.start(b) + weight.columns[place.column(i)]),
                              float_from(values[place.value(i, row % height)], weight, row));
       }
       std::sort(entries.begin(), entries.end(),
@@ -253,6 +277,7 @@ CsrArrays unpack_quads(const PackedWeight& weight, std::int64_t nnz) {
 }
 
 std::int64_t work_before(const PackedWeight& weight, std::int64_t lane) {
+  if (weight.sliding) return std::int64_t{weight.starts[weight.cell(0, lane / kLanes)]} * kGroup;
   std::int64_t groups = 0;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
     const std::uint32_t* start = weight.starts + b * weight.tiles;

@@ -52,7 +52,7 @@ struct Cell {
     const std::int64_t group = starts[0];
     const auto* values = static_cast<const typename Format::Value*>(weight.values);
     return {values + group * Format::values, weight.columns + group * sparsekit::kGroup, weight.counts + at,
-            weight.lanes + at, starts[1] - starts[0]};
+            weight.lanes + weight.order_at(block, position), starts[1] - starts[0]};
   }
 
   /// Whether neighbouring lanes begin with the same columns. All pairs do or none, so looking at the first is enough.
@@ -77,6 +77,28 @@ inline void prefetch_share(const Cell<Format>& cell, unsigned lane) {
   __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead * kColumns / kBytes +
                      lane * cell.groups * kColumns);
 }
+
+/// The groups of a tile of lanes where blocks slide: those of one block follow those of the block before.
+template <class Format>
+struct Groups {
+  const typename Format::Value* codes;
+  const std::uint8_t* columns;
+  const std::uint32_t* starts;  // of the blocks
+  unsigned group;
+
+  static Groups of(const sparsekit::PackedWeight& weight, std::int64_t position) {
+    const std::uint32_t* starts = weight.starts + weight.cell(0, position / sparsekit::kLanes);
+    const std::size_t first = *starts;
+    return {static_cast<const typename Format::Value*>(weight.values) + first * Format::values,
+            weight.columns + first * sparsekit::kGroup, starts, *starts};
+  }
+
+  void next() {
+    codes += Format::values;
+    columns += sparsekit::kGroup;
+    ++group;
+  }
+};
 
 /// The columns of four entries of a lane, from one load.
 struct QuadColumns {

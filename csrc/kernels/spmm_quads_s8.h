@@ -1,10 +1,11 @@
 // Sparse int8 weight times a tile of tokens of bytes, for instruction sets that cannot pick bytes from registers, or
 // where that takes longer for many tokens.
 //
-//   for each block of 128 input features      the block's part of the activation: 128 * tile bytes
-//     for each lane                           four vectors of sums an output feature, loaded and stored once a block
-//       for each four entries                 their four rows of the activation, interleaved to four bytes a token
-//         for each output feature of the lane broadcast its four codes, multiply and add: one `dot` a vector
+//   for every few sliding blocks                their part of the activation: 320 * tile bytes
+//     for each lane                             four vectors of sums an output feature, loaded and stored once
+//       for each of the blocks
+//         for each four entries                 their four rows of the activation, interleaved to four bytes a token
+//           for each output feature of the lane broadcast its four codes, multiply and add: one `dot` a vector
 //
 // Interleaving is the larger part of the work: it pays best for lanes of four rows, which share it. The last entries of
 // a lane may be padding: code 0.
@@ -62,22 +63,47 @@ inline bool pack_tile_s8(const sparsekit::Input& input, sparsekit::RowRange feat
   return true;
 }
 
+/// Sliding blocks whose part of the activation stays in L1: 20 KB with a vector of 64 bytes.
+inline constexpr std::int64_t kBlocksTogether = 4;
+
+/// The cells of a tile of lanes in blocks next to each other, and the blocks' parts of the activation.
+template <class Format>
+struct CellRow {
+  Cell<Format> cells[kBlocksTogether];
+  const std::uint8_t* inputs[kBlocksTogether];
+  std::int64_t count;
+
+  static CellRow of(const sparsekit::PackedWeight& weight, std::int64_t block, std::int64_t position,
+                    const std::uint8_t* bytes) {
+    CellRow row;
+    row.count = smaller(kBlocksTogether, weight.blocks - block);
+    for (std::int64_t i = 0; i < row.count; ++i) {
+      row.cells[i] = Cell<Format>::of(weight, block + i, position);
+      row.inputs[i] = bytes + weight.start(block + i) * kByteTile;
+    }
+    return row;
+  }
+};
+
 /// Adds the entries of one lane to the sums of `rows` of its output features, from `row` on.
 template <class Format, int rows>
-[[gnu::always_inline]] inline void add_lane_s8(Entries<Format> entries, int row, const std::uint8_t* block, bool begin,
+[[gnu::always_inline]] inline void add_lane_s8(const CellRow<Format>& blocks, unsigned lane, int row, bool begin,
                                                std::int32_t* sums) {
   constexpr int size = 4 * rows;
   Sums sum[static_cast<std::size_t>(size)];
   for (int v = 0; v < size; ++v) sum[v] = begin ? Sums::zero() : Sums::load(sums + v * Vector::width);
-  for (unsigned i = 0; i < entries.count; i += sparsekit::kQuad, entries.next()) {
-    TokenBytes each[4];
-    for (unsigned k = 0; k < sparsekit::kQuad; ++k) {
-      each[k] = TokenBytes::load(entries.template input<kByteTile>(block, k));
-    }
-    interleave(each);
-    for (int r = 0; r < rows; ++r) {
-      const auto codes = FourCodes::broadcast(entries.value(0, row + r));
-      for (int v = 0; v < 4; ++v) sum[r * 4 + v] = dot(sum[r * 4 + v], each[v], codes);
+  for (std::int64_t b = 0; b < blocks.count; ++b) {
+    Entries<Format> entries(blocks.cells[b], lane);
+    for (unsigned i = 0; i < entries.count; i += sparsekit::kQuad, entries.next()) {
+      TokenBytes each[4];
+      for (unsigned k = 0; k < sparsekit::kQuad; ++k) {
+        each[k] = TokenBytes::load(entries.template input<kByteTile>(blocks.inputs[b], k));
+      }
+      interleave(each);
+      for (int r = 0; r < rows; ++r) {
+        const auto codes = FourCodes::broadcast(entries.value(0, row + r));
+        for (int v = 0; v < 4; ++v) sum[r * 4 + v] = dot(sum[r * 4 + v], each[v], codes);
+      }
     }
   }
   for (int v = 0; v < size; ++v) sum[v].store(sums + v * Vector::width);
@@ -90,16 +116,14 @@ void spmm_quads_s8(const sparsekit::PackedWeight& weight, const void* activation
   const auto* bytes = static_cast<const std::uint8_t*>(activation) + head_bytes(kByteTile);
   auto* sums = static_cast<std::int32_t*>(results);
   const sparsekit::RowRange lanes = lanes_of<Format>(rows);
-  for (std::int64_t b = 0; b < weight.blocks; ++b) {
-    const std::uint8_t* block = bytes + b * sparsekit::kBlockWidth * kByteTile;
+  for (std::int64_t b = 0; b < weight.blocks; b += kBlocksTogether) {
     for (std::int64_t first = lanes.first; first < lanes.last; first += sparsekit::kLanes) {
-      const auto cell = Cell<Format>::of(weight, b, first);
+      const auto blocks = CellRow<Format>::of(weight, b, first, bytes);
       std::int32_t* window = sums + (sparsekit::window_of(first) - lanes.first) * Format::height * kByteTile;
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
-        prefetch_share<1>(cell, lane);
-        std::int32_t* lane_sums = window + cell.lanes[lane] * Format::height * kByteTile;
+        std::int32_t* lane_sums = window + blocks.cells[0].lanes[lane] * Format::height * kByteTile;
         for (int r = 0; r < Format::height; r += together) {
-          add_lane_s8<Format, together>(Entries<Format>(cell, lane), r, block, b == 0, lane_sums + r * kByteTile);
+          add_lane_s8<Format, together>(blocks, lane, r, b == 0, lane_sums + r * kByteTile);
         }
       }
     }

@@ -68,7 +68,7 @@ inline void multiply_block(const sparsekit::PackedWeight& weight, std::int64_t b
       multiply_cell<Format, tokens>(Cell<Format>::of(weight, block, first + i * sparsekit::kLanes), inputs, found, i);
     }
     for (std::int64_t i = 0; i < tiles; ++i) {
-      const std::uint8_t* at = weight.positions + weight.at(block, first + i * sparsekit::kLanes);
+      const std::uint8_t* at = weight.positions + weight.order_at(block, first + i * sparsekit::kLanes);
       const Positions positions = Format::height == 1 ? Positions(at) : Positions::by_four(at);
       for (int t = 0; t < found_size; ++t) {
         float* sum = sums + t * stride + (first - lanes.first) + i * sparsekit::kLanes;

@@ -29,7 +29,7 @@ void spmv_quads_rows_s8(const sparsekit::PackedWeight& weight, const void* activ
   const sparsekit::RowRange lanes = lanes_of<Format>(rows);
   for (std::int64_t r = 0; r < sparsekit::padded_lanes(lanes.last - lanes.first) * Format::height; ++r) sums[r] = 0;
   for (std::int64_t b = 0; b < weight.blocks; ++b) {
-    const std::uint8_t* x = bytes + b * sparsekit::kBlockWidth;
+    const std::uint8_t* x = bytes + weight.start(b);
     for (std::int64_t first = lanes.first; first < lanes.last; first += sparsekit::kLanes) {
       const auto cell = Cell<Format>::of(weight, b, first);
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {

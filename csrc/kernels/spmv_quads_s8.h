@@ -1,14 +1,15 @@
-// Sparse int8 weight times tokens of bytes, 16 rows at a time, for instruction sets that pick bytes from registers.
+// Sparse int8 weight times tokens of bytes, 16 lanes at a time, for instruction sets that pick bytes from registers.
 //
-//   for each block of 128 input features
-//     for every eight tokens                    their bytes of the block sit in registers, two for each
-//       for each window of 64 rows
-//         for each tile of 16 rows              one sum a row and token: one register a token
-//           for each group                      64 codes, 64 columns
-//             for each token                    pick 64 bytes, multiply, and add four by four: two instructions
-//         the sums of each row, brought from positions to output features, added to the sums
+//   for each window of 64 lanes (4x1 blocks: 32)
+//     for every eight tokens (4x1 blocks: four)   their bytes stay in L1; the window's groups in L1 or L2
+//       for each tile of 16 lanes                 the tokens' sums in registers, one for each feature of a lane
+//         for each sliding block                  the tokens' 128 bytes of it in registers, two for each
+//           for each group                        64 columns; 64 codes for each output feature of a lane
+//             for each token                      pick 64 bytes once; multiply, and add four by four, for each feature
 //
-// Per group: 128 bytes of weight, whatever the number of tokens; they stay in L1 for all tokens of a tile.
+// Per group: 128 bytes of weight (4x1 blocks: 320), whatever the number of tokens. Sums are left by position.
+//
+//   sums     int32 [tile, height, positions], lanes rounded up to 16
 #pragma once
 
 #include <cstddef>
@@ -18,55 +19,82 @@
 
 namespace {
 
-/// The sums of a cell's 16 rows for every token.
-template <int tokens>
-[[gnu::always_inline]] inline void multiply_cell_s8(const Cell<Codes>& cell, const Bytes* inputs,
-                                                    Sums (*sums)[kTilesOfWindow], std::int64_t tile) {
-  Sums sum[static_cast<std::size_t>(tokens)];
-  for (int t = 0; t < tokens; ++t) sum[t] = Sums::zero();
-  for (std::size_t g = 0; g < cell.groups; ++g) {
-    const auto columns = Bytes::columns(cell.columns + g * sparsekit::kGroup);
-    const auto codes = Bytes::columns(cell.values + g * sparsekit::kGroup);
-    for (int t = 0; t < tokens; ++t) sum[t] = dot(sum[t], inputs[t].pick(columns), codes);
-  }
-  for (int t = 0; t < tokens; ++t) sums[t][tile] = sum[t];
-}
+/// The sums of `size` rows or tokens or both. A single one would wait for itself from group to group: there, two take
+/// turns.
+template <int size>
+struct Turns {
+  static constexpr int count = size == 1 ? 2 : 1;
+  Sums sum[static_cast<std::size_t>(count)][static_cast<std::size_t>(size)];
 
-/// One block times `tokens` tokens; `bytes` and `sums` are those of the first.
-template <int tokens>
-inline void multiply_block_s8(const sparsekit::PackedWeight& weight, std::int64_t block, const std::uint8_t* bytes,
-                              std::int32_t* sums, std::int64_t sums_stride, sparsekit::RowRange rows) {
-  Bytes inputs[static_cast<std::size_t>(tokens)];
-  for (int t = 0; t < tokens; ++t) inputs[t] = Bytes::load(bytes + t * weight.blocks * sparsekit::kBlockWidth);
-  for (std::int64_t first = rows.first; first < rows.last; first += sparsekit::kWindow) {
-    const std::int64_t tiles = smaller(kTilesOfWindow, (rows.last - first + sparsekit::kLanes - 1) / sparsekit::kLanes);
-    Sums found[static_cast<std::size_t>(tokens)][kTilesOfWindow];
-    for (std::int64_t i = 0; i < tiles; ++i) {
-      multiply_cell_s8<tokens>(Cell<Codes>::of(weight, block, first + i * sparsekit::kLanes), inputs, found, i);
+  void begin() {
+    for (auto& turn : sum) {
+      for (Sums& one : turn) one = Sums::zero();
     }
-    for (std::int64_t i = 0; i < tiles; ++i) {
-      const Positions positions(weight.positions + weight.at(block, first + i * sparsekit::kLanes));
-      for (int t = 0; t < tokens; ++t) {
-        std::int32_t* sum = sums + t * sums_stride + (first - rows.first) + i * sparsekit::kLanes;
-        const Sums more = positions.choose(found[t]);
-        (block == 0 ? more : Sums::load(sum) + more).store(sum);
+  }
+
+  void pass() {
+    if constexpr (count == 2) {
+      const Sums first = sum[0][0];
+      sum[0][0] = sum[1][0];
+      sum[1][0] = first;
+    }
+  }
+
+  void store(std::int32_t* sums, std::int64_t stride) const {
+    for (int i = 0; i < size; ++i) {
+      (count == 2 ? sum[0][i] + sum[count - 1][i] : sum[0][i]).store(sums + i * stride);
+    }
+  }
+};
+
+/// Adds the groups of the next block to the sums of `tokens` tokens.
+template <class Format, int tokens>
+[[gnu::always_inline]] inline void add_block_s8(Groups<Format>& groups, const Bytes* inputs,
+                                                Turns<tokens * Format::height>& sums) {
+  for (const unsigned end = *++groups.starts; groups.group != end; groups.next(), sums.pass()) {
+    const auto columns = Bytes::columns(groups.columns);
+    for (int t = 0; t < tokens; ++t) {
+      const auto picked = inputs[t].pick(columns);
+      for (int r = 0; r < Format::height; ++r) {
+        Sums& sum = sums.sum[0][t * Format::height + r];
+        sum = dot(sum, picked, Bytes::columns(groups.codes + r * sparsekit::kGroup));
       }
     }
   }
 }
 
-template <int tile>
+/// One tile of lanes, from `position` on, for `tokens` tokens; `bytes` are those of the first.
+template <class Format, int tokens>
+inline void multiply_lanes_s8(const sparsekit::PackedWeight& weight, std::int64_t position, const std::uint8_t* bytes,
+                              std::int64_t features, std::int32_t* sums, std::int64_t stride) {
+  auto groups = Groups<Format>::of(weight, position);
+  Turns<tokens * Format::height> sum;
+  sum.begin();
+  for (std::int64_t b = 0; b < weight.blocks; ++b, bytes += sparsekit::kSlide) {
+    Bytes inputs[static_cast<std::size_t>(tokens)];
+    for (int t = 0; t < tokens; ++t) inputs[t] = Bytes::load(bytes + t * features);
+    add_block_s8<Format, tokens>(groups, inputs, sum);
+  }
+  sum.store(sums, stride);
+}
+
+template <class Format, int tile>
 void spmv_quads_s8(const sparsekit::PackedWeight& weight, const void* activation, void* results,
                    sparsekit::RowRange rows) {
-  constexpr int together = tile < 8 ? tile : 8;
+  constexpr int most = Format::height == 1 ? 8 : 4;
+  constexpr int together = tile < most ? tile : most;
+  constexpr std::int64_t window = Format::height == 1 ? sparsekit::kWindow : sparsekit::kWindow / 2;
   const auto* bytes = static_cast<const std::uint8_t*>(activation) + head_bytes(tile);
+  const std::int64_t features = weight.features();
   auto* sums = static_cast<std::int32_t*>(results);
-  const std::int64_t features = weight.blocks * sparsekit::kBlockWidth;
-  const std::int64_t stride = sparsekit::padded_lanes(rows.last - rows.first);
-  for (std::int64_t b = 0; b < weight.blocks; ++b) {
+  const sparsekit::RowRange range = lanes_of<Format>(rows);
+  const std::int64_t lanes = sparsekit::padded_lanes(range.last - range.first);
+  for (std::int64_t w = 0; w < lanes; w += window) {
     for (int t = 0; t < tile; t += together) {
-      multiply_block_s8<together>(weight, b, bytes + t * features + b * sparsekit::kBlockWidth, sums + t * stride,
-                                  stride, rows);
+      for (std::int64_t l = w; l < smaller(w + window, lanes); l += sparsekit::kLanes) {
+        multiply_lanes_s8<Format, together>(weight, range.first + l, bytes + t * features, features,
+                                            sums + t * Format::height * lanes + l, lanes);
+      }
     }
   }
 }

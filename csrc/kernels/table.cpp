@@ -16,8 +16,8 @@
 #include "spmv_quads_rows.h"
 #endif
 #if defined(SPARSEKIT_PICKS_BYTES)
-#include "spmv_quads_4x1_s8.h"
 #include "spmv_quads_s8.h"
+#include "store_lanes_s8.h"
 #elif defined(SPARSEKIT_INTERLEAVES_BYTES)
 #include "spmv_quads_lookup_s8.h"
 #else
@@ -76,8 +76,8 @@ constexpr Kernel bytes(const char* name, std::int64_t min_batch, sparsekit::Mult
 #if defined(SPARSEKIT_PICKS_BYTES)
 template <int tokens>
 constexpr void add_bytes(KernelTable& table, std::int64_t min_batch) {
-  table.add(bytes<Codes, tokens>("spmv", min_batch, spmv_quads_s8<tokens>, store_sums_s8));
-  table.add(bytes<Codes4x1, tokens>("spmv", min_batch, spmv_quads_4x1_s8<tokens>, store_sums_4x1_s8));
+  table.add(bytes<Codes, tokens>("spmv", min_batch, spmv_quads_s8<Codes, tokens>, store_lanes_s8<Codes>));
+  table.add(bytes<Codes4x1, tokens>("spmv", min_batch, spmv_quads_s8<Codes4x1, tokens>, store_lanes_s8<Codes4x1>));
 }
 
 constexpr void add_few_bytes(KernelTable& table) {

@@ -2,7 +2,7 @@
 //
 //   byte = round(x / scale) + zero_point,  scale = (most - least) / 255,  least <= 0 <= most
 //
-//   activation   head [scale and zero point of each token], then [tile, features rounded up to 128]
+//   activation   head [scale and zero point of each token], then [tile, features rounded up to whole blocks]
 //   sums         int32 [tile, rows rounded up to whole tiles] of code * (byte - kByteOffset)
 //   output       (sum - (zero_point - kByteOffset) * total of the row) * scale of the token * scale of the row
 //
@@ -87,26 +87,31 @@ inline void quantise(const float* x, std::int64_t features, Vector inverse, std:
   }
 }
 
+/// Tokens whose scales are worked out before they are quantised: a scale ends in a long chain of operations.
+inline constexpr int kScaledTogether = 2;
+
 /// Quantises whole tokens; tokens beyond the valid ones are zero.
 template <int tile>
 bool pack_bytes_s8(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t padded_features,
                    void* packed) {
+  constexpr int together = tile < kScaledTogether ? tile : kScaledTogether;
   auto* scales = static_cast<TokenScale*>(packed);
   auto* bytes = static_cast<std::uint8_t*>(packed) + head_bytes(tile);
   bool usable = true;
-  for (int t = 0; t < tile; ++t) {
-    if (t >= input.tokens) {
-      for (std::int64_t f = 0; f < padded_features; ++f) bytes[t * padded_features + f] = 0;
-      continue;
+  for (int first = 0; first < tile; first += together) {
+    for (int t = first; t < first + together && t < input.tokens; ++t) {
+      scales[t] = scale_of(input.data + t * input.stride, features.last);
+      usable = usable && scales[t].scale != 0.0F;
     }
-    const float* x = input.data + t * input.stride;
-    const TokenScale found = scale_of(x, features.last);
-    if (found.scale == 0.0F) {
-      usable = false;
-      continue;
+    for (int t = first; t < first + together; ++t) {
+      std::uint8_t* to = bytes + t * padded_features;
+      if (t >= input.tokens) {
+        for (std::int64_t f = 0; f < padded_features; ++f) to[f] = 0;
+      } else if (scales[t].scale != 0.0F) {
+        quantise(input.data + t * input.stride, features.last, Vector::broadcast(1.0F / scales[t].scale),
+                 scales[t].zero_point, to);
+      }
     }
-    quantise(x, features.last, Vector::broadcast(1.0F / found.scale), found.zero_point, bytes + t * padded_features);
-    scales[t] = found;
   }
   return usable;
 }

@@ -19,11 +19,11 @@ enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh =
 ///                         interleaving four byte planes gives (isa/icelake.h)
 ///
 /// Every block sorts the lanes of every window of 64 by their entries in that block, most first: what lies side by side
-/// is about as long, and a loop over the lanes in the order of memory ends when it is expected to. Cell `b * tiles + t`
-/// is tile `t` of block `b` and owns the groups `[starts[cell], starts[cell + 1])`. Position `p` of block `b`, with
-/// `at = 16 * b * tiles + p`, holds the lane `window_of(p) + lanes[at]`, of whose entries `counts[at]` are real, the
-/// rest is padding: value 0, column `kPadding`. The other way round, lane `l` is at the position
-/// `window_of(l) + positions[16 * b * tiles + l]`.
+/// is about as long, and a loop over the lanes in the order of memory ends when it is expected to. A cell owns the
+/// groups `[starts[cell], starts[cell + 1])`. Position `p` of block `b` holds the lane
+/// `window_of(p) + lanes[order_at(b, p)]`, of whose entries `counts[at(b, p)]` are real, the rest is padding: value 0,
+/// column `kPadding`. The other way round, lane `l` is at the position `window_of(l) + positions[order_at(b, l)]`.
+/// `Cells` knows where all of them are.
 ///
 /// Lanes next to each other, of an even position and the odd one after it, begin with entries in the same columns, as
 /// many quads of them in all pairs of a cell. The other entries of a lane follow; both are in ascending order.
@@ -31,11 +31,15 @@ enum class Activation : std::int32_t { none = 0, relu = 1, gelu = 2, gelu_tanh =
 /// `quads_bf16`, `quads_fp16`: the same with values of 16 bits; where they lie in a group: `value_slot`.
 /// `quads_s8`: the same with a code of one byte for every value, `value = code * scales[row]`, and the columns of a
 /// group in the order of its codes; all entries of a lane are in ascending order. Padding: code 0, column 0.
+/// Its blocks slide: each begins 64 input features after the one before, so that most features lie in two. An entry of
+/// such a feature is where there is room for it, which evens out how many entries the lanes of a tile have in a block:
+/// 1.23 places a nonzero at 90%, where blocks that do not slide take 1.27 with an order of lanes for each, and 1.57
+/// with one order. So one order is enough: a kernel goes on adding from block to block, and the cells of a tile lie one
+/// after the other.
 ///
 /// `quads_4x1_*`: a lane is four output features next to each other which have their entries in the same columns. An
 /// entry is one column and four values: a group holds the values of every lane's first feature, then of every lane's
-/// second, and so on. In `quads_4x1_s8` all blocks have the lanes of a window in one order, by their entries in all
-/// blocks, so that a kernel can go on adding from block to block.
+/// second, and so on.
 enum class Layout : std::uint32_t {
   quads_f32 = 1,
   quads_s8 = 2,
@@ -59,6 +63,9 @@ struct Float16 {
 
 /// Input features of a block: as many as four pairs of AVX-512 registers hold as byte planes.
 inline constexpr std::int64_t kBlockWidth = 128;
+
+/// Input features from a sliding block to the next.
+inline constexpr std::int64_t kSlide = 64;
 
 /// Lanes of a tile.
 inline constexpr std::int64_t kLanes = 16;
@@ -102,7 +109,35 @@ constexpr std::int64_t lanes_for(std::int64_t rows, std::int64_t height) {
   return padded_lanes((rows + height - 1) / height);
 }
 
-struct PackedWeight {
+/// Which cells a packed weight has, and where they are: by block and then by tile, or by tile and then by block where
+/// blocks slide.
+struct Cells {
+  std::int64_t blocks;
+  std::int64_t tiles;  // of 16 lanes
+  bool sliding;        // blocks, with one order of lanes for all of them
+
+  /// First input feature of a block.
+  std::int64_t start(std::int64_t block) const { return block * (sliding ? kSlide : kBlockWidth); }
+
+  /// Input features of a token, rounded up to whole blocks.
+  std::int64_t features() const { return start(blocks - 1) + kBlockWidth; }
+
+  std::int64_t cell(std::int64_t block, std::int64_t tile) const {
+    return sliding ? tile * blocks + block : block * tiles + tile;
+  }
+
+  /// Where `counts` of a block's position is.
+  std::int64_t at(std::int64_t block, std::int64_t position) const {
+    return cell(block, position / kLanes) * kLanes + position % kLanes;
+  }
+
+  /// Where `lanes` of a block's position and `positions` of its lane are.
+  std::int64_t order_at(std::int64_t block, std::int64_t lane) const {
+    return sliding ? lane : block * tiles * kLanes + lane;
+  }
+};
+
+struct PackedWeight : Cells {
   const void* values;
   const std::uint8_t* columns;  // relative to the first input feature of the block
   const std::uint32_t* starts;
@@ -113,12 +148,7 @@ struct PackedWeight {
   const std::int32_t* totals;  // of int8 values: [out_features], the sum of a row's codes
   std::int64_t out_features;
   std::int64_t in_features;
-  std::int64_t blocks;
   std::int64_t height;  // output features of a lane
-  std::int64_t tiles;   // of 16 lanes
-
-  /// Where `counts`, `lanes` and `positions` of a block's position or lane are.
-  std::int64_t at(std::int64_t block, std::int64_t lane) const { return block * tiles * kLanes + lane; }
 };
 
 /// Half-open range of features.

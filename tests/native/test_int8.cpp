@@ -182,10 +182,10 @@ void refuses_what_cannot_be_quantised() {
   CHECK_THROWS(packed_s8(layer, scales), "int8 values must be finite");
 }
 
-void unpacks_to_what_is_multiplied() {
-  const Layer layer = random_layer(70, 300, 0.6);
+void unpacks_to_what_is_multiplied(Layout layout, std::int64_t out, std::int64_t in, double sparsity) {
+  const Layer layer = random_layer(out, in, sparsity, 1, layout_entry(layout).height);
   const std::vector<float> scales = largest_over_127(layer);
-  const Bytes weight = packed_s8(layer, scales);
+  const Bytes weight = packed_s8(layer, scales, layout);
   const PackedHeader& header = packed_header(weight.data(), weight.size());
   const CsrArrays csr = layout_entry(header.layout).unpack(packed_view(header), header.nnz);
   CHECK(csr.crow_indices == layer.csr.crow_indices && csr.col_indices == layer.csr.col_indices);
@@ -199,6 +199,31 @@ void unpacks_to_what_is_multiplied() {
   }
 }
 
+void unpacks() {
+  for (const Layout layout : {Layout::quads_s8, Layout::quads_4x1_s8}) {
+    for (const std::int64_t out : {1, 16, 70, 257}) {
+      for (const std::int64_t in : {0, 1, 63, 64, 65, 127, 128, 129, 192, 193, 300}) {
+        for (const double sparsity : {0.0, 0.6, 0.95, 1.0}) unpacks_to_what_is_multiplied(layout, out, in, sparsity);
+      }
+    }
+  }
+}
+
+/// 16 lanes have four entries each among the inputs 64 to 127, which lie in both blocks, and four before or after: a
+/// group in each block has room for all of them.
+void sliding_blocks_share_inputs() {
+  std::vector<float> dense(16 * 192, 0.0F);
+  for (std::size_t lane = 0; lane < 16; ++lane) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      dense[lane * 192 + 64 + 5 * i + lane] = 1.0F;
+      dense[lane * 192 + lane % 2 * 128 + 7 * i + lane] = 1.0F;
+    }
+  }
+  const Layer layer = layer_from_dense(dense, 16, 192);
+  const PackedHeader header = plan_pack(layer.view(), Layout::quads_s8, std::vector<float>(16, 1.0F).data()).header;
+  CHECK(header.blocks == 2 && header.nnz == 128 && header.entries == 128);
+}
+
 }  // namespace
 
 int main() {
@@ -209,6 +234,7 @@ int main() {
   threads_agree(Layout::quads_s8);
   threads_agree(Layout::quads_4x1_s8);
   refuses_what_cannot_be_quantised();
-  unpacks_to_what_is_multiplied();
+  unpacks();
+  sliding_blocks_share_inputs();
   return check::result();
 }
