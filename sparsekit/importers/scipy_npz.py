@@ -56,6 +56,8 @@ def _load(path: Path) -> Any:
     if matrix.shape[0] * 8 > memory_limit(path.stat().st_size):
         raise ValueError(f"it has {matrix.shape[0]} rows, far more than its bytes can fill")
     if matrix.format != "coo":  # which checks its indices when it is made
+        if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # SciPy looks only where the last one is above zero
+            raise ValueError("indptr must never fall")
         matrix.check_format(full_check=True)
     return matrix
 
