@@ -84,6 +84,13 @@ def linear(
     bias: int,
     activation: int,
 ) -> None: ...
+def joined_linear(
+    input: int,
+    input_features: int,
+    input_stride: int,
+    batch: int,
+    parts: Sequence[tuple[int, int, int, int, int, int]],
+) -> None: ...
 def linear_input_gradient(
     packed: int,
     packed_bytes: int,
@@ -113,4 +120,14 @@ def attention(
     mask_of_bytes: bool,
     causal: bool,
     scale: float,
+) -> None: ...
+def add_layer_norm(
+    input: int,
+    added: int,
+    output: int,
+    rows: int,
+    features: int,
+    weight: int,
+    bias: int,
+    eps: float,
 ) -> None: ...

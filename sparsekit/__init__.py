@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparsekit.conversion import convert, densify, load_state_dict
     from sparsekit.conversion_report import ConversionReport
     from sparsekit.formats import CSR
+    from sparsekit.fusion import fuse, unfuse
     from sparsekit.joined import JoinedLinear
     from sparsekit.memory import keep_freed_memory
     from sparsekit.nn import SparseLinear
@@ -36,11 +37,13 @@ _HOMES = {
     "convert": "sparsekit.conversion",
     "densify": "sparsekit.conversion",
     "finalize": "sparsekit.pruning",
+    "fuse": "sparsekit.fusion",
     "keep_freed_memory": "sparsekit.memory",
     "load": "sparsekit.checkpoint",
     "load_state_dict": "sparsekit.conversion",
     "prune": "sparsekit.pruning",
     "save": "sparsekit.checkpoint",
+    "unfuse": "sparsekit.fusion",
     "use_attention": "sparsekit.attention",
     "verify": "sparsekit.checkpoint",
 }
@@ -56,11 +59,13 @@ __all__ = [
     "convert",
     "densify",
     "finalize",
+    "fuse",
     "keep_freed_memory",
     "load",
     "load_state_dict",
     "prune",
     "save",
+    "unfuse",
     "use_attention",
     "verify",
 ]

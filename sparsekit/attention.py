@@ -24,7 +24,7 @@ _SPECIAL = frozenset({"cache", "output_attentions", "position_bias", "s_aux", "s
 _ASKS_FOR_SDPA = re.compile(r"_attn_implementation\s*(==|!=|in|not in)[^\n]*sdpa")
 
 
-def _leaves_torch() -> bool:
+def leaves_torch() -> bool:
     """Whether what is traced must run without this package."""
     if torch._C._get_tracing_state() is not None:
         return True
@@ -43,9 +43,9 @@ def _fits(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, special: dict[str, Any]
 ) -> bool:
     """Whether the kernels compute this; the rest is torch's."""
-    if not _computes(query, key, value) or _leaves_torch():
+    if not _computes(query, key, value) or leaves_torch():
         return False
-    if any(special[name] not in (None, False) for name in special.keys() & _SPECIAL):
+    if any(special[name] is not None and special[name] is not False for name in special.keys() & _SPECIAL):
         return False
     if mask is not None and (mask.dtype not in (torch.bool, torch.float32) or mask.requires_grad):
         return False
@@ -133,3 +133,10 @@ def use_attention(model: Model) -> Model:
         if found.config._attn_implementation != _NAME:
             raise ValueError(f"{type(found).__name__} does not let its attention function be chosen")
     return model
+
+
+def leave_attention(model: nn.Module) -> None:
+    """Undo `use_attention`, in place: attention becomes torch's, "sdpa"."""
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "_attn_implementation", None) == _NAME:
+            module.set_attn_implementation("sdpa")  # type: ignore[operator]

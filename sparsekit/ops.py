@@ -2,12 +2,14 @@
 
 `sparsekit::linear` computes `activation(input @ weight.T + bias)` for a packed weight;
 `sparsekit::linear_input_gradient` is `gradient @ weight`. Both compute in float32 and return the input's type.
-`sparsekit::attention` is dense attention, in float32 and without gradients.
+`sparsekit::attention` is dense attention, and `sparsekit::add_layer_norm` normalises a sum; both in float32 and without
+gradients.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ _LIBRARY = torch.library.Library("sparsekit", "DEF")
 _LIBRARY.define("linear(Tensor input, Tensor packed, Tensor? bias, SymInt out_features, str? activation) -> Tensor")
 _LIBRARY.define("linear_input_gradient(Tensor gradient, Tensor packed, SymInt in_features) -> Tensor")
 _LIBRARY.define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, float? scale) -> Tensor")
+_LIBRARY.define("add_layer_norm(Tensor input, Tensor added, Tensor? weight, Tensor? bias, float eps) -> Tensor")
 
 runtime.follow_torch_threads()
 
@@ -168,11 +171,35 @@ def _attention(
     return result
 
 
+def _normed(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The tensor, or a copy that is contiguous."""
+    if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+        raise TypeError(f"{name} must be float32 on the CPU, got {tensor.dtype} on {tensor.device}")
+    if tensor.shape != shape or not shape:
+        raise ValueError(f"{name} must have shape {list(shape)} to go with the others, got {list(tensor.shape)}")
+    return tensor.contiguous()
+
+
+def _add_layer_norm(
+    input: torch.Tensor, added: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+) -> torch.Tensor:
+    *leading, features = shape = input.shape
+    input, added = _normed("input", input, shape), _normed("added", added, shape)
+    weight = None if weight is None else _normed("weight", weight, shape[-1:])
+    bias = None if bias is None else _normed("bias", bias, shape[-1:])
+    result = torch.empty(shape, dtype=torch.float32, device="cpu")
+    rows = input.data_ptr(), added.data_ptr(), result.data_ptr(), math.prod(leading), features
+    places = [0 if one is None else one.data_ptr() for one in (weight, bias)]
+    runtime.add_layer_norm_at(*rows, places[0], places[1], eps)
+    return result
+
+
 # On a GPU the same functions refuse in words; kernels for it come later.
 for _key in ("CPU", "CUDA"):
     _LIBRARY.impl("linear", _linear, _key)
     _LIBRARY.impl("linear_input_gradient", _linear_input_gradient, _key)
     _LIBRARY.impl("attention", _attention, _key)
+    _LIBRARY.impl("add_layer_norm", _add_layer_norm, _key)
 
 
 @torch.library.register_fake("sparsekit::linear", lib=_LIBRARY)
@@ -189,6 +216,11 @@ def _(gradient: Any, packed: Any, in_features: Any) -> Any:
 def _(query: Any, key: Any, value: Any, mask: Any, causal: Any, scale: Any) -> Any:
     batch, heads, queries, _ = query.shape
     return query.new_empty_strided(*_attention_output(batch, heads, queries, value.shape[3]))
+
+
+@torch.library.register_fake("sparsekit::add_layer_norm", lib=_LIBRARY)
+def _(input: Any, added: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    return input.new_empty(input.shape)
 
 
 def _activation_gradient(gradient: torch.Tensor, pre: torch.Tensor, activation: str) -> torch.Tensor:
@@ -239,17 +271,20 @@ def _backward_gradient(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor |
     return torch.ops.sparsekit.linear(gradient, packed, None, ctx.out_features, None), None, None
 
 
-_NO_ATTENTION_GRADIENT = (
-    "sparsekit's attention has no gradient; call it under torch.no_grad(), or train with "
-    "torch.nn.functional.scaled_dot_product_attention"
-)
+_NO_GRADIENT = "sparsekit's {} has no gradient; call it under torch.no_grad(), or train with torch.nn.functional.{}"
+_NO_ATTENTION_GRADIENT = _NO_GRADIENT.format("attention", "scaled_dot_product_attention")
+_NO_NORM_GRADIENT = _NO_GRADIENT.format("add_layer_norm", "layer_norm")
 
 
-def _backward_attention(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    raise NotImplementedError(_NO_ATTENTION_GRADIENT)
+def _refusal(message: str) -> Callable[..., Any]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        raise NotImplementedError(message)
+
+    return backward
 
 
-torch.library.register_autograd("sparsekit::attention", _backward_attention, lib=_LIBRARY)
+torch.library.register_autograd("sparsekit::attention", _refusal(_NO_ATTENTION_GRADIENT), lib=_LIBRARY)
+torch.library.register_autograd("sparsekit::add_layer_norm", _refusal(_NO_NORM_GRADIENT), lib=_LIBRARY)
 torch.library.register_autograd("sparsekit::linear", _backward_linear, setup_context=_setup_linear, lib=_LIBRARY)
 torch.library.register_autograd(
     "sparsekit::linear_input_gradient", _backward_gradient, setup_context=_setup_gradient, lib=_LIBRARY
@@ -263,6 +298,11 @@ def _needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
     if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     return torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad))
+
+
+def is_plain(input: torch.Tensor) -> bool:
+    """Whether a call on this input is plain inference, of which nothing but its result is seen."""
+    return not (_needs_operator(input, None) or torch.is_grad_enabled() or forward_ad._current_level >= 0)
 
 
 def _records_gradients(*tensors: torch.Tensor | None) -> bool:
@@ -341,3 +381,20 @@ def attention(
         result: torch.Tensor = torch.ops.sparsekit.attention(query, key, value, mask, causal, scale)
         return result
     return _attention(query, key, value, mask, causal, scale)
+
+
+def add_layer_norm(
+    input: torch.Tensor, added: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+) -> torch.Tensor:
+    """`torch.nn.functional.layer_norm(input + added, [features], weight, bias, eps)` in one pass over memory.
+
+    `input`, `added` and the result: float32, shape [..., features]; `weight` and `bias`: float32, shape [features].
+    Raises as `attention`.
+    """
+    if is_plain(input) and type(added) is torch.Tensor:
+        return _add_layer_norm(input, added, weight, bias, eps)
+    _refuse_forward_mode()
+    if _records_gradients(input, added, weight, bias):
+        raise NotImplementedError(_NO_NORM_GRADIENT)
+    result: torch.Tensor = torch.ops.sparsekit.add_layer_norm(input, added, weight, bias, eps)
+    return result

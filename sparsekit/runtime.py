@@ -19,10 +19,12 @@ from sparsekit import _C
 KernelUnavailableError = _C.KernelUnavailableError
 
 #: The kernels over raw addresses, for callers that hold arrays of their own kind; see the native core's
-#: linear.h and attention.h.
+#: linear.h, attention.h and norm.h.
 linear_at = _C.linear
 linear_input_gradient_at = _C.linear_input_gradient
+joined_linear_at = _C.joined_linear
 attention_at = _C.attention
+add_layer_norm_at = _C.add_layer_norm
 
 #: A mask for `attention_at`: address, shape, strides, whether it is of bytes.
 PlacedMask: TypeAlias = tuple[int, Sequence[int], Sequence[int], bool]
@@ -314,5 +316,66 @@ def attention(
         of_bytes,
         causal,
         head_dim**-0.5 if scale is None else scale,
+    )
+    return result
+
+
+def _feature_row(name: str, row: NDArray[np.float32] | None, features: int) -> tuple[NDArray[np.float32] | None, int]:
+    """A contiguous row of numbers, which the caller keeps alive, and its address."""
+    if row is None:
+        return None, 0
+    _check_float32(name, row)
+    if row.shape != (features,):
+        raise ValueError(f"{name} must have shape [{features}], got {list(row.shape)}")
+    row = np.ascontiguousarray(row)
+    return row, row.ctypes.data
+
+
+def add_layer_norm(
+    x: NDArray[np.float32],
+    added: NDArray[np.float32],
+    weight: NDArray[np.float32] | None = None,
+    bias: NDArray[np.float32] | None = None,
+    eps: float = 1e-5,
+) -> NDArray[np.float32]:
+    """Layer normalisation of a sum over the last dimension, as torch's `layer_norm(x + added)`.
+
+    Args:
+        x: float32, shape [..., features].
+        added: float32, the same shape.
+        weight: float32, shape [features], multiplied with the result.
+        bias: float32, shape [features], added to that.
+        eps: added to the variance.
+
+    Returns:
+        float32, the shape of `x`.
+
+    Raises:
+        TypeError: an array has another type.
+        ValueError: a shape does not fit.
+
+    >>> one = np.ones((1, 2), np.float32)
+    >>> add_layer_norm(one, np.array([[1.0, 3.0]], np.float32))
+    array([[-0.999995,  0.999995]], dtype=float32)
+    """
+    _check_float32("x", x)
+    _check_float32("added", added)
+    if x.ndim == 0 or added.shape != x.shape:
+        raise ValueError(f"x and added must have the same shape [..., features], got {x.shape} and {added.shape}")
+    features = x.shape[-1]
+    x, added = np.ascontiguousarray(x), np.ascontiguousarray(added)
+    weight, weight_address = _feature_row("weight", weight, features)
+    bias, bias_address = _feature_row("bias", bias, features)
+    result = np.empty_like(x)
+    follow_torch_threads()
+    add_layer_norm_at(
+        x.ctypes.data,
+        added.ctypes.data,
+        result.ctypes.data,
+        math.prod(x.shape[:-1]),
+        features,
+        weight_address,
+        bias_address,
+        eps,
     )
     return result

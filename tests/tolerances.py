@@ -7,6 +7,9 @@ bias it is one term longer.
 Activation functions are computed on that sum. They change it by at most a factor of 1.13 (the steepest, GELU), and add
 errors of their own: the erf formula is within 1.5e-7 of erf and multiplied by |x| / 2; exp is within a few ulp.
 
+Layer normalisation: a sum is off by eps of its size and the mean of n of them by n + 2 eps of their mean size; what a
+number differs from the mean by is off by both, and the variance by twice that.
+
 Attention: what a score is off by, its exp is off by relatively, and so is the sum that it is divided by.
 """
 
@@ -34,3 +37,10 @@ def attention_bound(scores: np.ndarray, weights: np.ndarray, value: np.ndarray, 
     """Largest error of attention in float32; `scores` sum the magnitudes of `terms` products and of the mask."""
     error = 2 * (terms + 3) * EPS * scores.max(axis=-1, keepdims=True, initial=0.0)
     return (error + (weights.shape[-1] + 16) * EPS) * (weights @ np.abs(value.astype(np.float64)))
+
+
+def layer_norm_bound(sums: np.ndarray, apart: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Largest error of `apart / deviation` in float32, `apart` being what `sums` differ from their mean by."""
+    terms = sums.shape[-1] + 3
+    off = EPS * (np.abs(sums) + terms * np.abs(sums).mean(axis=-1, keepdims=True)) / deviation if sums.size else sums
+    return off + np.abs(apart / deviation) * (2 * off + (terms + 8) * EPS) + np.finfo(np.float32).tiny

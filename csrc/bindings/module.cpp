@@ -6,10 +6,13 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "dispatch/attention.h"
 #include "dispatch/isa.h"
 #include "dispatch/linear.h"
+#include "dispatch/norm.h"
 #include "dispatch/parallel.h"
 #include "dispatch/pool.h"
 #include "formats/blocks.h"
@@ -138,6 +141,20 @@ void run_linear(Address packed, std::size_t packed_bytes, Address input, std::in
   linear(call);
 }
 
+/// Packed weight and its bytes, output, its features, bias, activation function.
+using JoinedPart = std::tuple<Address, std::size_t, Address, std::int64_t, Address, std::int32_t>;
+
+void run_joined_linear(Address input, std::int64_t input_features, std::int64_t input_stride, std::int64_t batch,
+                       const std::vector<JoinedPart>& parts) {
+  std::vector<LinearCall> calls;
+  for (const auto& [packed, packed_bytes, output, output_features, bias, activation] : parts) {
+    calls.push_back(call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features));
+    calls.back().bias = reinterpret_cast<const float*>(bias);
+    calls.back().activation = static_cast<Activation>(activation);
+  }
+  joined_linear(calls);
+}
+
 void run_linear_input_gradient(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
                                std::int64_t input_stride, std::int64_t batch, Address output,
                                std::int64_t output_features) {
@@ -159,6 +176,13 @@ void run_attention(Address query, const FourSizes& query_shape, const FourSizes&
              mask_of_bytes,
              causal,
              scale});
+}
+
+void run_add_layer_norm(Address input, Address added, Address output, std::int64_t rows, std::int64_t features,
+                        Address weight, Address bias, float eps) {
+  add_layer_norm({reinterpret_cast<const float*>(input), reinterpret_cast<const float*>(added),
+                  reinterpret_cast<float*>(output), rows, features, reinterpret_cast<const float*>(weight),
+                  reinterpret_cast<const float*>(bias), eps});
 }
 
 void use_parallel_at(Address parallel_for, Address thread_count) {
@@ -229,6 +253,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("linear", &run_linear, py::call_guard<py::gil_scoped_release>(), py::arg("packed"), py::arg("packed_bytes"),
         py::arg("input"), py::arg("input_features"), py::arg("input_stride"), py::arg("batch"), py::arg("output"),
         py::arg("output_features"), py::arg("bias"), py::arg("activation"));
+  m.def("joined_linear", &run_joined_linear, py::call_guard<py::gil_scoped_release>(), py::arg("input"),
+        py::arg("input_features"), py::arg("input_stride"), py::arg("batch"), py::arg("parts"));
   m.def("linear_input_gradient", &run_linear_input_gradient, py::call_guard<py::gil_scoped_release>(),
         py::arg("packed"), py::arg("packed_bytes"), py::arg("input"), py::arg("input_features"),
         py::arg("input_stride"), py::arg("batch"), py::arg("output"), py::arg("output_features"));
@@ -237,4 +263,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("value_shape"), py::arg("value_strides"), py::arg("output"), py::arg("output_shape"),
         py::arg("output_strides"), py::arg("mask"), py::arg("mask_shape"), py::arg("mask_strides"),
         py::arg("mask_of_bytes"), py::arg("causal"), py::arg("scale"));
+  m.def("add_layer_norm", &run_add_layer_norm, py::call_guard<py::gil_scoped_release>(), py::arg("input"),
+        py::arg("added"), py::arg("output"), py::arg("rows"), py::arg("features"), py::arg("weight"), py::arg("bias"),
+        py::arg("eps"));
 }

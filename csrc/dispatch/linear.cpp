@@ -27,22 +27,39 @@ void check(const LinearCall& call, std::int64_t inputs, std::int64_t outputs) {
   }
 }
 
-void run_call(const LinearCall& call, const PackedHeader& header, Direction direction) {
-  run({packed_view(header),
-       header.layout,
-       header.entries,
-       direction,
-       {call.input, call.input_stride, call.batch},
-       {call.output, call.output_features, call.batch, call.bias, call.activation}},
-      current_kernels());
+Product product_of(const LinearCall& call, const PackedHeader& header, Direction direction) {
+  return {packed_view(header),
+          header.layout,
+          header.entries,
+          direction,
+          {call.input, call.input_stride, call.batch},
+          {call.output, call.output_features, call.batch, call.bias, call.activation}};
+}
+
+Product forward_product(const LinearCall& call) {
+  const PackedHeader& header = packed_header(call.packed, call.packed_bytes);
+  check(call, header.in_features, header.out_features);
+  return product_of(call, header, Direction::forward);
 }
 
 }  // namespace
 
-void linear(const LinearCall& call) {
-  const PackedHeader& header = packed_header(call.packed, call.packed_bytes);
-  check(call, header.in_features, header.out_features);
-  run_call(call, header, Direction::forward);
+void linear(const LinearCall& call) { run({forward_product(call)}, current_kernels()); }
+
+void joined_linear(const std::vector<LinearCall>& calls) {
+  if (calls.empty()) throw std::invalid_argument("joined layers must be at least one, got none");
+  Products products;
+  for (const LinearCall& call : calls) {
+    const LinearCall& first = calls.front();
+    if (call.input != first.input || call.input_stride != first.input_stride || call.batch != first.batch) {
+      throw std::invalid_argument("joined layers must have the same input");
+    }
+    products.push_back(forward_product(call));
+    if (products.back().layout != products.front().layout) {
+      throw std::invalid_argument("joined layers must hold their values alike, and in the same blocks");
+    }
+  }
+  run(products, current_kernels());
 }
 
 void linear_input_gradient(const LinearCall& call) {
@@ -54,7 +71,7 @@ void linear_input_gradient(const LinearCall& call) {
   if (layout_entry(header.layout).scaled) {
     throw std::invalid_argument("a weight with int8 values has no gradient for its input; use float values to train");
   }
-  run_call(call, header, Direction::transposed);
+  run({product_of(call, header, Direction::transposed)}, current_kernels());
 }
 
 }  // namespace sparsekit

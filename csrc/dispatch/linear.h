@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../kernels/views.h"
 
@@ -26,6 +27,10 @@ struct LinearCall {
 /// negative batch, a stride below the number of features, or an input that int8 values cannot be multiplied with
 /// because it is not finite.
 void linear(const LinearCall& call);
+
+/// The same for at least one weight, all of which hold their values alike, on one input, which is packed once for all
+/// of them. Throws as above, and for weights that differ in this.
+void joined_linear(const std::vector<LinearCall>& calls);
 
 /// output[batch, in_features] = input[batch, out_features] @ weight: the gradient for the layer's input, given the
 /// gradient of its output. Throws as above, for a bias or an activation function, and for int8 values.

@@ -50,9 +50,22 @@ std::vector<Tile> plan_tiles(const Product& product, const KernelTable& table) {
   return tiles;
 }
 
-int threads_for(const Product& product) {
-  const std::int64_t entries = product.entries * layout_entry(product.layout).sixths / 6;
-  const std::int64_t work = entries * (product.input.tokens + kWorkOfEntry);
+std::int64_t entries_of(const Products& products) {
+  std::int64_t entries = 0;
+  for (const Product& product : products) entries += product.entries;
+  return entries;
+}
+
+std::int64_t widest_of(const Products& products) {
+  std::int64_t widest = 0;
+  for (const Product& product : products) widest = std::max(widest, product.outputs());
+  return widest;
+}
+
+int threads_for(const Products& products) {
+  const Product& first = products.front();
+  const std::int64_t entries = entries_of(products) * layout_entry(first.layout).sixths / 6;
+  const std::int64_t work = entries * (first.input.tokens + kWorkOfEntry);
   return work < kInlineWork ? 1 : num_threads();
 }
 
@@ -69,16 +82,18 @@ bool shares_evenly(const std::vector<Tile>& tiles, int threads) {
 }
 
 /// Ranges of output features that every tile is cut into.
-std::int64_t split_count(const Product& product, const std::vector<Tile>& tiles, int threads) {
+std::int64_t split_count(const Products& products, const std::vector<Tile>& tiles, int threads) {
   if (threads == 1 || shares_evenly(tiles, threads)) return 1;
-  const std::int64_t most = (product.outputs() + unit_of(product) - 1) / unit_of(product);
+  const std::int64_t unit = unit_of(products.front());
+  const std::int64_t most = (widest_of(products) + unit - 1) / unit;
   return std::max<std::int64_t>(1, std::min<std::int64_t>(threads, most));
 }
 
 /// Whether every task packs its tile itself, although others pack the same: where each has enough to multiply, that
 /// costs less than to wait for each other and to read what another core wrote.
-bool packs_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits) {
-  return splits == 1 || tiles.front().kernel->whole || product.entries >= splits * kEntriesPerPacked * product.inputs();
+bool packs_apart(const Products& products, const std::vector<Tile>& tiles, std::int64_t splits) {
+  const std::int64_t enough = splits * kEntriesPerPacked * products.front().inputs();
+  return splits == 1 || tiles.front().kernel->whole || entries_of(products) >= enough;
 }
 
 /// First row of share `index` of `count` shares with equal work: the nonzeros of random rows differ by a quarter.
@@ -145,6 +160,15 @@ void multiply_tile(const Product& product, const Tile& tile, const void* activat
   }
 }
 
+/// The same for share `part` of `splits` of every product.
+void multiply_share(const Products& products, const Tile& tile, const void* activation, std::int64_t part,
+                    std::int64_t splits) {
+  for (const Product& product : products) {
+    multiply_tile(product, tile, activation,
+                  {share_start(product, part, splits), share_start(product, part + 1, splits)});
+  }
+}
+
 /// The tile's activation as its kernel wants it: packed into `space`, or as it lies for a tile of one token.
 const void* pack_tile(const Product& product, const Tile& tile, RowRange features, void* space, Usable& usable) {
   const Input input = tile_input(product, tile);
@@ -153,17 +177,17 @@ const void* pack_tile(const Product& product, const Tile& tile, RowRange feature
   return space;
 }
 
-/// Every task packs the tile it multiplies, for all output features or one range of them. Consecutive tasks have the
-/// same range, so that a thread keeps its part of the weight in cache.
-void run_apart(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, int threads,
+/// Every task packs the tile it multiplies, once for all products, and for all output features or one range of them.
+/// Consecutive tasks have the same range, so that a thread keeps its part of the weight in cache.
+void run_apart(const Products& products, const std::vector<Tile>& tiles, std::int64_t splits, int threads,
                Usable& usable) {
+  const Product& first = products.front();
   const auto count = static_cast<std::int64_t>(tiles.size());
   const auto body = [&](std::int64_t i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i % count)];
-    void* space = scratch(ScratchUse::activation, packed_bytes(product, *tile.kernel));
-    const void* activation = pack_tile(product, tile, {0, product.inputs()}, space, usable);
-    multiply_tile(product, tile, activation,
-                  {share_start(product, i / count, splits), share_start(product, i / count + 1, splits)});
+    void* space = scratch(ScratchUse::activation, packed_bytes(first, *tile.kernel));
+    const void* activation = pack_tile(first, tile, {0, first.inputs()}, space, usable);
+    multiply_share(products, tile, activation, i / count, splits);
   };
   if (threads > 1) return parallel(count * splits, body);
   for (std::int64_t i = 0; i < count; ++i) body(i);
@@ -175,7 +199,8 @@ std::int64_t pack_start(std::int64_t inputs, std::int64_t index, std::int64_t co
 }
 
 /// First all tiles are packed, by ranges of input features; then tasks share them, in the order of `run_apart`.
-void run_together(const Product& product, const std::vector<Tile>& tiles, std::int64_t splits, Usable& usable) {
+void run_together(const Products& products, const std::vector<Tile>& tiles, std::int64_t splits, Usable& usable) {
+  const Product& product = products.front();
   const auto count = static_cast<std::int64_t>(tiles.size());
   const std::int64_t inputs = product.inputs();
   std::vector<std::size_t> starts(1, 0);
@@ -192,24 +217,23 @@ void run_together(const Product& product, const std::vector<Tile>& tiles, std::i
   });
   parallel(count * splits, [&](std::int64_t i) {
     const auto at = static_cast<std::size_t>(i % count);
-    const std::int64_t part = i / count;
-    multiply_tile(product, tiles[at], packed[at],
-                  {share_start(product, part, splits), share_start(product, part + 1, splits)});
+    multiply_share(products, tiles[at], packed[at], i / count, splits);
   });
 }
 
 }  // namespace
 
-void run(const Product& product, const KernelTable& table) {
-  if (product.input.tokens == 0 || product.outputs() == 0) return;
-  const std::vector<Tile> tiles = plan_tiles(product, table);
-  const int threads = threads_for(product);
-  const std::int64_t splits = split_count(product, tiles, threads);
+void run(const Products& products, const KernelTable& table) {
+  const Product& first = products.front();
+  if (first.input.tokens == 0 || widest_of(products) == 0) return;
+  const std::vector<Tile> tiles = plan_tiles(first, table);
+  const int threads = threads_for(products);
+  const std::int64_t splits = split_count(products, tiles, threads);
   Usable usable{true};
-  if (packs_apart(product, tiles, splits)) {
-    run_apart(product, tiles, splits, threads, usable);
+  if (packs_apart(products, tiles, splits)) {
+    run_apart(products, tiles, splits, threads, usable);
   } else {
-    run_together(product, tiles, splits, usable);
+    run_together(products, tiles, splits, usable);
   }
   if (!usable.load()) {
     throw std::invalid_argument(

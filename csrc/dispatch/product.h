@@ -1,5 +1,7 @@
-// One product of a packed weight with a batch of tokens, cut into tiles of tokens and ranges of output features.
+// Products of packed weights with one batch of tokens, cut into tiles of tokens and ranges of output features.
 #pragma once
+
+#include <vector>
 
 #include "../formats/packed.h"
 #include "../kernels/table.h"
@@ -21,7 +23,10 @@ struct Product {
   std::int64_t outputs() const { return forward() ? weight.out_features : weight.in_features; }
 };
 
-/// Runs the product with kernels of `table` on the threads of dispatch/parallel.h.
-void run(const Product& product, const KernelTable& table);
+/// At least one; all have the same input, layout and direction.
+using Products = std::vector<Product>;
+
+/// Runs the products with kernels of `table` on the threads of dispatch/parallel.h. The input is packed once for all.
+void run(const Products& products, const KernelTable& table);
 
 }  // namespace sparsekit

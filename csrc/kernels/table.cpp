@@ -6,6 +6,7 @@
 
 #include "attention_f32.h"
 #include "attention_few_f32.h"
+#include "norm_f32.h"
 #include "peak_f32.h"
 #include "spmm_quads.h"
 #include "spmm_quads_transposed.h"
@@ -134,7 +135,7 @@ constexpr sparsekit::AttentionKernels kAttention{attention_few_f32, attention_f3
                                                  AttentionTile<kAttentionVectors>::lanes, attention_scratch};
 
 constexpr KernelTable table() {
-  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, kAttention, 0, {}};
+  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, kAttention, add_layer_norm_f32, 0, {}};
   add_floats<Float>(all);
   add_floats<Brain>(all);
   add_floats<Half>(all);

@@ -50,10 +50,14 @@ struct AttentionKernels {
   std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t value_dim);  // floats that both work with
 };
 
+/// Layer normalisation of sums of rows.
+using NormFn = void (*)(const NormRows& rows);
+
 struct KernelTable {
   PeakFn peak;
   std::int64_t peak_flop;
   AttentionKernels attention;
+  NormFn add_layer_norm;
   int size;
   Kernel kernels[kMaxKernels];  // by ascending tile within a layout
 

@@ -207,4 +207,16 @@ struct AttentionHead {
   float scale;
 };
 
+/// Rows of two activations that are added, and what their sums are normalised with; all contiguous.
+struct NormRows {
+  const float* input;  // [count, features]
+  const float* added;  // [count, features]
+  float* output;       // [count, features]
+  std::int64_t count;
+  std::int64_t features;
+  const float* weight;  // [features] or null
+  const float* bias;    // [features] or null
+  float eps;
+};
+
 }  // namespace sparsekit

@@ -11,7 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit.attention import use_attention
 from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
 from sparsekit.conversion import convert
+from sparsekit.fusion import fuse
 
 
 class HiddenState(nn.Module):
@@ -85,12 +85,10 @@ def _torch(problem: ModelProblem) -> ModelCall:
 
 
 def _sparsekit(problem: ModelProblem, values: str) -> ModelCall:
-    """Converted for the number of tokens of the inputs, layers that would lose stay dense; with our attention."""
+    """Converted for the number of tokens of the inputs, layers that would lose stay dense, and fused."""
     model = copy.deepcopy(problem.model)
-    with suppress(ValueError):  # some models cannot take another attention function
-        use_attention(model)
     convert(model, tokens=[problem.input_ids.numel()], values=values)
-    return InTorch(model, problem)
+    return InTorch(fuse(model), problem)
 
 
 def _export(problem: ModelProblem, path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from unittest.mock import patch
@@ -20,6 +21,7 @@ from sparsekit import ops
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
 from sparsekit.bench.weights import mask_structure
+from sparsekit.joining import joined_with
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning import finalize, prune
 from sparsekit.timing import Timing, compare
@@ -115,8 +117,12 @@ def operators(call: InTorch) -> dict[str, float]:
     spent: defaultdict[str, float] = defaultdict(float)
     for layer in call.model.modules():
         if isinstance(layer, SparseLinear):
-            layer.forward = _timed(layer.forward, "sparsekit::linear", spent)  # type: ignore[method-assign]
-    with patch.object(ops, "attention", _timed(ops.attention, "sparsekit::attention", spent)):
+            name = "joined_linear" if joined_with(layer) else "linear"
+            layer.forward = _timed(layer.forward, f"sparsekit::{name}", spent)  # type: ignore[method-assign]
+    with ExitStack() as patches:
+        for name in ("attention", "add_layer_norm"):
+            counted = _timed(getattr(ops, name), f"sparsekit::{name}", spent)
+            patches.enter_context(patch.object(ops, name, counted))
         call()
         return min((_profiled(call, spent) for _ in range(_PROFILED)), key=lambda one: one[0])[1]
 

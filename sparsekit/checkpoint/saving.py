@@ -116,7 +116,9 @@ def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> N
         if mask_of(module) is not None:
             raise ValueError(f"{name} still has its mask; call sparsekit.finalize(model) or convert(model) first")
         cls = type(module)
-        saves_itself = cls._save_to_state_dict is not nn.Module._save_to_state_dict and cls is not SparseLinear
+        saves_itself = cls._save_to_state_dict is not nn.Module._save_to_state_dict and not issubclass(
+            cls, SparseLinear
+        )
         if saves_itself or cls.get_extra_state is not nn.Module.get_extra_state:
             raise ValueError(f"{name}, a {cls.__name__}, has state beyond parameters and buffers; it cannot be saved")
 

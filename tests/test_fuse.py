@@ -1,0 +1,113 @@
+"""`fuse` on whole transformers models: the same answers, names and files, and a way back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+import sparsekit
+from sparsekit import convert, finalize, fuse, prune, unfuse
+from sparsekit.joining import joined_with
+from sparsekit.norms import AddLayerNorm
+
+_BERT = {"intermediate_size": 64, "num_hidden_layers": 2}
+_LLAMA = {**_BERT, "num_key_value_heads": 1}
+#: Sizes, norms that add, groups of layers with their sizes.
+MODELS = {
+    "bert": (_BERT, 5, [3, 3]),
+    "roberta": (_BERT, 5, [3, 3]),
+    "xlm-roberta": (_BERT, 5, [3, 3]),
+    "electra": ({**_BERT, "embedding_size": 32}, 5, [3, 3]),
+    "mpnet": (_BERT, 5, [3, 3]),
+    "albert": ({**_BERT, "embedding_size": 32}, 3, [3]),
+    "distilbert": ({"hidden_dim": 64, "n_layers": 2, "n_heads": 2, "dim": 32}, 5, [3, 3]),
+    "deberta-v2": (_BERT, 4, [2, 2]),
+    "llama": (_LLAMA, 0, [3, 2, 3, 2]),
+    "qwen3": ({**_LLAMA, "head_dim": 16}, 0, [3, 2, 3, 2]),
+    "opt": ({"ffn_dim": 64, "num_hidden_layers": 2, "word_embed_proj_dim": 32}, 0, [3, 3]),
+}
+
+
+def converted(name: str) -> nn.Module:
+    common = {"vocab_size": 40, "hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 40}
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(name, **{**common, **MODELS[name][0]})).eval()
+    prune(model, 0.6)
+    finalize(model)
+    convert(model, min_sparsity=0.5)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def kernels_for_any_size(monkeypatch):
+    monkeypatch.setattr("sparsekit.norms._FEW", 0)
+
+
+def groups(model: nn.Module) -> list[int]:
+    found = [(module, joined_with(module)) for module in model.modules()]
+    return [len(layers) for module, layers in found if layers and module is layers[0]]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_answers_are_the_same_and_everything_can_be_undone(name):
+    model = converted(name)
+    inputs = {"input_ids": torch.arange(20).reshape(2, 10), "attention_mask": torch.ones(2, 10, dtype=torch.int64)}
+    classes = [type(module) for module in model.modules()]
+    with torch.inference_mode():
+        expected = model(**inputs, output_hidden_states=True).hidden_states
+        keys = list(model.state_dict())
+        assert fuse(model) is model
+        found = model(**inputs, output_hidden_states=True).hidden_states
+        torch.testing.assert_close(found, expected)
+        assert sum(type(module) is AddLayerNorm for module in model.modules()) == MODELS[name][1]
+        assert groups(model) == MODELS[name][2]
+        assert list(model.state_dict()) == keys
+        assert torch.equal(copy.deepcopy(model)(**inputs)[0], model(**inputs)[0])
+        unfuse(model)
+        torch.testing.assert_close(model(**inputs, output_hidden_states=True).hidden_states, expected)
+    assert not any(joined_with(module) or isinstance(module, AddLayerNorm) for module in model.modules())
+    kept = {cls for cls in classes if cls.__module__.startswith("transformers.models")}
+    assert kept <= {type(module) for module in model.modules()}
+
+
+@torch.no_grad()
+def test_a_fused_model_is_saved_as_it_would_be(tmp_path):
+    model = converted("bert")
+    sparsekit.save(model, tmp_path / "plain")
+    sparsekit.save(fuse(model), tmp_path / "fused")
+    for file in (tmp_path / "plain").iterdir():
+        assert (tmp_path / "fused" / file.name).read_bytes() == file.read_bytes(), file.name
+    ids = torch.arange(20).reshape(2, 10)
+    loaded = fuse(sparsekit.load(tmp_path / "fused"))
+    assert groups(loaded) == [3, 3]
+    torch.testing.assert_close(loaded(input_ids=ids)[0], model(input_ids=ids)[0])
+
+
+@torch.no_grad()
+def test_the_compiled_model_is_one_graph():
+    model, ids = converted("bert"), torch.arange(20).reshape(2, 10)
+    expected = model(input_ids=ids)[0]
+    compiled = torch.compile(fuse(model), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(input_ids=ids)[0], expected)
+
+
+def test_gradients_are_those_of_the_model():
+    model, ids = converted("distilbert"), torch.arange(20).reshape(2, 10)
+    fused = fuse(copy.deepcopy(model))
+    for one in (model, fused):
+        one(input_ids=ids)[0].square().sum().backward()
+    for (name, one), (_, other) in zip(model.named_parameters(), fused.named_parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, msg=name)
+
+
+@torch.no_grad()
+def test_models_that_attention_does_not_fit_are_fused_all_the_same():
+    encoder = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True).eval()
+    x = torch.randn(2, 5, 32)
+    expected = encoder(x)
+    assert fuse(encoder) is encoder
+    torch.testing.assert_close(encoder(x), expected)
+    unfuse(encoder)
+    assert type(encoder) is nn.TransformerEncoderLayer
