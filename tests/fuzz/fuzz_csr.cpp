@@ -171,7 +171,8 @@ void check_matrix(const Matrix& matrix) {
   } catch (const std::invalid_argument&) {
     return;
   }
-  if (cell_count(matrix.out_features, matrix.in_features, 1) > kMostCells) return;
+  const Cells cells = cells_for(layout_entry(Layout::quads_f32), matrix.out_features, matrix.in_features);
+  if (cells.blocks * cells.tiles > kMostCells) return;
   const Matrix full = with_blocks(matrix, 4);
   for (const Layout layout : kEveryLayout) {
     const LayoutEntry& entry = layout_entry(layout);
