@@ -136,16 +136,17 @@ inline void store_tile_s8(const sparsekit::PackedWeight& weight, const void* act
   const auto* tokens = static_cast<const TokenScale*>(activation);
   const auto* sums = static_cast<const std::int32_t*>(results);
   with_activation(out.activation, [&](const auto& activate) {
-    for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
-      const RowScales scales = RowScales::of(weight, out, r, rows.last);
-      for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
+    for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
+      const std::int64_t count = smaller(Vector::width, out.tokens - first);
+      for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
+        const RowScales scales = RowScales::of(weight, out, r, rows.last);
         Sums block[Vector::width];
         for (int i = 0; i < Vector::width; ++i) {
           const std::int32_t* row = sums + (r - rows.first + i) * kByteTile + first;
           block[i] = i < scales.count ? Sums::load(row) : Sums::zero();
         }
         transpose(block);
-        for (std::int64_t t = 0; t < smaller(Vector::width, out.tokens - first); ++t) {
+        for (std::int64_t t = 0; t < count; ++t) {
           float* y = out.data + (first + t) * out.stride + r;
           __builtin_prefetch(y + kStoreAhead, 1);
           store_up_to(activate(scales.output(block[t], tokens[first + t])), y, scales.count);

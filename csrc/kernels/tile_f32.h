@@ -4,7 +4,9 @@
 //           token 1: x10 x11 x12 ..  ->           feature 1: x01 x11 x21 ..
 //
 // One load and one store a value, width x width at a time, so that the multiply loops only read whole vectors.
-// Storing adds the bias and applies the activation function while the tile is in cache.
+// Storing adds the bias and applies the activation function while the tile is in cache. A vector of tokens goes through
+// all features before the next: rows of outputs whose length is a multiple of 4 KB, as those of MLPs often are, begin
+// in the same set of L1, which holds no more than a dozen lines of them.
 #pragma once
 
 #include "activation.h"
@@ -52,17 +54,17 @@ bool pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, 
 template <int tile, class Activate>
 inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out,
                             const Activate& activate) {
-  for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
-    const std::int64_t count = smaller(Vector::width, rows.last - r);
-    const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
-    for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
+  for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
+    const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
+    for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
+      const std::int64_t count = smaller(Vector::width, rows.last - r);
+      const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
       Vector block[Vector::width];
       for (int i = 0; i < Vector::width; ++i) {
         const float* row = sums + (r - rows.first + i) * tile + first;
         block[i] = i < count ? load_up_to(row, kTogether<tile>) : Vector::zero();
       }
       transpose(block);
-      const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
       for (std::int64_t t = 0; t < tokens; ++t) {
         float* y = out.data + (first + t) * out.stride + r;
         __builtin_prefetch(y + kStoreAhead, 1);
