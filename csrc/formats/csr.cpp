@@ -92,16 +92,26 @@ CsrArrays csr_with_capacity(std::int64_t out_features, std::int64_t nnz) {
 
 CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int64_t in_features) {
   const std::int64_t size = checked_size(out_features, in_features);
-  CsrArrays csr = csr_with_capacity(out_features, size - std::count(dense, dense + size, 0.0F));
+  const auto nnz = static_cast<std::size_t>(size - std::count(dense, dense + size, 0.0F));
+  CsrArrays csr = csr_with_capacity(out_features, 0);
+  // Every number is written, also where the next one takes its place: no branch that random zeros make a guess. Numbers
+  // that someone else changes meanwhile give wrong entries, but no row more than there is room for.
+  const std::size_t room = nnz + static_cast<std::size_t>(in_features);
+  csr.col_indices.resize(room);
+  csr.values.resize(room);
+  std::size_t found = 0;
   for (std::int64_t r = 0; r < out_features; ++r) {
     const float* row = dense + r * in_features;
     for (std::int64_t c = 0; c < in_features; ++c) {
-      if (row[c] == 0.0F) continue;
-      csr.col_indices.push_back(static_cast<std::int32_t>(c));
-      csr.values.push_back(row[c]);
+      csr.col_indices[found] = static_cast<std::int32_t>(c);
+      csr.values[found] = row[c];
+      found += row[c] == 0.0F ? 0 : 1;
     }
-    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
+    found = std::min(found, nnz);
+    csr.crow_indices.push_back(static_cast<std::int64_t>(found));
   }
+  csr.col_indices.resize(found);
+  csr.values.resize(found);
   return csr;
 }
 

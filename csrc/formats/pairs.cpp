@@ -43,15 +43,7 @@ std::size_t shared_entries(const ColumnSet* sets, const std::uint8_t* lanes) {
   return least / kQuad * kQuad;
 }
 
-std::array<std::uint8_t, kBlockWidth> places_of(const ColumnSet& lane, const ColumnSet& neighbour, std::size_t shared) {
-  const ColumnSet common = lane & neighbour;
-  std::array<std::uint8_t, kBlockWidth> places{};
-  std::size_t first = 0;
-  std::size_t rest = shared;
-  for (std::size_t column = 0; column < lane.size(); ++column) {
-    if (lane[column]) places[column] = static_cast<std::uint8_t>(common[column] && first < shared ? first++ : rest++);
-  }
-  return places;
-}
+Places::Places(const ColumnSet& lane, const ColumnSet& neighbour, std::size_t shared)
+    : common_(lane & neighbour), shared_(shared), rest_(shared) {}
 
 }  // namespace sparsekit

@@ -4,8 +4,8 @@
 // not foreseen costs as much as a dozen entries.
 #pragma once
 
-#include <array>
 #include <bitset>
+#include <cstddef>
 #include <cstdint>
 
 #include "../kernels/views.h"
@@ -22,8 +22,25 @@ void pair_lanes(const ColumnSet* sets, std::uint8_t* lanes);
 /// Entries that every pair of a tile shares, in whole quads.
 std::size_t shared_entries(const ColumnSet* sets, const std::uint8_t* lanes);
 
-/// The place of every entry among those of its lane, by column: first `shared` of the columns that the lane has in
-/// common with its neighbour, then the others, both in ascending order.
-std::array<std::uint8_t, kBlockWidth> places_of(const ColumnSet& lane, const ColumnSet& neighbour, std::size_t shared);
+/// Where the entries of a lane are among themselves: first `shared` of those in columns that the lane has in common
+/// with its neighbour, then the others, both in ascending order.
+class Places {
+ public:
+  /// In ascending order, nothing shared.
+  Places() = default;
+  Places(const ColumnSet& lane, const ColumnSet& neighbour, std::size_t shared);
+
+  /// The place of the entry in `column`; to be asked in ascending order.
+  std::size_t next(std::size_t column) {
+    const bool early = common_[column] && first_ < shared_;
+    return early ? first_++ : rest_++;
+  }
+
+ private:
+  ColumnSet common_;
+  std::size_t shared_ = 0;
+  std::size_t first_ = 0;
+  std::size_t rest_ = 0;
+};
 
 }  // namespace sparsekit

@@ -1,7 +1,6 @@
 #include "quads.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -181,15 +180,14 @@ void for_each_planned(const CsrView& csr, std::int64_t height, const Cells& cell
   }
 }
 
-/// Where the entries of a run are among those of their lane, by column in the block; `sets` as `columns_by_lane` gives
-/// them for lanes that share inputs.
-std::array<std::uint8_t, kBlockWidth> paired_places(const Run& run, const std::vector<ColumnSet>& sets,
-                                                    const Cells& cells, const PackPlan& plan) {
+/// Where the entries of a run are among those of their lane; `sets` as `columns_by_lane` gives them for lanes that
+/// share inputs.
+Places paired_places(const Run& run, const std::vector<ColumnSet>& sets, const Cells& cells, const PackPlan& plan) {
   const auto window = static_cast<std::size_t>(cells.order_at(run.block, window_of(run.lane)));
   const std::uint8_t* order = plan.lanes.data() + window;
   const std::int64_t position = run.position - window_of(run.position);
   const std::size_t shared = shared_entries(sets.data() + window, order + position / kLanes * kLanes);
-  return places_of(sets[window + order[position]], sets[window + order[position ^ 1]], shared);
+  return {sets[window + order[position]], sets[window + order[position ^ 1]], shared};
 }
 
 template <class Value>
@@ -233,13 +231,13 @@ void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std
   std::vector<ColumnSet> sets;
   if constexpr (kPaired<Value, height>) sets = columns_by_lane(csr, height, cells);
   for_each_planned(csr, height, cells, plan, [&](const Run& run) {
-    std::array<std::uint8_t, kBlockWidth> places{};
+    Places places;
     if constexpr (kPaired<Value, height>) places = paired_places(run, sets, cells, plan);
     const Place<Value, height> place(plan.starts.data(), run.at);
     const std::int64_t row = run.lane * height;
     for (std::int64_t i = run.first; i < run.last; ++i) {
       const auto column = static_cast<std::uint8_t>(csr.col_indices[i] - cells.start(run.block));
-      const std::int64_t to = kPaired<Value, height> ? places[column] : i - run.first;
+      const auto to = static_cast<std::int64_t>(places.next(column));
       columns[place.column(to)] = column;
       for (std::int64_t r = 0; r < rows_of(csr.out_features, height, run.lane); ++r) {
         const float value = csr.values[i - csr.crow_indices[row] + csr.crow_indices[row + r]];
