@@ -65,17 +65,23 @@ struct Cell {
 
 /// Asks for the share that `lanes` lanes have in as much as a cell holds, `kAhead` bytes of values further on: lanes
 /// are read with a stride that no hardware prefetcher follows, and all requests at once would hold up the loads after
-/// them.
+/// them. Lanes take turns, a line each.
 template <unsigned lanes, class Format>
 inline void prefetch_share(const Cell<Format>& cell, unsigned lane) {
   constexpr unsigned kLine = 64;
-  constexpr unsigned kBytes = Format::values * sizeof(typename Format::Value) / sparsekit::kLanes;
-  const unsigned bytes = cell.groups * kBytes;  // of values for each lane
-  const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead + lane * bytes;
-  for (unsigned at = 0; at < bytes * lanes; at += kLine) __builtin_prefetch(values + at);
-  constexpr unsigned kColumns = sparsekit::kQuad;
-  __builtin_prefetch(reinterpret_cast<const char*>(cell.columns) + kAhead * kColumns / kBytes +
-                     lane * cell.groups * kColumns);
+  constexpr unsigned kTurn = kLine * static_cast<unsigned>(sparsekit::kLanes) / lanes;
+  constexpr unsigned kBytes = Format::values * sizeof(typename Format::Value);  // of a group
+  const auto* values = reinterpret_cast<const char*>(cell.values) + kAhead;
+  const unsigned end = cell.groups * kBytes;
+  for (unsigned at = lane / lanes * kLine; at < end; at += kTurn) __builtin_prefetch(values + at);
+}
+
+/// The same for the columns of a cell, which are fewer.
+template <class Format>
+inline void prefetch_columns(const Cell<Format>& cell) {
+  constexpr std::int64_t kColumnsAhead =
+      kAhead / static_cast<std::int64_t>(Format::height * sizeof(typename Format::Value));
+  for (unsigned g = 0; g < cell.groups; ++g) __builtin_prefetch(cell.columns + kColumnsAhead + g * sparsekit::kGroup);
 }
 
 /// The groups of a tile of lanes where blocks slide: those of one block follow those of the block before.

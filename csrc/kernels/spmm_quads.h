@@ -180,6 +180,7 @@ template <class Format, class Lane, int vectors>
   for (std::int64_t first = lanes.first; first < lanes.last; first += sparsekit::kLanes) {
     const auto cell = Cell<Format>::of(weight, b, first);
     float* window = sums + (sparsekit::window_of(first) - lanes.first) * tile;
+    prefetch_columns(cell);
     for (unsigned lane = 0; lane < sparsekit::kLanes; lane += 2) {
       prefetch_share<2>(cell, lane);
       multiply_pair<Format, Lane, vectors>(cell, lane, block, b == 0, window);
@@ -211,6 +212,7 @@ void spmm_quads(const sparsekit::PackedWeight& weight, const void* packed, void*
     for (std::int64_t first = lanes.first; first < lanes.last; first += sparsekit::kLanes) {
       const auto cell = Cell<Format>::of(weight, b, first);
       float* window = sums + (sparsekit::window_of(first) - lanes.first) * Format::height * tile;
+      prefetch_columns(cell);
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
         prefetch_share<1>(cell, lane);
         multiply_lane<Format, Lane, vectors>(Entries<Format>(cell, lane), block, b == 0,
