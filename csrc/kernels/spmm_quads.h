@@ -213,6 +213,19 @@ void spmm_quads(const sparsekit::PackedWeight& weight, const void* packed, void*
       const auto cell = Cell<Format>::of(weight, b, first);
       float* window = sums + (sparsekit::window_of(first) - lanes.first) * Format::height * tile;
       prefetch_columns(cell);
+      if constexpr (vectors * Format::height == 1) {
+        // Where a lane takes little time, much of it goes into finding it: the place of each of four is a constant.
+        for (unsigned four = 0; four < sparsekit::kLanes; four += 4) {
+          prefetch_share<4>(cell, four);
+#pragma GCC unroll 4
+          for (unsigned lane = four; lane < four + 4; ++lane) {
+            const std::size_t place = cell.lanes[lane];
+            multiply_lane<Format, Lane, vectors>(Entries<Format>(cell, lane), block, b == 0,
+                                                 window + place * static_cast<std::size_t>(tile));
+          }
+        }
+        continue;
+      }
       for (unsigned lane = 0; lane < sparsekit::kLanes; ++lane) {
         prefetch_share<1>(cell, lane);
         multiply_lane<Format, Lane, vectors>(Entries<Format>(cell, lane), block, b == 0,
