@@ -13,6 +13,7 @@ MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch
 VALUES_ENGINES := $(MODEL_ENGINES) sparsekit-bf16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
+EMPTY_GRID := --engine sparsekit --sparsity 1 --batch 16 --batch 128 --batch 512 --seconds 0.5
 PRUNED_GRID := --model $$($(BIN)/python -c 'from sparsekit.demo.model import minilm_folder; print(minilm_folder())') \
   --seconds 0.8
 VALUES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(VALUES_ENGINES) torch-int8,--engine $(engine)) \
@@ -51,6 +52,7 @@ demo-fast: install
 bench: install
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,peers]"
 	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
+	$(BIN)/sparsekit bench layers $(EMPTY_GRID) --json benchmarks/results/layers-empty.json
 	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
 	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json

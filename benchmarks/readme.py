@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import folders_tables
+import goals_tables
 import quality_tables
 import tables
 import values_tables
@@ -33,6 +34,7 @@ BLOCKS = {
     "few-layers": tables.few_layers_block,
     "few-values": values_tables.few_values_block,
     "folders": folders_tables.folders_block,
+    "goals": goals_tables.goals_block,
     "layers": tables.layers_block,
     "masks": tables.masks_block,
     "model": tables.model_block,

@@ -90,7 +90,10 @@ def info() -> None:
 @bench_app.command("layers")
 def bench_layers(
     shape: Annotated[list[str] | None, typer.Option(help="OUTxIN of a layer; give it several times.")] = None,
-    sparsity: Annotated[list[float] | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros.")] = None,
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=1.0, help="Fraction of zeros; with 1, what a call takes besides its products."),
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Tokens in a call.")] = None,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads and processors, for all alike.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Engines; by default the installed dense ones.")] = None,

@@ -57,6 +57,8 @@ def imposed_on(layers: dict[tuple[int, int], nn.Linear]) -> WeightSource:
     def weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
         layer = nn.Linear(shape[1], shape[0], bias=False)
         layer.weight.data.copy_(layers[shape].weight.data)
+        if sparsity == 1.0:  # which no pruning gives
+            return np.zeros(shape, dtype=np.float32)
         prune(nn.Sequential(layer), sparsity, mask_structure=mask_structure(block))
         finalize(layer)
         pruned: Floats = layer.weight.detach().to(torch.float32).numpy()

@@ -1,0 +1,55 @@
+"""The table of goals of linear layers: what is reached, and what could be."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from tables import load, table
+
+from sparsekit.bench.summary import Cell, by_sparsity, dense_times, groups, speedups
+
+#: Speed-ups over the best dense engine that one thread is to reach, as the median over the shapes: tokens -> sparsity.
+_GOALS = {
+    1: {0.5: 1.7, 0.7: 2.4, 0.8: 3.5, 0.9: 6.0, 0.95: 10.0},
+    16: {0.5: 1.2, 0.7: 1.6, 0.8: 2.2, 0.9: 4.0, 0.95: 7.0},
+    128: {0.5: 1.5, 0.7: 2.2, 0.8: 3.0, 0.9: 5.0, 0.95: 8.0},
+    512: {0.5: 1.5, 0.7: 2.2, 0.8: 3.0, 0.9: 5.0, 0.95: 8.0},
+}
+
+
+def _bounds(stored: dict[str, Any]) -> dict[Cell, float]:
+    """Speed-ups if products took no longer than the multiply-add units need, with the rest of a call as measured.
+
+    The rest is a call with a weight of zeros: its input is packed, every row of every block begun, and all is stored.
+    """
+    peak = next(one["fma_gflops"] for one in stored["ceilings"] if one["threads"] == 1)
+    rest = {group: members[0]["us"] for group, members in groups(load("layers-empty.json")["rows"]).items()}
+    found = {}
+    for group, members in groups(stored["rows"]).items():
+        for row in members:
+            if row["engine"] == "sparsekit" and group in rest:
+                products = 2e-3 * row["nnz"] * group.batch / peak
+                found[Cell(*group, row["sparsity"])] = min(dense_times(members)) / (rest[group] + products)
+    return found
+
+
+def goals_block() -> str:
+    """What one thread reaches of its goals, and where one is missed, how far it could be without any other loss."""
+    stored = load("layers.json")
+    reached, bounds = by_sparsity(speedups(stored["rows"])), by_sparsity(_bounds(stored))
+    lines = []
+    for batch, goals in _GOALS.items():
+        cells = []
+        for sparsity, goal in goals.items():
+            got = statistics.median(reached[1, batch][sparsity])
+            missed = f", {statistics.median(bounds[1, batch][sparsity]):.1f} at most" if got < goal else ""
+            cells.append(f"{got:.2f} of {goal:g}{missed}")
+        lines.append([batch, *cells])
+    return (
+        table(["tokens", *(f"{sparsity:.0%}" for sparsity in _GOALS[1])], lines)
+        + "\n\nMedian over the shapes of times faster than the best dense engine, one thread, of the goal. At most: "
+        "with products as fast as multiply-adds from registers, and the rest of a call as a weight of zeros takes it: "
+        "packing, storing, the beginning and end of every row in every block. Stored in `results/layers.json` and "
+        "`results/layers-empty.json`."
+    )
