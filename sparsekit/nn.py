@@ -17,6 +17,13 @@ _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def _no_nonzeros(out_features: int, in_features: int) -> torch.Tensor:
+    """A packed weight of zeros."""
+    crow_indices = np.zeros(out_features + 1, np.int64)
+    empty = CSR(crow_indices, np.zeros(0, np.int32), np.zeros(0, np.float32), shape=(out_features, in_features))
+    return torch.from_numpy(empty.pack())
+
+
 class SparseLinear(nn.Module):
     """Linear layer with a frozen sparse weight: `activation(input @ weight.T + bias)`.
 
@@ -29,8 +36,9 @@ class SparseLinear(nn.Module):
         out_features: size of the output's last dimension.
         bias: whether to add a bias.
         activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
+        packed: the weight as `CSR.pack` gives it, uint8; None: no nonzeros, for a state dict to be loaded into.
 
-    A new layer has no nonzeros: make one with `from_linear` or `from_csr`, or load a state dict.
+    Make a layer from a weight with `from_linear` or `from_csr`.
 
     >>> linear = nn.Linear(3, 2)
     >>> _ = linear.weight.data[:, 1:].zero_()
@@ -50,6 +58,7 @@ class SparseLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         activation: str | None = None,
+        packed: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         runtime.activation_code(activation)
@@ -58,9 +67,7 @@ class SparseLinear(nn.Module):
         self.activation = None if activation == "none" else activation
         self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        crow_indices = np.zeros(out_features + 1, np.int64)
-        empty = CSR(crow_indices, np.zeros(0, np.int32), np.zeros(0, np.float32), shape=(out_features, in_features))
-        self.register_buffer("packed", torch.from_numpy(empty.pack()), persistent=False)
+        self.register_buffer("packed", _no_nonzeros(out_features, in_features) if packed is None else packed, False)
 
     @classmethod
     def from_csr(
@@ -77,8 +84,8 @@ class SparseLinear(nn.Module):
         Raises:
             ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
         """
-        layer = cls(weight.in_features, weight.out_features, bias is not None, activation)
-        layer.packed = torch.from_numpy(weight.pack(values, scales, block))
+        packed = torch.from_numpy(weight.pack(values, scales, block))
+        layer = cls(weight.in_features, weight.out_features, bias is not None, activation, packed)
         if bias is not None:
             if bias.shape != (weight.out_features,):
                 raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")

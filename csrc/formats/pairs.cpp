@@ -30,6 +30,7 @@ void pair_lanes(const ColumnSet* sets, std::uint8_t* lanes) {
     better = false;
     for (std::int64_t i = 0; i < kLanes; ++i) {
       const std::size_t entries = sets[lanes[i]].count();
+      if (entries < kQuad) break;  // no more can share a quad: the others have no more entries
       for (std::int64_t j = (i | 1) + 1; j < kLanes && sets[lanes[j]].count() == entries; ++j) {
         better |= exchange(sets, lanes, i, j);
       }
@@ -39,7 +40,7 @@ void pair_lanes(const ColumnSet* sets, std::uint8_t* lanes) {
 
 std::size_t shared_entries(const ColumnSet* sets, const std::uint8_t* lanes) {
   std::size_t least = common_at(sets, lanes, 0);
-  for (std::int64_t p = 2; p < kLanes; p += 2) least = std::min(least, common_at(sets, lanes, p));
+  for (std::int64_t p = 2; least >= kQuad && p < kLanes; p += 2) least = std::min(least, common_at(sets, lanes, p));
   return least / kQuad * kQuad;
 }
 
