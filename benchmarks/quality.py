@@ -102,9 +102,9 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
     glosses = _glosses()
     order.shuffle(glosses)
-    test_pairs, learnt = glosses[:2000], glosses[2000:14000]
+    test_pairs, learnt = glosses[:2000], glosses[2000:62000]
     splits = load_splits(FULL.replace(seed=seed, far_sentences=3000))
-    texts = [gloss for _, gloss in learnt] + [words for words, _ in learnt[:6000]]
+    texts = [gloss for _, gloss in learnt] + [words for words, _ in learnt[:30000]]
     texts += [one.text for one in splits.train[:3000]] + [one.text[:300] for one in splits.far]
     data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
     test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])

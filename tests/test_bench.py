@@ -133,6 +133,7 @@ def test_random_weights_have_the_sparsity_and_repeat():
     weight = random_weight((200, 300), 0.8)
     assert np.mean(weight == 0) == pytest.approx(0.8, abs=0.01)
     assert np.array_equal(weight, random_weight((200, 300), 0.8))
+    assert not random_weight((20, 30), 1.0).any()
 
 
 def test_imposed_sparsity_keeps_a_models_largest_weights(tmp_path):
@@ -142,6 +143,7 @@ def test_imposed_sparsity_keeps_a_models_largest_weights(tmp_path):
     BertModel(config).save_pretrained(tmp_path)
     found = model_layers(tmp_path)
     assert set(found) == {(32, 32), (64, 32), (32, 64)}
+    assert not imposed_on(found)((64, 32), 1.0).any()
     weight = imposed_on(found)((64, 32), 0.75)
     kept = weight != 0
     assert kept.sum() == 64 * 32 // 4
