@@ -18,7 +18,7 @@ _TITLES: dict[str, tuple[str, ...]] = {
     "embedding-80": ("sentence embeddings, 80%",),
     "language-50-magnitude": ("SmolLM2-135M, 50%, magnitude",),
     "language-50-wanda": ("the same, Wanda",),
-    "language-50-recovery": ("the same, second order in one shot", "the same, then taught by its dense self"),
+    "language-50-recovery": ("the same, second order in one shot", "the same, then taught by its dense self and film reviews"),
 }
 
 
