@@ -18,7 +18,10 @@ _TITLES: dict[str, tuple[str, ...]] = {
     "embedding-80": ("sentence embeddings, 80%",),
     "language-50-magnitude": ("SmolLM2-135M, 50%, magnitude",),
     "language-50-wanda": ("the same, Wanda",),
-    "language-50-recovery": ("the same, second order in one shot", "the same, then taught by its dense self and film reviews"),
+    "language-50-recovery": (
+        "the same, second order in one shot",
+        "the same, then taught by its dense self and film reviews",
+    ),
 }
 
 
@@ -77,6 +80,6 @@ def quality_block() -> str:
     return (
         table(heading, lines, text_columns=2)
         + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model, with other runs on "
-        f"the same two processors. {machine(environment)} Stored in `benchmarks/results/quality`; "
+        f"the same two processors, for which the last one was held up for an hour. {machine(environment)} Stored in `benchmarks/results/quality`; "
         "`benchmarks/quality.py` makes them."
     )
