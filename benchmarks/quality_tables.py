@@ -80,6 +80,7 @@ def quality_block() -> str:
     return (
         table(heading, lines, text_columns=2)
         + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model, with other runs on "
-        f"the same two processors, for which the last one was held up for an hour. {machine(environment)} Stored in `benchmarks/results/quality`; "
+        "the same two processors, for which the last one was held up for an hour. "
+        f"{machine(environment)} Stored in `benchmarks/results/quality`; "
         "`benchmarks/quality.py` makes them."
     )
