@@ -18,13 +18,13 @@ _GOALS = {
 }
 
 
-def _bounds(stored: dict[str, Any]) -> dict[Cell, float]:
+def _bounds(stored: dict[str, Any], empty: str) -> dict[Cell, float]:
     """Speed-ups if products took no longer than the multiply-add units need, with the rest of a call as measured.
 
     The rest is a call with a weight of zeros: its input is packed, every row of every block begun, and all is stored.
     """
     peak = next(one["fma_gflops"] for one in stored["ceilings"] if one["threads"] == 1)
-    rest = {group: members[0]["us"] for group, members in groups(load("layers-empty.json")["rows"]).items()}
+    rest = {group: members[0]["us"] for group, members in groups(load(empty)["rows"]).items()}
     found = {}
     for group, members in groups(stored["rows"]).items():
         for row in members:
@@ -34,10 +34,10 @@ def _bounds(stored: dict[str, Any]) -> dict[Cell, float]:
     return found
 
 
-def goals_block() -> str:
+def goals_block(result: str, empty: str) -> str:
     """What one thread reaches of its goals, and where one is missed, how far it could be without any other loss."""
-    stored = load("layers.json")
-    reached, bounds = by_sparsity(speedups(stored["rows"])), by_sparsity(_bounds(stored))
+    stored = load(result)
+    reached, bounds = by_sparsity(speedups(stored["rows"])), by_sparsity(_bounds(stored, empty))
     lines = []
     for batch, goals in _GOALS.items():
         cells = []
@@ -50,6 +50,6 @@ def goals_block() -> str:
         table(["tokens", *(f"{sparsity:.0%}" for sparsity in _GOALS[1])], lines)
         + "\n\nMedian over the shapes of times faster than the best dense engine, one thread, of the goal. At most: "
         "with products as fast as multiply-adds from registers, and the rest of a call as a weight of zeros takes it: "
-        "packing, storing, the beginning and end of every row in every block. Stored in `results/layers.json` and "
-        "`results/layers-empty.json`."
+        "packing, storing, the beginning and end of every row in every block. Stored in "
+        f"`results/{result}` and `results/{empty}`."
     )

@@ -34,7 +34,7 @@ BLOCKS = {
     "few-layers": tables.few_layers_block,
     "few-values": values_tables.few_values_block,
     "folders": folders_tables.folders_block,
-    "goals": goals_tables.goals_block,
+    "goals": partial(goals_tables.goals_block, "layers.json", "layers-empty.json"),
     "layers": tables.layers_block,
     "masks": tables.masks_block,
     "model": tables.model_block,
@@ -45,9 +45,12 @@ BLOCKS = {
     "slow": tables.slow_block,
     "values": values_tables.values_block,
     "xeon-layers": partial(tables.other_layers_block, "layers-xeon.json"),
-    "xeon-model": tables.xeon_model_block,
-    "xeon-values": values_tables.xeon_values_block,
+    "xeon-model": partial(tables.other_model_block, "model-xeon.json"),
+    "xeon-values": partial(values_tables.other_values_block, "layers-values-xeon.json"),
+    "zen4-goals": partial(goals_tables.goals_block, "layers-zen4.json", "layers-empty-zen4.json"),
     "zen4-layers": partial(tables.other_layers_block, "layers-zen4.json"),
+    "zen4-model": partial(tables.other_model_block, "model-zen4.json"),
+    "zen4-values": partial(values_tables.other_values_block, "layers-values-zen4.json"),
 }
 
 

@@ -256,9 +256,9 @@ def model_block() -> str:
     return f"{_model_table(load('model.json'))} Stored in `benchmarks/results/model.json`."
 
 
-def xeon_model_block() -> str:
+def other_model_block(result: str) -> str:
     """The same on another processor."""
-    return f"{_model_table(load('model-xeon.json'))} Stored in `results/model-xeon.json`."
+    return f"{_model_table(load(result))} Stored in `results/{result}`."
 
 
 def operators_block() -> str:

@@ -89,15 +89,15 @@ def values_block() -> str:
     )
 
 
-def xeon_values_block() -> str:
-    """Medians of all kinds of weight on a Xeon, one thread."""
-    stored = load("layers-values-xeon.json")
+def other_values_block(result: str) -> str:
+    """Medians of all kinds of weight on another machine, one thread."""
+    stored = load(result)
     rows = stored["rows"]
     int8 = [name for name in _ENGINES if in_int8(name)]
     return (
         f"{_compared(rows, _ENGINES, 1, over_int8=False)}\n\nint8 over the best dense int8:\n\n"
         f"{_compared(rows, int8, 1, over_int8=True)}\n\n{machine(stored['environment'])} Stored in "
-        "`results/layers-values-xeon.json`."
+        f"`results/{result}`."
     )
 
 
