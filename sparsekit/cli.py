@@ -342,9 +342,9 @@ def evaluate(
 ) -> None:
     """Score a model: accuracy and F1, similarity or retrieval, or perplexity."""
     _need_training()
-    from sparsekit.compress.run import score
+    from sparsekit.compress import evaluate as scores_of
 
-    for name, value in score(model, data, task).items():
+    for name, value in scores_of(model, data, task).items():
         console.print(f"{name} {value:.4f}")
 
 

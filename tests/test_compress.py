@@ -13,11 +13,10 @@ transformers = pytest.importorskip("transformers")
 from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 
 from sparsekit.cli import app  # noqa: E402
-from sparsekit.compress import compress, read_recipe  # noqa: E402
+from sparsekit.compress import compress, evaluate, read_recipe  # noqa: E402
 from sparsekit.compress.batches import padded, windows  # noqa: E402
 from sparsekit.compress.data import Rows, read_rows  # noqa: E402
 from sparsekit.compress.labels import class_names, numbered  # noqa: E402
-from sparsekit.compress.run import score  # noqa: E402
 from sparsekit.compress.tasks import TASKS  # noqa: E402
 from sparsekit.demo.model import minilm_folder  # noqa: E402
 from sparsekit.training import TrainSettings  # noqa: E402
@@ -56,7 +55,7 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     stored = read_recipe(tmp_path / "out" / "model" / "recipe.yaml")
     assert stored == recipe
-    assert 0.0 <= score(tmp_path / "out" / "model", reviews, "classification")["accuracy"] <= 1.0
+    assert 0.0 <= evaluate(tmp_path / "out" / "model", reviews, "classification")["accuracy"] <= 1.0
 
 
 @pytest.mark.parametrize("criterion", ["second_order", "taylor", "fisher", "magnitude", "wanda"])
@@ -219,7 +218,7 @@ def test_labels_keep_their_numbers():
 def test_a_model_without_a_head_is_not_scored(tmp_path, reviews):
     encoder = tiny(tmp_path / "encoder", "embedding")
     with pytest.raises(ValueError, match="has no classifier.*begin with a finetune"):
-        score(encoder, reviews, "classification")
+        evaluate(encoder, reviews, "classification")
 
 
 def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
@@ -235,7 +234,7 @@ def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
     only = tmp_path / "only.jsonl"
     only.write_text("".join(json.dumps(row) + "\n" for i, row in enumerate(rows) if i % 3))
     model = tmp_path / "out" / "model"
-    assert score(model, half, "classification") == score(model, only, "classification")
+    assert evaluate(model, half, "classification") == evaluate(model, only, "classification")
     assert report["stages"][1]["sparsity"] == pytest.approx(0.3, abs=0.02)
 
 
@@ -269,7 +268,7 @@ def test_embeddings_are_compared_with_similarities(tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [{"text": a, "pair": b, "label": float(a == b)} for a in WORDS[:4] for b in WORDS[:4]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert score(folder, path, "embedding")["spearman"] == pytest.approx(1.0, abs=0.5)
+    assert evaluate(folder, path, "embedding")["spearman"] == pytest.approx(1.0, abs=0.5)
 
 
 def test_the_verbs_of_the_command_line(tmp_path, classifier, reviews):

@@ -2,6 +2,6 @@
 
 from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.recipe_file import read_recipe
-from sparsekit.compress.run import compress
+from sparsekit.compress.run import compress, evaluate
 
-__all__ = ["Recipe", "compress", "read_recipe"]
+__all__ = ["Recipe", "compress", "evaluate", "read_recipe"]

@@ -97,7 +97,7 @@ def compress(
     return report
 
 
-def score(model: Path | str, data: Path | str, task: str) -> dict[str, float]:
+def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]:
     """Score a model on a table.
 
     Args:
