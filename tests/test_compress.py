@@ -81,12 +81,13 @@ def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
     assert not torch.equal(after, weight)
 
 
-def test_embeddings_follow_their_dense_self(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"similarity_weight": 0.3, "hidden_weight": 0, "freeze": []}])
+def test_embeddings_follow_their_dense_self(tmp_path, settings):
     folder = tiny(tmp_path / "encoder", "embedding")
     pairs = tmp_path / "pairs.jsonl"
     rows = [{"text": f"{a} {b}", "pair": f"{b} {a}"} for a in WORDS[:6] for b in WORDS[6:]]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = recipe_of("embedding", {"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2}}, pair="pair")
+    recipe = recipe_of("embedding", {"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2, **settings}}, pair="pair")
     report = compress(recipe, folder, pairs, tmp_path / "out", pairs)
     assert set(report["scores"]) == {"mrr", "recall@10"}
     assert report["scores"]["mrr"] > 0.2
@@ -178,6 +179,7 @@ def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifie
     tokenizer.add_tokens(["unheard"])
     tokenizer.save_pretrained(other)
     refused("another vocabulary", train, {"distil": {"teacher": str(other)}})
+    refused("similarity_weight is of embeddings", {"prune": {"sparsity": 0.5}}, {"distil": {"similarity_weight": 1}})
     encoder = tiny(tmp_path / "encoder", "embedding")
     refused("no labels", train, task="embedding", model=encoder)
 

@@ -138,6 +138,7 @@ def test_movement_pruning_of_a_pruned_model_is_refused(tmp_path, classifier, rev
         ({"movement": {"penalty": 1.0}, "shard": True}, "leave out shard"),
         ({"layer_map": {"a": "b"}, "hidden_weight": 0}, "layer_map is of hidden states and attention maps"),
         ({"soft_weight": 0, "hidden_weight": 0, "attention_weight": 0}, "nothing to follow"),
+        ({"soft_weight": 0, "similarity_weight": 1}, "similarity_weight is a part of the loss"),
         ({"hidden_loss": "cosine"}, "'square_head' or 'hidden_states'"),
     ],
 )

@@ -146,6 +146,31 @@ def test_embeddings_equal_the_formula(distance):
     assert teacher.grad is None
 
 
+def test_similarities_equal_the_formula():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+
+    def cosine(a, b):
+        return float(a @ b / (a.norm() * b.norm()))
+
+    divergence = 0.0
+    for text in range(4):
+        own, other = (
+            torch.tensor([cosine(one[text], teacher[i]) / 0.1 for i in range(4)], dtype=torch.float64).exp()
+            for one in (student, teacher)
+        )
+        own, other = own / own.sum(), other / other.sum()
+        divergence += float((other * (other / own).log()).sum()) / 4
+    loss = Embeddings("cosine", similarity_weight=2.0, temperature=0.1)
+    wanted = float(Embeddings("cosine")(student, teacher)) + 2.0 * divergence
+    assert float(loss(student, teacher)) == pytest.approx(wanted, rel=1e-9)
+    assert float(loss(3 * teacher, teacher)) == pytest.approx(0.0, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), (student.requires_grad_(),))
+    for wrong in ({"similarity_weight": -1.0}, {"temperature": 0.0}):
+        with pytest.raises(ValueError, match="must not be negative and temperature must be above 0"):
+            Embeddings(**wrong)
+
+
 def test_layer_maps():
     assert LayerMap.even(6, 6).pairs == tuple((i, i) for i in range(6))
     assert LayerMap.even(4, 6).pairs == ((0, 0), (1, 2), (2, 3), (3, 5))

@@ -82,6 +82,8 @@ def _check_training(job: Job, stage: recipe.Finetune | recipe.Distil, before: _B
 
 
 def _check_distil(job: Job, stage: recipe.Distil, before: _Before) -> None:
+    if stage.similarity_weight and job.recipe.task != "embedding":
+        raise ValueError(f"similarity_weight is of embeddings; leave it out for the task {job.recipe.task}")
     if stage.teacher is not None:
         _check_teacher(job, stage, stage.teacher, before)
     elif not before.has_teacher and stage.pruning is None:

@@ -140,7 +140,8 @@ class Distil(_Training):
     teacher: Path | None = None  # a model folder; None: the model before pruning
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.2, ge=0, le=1)  # weight of the labels
-    soft_weight: float = Field(default=1.0, ge=0)
+    soft_weight: float = Field(default=1.0, ge=0)  # of the teacher's logits or embeddings
+    similarity_weight: float = Field(default=0.0, ge=0)  # embeddings: of what else of the batch a text is like
     hidden_weight: float = Field(default=1.0, ge=0)  # of every block's hidden states; 0: without
     hidden_loss: Literal["square_head", "hidden_states"] = "square_head"  # the second with a projection between widths
     attention_weight: float = Field(default=0.0, ge=0)  # of every block's attention maps
@@ -152,6 +153,8 @@ class Distil(_Training):
     def _check(self) -> Self:
         if not self.soft_weight and not self.layers:
             raise ValueError("soft_weight, hidden_weight and attention_weight are all 0: there is nothing to follow")
+        if self.similarity_weight and not self.soft_weight:
+            raise ValueError("similarity_weight is a part of the loss that soft_weight weighs, which is 0")
         if self.layer_map is not None and not self.layers:
             raise ValueError("layer_map is of hidden states and attention maps: weigh one of them, or leave it out")
         return self

@@ -15,6 +15,7 @@ from torch import nn
 
 from sparsekit.compress.batches import Batch, inputs_of, padded, windows
 from sparsekit.compress.data import Rows
+from sparsekit.compress.recipe import Distil
 from sparsekit.distill import Embeddings, SoftTargets, TopSoftTargets
 
 
@@ -134,7 +135,7 @@ class Task(ABC):
         """What fine-tuning minimises."""
 
     @abstractmethod
-    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+    def soft_loss(self, stage: Distil) -> nn.Module:
         """How a student follows the teacher's outputs."""
 
     def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> Any:
@@ -165,9 +166,9 @@ class Classification(Task):
         logits = model(**inputs_of(batch))["logits"]
         return F.cross_entropy(logits, batch["labels"].to(logits.device))
 
-    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+    def soft_loss(self, stage: Distil) -> nn.Module:
         """Soft targets."""
-        return SoftTargets(temperature, alpha)
+        return SoftTargets(stage.temperature, stage.alpha)
 
     def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
         """Accuracy and the mean F1 over classes."""
@@ -207,9 +208,9 @@ class Embedding(Task):
         """There is none: embeddings learn from a teacher."""
         raise ValueError("embeddings are not fine-tuned on labels here; use a distil stage")
 
-    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
-        """Cosine to the teacher's embedding."""
-        return Embeddings("cosine")
+    def soft_loss(self, stage: Distil) -> nn.Module:
+        """Cosine to the teacher's embedding, and what else of the batch a text is like."""
+        return Embeddings("cosine", stage.similarity_weight)
 
     def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> PairSet:
         """Pairs of texts with their similarities, or pairs that belong together.
@@ -259,9 +260,9 @@ class Language(Task):
         logits = model(**inputs_of(batch))["logits"]
         return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten().to(logits.device))
 
-    def soft_loss(self, temperature: float, alpha: float) -> nn.Module:
+    def soft_loss(self, stage: Distil) -> nn.Module:
         """Soft targets from the teacher's largest logits."""
-        return TopSoftTargets(temperature, alpha)
+        return TopSoftTargets(stage.temperature, stage.alpha)
 
     def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
         """Perplexity, lower is better."""

@@ -97,7 +97,7 @@ def _objective(job: Job, stage: recipe.Distil, teacher: Any) -> Distillation:
         losses["attentions"] = AttentionMaps()
         weights["attentions"] = stage.attention_weight
     if stage.soft_weight > 0:
-        losses[job.task.output] = job.task.soft_loss(stage.temperature, stage.alpha)
+        losses[job.task.output] = job.task.soft_loss(stage)
         weights[job.task.output] = stage.soft_weight
     return Distillation(losses, weights, layer_map)
 

@@ -1,4 +1,8 @@
-"""Embeddings: one vector a text, for sentence encoders (Reimers and Gurevych, arXiv 2004.09813, section 2)."""
+"""Embeddings: one vector a text, for sentence encoders (Reimers and Gurevych, arXiv 2004.09813, section 2).
+
+With them, how alike a text is to others, as the teacher sees it (SEED: Fang et al., arXiv 2101.04731, section 3.2; the
+others are those of the batch here instead of a queue).
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,42 @@ from torch import nn
 _DISTANCES = ("cosine", "mse")
 
 
+def _divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean KL divergence over the texts: which of the batch's texts, in the teacher's embedding, each one is like."""
+    anchors = F.normalize(teacher, dim=-1)
+    own, other = (F.normalize(one, dim=-1) @ anchors.T / temperature for one in (student, teacher))
+    return F.kl_div(own.log_softmax(-1), other.log_softmax(-1), log_target=True, reduction="batchmean")
+
+
 class Embeddings(nn.Module):
     """Distance of the student's embeddings of texts from the teacher's.
 
     Args:
         distance: "cosine": 1 minus the cosine, for embeddings whose length does not matter; "mse": mean squared error.
+        similarity_weight: of another term, the KL divergence between the softmax of cosines to the teacher's
+            embeddings of all texts of the batch, the teacher's and the student's: what search by cosine ranks by.
+        temperature: cosines are divided by it before that softmax.
 
     Raises:
-        ValueError: the distance is unknown.
+        ValueError: the distance is unknown, the weight negative or the temperature not above 0.
 
     >>> loss = Embeddings()
     >>> float(loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])))
     1.0
     """
 
-    def __init__(self, distance: str = "cosine") -> None:
+    def __init__(self, distance: str = "cosine", similarity_weight: float = 0.0, temperature: float = 0.05) -> None:
         super().__init__()
         if distance not in _DISTANCES:
             raise ValueError(f"distance must be one of {', '.join(_DISTANCES)}, got {distance!r}")
+        if not (similarity_weight >= 0 and temperature > 0):
+            raise ValueError(
+                "similarity_weight must not be negative and temperature must be above 0, got "
+                f"{similarity_weight} and {temperature}"
+            )
         self.distance = distance
+        self.similarity_weight = similarity_weight
+        self.temperature = temperature
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Mean loss of a batch.
@@ -48,5 +69,9 @@ class Embeddings(nn.Module):
             )
         target = teacher.detach().to(student.dtype)
         if self.distance == "mse":
-            return F.mse_loss(student, target)
-        return (1.0 - F.cosine_similarity(student, target, dim=-1)).mean()
+            loss = F.mse_loss(student, target)
+        else:
+            loss = (1.0 - F.cosine_similarity(student, target, dim=-1)).mean()
+        if self.similarity_weight:
+            loss = loss + self.similarity_weight * _divergence(student, target, self.temperature)
+        return loss

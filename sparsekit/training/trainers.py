@@ -78,13 +78,15 @@ class FollowEmbeddings(nn.Module):
     Args:
         student: the `SentenceTransformer` that is trained.
         teacher: another one, which is frozen.
-        distance: as `sparsekit.distill.Embeddings`.
+        distance, similarity_weight: as `sparsekit.distill.Embeddings`.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, distance: str = "cosine") -> None:
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, distance: str = "cosine", similarity_weight: float = 0.0
+    ) -> None:
         super().__init__()
         self.model = student
-        self.loss = Embeddings(distance)
+        self.loss = Embeddings(distance, similarity_weight)
         # In a list, so that it is no part of this module: trainers save and move only what is trained.
         self._teacher = [Teacher(teacher)]
 
