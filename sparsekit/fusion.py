@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsekit.attention import leave_attention, use_attention
+from sparsekit.chunking import forget_signatures, keep_signatures
 from sparsekit.joining import join_layers, separate_layers
 from sparsekit.model_code import following
 from sparsekit.nn import SparseLinear
@@ -143,11 +144,13 @@ def fuse(model: Model) -> Model:
     fuse_activations(model)
     fuse_norms(model)
     join_layers(model)
+    keep_signatures(model)
     return model
 
 
 def unfuse(model: Model) -> Model:
     """Undo `fuse`, in place; attention becomes torch's, "sdpa". Returns the model."""
+    forget_signatures(model)
     separate_layers(model)
     split_norms(model)
     split_activations(model)

@@ -45,6 +45,14 @@ def called(node: ast.AST | None) -> tuple[str | None, ast.expr | None]:
     return None, None
 
 
+@functools.cache
+def given_to(function: str, cls: type[nn.Module]) -> frozenset[str]:
+    """NAME wherever a class calls a function first with `self.NAME`. Empty when its source cannot be read."""
+    calls = (node for method in _methods(cls) for node in ast.walk(method) if isinstance(node, ast.Call) and node.args)
+    named = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function)
+    return frozenset(name for call in named if (name := _own(call.args[0])) is not None)
+
+
 def _nested(method: ast.FunctionDef) -> Iterator[tuple[str, str]]:
     """Pairs of `self.SECOND(self.FIRST(...))`."""
     for node in ast.walk(method):

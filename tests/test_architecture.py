@@ -23,6 +23,7 @@ LAYERS = [
         "sparsekit.nn",
         "sparsekit.joined",
         "sparsekit.attention",
+        "sparsekit.chunking",
         "sparsekit.joining",
         "sparsekit.norms",
         "sparsekit.rewriting",

@@ -1,6 +1,8 @@
 """`fuse` on whole transformers models: the same answers, names and files, and a way back."""
 
 import copy
+import inspect
+import pickle
 
 import pytest
 import torch
@@ -91,6 +93,26 @@ def test_the_compiled_model_is_one_graph():
     expected = model(input_ids=ids)[0]
     compiled = torch.compile(fuse(model), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(input_ids=ids)[0], expected)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 5])
+@torch.no_grad()
+def test_a_chunked_method_keeps_its_signature(chunk_size):
+    model, ids = converted("bert"), torch.arange(20).reshape(2, 10)
+    layers = model.encoder.layer
+    layers[0].chunk_size_feed_forward = chunk_size
+    expected = model(input_ids=ids)[0]
+    wanted = inspect.signature(layers[0].feed_forward_chunk)
+    fuse(model)
+    for fused in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - made right here
+        for layer in fused.encoder.layer:
+            assert inspect.signature(layer.feed_forward_chunk) == wanted
+            assert layer.feed_forward_chunk.method.__self__ is layer
+        torch.testing.assert_close(fused(input_ids=ids)[0], expected)
+    layers[1].feed_forward_chunk = torch.neg  # of somebody else
+    unfuse(model)
+    assert "feed_forward_chunk" not in vars(layers[0])
+    assert layers[1].feed_forward_chunk is torch.neg
 
 
 def test_gradients_are_those_of_the_model():
