@@ -26,7 +26,7 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 BLOCKS = {
     "answers": values_tables.answers_block,
     "avx2": tables.avx2_block,
-    "cores": tables.cores_block,
+    "cores": partial(tables.cores_block, "layers.json"),
     "costs": tables.costs_block,
     "demo": tables.demo_block,
     "engines": tables.engines_block,
@@ -39,7 +39,7 @@ BLOCKS = {
     "masks": tables.masks_block,
     "model": tables.model_block,
     "operators": tables.operators_block,
-    "peak": tables.peak_block,
+    "peak": partial(tables.peak_block, "layers.json"),
     "quality": quality_tables.quality_block,
     "seeds": tables.seeds_block,
     "slow": tables.slow_block,
@@ -47,9 +47,11 @@ BLOCKS = {
     "xeon-layers": partial(tables.other_layers_block, "layers-xeon.json"),
     "xeon-model": partial(tables.other_model_block, "model-xeon.json"),
     "xeon-values": partial(values_tables.other_values_block, "layers-values-xeon.json"),
+    "zen4-cores": partial(tables.cores_block, "layers-zen4.json"),
     "zen4-goals": partial(goals_tables.goals_block, "layers-zen4.json", "layers-empty-zen4.json"),
     "zen4-layers": partial(tables.other_layers_block, "layers-zen4.json"),
     "zen4-model": partial(tables.other_model_block, "model-zen4.json"),
+    "zen4-peak": partial(tables.peak_block, "layers-zen4.json"),
     "zen4-values": partial(values_tables.other_values_block, "layers-values-zen4.json"),
 }
 

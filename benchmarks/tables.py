@@ -178,9 +178,9 @@ def engines_block() -> str:
     )
 
 
-def peak_block() -> str:
+def peak_block(result: str) -> str:
     """Part of the multiply-add units' peak that is spent on nonzeros, 768-wide layers, many tokens."""
-    stored = load("layers.json")
+    stored = load(result)
     peak = {one["threads"]: one["fma_gflops"] for one in stored["ceilings"]}
     found: dict[tuple[int, int, int], dict[float, float]] = defaultdict(dict)
     for row in stored["rows"]:
@@ -201,9 +201,9 @@ def peak_block() -> str:
     )
 
 
-def cores_block() -> str:
+def cores_block(result: str) -> str:
     """What two threads gain over one, where the fastest dense engine gains at least 1.8."""
-    rows = load("layers.json")["rows"]
+    rows = load(result)["rows"]
     us = {(*(row[name] for name in Group._fields), row["engine"], row["sparsity"]): row["us"] for row in rows}
     engines = {row["engine"] for row in rows if row["sparsity"] is None}
     gains: dict[int, list[float]] = defaultdict(list)
