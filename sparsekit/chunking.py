@@ -21,8 +21,8 @@ class _SignedMethod:
         self.method = method
         self.__signature__ = inspect.signature(method)
 
-    def __call__(self, *args: Any) -> Any:
-        return self.method(*args)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.method(*args, **kwargs)
 
 
 def keep_signatures(model: nn.Module) -> int:
