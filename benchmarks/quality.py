@@ -35,6 +35,8 @@ CLASSIFIERS = (
     "classifier-half-neurons",
     "classifier-3-layers-80",
 )
+#: Pairs of words and how alike people find them, in the tests of gensim: file -> how tables call it.
+SIMILARITIES = {"wordsim353.tsv": "WordSim-353", "simlex999.txt": "SimLex-999"}
 Seed = Annotated[int, typer.Option(help="Of the split of the data, of training and of calibration.")]
 Work = Annotated[Path, typer.Option(help="Folder for models, checkpoints and the teacher's answers.")]
 Only = Annotated[list[str] | None, typer.Option(help="Recipes to run; all by default.")]
@@ -93,10 +95,6 @@ def _glosses() -> list[tuple[str, str]]:
         words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
         found.setdefault(gloss.split(";")[0].strip(), ", ".join(words))
     return [(words, gloss) for gloss, words in found.items()]
-
-
-#: Pairs of words and how alike people find them, in the tests of gensim: file -> how tables call it.
-SIMILARITIES = {"wordsim353.tsv": "WordSim-353", "simlex999.txt": "SimLex-999"}
 
 
 def _similarity_scores(model: Path, work: Path) -> dict[str, float]:
