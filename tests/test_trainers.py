@@ -94,7 +94,7 @@ def test_sentence_transformers_follow_their_teacher(tmp_path):
         student,
         settings,
         train_dataset=texts,
-        loss=FollowEmbeddings(student, teacher),
+        loss=FollowEmbeddings(student, teacher, similarity_weight=0.3),
         callbacks=[PruningCallback(pruning)],
     )
     trainer.train()
