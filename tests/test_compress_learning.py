@@ -16,6 +16,7 @@ from sparsekit.compress import compress, read_recipe  # noqa: E402
 from sparsekit.compress.recipe import Distil  # noqa: E402
 from sparsekit.compress.splits import read_splits  # noqa: E402
 from sparsekit.compress.tasks import Named, attention_maps_of  # noqa: E402
+from sparsekit.distill import Teacher  # noqa: E402
 from sparsekit.pruning.magnitude import score as magnitude  # noqa: E402
 from sparsekit.training.run import Run  # noqa: E402
 
@@ -63,6 +64,24 @@ def run_in_two_parts(monkeypatch, recipe, model, data, out, steps):
 
 def same_files(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("cache", "dtype"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_answers_that_are_used_once_have_the_precision_of_the_stage(
+    tmp_path, classifier, reviews, monkeypatch, cache, dtype
+):
+    asked = set()
+    plain = Teacher.forward
+
+    def watched(teacher, **inputs):
+        answers = plain(teacher, **inputs)
+        asked.add(answers["logits"].dtype)
+        return answers
+
+    monkeypatch.setattr(Teacher, "forward", watched)
+    stage = {"distil": {"teacher": str(classifier), "precision": "bf16", "cache": cache, "hidden_weight": 0.0}}
+    compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+    assert asked == {dtype}
 
 
 @pytest.mark.parametrize("stage", ["finetune", "distil"])

@@ -17,7 +17,7 @@ from sparsekit.compress.learning import learn
 from sparsekit.compress.tasks import Named, attention_maps_of
 from sparsekit.distill import AttentionMaps, Distillation, HiddenStates, LayerMap, SquareHead, Teacher, TeacherCache
 from sparsekit.distill.teacher_cache import Answers, ask
-from sparsekit.training import first_alone
+from sparsekit.training import autocast, first_alone
 
 #: A batch and the teacher's answers to it.
 Lesson: TypeAlias = tuple[Batch, Answers]
@@ -50,13 +50,19 @@ class _FollowTeacher(nn.Module):
         return loss
 
 
+def _asked_now(teacher: Teacher, precision: str, batch: Batch, keep: Sequence[str], top_k: int | None) -> Answers:
+    """Answers that are used once, in the precision that the student computes in; a cache's are float32."""
+    with autocast(teacher, precision):
+        return ask(teacher, batch, keep, top_k)
+
+
 def _lessons(job: Job, stage: recipe.Distil, teacher: Any) -> _Lessons:
     asked = Teacher(Named(teacher, stage.layers))
     keep = [*stage.layers, *([job.task.output] if stage.soft_weight > 0 else [])]
     top_k = stage.top_k if job.recipe.task == "language" and stage.soft_weight > 0 else None
     inputs = [inputs_of(batch) for batch in job.train]
     if not stage.cache:
-        return _Lessons(job.train, lambda number: ask(asked, inputs[number], keep, top_k))
+        return _Lessons(job.train, lambda number: _asked_now(asked, stage.precision, inputs[number], keep, top_k))
     folder = job.work / f"{job.stage}-teacher"
     with tqdm(total=len(inputs), desc="ask the teacher", unit="batch") as bar:
         cache = first_alone(

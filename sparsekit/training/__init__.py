@@ -3,6 +3,7 @@
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.loop import train
 from sparsekit.training.movement import GradualMovement, Penalised
+from sparsekit.training.precision import autocast
 from sparsekit.training.processes import first_alone, join_group
 from sparsekit.training.run import TrainReport
 from sparsekit.training.settings import TrainSettings
@@ -13,6 +14,7 @@ __all__ = [
     "Penalised",
     "TrainReport",
     "TrainSettings",
+    "autocast",
     "first_alone",
     "join_group",
     "train",

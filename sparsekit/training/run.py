@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -21,6 +20,7 @@ from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint
 from sparsekit.training.order import stream
+from sparsekit.training.precision import autocast
 from sparsekit.training.processes import process_count, process_number, same_everywhere
 from sparsekit.training.settings import TrainSettings
 from sparsekit.training.sharding import averaged, gathered, whole_tensors
@@ -79,13 +79,6 @@ def _optimizer_for(
         groups.append({"params": list(parameters), "weight_decay": 0.0, "times": rate / settings.learning_rate})
     filled = [group for group in groups if group["params"]]
     return torch.optim.AdamW(filled, lr=settings.learning_rate, fused=True)
-
-
-def _autocast(objective: nn.Module, settings: TrainSettings) -> AbstractContextManager[Any]:
-    if settings.precision == "float32":
-        return nullcontext()
-    device = next(objective.parameters()).device.type
-    return torch.autocast(device, dtype=torch.bfloat16)
 
 
 def _best_path(checkpoint: Path) -> Path:
@@ -171,7 +164,7 @@ class Run(Generic[T]):
         for number, batch in enumerate(share):
             last = number == len(share) - 1
             with averaged(forward, last):
-                with _autocast(self.objective, self.settings):
+                with autocast(self.objective, self.settings.precision):
                     loss = forward(batch) / len(share)
                 loss.backward()
             total += loss.item()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Precisions of the forward pass by name; weights and optimiser stay as they are.
-PRECISIONS = ("float32", "bf16")
+from sparsekit.training.precision import PRECISIONS
 
 
 @dataclass(frozen=True)

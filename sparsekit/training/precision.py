@@ -1,0 +1,24 @@
+"""In which data type a forward pass computes; weights and optimiser stay as they are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Precisions by name.
+PRECISIONS = ("float32", "bf16")
+
+
+def autocast(module: nn.Module, precision: str) -> AbstractContextManager[Any]:
+    """Have a module compute in a precision for a while.
+
+    Args:
+        module: its first parameter says which device computes.
+        precision: one of `PRECISIONS`.
+    """
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(next(module.parameters()).device.type, dtype=torch.bfloat16)
