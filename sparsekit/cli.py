@@ -267,13 +267,17 @@ def prune(
         str, typer.Option(help="one_shot, second_order, wanda, taylor, fisher or magnitude.")
     ] = "one_shot",
     mask_structure: Annotated[str, typer.Option(help="unstructured, 4x1 blocks, or N:M such as 2:4.")] = "unstructured",
+    spread: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How far a layer's sparsity may be from --sparsity, such as 0.2.")
+    ] = 0.0,
     samples: Annotated[int, typer.Option(min=1, help="Texts to calibrate on.")] = 512,
 ) -> None:
     """Prune a model without training: a stage [bold]prune[/] by itself.
 
     Example: [bold]sparsekit prune my-classifier pruned --data texts.jsonl --sparsity 0.7[/]
     """
-    stage = {"sparsity": sparsity, "criterion": criterion, "mask_structure": mask_structure, "samples": samples}
+    stage = {"sparsity": sparsity, "criterion": criterion, "mask_structure": mask_structure}
+    stage |= {"spread": spread, "samples": samples}
     _run_stage(task, {"prune": stage}, model, data, out)
 
 

@@ -67,6 +67,15 @@ def test_weights_are_pruned_by_every_criterion(tmp_path, classifier, reviews, cr
     assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["over_pruned"])
 
 
+@pytest.mark.parametrize(("task", "criterion"), [("classification", "one_shot"), ("language", "wanda")])
+def test_layers_differ_in_sparsity_by_what_they_can_spare(tmp_path, reviews, task, criterion):
+    stage = {"prune": {"sparsity": 0.5, "criterion": criterion, "spread": 0.2, "samples": 16}}
+    report = compress(recipe_of(task, stage), tiny(tmp_path / "model", task), reviews, tmp_path / "out")
+    pruned = report["stages"][0]
+    assert pruned["sparsity"] == pytest.approx(0.5, abs=0.02)
+    assert pruned["least"] < 0.4 < 0.6 < pruned["most"] < 0.72
+
+
 def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
     folder = tiny(tmp_path / "pruned", "classification")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
@@ -137,6 +146,7 @@ def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
         ("task: classification\nstages: []\n", "line 2"),
         ("task: classification\nstages:\n  - prune: {sparsity: 0.5\n", "no YAML"),
         ("task: classification\nstages:\n  - prune\n", "give sparsity"),
+        ('task: language\nstages:\n  - prune: {mask_structure: "2:4", spread: 0.2}\n', "line 3.*sparsity is free"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, message):
@@ -182,6 +192,8 @@ def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifie
     refused("similarity_weight is of embeddings", {"prune": {"sparsity": 0.5}}, {"distil": {"similarity_weight": 1}})
     encoder = tiny(tmp_path / "encoder", "embedding")
     refused("no labels", train, task="embedding", model=encoder)
+    for asks in ({"spread": 0.2}, {"criterion": "taylor"}):
+        refused("needs a loss", {"prune": {"sparsity": 0.5, **asks}}, task="embedding", model=encoder)
 
 
 def test_stages_train_with_the_defaults_of_the_loop():
@@ -230,7 +242,9 @@ def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
         "".join(json.dumps(row | {"label": row["label"] if i % 3 else None}) + "\n" for i, row in enumerate(rows))
     )
     recipe = recipe_of(
-        "classification", {"finetune": {"epochs": 1}}, {"prune": {"sparsity": 0.3, "criterion": "taylor"}}
+        "classification",
+        {"finetune": {"epochs": 1}},
+        {"prune": {"sparsity": 0.3, "criterion": "taylor", "spread": 0.1}},
     )
     report = compress(recipe, classifier, half, tmp_path / "out")
     only = tmp_path / "only.jsonl"

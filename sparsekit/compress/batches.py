@@ -63,6 +63,20 @@ def sample(batches: Sequence[Batch], texts: int, seed: int, *, labels: bool = Fa
     return chosen if labels else [inputs_of(batch) for batch in chosen]
 
 
+def has_label(batch: Batch) -> bool:
+    """Whether at least one text has a label; so have all where none is asked for."""
+    return "labels" not in batch or bool((batch["labels"] != -100).any())
+
+
+def one_by_one(batches: Sequence[Batch]) -> list[Batch]:
+    """The batches' texts as batches of one."""
+    return [
+        {name: value[i : i + 1] for name, value in batch.items()}
+        for batch in batches
+        for i in range(len(batch["input_ids"]))
+    ]
+
+
 def inputs_of(batch: Batch) -> Batch:
     """A batch without its labels."""
     return {name: value for name, value in batch.items() if name != "labels"}

@@ -58,8 +58,9 @@ def check_stages(job: Job) -> None:
 def _check_stage(job: Job, stage: recipe.Stage, before: _Before) -> None:
     if stage.finetune is not None and job.recipe.task == "embedding":
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
-    if job.recipe.task == "embedding" and getattr(stage.settings, "criterion", "") in recipe.OF_LOSS:
-        raise ValueError(f"criterion {stage.settings.criterion!r} needs a loss, which embeddings do not have")
+    if job.recipe.task == "embedding" and recipe.needs_loss(stage):
+        asked = "spread" if getattr(stage.settings, "spread", 0) else f"criterion {stage.settings.criterion!r}"
+        raise ValueError(f"{asked} needs a loss, which embeddings do not have")
     if stage.shorten is not None and stage.shorten.layers > before.layers:
         raise ValueError(f"the model has {before.layers} blocks, and {stage.shorten.layers} are to be kept")
     if isinstance(stage.settings, recipe.Finetune | recipe.Distil):

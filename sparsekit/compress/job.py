@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.compress.batches import Batch, sample
+from sparsekit.compress.batches import Batch, has_label, sample
 from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.tasks import Named, Task
 
@@ -56,7 +56,7 @@ class Job:
 
     def labelled(self) -> list[Batch]:
         """Batches in which at least one text has a label."""
-        return [batch for batch in self.train if "labels" not in batch or bool((batch["labels"] != -100).any())]
+        return [batch for batch in self.train if has_label(batch)]
 
     def sample(self, texts: int, *, labels: bool = False) -> list[Batch]:
         """What to calibrate on: batches that hold about so many texts, on the model's device."""

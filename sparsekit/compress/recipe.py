@@ -173,6 +173,7 @@ class Prune(_Strict):
     criterion: Literal["one_shot", "second_order", "magnitude", "wanda", "taylor", "fisher"] = "one_shot"
     mask_structure: str = "unstructured"
     scope: Literal["row", "layer", "global"] | None = None
+    spread: float = Field(default=0.0, ge=0, le=1)  # how far a layer's sparsity may be from that of all; 0: alike
     samples: int = Field(default=512, ge=1)  # texts to calibrate on
     targets: list[str] = ["Linear"]
     ignore: list[str] | None = None  # None: every layer outside the model's blocks
@@ -181,7 +182,9 @@ class Prune(_Strict):
     def _check(self) -> Self:
         wanted_sparsity(self.sparsity, None, self.mask_structure)
         if self.scope is not None and self.criterion in ("one_shot", "second_order"):
-            raise ValueError(f"criterion {self.criterion!r} prunes every layer alike; leave out scope")
+            raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
+        if self.spread and (self.scope == "global" or structure_sparsity(self.mask_structure) is not None):
+            raise ValueError("spread is for layers whose sparsity is free: leave out scope global, N:M, or spread")
         return self
 
     @property
@@ -278,8 +281,12 @@ def evaluates_while_training(recipe: Recipe) -> bool:
     return any(getattr(stage.settings, "evaluate_every", 0) > 0 for stage in recipe.stages)
 
 
-#: Criteria that need the loss of labels.
-OF_LOSS = ("second_order", "taylor", "fisher")
+def needs_loss(stage: Stage) -> bool:
+    """Whether a stage that removes something asks what the loss of labels says of it."""
+    settings = stage.settings
+    return getattr(settings, "criterion", "") in ("second_order", "taylor", "fisher") or bool(
+        getattr(settings, "spread", 0)
+    )
 
 
 def needs_labels(recipe: Recipe) -> bool:
@@ -288,6 +295,6 @@ def needs_labels(recipe: Recipe) -> bool:
         stage.finetune is not None
         or stage.evaluate is not None
         or (stage.distil is not None and stage.distil.alpha > 0 and stage.distil.soft_weight > 0)
-        or getattr(stage.settings, "criterion", "") in OF_LOSS
+        or needs_loss(stage)
         for stage in recipe.stages
     )

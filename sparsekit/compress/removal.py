@@ -10,11 +10,12 @@ from torch import nn
 from tqdm import tqdm
 
 from sparsekit.compress import recipe
-from sparsekit.compress.batches import Batch
+from sparsekit.compress.batches import Batch, has_label, one_by_one
 from sparsekit.compress.job import Job
 from sparsekit.compress.tasks import Named
 from sparsekit.distill import shallower
 from sparsekit.pruning import (
+    allocate_sparsity,
     prune,
     prune_heads,
     prune_neurons,
@@ -22,6 +23,9 @@ from sparsekit.pruning import (
     prune_second_order,
     pruning_report,
 )
+
+#: Gradients of single texts that say what layers can spare; more tell little more.
+_GRADIENTS = 128
 
 
 def _loss_of(job: Job, model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -70,27 +74,47 @@ def _remove_units(
     return {"parameters_before": before, "parameters": _size(job)}
 
 
+def _sparsity(job: Job, stage: recipe.Prune, chosen: dict[str, Any]) -> float | dict[str, float]:
+    """One sparsity for all layers, or where they may differ one for each."""
+    if not stage.spread:
+        return stage.wanted
+    sampled = job.sample(min(stage.samples, _GRADIENTS), labels=True)
+    texts = [text for text in one_by_one(sampled) if has_label(text)]
+    order = "wanda" if stage.criterion in ("one_shot", "second_order") else stage.criterion
+    with tqdm(desc=f"{job.stage}, what layers can spare", unit="text") as bar:
+
+        def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+            bar.update()
+            return _loss_of(job, model, batch)
+
+        return allocate_sparsity(
+            job.model, stage.wanted, texts, loss=loss, spread=stage.spread, criterion=order, scope=stage.scope, **chosen
+        )
+
+
 def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     """Prune weights; the masks stay."""
     job.keep_teacher()
     ignore = job.outside_blocks() if stage.ignore is None else stage.ignore
     chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
+    sparsity = _sparsity(job, stage, chosen)
     if stage.criterion == "one_shot":
         with tqdm(desc=job.stage, unit="layer") as bar:
             batches = job.sample(stage.samples)
-            reached = prune_one_shot(job.model, batches, stage.wanted, on_layer=lambda _: bar.update(), **chosen)
+            reached = prune_one_shot(job.model, batches, sparsity, on_layer=lambda _: bar.update(), **chosen)
     elif stage.criterion == "second_order":
         reached = prune_second_order(
-            job.model, sparsity=stage.wanted, **_calibration(job, stage.samples, "second_order"), **chosen
+            job.model, sparsity=sparsity, **_calibration(job, stage.samples, "second_order"), **chosen
         )
     else:
         how = _calibration(job, stage.samples, stage.criterion)
-        reached = prune(job.model, stage.wanted, scope=stage.scope, criterion=stage.criterion, **how, **chosen)
+        reached = prune(job.model, sparsity, scope=stage.scope, criterion=stage.criterion, **how, **chosen)
     layers = [layer for layer in pruning_report(job.model).layers if layer.name in reached]
     weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
     return {
         "layers": len(layers),
         "sparsity": 1.0 - sum(layer.nnz for layer in layers) / weights,
+        **({"least": min(reached.values()), "most": max(reached.values())} if stage.spread else {}),
         "dead_outputs": sum(layer.dead_rows for layer in layers),
         "over_pruned": [layer.name for layer in layers if layer.over_pruned],
     }

@@ -1,5 +1,6 @@
 """Make zeros: by magnitude, activations or gradients, one-shot or as training goes; masks that stay; what they did."""
 
+from sparsekit.pruning.allocation import allocate_sparsity
 from sparsekit.pruning.heads import prune_heads
 from sparsekit.pruning.movement import Movement, apply_movement
 from sparsekit.pruning.neuron_groups import NeuronGroup
@@ -22,6 +23,7 @@ __all__ = [
     "NeuronGroup",
     "PruningReport",
     "Schedule",
+    "allocate_sparsity",
     "apply_movement",
     "drop_optimizer_state",
     "finalize",

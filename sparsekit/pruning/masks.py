@@ -118,9 +118,15 @@ def _drop_lowest_of_all(
     return dict(zip(blocks, drop_lowest(torch.cat(flat), dropped).split(sizes), strict=True))
 
 
+def check_scope(scope: str, sparsity: float | Mapping[str, float]) -> None:
+    """Raise ValueError where a scope leaves no room for sparsities by layer."""
+    if scope == "global" and isinstance(sparsity, Mapping):
+        raise ValueError("scope='global' chooses the layers' sparsities itself; give one sparsity, or scope='layer'")
+
+
 def masks_by_sparsity(
     scores: Mapping[str, torch.Tensor],
-    sparsity: float,
+    sparsity: float | Mapping[str, float],
     *,
     scope: str = "layer",
     mask_structure: str = "unstructured",
@@ -131,7 +137,8 @@ def masks_by_sparsity(
 
     Args:
         scores: layer name -> scores, shape [out_features, in_features].
-        sparsity: fraction to drop, in [0, 1); for "N:M" it must be `1 - N / M`.
+        sparsity: fraction to drop, in [0, 1), or one for each layer by name unless the scope is "global"; for "N:M" it
+            must be `1 - N / M`.
         scope: "row" drops the fraction in every output (or row of blocks), "layer" in every layer, "global" over all
             layers together.
         mask_structure: "unstructured", "N:M" (N kept of M consecutive inputs) or "RxC" blocks (R outputs, C inputs).
@@ -153,12 +160,15 @@ def masks_by_sparsity(
     for name, score in scores.items():
         _check(name, score, rows, columns)
     blocks = {name: _block_scores(score, rows, columns) for name, score in scores.items()}
-    if scope == "global":
+    check_scope(scope, sparsity)
+    parts = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(blocks, sparsity)
+    if not isinstance(sparsity, Mapping) and scope == "global":
         kept = _drop_lowest_of_all(blocks, sparsity, floor, ceiling)
     elif scope == "row":
-        kept = {name: _drop_lowest_of_rows(block, sparsity) for name, block in blocks.items()}
+        kept = {name: _drop_lowest_of_rows(block, parts[name]) for name, block in blocks.items()}
     else:
-        kept = {name: drop_lowest(block.flatten(), round(sparsity * block.numel())) for name, block in blocks.items()}
+        dropped = {name: round(parts[name] * block.numel()) for name, block in blocks.items()}
+        kept = {name: drop_lowest(block.flatten(), dropped[name]) for name, block in blocks.items()}
     return {
         name: kept[name].reshape(block.shape).repeat_interleave(rows, 0).repeat_interleave(columns, 1)
         for name, block in blocks.items()

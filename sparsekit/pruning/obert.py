@@ -6,7 +6,7 @@ model's loss, and needs labels or another loss for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
 from sparsekit.pruning.parametrization import assign_masked
-from sparsekit.pruning.weights import wanted_sparsity
+from sparsekit.pruning.weights import sparsities_of
 
 
 def _first(batches: Sequence[Any], num_gradients: int | None) -> Sequence[Any]:
@@ -42,7 +42,7 @@ def _prune_layer(
 def prune_second_order(
     model: nn.Module,
     batches: Sequence[Any],
-    sparsity: float | None = None,
+    sparsity: float | Mapping[str, float] | None = None,
     *,
     loss: Loss | None = None,
     targets: Iterable[str] = ("Linear",),
@@ -66,7 +66,8 @@ def prune_second_order(
     Args:
         model: any PyTorch model.
         batches: what `loss` takes.
-        sparsity: fraction of weights to mask in every layer, in [0, 1). "N:M" structures imply it.
+        sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
+            `allocate_sparsity` gives them. "N:M" structures imply it.
         loss: a function of the model and a batch that returns a scalar; None: the loss in the model's output, for
             batches that are keyword arguments of its forward.
         targets: layers to prune, as in `prune`.
@@ -85,16 +86,16 @@ def prune_second_order(
         ValueError: an argument is out of range, a target matches nothing, the loss is no scalar, misses or leaves a
             layer out, a shape does not fit the structure, or a weight is shared with another module.
     """
-    wanted = wanted_sparsity(sparsity, None, mask_structure) or 0.0
     chosen = _first(batches, num_gradients)
     layers = select_prunable(model, targets, ignore)
+    wanted = sparsities_of(layers, sparsity, mask_structure)
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
     decided: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for group in layer_groups(layers, block_size, max_bytes):
         inverses = inverse_blocks(model, group, chosen, loss, block_size=block_size, damping=damping)
         decided |= {
-            name: _prune_layer(weight_of(layers[name]), inverse, wanted, mask_structure)
+            name: _prune_layer(weight_of(layers[name]), inverse, wanted[name], mask_structure)
             for name, inverse in inverses.items()
         }
     for name, (weight, mask) in decided.items():

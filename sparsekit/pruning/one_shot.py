@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.second_order import match_targets, prune_weight
-from sparsekit.pruning.weights import wanted_sparsity
+from sparsekit.pruning.weights import sparsities_of
 
 
 def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -34,7 +34,7 @@ def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module
 
 
 def _prune_block(
-    pair: BlockPair, layers: dict[str, nn.Module], sparsity: float, mask_structure: str, damping: float
+    pair: BlockPair, layers: dict[str, nn.Module], sparsity: Mapping[str, float], mask_structure: str, damping: float
 ) -> Iterator[tuple[str, float]]:
     """Prune a block's layers in the order they run; yields each layer's name in the block and its sparsity."""
     for group in shared_inputs(pair.block, pair.number, layers, pair.samples[0]):
@@ -43,7 +43,7 @@ def _prune_block(
             layer = layers[name]
             matched = match_targets(weight_of(layer).float(), moments.hessian, moments.cross, damping)
             weight, mask = prune_weight(
-                matched, moments.hessian, sparsity, mask_structure=mask_structure, damping=damping
+                matched, moments.hessian, sparsity[name], mask_structure=mask_structure, damping=damping
             )
             assign_masked(layer, weight, mask)
             yield name, 1.0 - mask.float().mean().item()
@@ -54,7 +54,7 @@ def _prune_block(
 def prune_one_shot(
     model: nn.Module,
     batches: Sequence[Batch],
-    sparsity: float,
+    sparsity: float | Mapping[str, float],
     *,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
@@ -72,7 +72,8 @@ def prune_one_shot(
         model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
         batches: keyword arguments of the model's forward; with an "attention_mask", padding does not count. A few
             hundred sentences of the kind the model will see.
-        sparsity: fraction of weights to mask in every layer, in [0, 1); for "N:M" it must be `1 - N / M`.
+        sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
+            `allocate_sparsity` gives them; for "N:M" it must be `1 - N / M`.
         targets: layers to prune: class names, module names or "re:" patterns.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`.
@@ -85,10 +86,10 @@ def prune_one_shot(
     Raises:
         TypeError, ValueError: as `prune`; also when there are no batches, no blocks, or layers outside the blocks.
     """
-    sparsity = wanted_sparsity(sparsity, None, mask_structure) or 0.0
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
     layers = select_prunable(model, targets, ignore)
+    wanted = sparsities_of(layers, sparsity, mask_structure)
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
     blocks = _find_blocks(model, layers)
@@ -101,8 +102,9 @@ def prune_one_shot(
         for number, (block_name, block) in enumerate(blocks.items()):
             prefix = f"{block_name}."
             inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
+            wanted_inside = {name: wanted[prefix + name] for name in inside}
             pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
-            for name, got in _prune_block(pair, inside, sparsity, mask_structure, damping):
+            for name, got in _prune_block(pair, inside, wanted_inside, mask_structure, damping):
                 reached[prefix + name] = got
                 if on_layer is not None:
                     on_layer(prefix + name)

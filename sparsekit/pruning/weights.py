@@ -13,7 +13,7 @@ from torch import nn
 from sparsekit.pruning import fisher, magnitude, taylor, wanda
 from sparsekit.pruning.gradients import Loss, mean_squared_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
-from sparsekit.pruning.masks import masks_by_sparsity, masks_by_threshold, structure_sparsity
+from sparsekit.pruning.masks import check_scope, masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.statistics import input_norms
 
@@ -65,10 +65,48 @@ def wanted_sparsity(sparsity: float | None, threshold: float | None, mask_struct
     return wanted
 
 
-def _check_bounds(floor: float, ceiling: float, sparsity: float | None, scope: str) -> None:
+def sparsities_of(
+    layers: Iterable[str], sparsity: float | Mapping[str, float] | None, mask_structure: str
+) -> dict[str, float]:
+    """Every layer's sparsity to reach.
+
+    Args:
+        layers: names of those that are to be pruned.
+        sparsity: one for all, or by layer; None where the structure prescribes it.
+        mask_structure: as in `prune`.
+
+    Raises:
+        ValueError: as `wanted_sparsity`; sparsities by layer are of other layers.
+    """
+    if not isinstance(sparsity, Mapping):
+        return dict.fromkeys(layers, wanted_sparsity(sparsity, None, mask_structure) or 0.0)
+    for each in sparsity.values():
+        wanted_sparsity(each, None, mask_structure)
+    differing = sorted(set(layers) ^ set(sparsity))
+    if differing:
+        raise ValueError(
+            f"sparsities by layer must be of the layers that targets and ignore select; only one of the two has "
+            f"{', '.join(differing[:3])}"
+        )
+    return dict(sparsity)
+
+
+def _wanted(
+    layers: Iterable[str], sparsity: float | Mapping[str, float] | None, threshold: float | None, mask_structure: str
+) -> float | Mapping[str, float] | None:
+    if not isinstance(sparsity, Mapping):
+        return wanted_sparsity(sparsity, threshold, mask_structure)
+    if threshold is not None:
+        raise ValueError("threshold stands alone: leave out sparsity")
+    return sparsities_of(layers, sparsity, mask_structure)
+
+
+def _check_bounds(floor: float, ceiling: float, sparsity: float | Mapping[str, float] | None, scope: str) -> None:
+    if sparsity is not None:
+        check_scope(scope, sparsity)
     if (floor, ceiling) == (0.0, 1.0):
         return
-    if scope != "global" or sparsity is None:
+    if scope != "global" or sparsity is None or isinstance(sparsity, Mapping):
         raise ValueError(f"floor and ceiling need a sparsity and scope='global', got {sparsity} and scope={scope!r}")
     if not 0.0 <= floor <= sparsity <= ceiling <= 1.0:
         raise ValueError(
@@ -77,18 +115,26 @@ def _check_bounds(floor: float, ceiling: float, sparsity: float | None, scope: s
         )
 
 
-def _find_criterion(criterion: str, batches: Sequence[Any], loss: Loss | None) -> Criterion:
+def find_criterion(criterion: str) -> Criterion:
+    """A criterion by its name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    return CRITERIA[criterion]
+
+
+def _check_needs(criterion: str, batches: Sequence[Any], loss: Loss | None) -> None:
     found = CRITERIA[criterion]
     if (found.statistics is None) == bool(batches):
         raise ValueError(f"criterion {criterion!r} needs {'no' if batches else 'calibration'} batches")
     if loss is not None and not found.uses_loss:
         raise ValueError(f"criterion {criterion!r} takes no loss; leave it out")
-    return found
 
 
-def _score_groups(
+def score_groups(
     model: nn.Module,
     groups: Sequence[Mapping[str, nn.Module]],
     criterion: Criterion,
@@ -109,7 +155,7 @@ def _score_groups(
 
 def prune(
     model: nn.Module,
-    sparsity: float | None = None,
+    sparsity: float | Mapping[str, float] | None = None,
     *,
     scope: str | None = None,
     threshold: float | None = None,
@@ -129,7 +175,8 @@ def prune(
 
     Args:
         model: any PyTorch model.
-        sparsity: fraction of weights to mask, in [0, 1). "N:M" structures imply it.
+        sparsity: fraction of weights to mask, in [0, 1), or one for each layer by name, as `allocate_sparsity` gives
+            them. "N:M" structures imply it.
         scope: "row" masks this fraction in every output, "layer" in every layer, "global" over all layers together;
             None: "row" for wanda, else "layer".
         threshold: instead of a sparsity: mask weights whose score is below it.
@@ -164,14 +211,15 @@ def prune(
     >>> int((finalize(model)[0].weight == 0).sum())
     16
     """
-    wanted = wanted_sparsity(sparsity, threshold, mask_structure)
-    chosen = _find_criterion(criterion, batches, loss)
+    groups = group_prunable(model, targets, ignore)
+    wanted = _wanted([name for group in groups for name in group], sparsity, threshold, mask_structure)
+    chosen = find_criterion(criterion)
+    _check_needs(criterion, batches, loss)
     scope = chosen.scope if scope is None else scope
     if scope not in _SCOPES:
         raise ValueError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
     _check_bounds(floor, ceiling, wanted, scope)
-    groups = group_prunable(model, targets, ignore)
-    scores = _score_groups(model, groups, chosen, batches, loss)
+    scores = score_groups(model, groups, chosen, batches, loss)
     if wanted is None:
         masks = masks_by_threshold(scores, threshold or 0.0)
     else:

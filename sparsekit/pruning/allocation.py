@@ -1,0 +1,157 @@
+"""How much of each layer to prune, so that the loss suffers least: layers differ in what they can spare.
+
+What pruning a layer costs is read from gradients (Fisher pruning: Theis et al., arXiv 1801.05787, equation 6): half the
+mean square, over batches, of `sum(weight * gradient)` over the weights that go. Of one pass over the batches this is
+known for every layer and sparsity. Sparsity is then given out where the next weights cost least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.pruning.gradients import Loss, weight_gradients
+from sparsekit.pruning.layers import group_prunable, weight_of
+from sparsekit.pruning.masks import masks_by_sparsity, structure_sparsity
+from sparsekit.pruning.weights import check_sparsity, find_criterion, score_groups
+
+#: Sparsities at which costs are known: every twentieth.
+_LEVELS = 20
+
+
+def _levels_kept(scores: Mapping[str, torch.Tensor], scope: str, mask_structure: str) -> dict[str, torch.Tensor]:
+    """At how many levels of sparsity above 0 and below 1 every weight stays, flat, uint8."""
+    kept = {name: torch.zeros(score.numel(), dtype=torch.uint8, device=score.device) for name, score in scores.items()}
+    for level in range(1, _LEVELS):
+        masks = masks_by_sparsity(scores, level / _LEVELS, scope=scope, mask_structure=mask_structure)
+        for name, mask in masks.items():
+            kept[name] += mask.flatten()
+    return kept
+
+
+def loss_curves(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    kept: Mapping[str, torch.Tensor],
+    batches: Sequence[Any],
+    loss: Loss | None,
+) -> dict[str, torch.Tensor]:
+    """What the loss would rise by if one layer were pruned to each level of sparsity, to second order.
+
+    Args:
+        model: any PyTorch model.
+        layers: linear layers of it, or `Conv1D`, by name.
+        kept: at how many of the levels below 1 each weight stays, flat, in the order of [out_features, in_features].
+        batches: what `loss` takes; each gives one gradient.
+        loss: as in `prune`.
+
+    Returns:
+        Layer name -> costs at the sparsities 1/20, 2/20 to 1, float64 [20].
+    """
+    totals = {name: torch.zeros(_LEVELS, dtype=torch.float64) for name in layers}
+    for gradients in weight_gradients(model, layers, batches, loss):
+        for name, gradient in gradients.items():
+            changes = (weight_of(layers[name]) * gradient).flatten()
+            by_level = torch.bincount(kept[name], changes, minlength=_LEVELS).double().cpu()
+            totals[name] += by_level.cumsum(0).square()
+    return {name: total / (2 * len(batches)) for name, total in totals.items()}
+
+
+def give_out(
+    curves: Mapping[str, torch.Tensor], sizes: Mapping[str, int], sparsity: float, least: float, most: float
+) -> dict[str, float]:
+    """Sparsities between two bounds whose mean over all weights is as wanted, taken where the next step costs least.
+
+    Args:
+        curves: layer name -> costs at the sparsities 1/n, 2/n to 1, shape [n].
+        sizes: layer name -> number of weights.
+        sparsity: of all weights together, between the bounds.
+        least: every layer's sparsity before anything is given out.
+        most: no layer gets more.
+    """
+    steps = []
+    for name, curve in curves.items():
+        rises = torch.diff(curve, prepend=curve.new_zeros(1)) / sizes[name]
+        slopes = rises.cummax(0).values.tolist()  # a step that looks cheaper than the one before still comes after it
+        for number, slope in enumerate(slopes):
+            width = min(most, (number + 1) / len(slopes)) - max(least, number / len(slopes))
+            if width > 0:
+                steps.append((slope, name, width))
+    given = dict.fromkeys(curves, least)
+    left = (sparsity - least) * sum(sizes.values())
+    for _, name, width in sorted(steps, key=lambda step: step[0]):
+        taken = min(width, left / sizes[name])
+        given[name] += taken
+        left -= taken * sizes[name]
+    return given
+
+
+def allocate_sparsity(
+    model: nn.Module,
+    sparsity: float,
+    batches: Sequence[Any],
+    *,
+    loss: Loss | None = None,
+    spread: float = 0.2,
+    criterion: str = "magnitude",
+    scope: str | None = None,
+    targets: Iterable[str] = ("Linear",),
+    ignore: Iterable[str] = (),
+    mask_structure: str = "unstructured",
+) -> dict[str, float]:
+    """Choose every layer's sparsity so that a sparsity of the whole costs least; nothing is pruned yet.
+
+    Give the result to `prune`, `prune_one_shot` or `prune_second_order` in place of one sparsity for all. Costs are
+    taken as if each layer were pruned alone, from as many gradients as there are batches: several dozen small batches
+    tell more than few large ones. Layers that are left with many weights may run no faster than dense ones; `convert`
+    leaves them dense.
+
+    Args:
+        model: any PyTorch model; it runs in eval mode, and its mode is put back.
+        sparsity: fraction of all weights to prune, in [0, 1).
+        batches: what `loss` takes; for the criterion wanda also keyword arguments of the model's forward.
+        loss: as in `prune`.
+        spread: how far a layer's sparsity may be from `sparsity`, in [0, 1]. Every layer also keeps half of what it
+            would keep if all were pruned alike.
+        criterion: which weights of a layer go first, as in `prune`; "wanda" for `prune_one_shot` and
+            `prune_second_order`.
+        scope: "row" or "layer", as in `prune`.
+        targets: layers to prune, as in `prune`.
+        ignore: layers to leave out, in the same notation.
+        mask_structure: "unstructured" or "RxC" blocks; "N:M" fixes the sparsity of every layer.
+
+    Returns:
+        Layer name -> sparsity; those that share one weight have the same.
+
+    Raises:
+        TypeError, ValueError: as `prune`.
+
+    >>> from sparsekit.pruning import prune
+    >>> model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    >>> _ = model[0].weight.data.mul_(0.01)  # its outputs hardly matter
+    >>> batches = list(torch.randn(8, 4, 64))
+    >>> given = allocate_sparsity(model, 0.5, batches, loss=lambda model, x: model(x).square().mean())
+    >>> {name: round(part, 2) for name, part in given.items()}
+    {'0': 0.7, '1': 0.3}
+    >>> pruned = prune(model, given)
+    """
+    check_sparsity(sparsity)
+    if not 0.0 <= spread <= 1.0:
+        raise ValueError(f"spread must be in [0, 1], got {spread}; 0.2 lets layers differ by 20 points from the mean")
+    if structure_sparsity(mask_structure) is not None:
+        raise ValueError(f"mask_structure {mask_structure!r} fixes every layer's sparsity; there is none to spread")
+    chosen = find_criterion(criterion)
+    scope = chosen.scope if scope is None else scope
+    if scope not in ("row", "layer"):
+        raise ValueError(f"scope must be row or layer, got {scope!r}; global chooses sparsities by scores instead")
+    groups = group_prunable(model, targets, ignore)
+    scores = score_groups(model, groups, chosen, batches, loss)
+    first = {name: group[name] for group in groups for name in list(group)[:1]}
+    curves = loss_curves(model, first, _levels_kept(scores, scope, mask_structure), batches, loss)
+    sizes = {name: score.numel() for name, score in scores.items()}
+    most = min(sparsity + spread, (1.0 + sparsity) / 2)
+    given = give_out(curves, sizes, sparsity, max(0.0, sparsity - spread), most)
+    return {name: given[next(iter(group))] for group in groups for name in group}
