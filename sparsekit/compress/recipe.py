@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sparsekit.pruning import Schedule
 from sparsekit.pruning.masks import structure_sparsity
 from sparsekit.pruning.weights import wanted_sparsity
 from sparsekit.training.settings import TrainSettings
+
+
+def _quoted(structure: Any) -> Any:
+    if isinstance(structure, int):
+        raise ValueError(f"got the number {structure}, as YAML reads 2:4 in base 60; put it in quotes: '2:4'")
+    return structure
+
+
+#: Of a mask: "unstructured", "N:M" or "RxC".
+Structure = Annotated[str, BeforeValidator(_quoted)]
 
 
 class _Strict(BaseModel):
@@ -51,7 +61,7 @@ class Gradual(_Rise):
     initial_sparsity: float = Field(default=0.0, ge=0, lt=1)
     frequency: int = Field(default=20, ge=1)
     scope: Literal["row", "layer", "global"] = "global"
-    mask_structure: str = "unstructured"
+    mask_structure: Structure = "unstructured"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -171,7 +181,7 @@ class Prune(_Strict):
 
     sparsity: float | None = Field(default=None, ge=0, lt=1)
     criterion: Literal["one_shot", "second_order", "magnitude", "wanda", "taylor", "fisher"] = "one_shot"
-    mask_structure: str = "unstructured"
+    mask_structure: Structure = "unstructured"
     scope: Literal["row", "layer", "global"] | None = None
     spread: float = Field(default=0.0, ge=0, le=1)  # how far a layer's sparsity may be from that of all; 0: alike
     samples: int = Field(default=512, ge=1)  # texts to calibrate on
