@@ -67,6 +67,7 @@ def test_what_is_given_out_adds_up_within_bounds(sparsity, least, most):
     given = give_out(curves, sizes, sparsity, least, most)
     total = sum(part * sizes[name] for name, part in given.items())
     assert total == pytest.approx(sparsity * sum(sizes.values()))
+    assert all(0.0 <= part < 1.0 or (part, most) == (1.0, 1.0) for part in given.values())
     assert all(least - 1e-9 <= part <= most + 1e-9 for part in given.values())
 
 
@@ -79,6 +80,17 @@ def test_the_next_step_goes_where_it_costs_least():
     dip = torch.tensor([4.0, 4.5, 5.0, 9.0])  # a first step that costs more than the next ones still comes first
     given = give_out({"dip": dip, "even": torch.tensor([3.0, 6.0, 9.0, 12.0])}, {"dip": 4, "even": 4}, 0.5, 0.0, 1.0)
     assert given == pytest.approx({"dip": 0.0, "even": 1.0})
+    late = {"dear at first": torch.tensor([9.0, 10.0, 11.0, 12.0]), "even": torch.tensor([2.0, 4.0, 6.0, 8.0])}
+    given = give_out(late, dict.fromkeys(late, 4), 0.5, 0.25, 0.75)  # the dear step is below the least there is
+    assert given == pytest.approx({"dear at first": 0.75, "even": 0.25})
+
+
+def test_nothing_given_out_is_negative():
+    generator = torch.Generator().manual_seed(0)
+    sizes = {str(i): [331_776, 110_592, 884_736][i % 3] for i in range(12)}
+    for _ in range(300):
+        curves = {name: torch.rand(20, generator=generator).cumsum(0) for name in sizes}
+        assert min(give_out(curves, sizes, 0.15, 0.0, 0.35).values()) >= 0.0
 
 
 class Branches(nn.Module):
@@ -101,11 +113,9 @@ def test_a_layer_that_matters_less_is_pruned_more_and_the_outputs_stay_closer(cr
         prune(model, sparsity)
         return sum((model(x) - y).square().mean().item() for x, y in zip(data, outputs, strict=True))
 
-    def loss(model, x):
-        return squares(model, x["x"] if isinstance(x, dict) else x)
-
+    calibration = {"magnitude": None, "wanda": [{"x": x} for x in data]}.get(criterion, data)
     model = Branches()
-    given = allocate_sparsity(model, 0.5, [{"x": x} for x in data], loss=loss, criterion=criterion)
+    given = allocate_sparsity(model, 0.5, data, loss=squares, criterion=criterion, calibration=calibration)
     assert given == pytest.approx({"loud": 0.3, "quiet": 0.7})
     assert zeros_of(model, "quiet") == 0, "nothing is pruned yet"
     assert change(given) < 0.5 * change(0.5)
@@ -126,6 +136,20 @@ def test_layers_that_share_a_weight_get_one_sparsity():
     assert given["0"] == given["4"]
     assert (given["0"] + given["2"]) / 2 == pytest.approx(0.5)
     assert prune(model, given) == pytest.approx(given, abs=1e-3)
+    with pytest.raises(ValueError, match=r"share one weight need one sparsity, got 0 0\.1, 4 0\.3"):
+        prune(model, {"0": 0.1, "2": 0.2, "4": 0.3})
+
+
+def test_layers_of_gpt2_are_given_what_linear_ones_are():
+    conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    linear, turned, data = mlp(32, 48, 32), mlp(32, 48, 32), batches(32)
+    for name in ("0", "2"):
+        layer = turned.get_submodule(name)
+        other = conv1d(layer.out_features, layer.in_features)
+        other.weight.data, other.bias.data = layer.weight.data.T.contiguous(), layer.bias.data
+        turned[int(name)] = other
+    given = allocate_sparsity(turned, 0.5, data, loss=squares, targets=["Conv1D"])
+    assert given == pytest.approx(allocate_sparsity(linear, 0.5, data, loss=squares))
 
 
 def test_blocks_and_rows():
@@ -133,6 +157,23 @@ def test_blocks_and_rows():
     given = allocate_sparsity(model, 0.5, data, loss=squares, scope="row", mask_structure="4x1")
     reached = prune(model, given, scope="row", mask_structure="4x1")
     assert reached == pytest.approx(given, abs=1 / 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_frozen_and_masked_weights_of_other_types(dtype):
+    model = Branches().to(dtype).train().requires_grad_(False)
+    prune(model, {"loud": 0.6, "quiet": 0.0})
+    given = allocate_sparsity(model, 0.5, [x.to(dtype) for x in batches(64, 32)], loss=squares, spread=0.4)
+    assert given == pytest.approx({"loud": 0.6, "quiet": 0.4}, abs=0.05), "what is masked already costs nothing"
+    assert model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    data = batches(8)
+    data[3][0] = float("inf")
+    with pytest.raises(ValueError, match="0: gradients hold NaN or inf"):
+        allocate_sparsity(mlp(8, 8, 8), 0.5, data, loss=squares)
 
 
 class Blocks(nn.Module):
@@ -163,9 +204,10 @@ def test_every_way_to_prune_takes_sparsities_by_layer():
 @pytest.mark.parametrize(
     ("sparsity", "arguments", "message"),
     [
-        ({"0": 0.5}, {}, "only one of the two has 2"),
-        ({"0": 0.5, "2": 0.5, "8": 0.5}, {}, "only one of the two has 8"),
-        ({"0": 0.5, "2": 1.5}, {}, r"sparsity must be in \[0, 1\), got 1.5"),
+        ({"0": 0.5}, {}, "there is no sparsity for 2; sparsities by layer need one for each"),
+        ({"0": 0.5, "2": 0.5} | dict.fromkeys("abcde", 0.5), {}, "no layer to prune of the name a, b, c and 2 more"),
+        ({"0": 0.5, "2": 1.5}, {}, r"2: sparsity must be in \[0, 1\), got 1.5"),
+        ({"0": 0.5, "2": 0.5}, {"floor": 0.1}, "got one for each layer and scope='layer'"),
         ({"0": 0.5, "2": 0.5}, {"scope": "global"}, "scope='global' chooses the layers' sparsities itself"),
         ({"0": 0.5, "2": 0.5}, {"threshold": 0.1}, "threshold stands alone"),
         ({"0": 0.5, "2": 0.25}, {"mask_structure": "2:4"}, "'2:4' means sparsity 0.5, got 0.25"),

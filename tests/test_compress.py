@@ -146,7 +146,7 @@ def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
         ("task: classification\nstages: []\n", "line 2"),
         ("task: classification\nstages:\n  - prune: {sparsity: 0.5\n", "no YAML"),
         ("task: classification\nstages:\n  - prune\n", "give sparsity"),
-        ("task: language\nstages:\n  - prune: {mask_structure: 2:4}\n", "line 3.*put it in quotes: '2:4'"),
+        ("task: language\nstages:\n  - prune: {mask_structure: 1:4}\n", "line 3.*put it in quotes: '1:4'"),
         ('task: language\nstages:\n  - prune: {mask_structure: "2:4", spread: 0.2}\n', "line 3.*sparsity is free"),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_loss_of_the_output_is_the_default(criterion):
         ({"loss": lambda model, batch: model(**batch).logits}, ValueError, r"scalar tensor, got shape \[8, 5\]"),
         ({"loss": lambda model, batch: 1.0}, ValueError, "scalar tensor, got float"),
         ({"loss": lambda model, batch: model(**batch).loss.detach()}, ValueError, "without gradient"),
-        ({"targets": ["Linear"]}, ValueError, "the loss does not depend on spare; put into ignore"),
+        ({"targets": ["Linear"]}, ValueError, "the loss of a batch does not depend on spare; put into ignore"),
         ({"criterion": "magnitude", "batches": (), "loss": cross_entropy}, ValueError, "'magnitude' takes no loss"),
         ({"batches": ()}, ValueError, "'taylor' needs calibration batches"),
     ],

@@ -60,7 +60,7 @@ def _check_stage(job: Job, stage: recipe.Stage, before: _Before) -> None:
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
     if job.recipe.task == "embedding" and recipe.needs_loss(stage):
         asked = "spread" if getattr(stage.settings, "spread", 0) else f"criterion {stage.settings.criterion!r}"
-        raise ValueError(f"{asked} needs a loss, which embeddings do not have")
+        raise ValueError(f"{asked} needs a loss, which embeddings do not have; leave it out")
     if stage.shorten is not None and stage.shorten.layers > before.layers:
         raise ValueError(f"the model has {before.layers} blocks, and {stage.shorten.layers} are to be kept")
     if isinstance(stage.settings, recipe.Finetune | recipe.Distil):

@@ -16,8 +16,9 @@ from sparsekit.training.settings import TrainSettings
 
 
 def _quoted(structure: Any) -> Any:
-    if isinstance(structure, int):
-        raise ValueError(f"got the number {structure}, as YAML reads 2:4 in base 60; put it in quotes: '2:4'")
+    if isinstance(structure, int) and structure > 60:
+        kept, group = divmod(structure, 60)
+        raise ValueError(f"YAML reads {kept}:{group} as the number {structure}; put it in quotes: '{kept}:{group}'")
     return structure
 
 

@@ -51,7 +51,7 @@ class _FollowTeacher(nn.Module):
 
 
 def _asked_now(teacher: Teacher, precision: str, batch: Batch, keep: Sequence[str], top_k: int | None) -> Answers:
-    """Answers that are used once, in the precision that the student computes in; a cache's are float32."""
+    """Answers that are used once, in the precision of the student; those for a cache are computed in float32."""
     with autocast(teacher, precision):
         return ask(teacher, batch, keep, top_k)
 

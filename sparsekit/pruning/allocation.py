@@ -1,12 +1,13 @@
 """How much of each layer to prune, so that the loss suffers least: layers differ in what they can spare.
 
 What pruning a layer costs is read from gradients (Fisher pruning: Theis et al., arXiv 1801.05787, equation 6): half the
-mean square, over batches, of `sum(weight * gradient)` over the weights that go. Of one pass over the batches this is
-known for every layer and sparsity. Sparsity is then given out where the next weights cost least.
+mean square, over batches, of `sum(weight * gradient)` over the weights that go. One pass over the batches tells it for
+every layer and sparsity. Sparsity is then given out where the next weights cost least.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,9 @@ def loss_curves(
         batches: what `loss` takes; each gives one gradient.
         loss: as in `prune`.
 
+    Raises:
+        ValueError: as `weight_gradients`; also when a gradient is not finite.
+
     Returns:
         Layer name -> costs at the sparsities 1/20, 2/20 to 1, float64 [20].
     """
@@ -57,6 +61,9 @@ def loss_curves(
             changes = (weight_of(layers[name]) * gradient).flatten()
             by_level = torch.bincount(kept[name], changes, minlength=_LEVELS).double().cpu()
             totals[name] += by_level.cumsum(0).square()
+    for name, total in totals.items():
+        if not total.isfinite().all():
+            raise ValueError(f"{name}: gradients hold NaN or inf; see which batch has such a loss")
     return {name: total / (2 * len(batches)) for name, total in totals.items()}
 
 
@@ -75,15 +82,16 @@ def give_out(
     steps = []
     for name, curve in curves.items():
         rises = torch.diff(curve, prepend=curve.new_zeros(1)) / sizes[name]
-        slopes = rises.cummax(0).values.tolist()  # a step that looks cheaper than the one before still comes after it
-        for number, slope in enumerate(slopes):
-            width = min(most, (number + 1) / len(slopes)) - max(least, number / len(slopes))
+        slope = -math.inf
+        for number, rise in enumerate(rises.tolist()):
+            width = min(most, (number + 1) / len(rises)) - max(least, number / len(rises))
             if width > 0:
+                slope = max(slope, rise)  # a step that looks cheaper than the one before still comes after it
                 steps.append((slope, name, width))
     given = dict.fromkeys(curves, least)
     left = (sparsity - least) * sum(sizes.values())
     for _, name, width in sorted(steps, key=lambda step: step[0]):
-        taken = min(width, left / sizes[name])
+        taken = max(0.0, min(width, left / sizes[name]))
         given[name] += taken
         left -= taken * sizes[name]
     return given
@@ -97,6 +105,7 @@ def allocate_sparsity(
     loss: Loss | None = None,
     spread: float = 0.2,
     criterion: str = "magnitude",
+    calibration: Sequence[Any] | None = None,
     scope: str | None = None,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
@@ -112,12 +121,13 @@ def allocate_sparsity(
     Args:
         model: any PyTorch model; it runs in eval mode, and its mode is put back.
         sparsity: fraction of all weights to prune, in [0, 1).
-        batches: what `loss` takes; for the criterion wanda also keyword arguments of the model's forward.
+        batches: what `loss` takes.
         loss: as in `prune`.
         spread: how far a layer's sparsity may be from `sparsity`, in [0, 1]. Every layer also keeps half of what it
             would keep if all were pruned alike.
         criterion: which weights of a layer go first, as in `prune`; "wanda" for `prune_one_shot` and
             `prune_second_order`.
+        calibration: what the criterion is measured on, the `batches` of `prune`; None: `batches`.
         scope: "row" or "layer", as in `prune`.
         targets: layers to prune, as in `prune`.
         ignore: layers to leave out, in the same notation.
@@ -148,8 +158,8 @@ def allocate_sparsity(
     if scope not in ("row", "layer"):
         raise ValueError(f"scope must be row or layer, got {scope!r}; global chooses sparsities by scores instead")
     groups = group_prunable(model, targets, ignore)
-    scores = score_groups(model, groups, chosen, batches, loss)
-    first = {name: group[name] for group in groups for name in list(group)[:1]}
+    scores = score_groups(model, groups, chosen, batches if calibration is None else calibration, loss)
+    first = dict(next(iter(group.items())) for group in groups)
     curves = loss_curves(model, first, _levels_kept(scores, scope, mask_structure), batches, loss)
     sizes = {name: score.numel() for name, score in scores.items()}
     most = min(sparsity + spread, (1.0 + sparsity) / 2)

@@ -56,7 +56,7 @@ def _gradients_of(
         found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
     idle = [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
     if idle:
-        raise ValueError(f"the loss does not depend on {', '.join(idle)}; put into ignore")
+        raise ValueError(f"the loss of a batch does not depend on {', '.join(idle)}; put into ignore")
     return {
         name: oriented(layers[name], gradient).to(torch.promote_types(gradient.dtype, torch.float32))
         for name, gradient in zip(weights, found, strict=True)

@@ -15,4 +15,4 @@ def score(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
         weight: shape [out_features, in_features].
         norms: norm of each input feature over the calibration tokens, shape [in_features].
     """
-    return weight.abs() * norms.to(weight.dtype)
+    return weight.abs() * norms.to(weight)

@@ -80,25 +80,38 @@ def sparsities_of(
     """
     if not isinstance(sparsity, Mapping):
         return dict.fromkeys(layers, wanted_sparsity(sparsity, None, mask_structure) or 0.0)
-    for each in sparsity.values():
-        wanted_sparsity(each, None, mask_structure)
-    differing = sorted(set(layers) ^ set(sparsity))
-    if differing:
-        raise ValueError(
-            f"sparsities by layer must be of the layers that targets and ignore select; only one of the two has "
-            f"{', '.join(differing[:3])}"
-        )
+    wanted, given = set(layers), set(sparsity)
+    for these, what in ((wanted - given, "no sparsity for"), (given - wanted, "no layer to prune of the name")):
+        if these:
+            more = f" and {len(these) - 3} more" if len(these) > 3 else ""
+            raise ValueError(
+                f"there is {what} {', '.join(sorted(these)[:3])}{more}; sparsities by layer need one for each that "
+                "targets and ignore select"
+            )
+    for name, each in sparsity.items():
+        try:
+            wanted_sparsity(each, None, mask_structure)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     return dict(sparsity)
 
 
 def _wanted(
-    layers: Iterable[str], sparsity: float | Mapping[str, float] | None, threshold: float | None, mask_structure: str
+    groups: Sequence[Mapping[str, nn.Module]],
+    sparsity: float | Mapping[str, float] | None,
+    threshold: float | None,
+    mask_structure: str,
 ) -> float | Mapping[str, float] | None:
     if not isinstance(sparsity, Mapping):
         return wanted_sparsity(sparsity, threshold, mask_structure)
     if threshold is not None:
         raise ValueError("threshold stands alone: leave out sparsity")
-    return sparsities_of(layers, sparsity, mask_structure)
+    found = sparsities_of([name for group in groups for name in group], sparsity, mask_structure)
+    for group in groups:
+        if len({found[name] for name in group}) > 1:
+            parts = ", ".join(f"{name} {found[name]}" for name in group)
+            raise ValueError(f"layers that share one weight need one sparsity, got {parts}")
+    return found
 
 
 def _check_bounds(floor: float, ceiling: float, sparsity: float | Mapping[str, float] | None, scope: str) -> None:
@@ -107,7 +120,8 @@ def _check_bounds(floor: float, ceiling: float, sparsity: float | Mapping[str, f
     if (floor, ceiling) == (0.0, 1.0):
         return
     if scope != "global" or sparsity is None or isinstance(sparsity, Mapping):
-        raise ValueError(f"floor and ceiling need a sparsity and scope='global', got {sparsity} and scope={scope!r}")
+        got = "one for each layer" if isinstance(sparsity, Mapping) else sparsity
+        raise ValueError(f"floor and ceiling need a sparsity and scope='global', got {got} and scope={scope!r}")
     if not 0.0 <= floor <= sparsity <= ceiling <= 1.0:
         raise ValueError(
             f"no masks of sparsity {sparsity} have between {floor} and {ceiling} in every layer; it must be "
@@ -212,7 +226,7 @@ def prune(
     16
     """
     groups = group_prunable(model, targets, ignore)
-    wanted = _wanted([name for group in groups for name in group], sparsity, threshold, mask_structure)
+    wanted = _wanted(groups, sparsity, threshold, mask_structure)
     chosen = find_criterion(criterion)
     _check_needs(criterion, batches, loss)
     scope = chosen.scope if scope is None else scope
