@@ -13,6 +13,7 @@ from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, has_label, one_by_one
 from sparsekit.compress.job import Job
 from sparsekit.compress.tasks import Named
+from sparsekit.compress.watched import Watched
 from sparsekit.distill import shallower
 from sparsekit.pruning import (
     allocate_sparsity,
@@ -37,9 +38,9 @@ def _calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
     """Batches and loss that a criterion wants."""
     if criterion == "magnitude":
         return {}
-    if criterion in ("activation", "wanda"):
-        return {"batches": job.sample(samples)}
-    return {"batches": job.sample(samples, labels=True), "loss": lambda model, batch: _loss_of(job, model, batch)}
+    labels = criterion not in ("activation", "wanda", "one_shot")
+    batches = Watched(job.sample(samples, labels=labels), f"{job.stage}, calibrate")
+    return {"batches": batches} | ({"loss": lambda model, batch: _loss_of(job, model, batch)} if labels else {})
 
 
 def _size(job: Job) -> int:
@@ -84,15 +85,17 @@ def _sparsity(job: Job, stage: recipe.Prune, chosen: dict[str, Any]) -> float | 
     sampled = one_by_one(job.sample(min(stage.samples, _GRADIENTS), labels=True))
     texts = [text for text in sampled if has_label(text)][:_GRADIENTS]
     order = "wanda" if stage.criterion in ("one_shot", "second_order") else stage.criterion
-    calibration = _calibration(job, stage.samples, order).get("batches")
-    with tqdm(desc=f"{job.stage}, what layers can spare", unit="text") as bar:
-
-        def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-            bar.update(len(batch["input_ids"]))
-            return _loss_of(job, model, batch)
-
-        how: dict[str, Any] = {"criterion": order, "calibration": calibration, "scope": stage.scope} | chosen
-        return allocate_sparsity(job.model, stage.wanted, texts, loss=loss, spread=stage.spread, **how)
+    return allocate_sparsity(
+        job.model,
+        stage.wanted,
+        Watched(texts, f"{job.stage}, what layers can spare"),
+        loss=lambda model, batch: _loss_of(job, model, batch),
+        spread=stage.spread,
+        criterion=order,
+        calibration=_calibration(job, stage.samples, order).get("batches"),
+        scope=stage.scope,
+        **chosen,
+    )
 
 
 def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
@@ -100,18 +103,15 @@ def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     job.keep_teacher()
     ignore = job.outside_blocks() if stage.ignore is None else stage.ignore
     chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
-    sparsity = _sparsity(job, stage, chosen)
+    chosen |= {"sparsity": _sparsity(job, stage, chosen)}
+    calibration = _calibration(job, stage.samples, stage.criterion)
     if stage.criterion == "one_shot":
         with tqdm(desc=job.stage, unit="layer") as bar:
-            batches = job.sample(stage.samples)
-            reached = prune_one_shot(job.model, batches, sparsity, on_layer=lambda _: bar.update(), **chosen)
+            reached = prune_one_shot(job.model, on_layer=lambda _: bar.update(), **calibration, **chosen)
     elif stage.criterion == "second_order":
-        reached = prune_second_order(
-            job.model, sparsity=sparsity, **_calibration(job, stage.samples, "second_order"), **chosen
-        )
+        reached = prune_second_order(job.model, **calibration, **chosen)
     else:
-        how = _calibration(job, stage.samples, stage.criterion)
-        reached = prune(job.model, sparsity, scope=stage.scope, criterion=stage.criterion, **how, **chosen)
+        reached = prune(job.model, scope=stage.scope, criterion=stage.criterion, **calibration, **chosen)
     layers = [layer for layer in pruning_report(job.model).layers if layer.name in reached]
     weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
     return {
