@@ -1,6 +1,6 @@
 """How much of each layer to prune, so that the loss suffers least: layers differ in what they can spare.
 
-What pruning a layer costs is read from gradients (Fisher pruning: Theis et al., arXiv 1801.05787, equation 6): half the
+What pruning a layer costs is read from gradients (Fisher pruning: Theis et al., arXiv 1801.05787): half the
 mean square, over batches, of `sum(weight * gradient)` over the weights that go. One pass over the batches tells it for
 every layer and sparsity. Sparsity is then given out where the next weights cost least.
 """
