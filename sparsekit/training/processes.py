@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,13 +17,19 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(hours=12)
 
 
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def join_group() -> None:
-    """Join the processes that `torchrun` started; nothing where it did not."""
+    """Join the processes that `torchrun` started, until this one exits; nothing where it did not."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
+        atexit.register(_leave_group)  # its threads must end before the interpreter does
 
 
 def process_count() -> int:
