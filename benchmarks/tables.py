@@ -233,7 +233,9 @@ def _model_table(stored: dict[str, Any]) -> str:
         inputs[_input(row), row["threads"]].append(row)
     lines = []
     for (text, threads), members in sorted(inputs.items(), key=lambda item: (item[0][1], item[0][0])):
-        dense = sorted((row["ms"], row["engine"]) for row in members if row["sparsity"] is None)
+        dense = sorted(
+            (row["ms"], row["engine"]) for row in members if row["sparsity"] is None and not row.get("wrong")
+        )
         best = [next(one for one in dense if in_int8(one[1]) == int8) for int8 in (False, True)]
         sparse = {(row["engine"], row["sparsity"]): row for row in members if row["sparsity"] is not None}
         cells = [

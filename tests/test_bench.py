@@ -1,13 +1,15 @@
 """Measuring: fair rounds, honest spread, right answers from every engine. No test depends on how fast anything is."""
 
+import io
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from sparsekit.bench import layers, model_report, models, stored, summary
+from sparsekit.bench import layers, model_report, models, peers, report, stored, summary
 from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.model_peers import MODEL_PEERS
 from sparsekit.bench.peers import PEERS
@@ -93,11 +95,52 @@ def test_ceilings_are_those_of_the_machine(measured):
     assert found["fma_gflops"] > 0.5 * found["gflops"] > 0, "no product can beat the units it runs on by far"
 
 
-def test_an_engine_that_computes_something_else_is_refused(monkeypatch):
-    wrong = PEERS["torch"].__class__(lambda problem: lambda: problem.result + 1.0, (), sparse=False)
-    monkeypatch.setitem(PEERS, "torch", wrong)
-    with pytest.raises(RuntimeError, match="torch is off by"):
-        next(layers.run(small_grid(engines=["torch"])))
+def spoiled(peers: dict, name: str, monkeypatch, remedy: str = "") -> None:
+    """Make an engine answer with what it should and one more."""
+    peer = peers[name]
+
+    def prepare(problem):
+        call = peer.prepare(problem)
+        return lambda: call() + 1.0
+
+    monkeypatch.setitem(peers, name, replace(peer, prepare=prepare, remedy=remedy))
+
+
+def table_of(show, rows: list[dict]) -> str:
+    console = Console(width=200, file=io.StringIO())
+    show({"rows": rows}, console)
+    return console.file.getvalue()
+
+
+def test_a_peer_that_answers_wrongly_is_marked_and_its_remedy_measured(monkeypatch):
+    spoiled(PEERS, "torch-int8", monkeypatch, remedy="torch")
+    group = [asdict(row) for row in next(layers.run(small_grid(engines=["sparsekit", "torch-int8"])))]
+    assert {row["engine"]: row["wrong"] for row in group} == {"sparsekit": False, "torch-int8": True, "torch": False}
+    (row,) = (row for row in group if row["wrong"])
+    assert row["us"] > 0
+    assert summary.dense_times(group, int8=True) == [], "nothing is faster than a wrong answer"
+    assert summary.dense_times(group) == [group[-1]["us"]]
+    lines = table_of(report.show, group).splitlines()
+    assert [("wrong answers here" in line) for line in lines if "torch" in line] == [True, False]
+    asked = next(layers.run(small_grid(engines=["torch-int8", "torch"])))
+    assert [row.engine for row in asked] == ["torch-int8", "torch"], "once is enough"
+
+
+def test_our_own_engine_that_answers_wrongly_ends_the_run(monkeypatch):
+    spoiled(PEERS, "sparsekit", monkeypatch)
+    with pytest.raises(RuntimeError, match="sparsekit is off by 1.0e"):
+        next(layers.run(small_grid(engines=["sparsekit"])))
+
+
+def test_nan_is_a_wrong_answer():
+    assert peers.answers_wrongly("torch", np.array([0.0, np.nan]), np.array(1.0))
+    assert not peers.answers_wrongly("torch", np.array([0.0, 1.0]), np.array(1.0))
+
+
+def test_weights_of_seven_bits_answer_right_on_every_machine():
+    (row,) = next(layers.run(small_grid(engines=["onnxruntime-int8-reduce-range"])))
+    assert not row.wrong
+    assert summary.in_int8(row.engine)
 
 
 def test_more_threads_than_processors_are_refused():
@@ -171,6 +214,8 @@ def test_models_are_measured_whole_and_operator_by_operator():
     for row in rows:
         assert row["low_ms"] <= row["ms"] <= row["high_ms"]
         bits = next((values for values in ("bf16", "fp16", "int8") if values in row["engine"]), "float32")
+        if row["wrong"]:  # on this machine; never ours, which would have ended the run
+            continue
         assert 0 <= row["difference"] < {"float32": 1e-4, "bf16": 0.1, "fp16": 0.01, "int8": 0.5}[bits]
         assert bool(row["operators"]) == row["engine"].startswith("sparsekit")
     sparse = next(row for row in rows if row["sparsity"] == 0.9)
@@ -180,11 +225,20 @@ def test_models_are_measured_whole_and_operator_by_operator():
     assert model_report.speedup(sparse, rows) == best / sparse["ms"]
 
 
-def test_an_engine_that_answers_something_else_is_refused(monkeypatch):
-    wrong = MODEL_PEERS["torch"].__class__(
-        lambda problem: lambda: problem.model(problem.input_ids, problem.attention_mask).numpy() + 1.0, (), sparse=False
-    )
-    monkeypatch.setitem(MODEL_PEERS, "torch", wrong)
-    grid = models.ModelGrid(inputs=[(1, 4)], engines=["torch"], seconds=0.01)
-    with pytest.raises(RuntimeError, match="torch is off by"):
+def test_a_peer_that_answers_wrongly_for_a_whole_model_is_marked_and_its_remedy_measured(monkeypatch):
+    monkeypatch.setitem(MODEL_PEERS, "other", MODEL_PEERS["torch"])
+    spoiled(MODEL_PEERS, "torch", monkeypatch, remedy="other")
+    grid = models.ModelGrid(inputs=[(1, 4)], sparsities=[0.9], engines=["sparsekit", "torch"], seconds=0.01)
+    group = [asdict(row) for row in next(models.run(small_encoder(), grid))]
+    assert {row["engine"]: row["wrong"] for row in group} == {"sparsekit": False, "torch": True, "other": False}
+    mine, _, other = group
+    assert model_report.speedup(mine, group) == other["ms"] / mine["ms"]
+    lines = table_of(model_report.show, group).splitlines()
+    assert [("wrong answers here" in line) for line in lines if "torch" in line or "other" in line][:2] == [True, False]
+
+
+def test_our_own_engine_that_answers_wrongly_for_a_whole_model_ends_the_run(monkeypatch):
+    spoiled(MODEL_PEERS, "sparsekit", monkeypatch)
+    grid = models.ModelGrid(inputs=[(1, 4)], engines=["sparsekit"], seconds=0.01)
+    with pytest.raises(RuntimeError, match="sparsekit is off by"):
         next(models.run(small_encoder(), grid))

@@ -7,6 +7,7 @@ state. Exported models have fixed sizes, which is what the engines run fastest.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import tempfile
 import warnings
@@ -115,29 +116,26 @@ def _export(problem: ModelProblem, path: Path) -> None:
             logger.setLevel(level)
 
 
-def _onnxruntime(problem: ModelProblem, int8: bool = False) -> ModelCall:
+def _onnxruntime(problem: ModelProblem, int8: bool = False, reduce_range: bool = False) -> ModelCall:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         _export(problem, path)
         if int8:
-            path = _quantised(path)
+            path = _quantised(path, reduce_range)
         session = onnxruntime_session(path, problem.threads)
     arrays = problem.arrays
     return lambda: np.asarray(session.run(None, arrays)[0])
 
 
-def _onnxruntime_int8(problem: ModelProblem) -> ModelCall:
-    return _onnxruntime(problem, int8=True)
-
-
-def _quantised(path: Path) -> Path:
+def _quantised(path: Path, reduce_range: bool) -> Path:
     """The model with its linear layers in int8, a scale for each output, inputs quantised at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    quantize_dynamic(prepared, quantised, per_channel=True, weight_type=QuantType.QInt8)
+    options = {"per_channel": True, "reduce_range": reduce_range, "weight_type": QuantType.QInt8}
+    quantize_dynamic(prepared, quantised, **options)
     return quantised
 
 
@@ -160,5 +158,14 @@ MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
-    "onnxruntime-int8": Peer(_onnxruntime_int8, _ONNX, sparse=False, tolerance=_INT8_TOLERANCE),
+    "onnxruntime-int8": Peer(
+        functools.partial(_onnxruntime, int8=True),
+        _ONNX,
+        sparse=False,
+        tolerance=_INT8_TOLERANCE,
+        remedy="onnxruntime-int8-reduce-range",
+    ),
+    "onnxruntime-int8-reduce-range": Peer(
+        functools.partial(_onnxruntime, int8=True, reduce_range=True), _ONNX, sparse=False, tolerance=_INT8_TOLERANCE
+    ),
 }

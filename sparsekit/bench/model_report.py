@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.bench.summary import in_int8
+from sparsekit.bench.summary import in_int8, remarks
 
 #: Operators that are shown by name; the rest is summed.
 _SHOWN = 6
@@ -17,13 +17,14 @@ _SHOWN = 6
 def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, over_int8: bool = False) -> float | None:
     """How many times faster a row is than the fastest dense engine, in float32 or in int8, on the same input.
 
-    None when there is none.
+    None when there is none; engines that answer wrongly do not count.
     """
     same = ("batch", "tokens", "threads")
     dense = [
         other["ms"]
         for other in rows
         if other["sparsity"] is None
+        and not other.get("wrong")
         and in_int8(other["engine"]) == over_int8
         and all(other[name] == row[name] for name in same)
     ]
@@ -49,7 +50,7 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
             str(row["threads"]),
             row["engine"] + ("" if row["sparsity"] is None else f" {row['sparsity']:.0%}"),
             f"{row['ms']:.2f}",
-            f"{row['low_ms']:.2f}-{row['high_ms']:.2f}" + (" noisy" if row["noisy"] else ""),
+            f"{row['low_ms']:.2f}-{row['high_ms']:.2f}{remarks(row)}",
             "" if times is None else f"{times:.2f}",
             f"{row['difference']:.0e}",
         )

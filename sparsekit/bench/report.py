@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.bench.peers import Peer
+from sparsekit.bench.peers import Peer, is_ours
 from sparsekit.bench.summary import (
     Cell,
     Group,
@@ -19,6 +19,7 @@ from sparsekit.bench.summary import (
     groups,
     in_int8,
     medians,
+    remarks,
     speedups,
 )
 
@@ -51,7 +52,7 @@ def _add_group(table: Table, group: Group, members: Sequence[Mapping[str, Any]])
             title,
             row["engine"] + ("" if row["sparsity"] is None else f" {row['sparsity']:.0%}"),
             f"{row['us']:.1f}",
-            f"{row['low_us']:.1f}-{row['high_us']:.1f}" + (" noisy" if row["noisy"] else ""),
+            f"{row['low_us']:.1f}-{row['high_us']:.1f}{remarks(row)}",
             f"{2e-3 * row['nnz'] * row['batch'] / row['us']:.0f}",
             f"{min(dense) / row['us']:.2f}" if dense else "",
         )
@@ -66,7 +67,7 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
     for group, members in groups(rows).items():
         _add_group(table, group, members)
     console.print(table)
-    ours = list(dict.fromkeys(row["engine"] for row in rows if row["engine"].startswith("sparsekit")))
+    ours = list(dict.fromkeys(row["engine"] for row in rows if is_ours(row["engine"])))
     for engine in ours:
         _show_medians(speedups(rows, engine), f"{engine} over the best dense float32 engine, median", console)
     for engine in filter(in_int8, ours):

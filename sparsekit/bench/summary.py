@@ -41,8 +41,17 @@ def in_int8(engine: str) -> bool:
 
 
 def dense_times(members: Iterable[Mapping[str, Any]], *, int8: bool = False) -> list[float]:
-    """Microseconds of the dense engines of a group: those that compute in float32, or those in int8."""
-    return [row["us"] for row in members if row["sparsity"] is None and in_int8(row["engine"]) == int8]
+    """Microseconds of the dense engines of a group: those that compute in float32, or those in int8.
+
+    Engines that answer wrongly do not count.
+    """
+    dense = (row for row in members if row["sparsity"] is None and not row.get("wrong"))
+    return [row["us"] for row in dense if in_int8(row["engine"]) == int8]
+
+
+def remarks(row: Mapping[str, Any]) -> str:
+    """What a table says beside the times of a row, of either benchmark."""
+    return " noisy" * bool(row["noisy"]) + " wrong answers here" * bool(row.get("wrong"))
 
 
 def speedups(
