@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: install test native demo demo-fast bench lint format asan tsan neon valgrind fuzz readme clean
+.PHONY: install test test-all test-slow test-avx2 test-newest native demo demo-fast bench lint format asan tsan neon \
+  valgrind fuzz readme clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
@@ -18,7 +19,9 @@ PRUNED_GRID := --model $$($(BIN)/python -c 'from sparsekit.demo.model import min
   --seconds 0.8
 VALUES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(VALUES_ENGINES) torch-int8,--engine $(engine)) \
   --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --threads 1 --threads 2 --seconds 2
-AVX2 := SPARSEKIT_ISA=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+# Every engine that can be told what a processor with AVX2 alone would run: ours, torch with its libraries, CTranslate2.
+AVX2 := SPARSEKIT_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+  CT2_FORCE_CPU_ISA=AVX2
 AVX2_GRID := --engine sparsekit --engine torch --batch 1 --batch 4 --batch 8 --batch 16 --batch 64 --batch 128 --batch 512 \
   --seconds 0.6
 
@@ -38,6 +41,26 @@ $(INSTALLED): $(BIN)/python $(BUILD_INPUTS)
 
 test: native
 	$(BIN)/python -m pytest
+
+# What takes longer than six minutes: every family of the zoo, everything again with AVX2 alone, the newest PyTorch.
+test-all: test test-slow test-avx2 test-newest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-avx2: install
+	$(AVX2) $(BIN)/python -m pytest
+
+# In an environment of its own, beside the version of constraints.txt; on Linux that is a CUDA build of 5 GB.
+NEWEST := .venv-newest
+NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(NEWEST)/constraints.txt
+
+test-newest: install
+	$(PYTHON) -m venv $(NEWEST)
+	grep -v '^torch==' constraints.txt > $(NEWEST)/constraints.txt
+	$(NEWEST_PIP) torch scikit-build-core pybind11 cmake ninja
+	$(NEWEST_PIP) --no-build-isolation -Cbuild-dir=build/newest --editable ".[dev]"
+	$(NEWEST)/bin/python -m pytest
 
 # The native tests without sanitizers; asan and tsan run the same ones.
 native: install
@@ -100,4 +123,4 @@ readme: install
 	$(BIN)/python benchmarks/readme.py
 
 clean:
-	rm -rf $(VENV) build demo-out
+	rm -rf $(VENV) $(NEWEST) build demo-out
