@@ -9,22 +9,26 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.attention import find_attentions, fit_attributes
+from sparsekit.pruning.narrowing import is_dense, shape_of, size_names
+from sparsekit.selection import is_conv1d
 
 
-def _stored_shape(manifest: Manifest, layer: str) -> tuple[int, ...] | None:
-    """Shape of a linear layer's weight in the folder; None when it is not there."""
-    if layer in manifest.layers:
-        return manifest.layers[layer].shape
-    name = f"{layer}.weight"
-    name = manifest.shared.get(name, name)
-    other = manifest.layers.get(name.removesuffix(".weight"))
-    if other is not None:
-        return other.shape
-    return manifest.arrays[name].shape if name in manifest.arrays else None
+def _stored_shape(manifest: Manifest, name: str, layer: nn.Module) -> tuple[int, ...] | None:
+    """[out_features, in_features] of a dense layer in the folder; None when it is not there."""
+    weight = f"{name}.weight"
+    weight = manifest.shared.get(weight, weight)
+    sparse = manifest.layers.get(name) or manifest.layers.get(weight.removesuffix(".weight"))
+    if sparse is not None:
+        return sparse.shape
+    if weight not in manifest.arrays:
+        return None
+    shape = manifest.arrays[weight].shape
+    return shape[::-1] if is_conv1d(layer) else shape
 
 
 def _like(parameter: torch.Tensor, shape: tuple[int, ...]) -> nn.Parameter:
@@ -32,29 +36,32 @@ def _like(parameter: torch.Tensor, shape: tuple[int, ...]) -> nn.Parameter:
     return nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
-def _resize(linear: nn.Linear, shape: tuple[int, int]) -> None:
+def _resize(layer: Any, shape: tuple[int, int]) -> None:
     """Make a dense layer as wide as the stored one, which may have lost neurons."""
-    linear.out_features, linear.in_features = shape
-    linear.weight = _like(linear.weight, shape)
-    if linear.bias is not None:
-        linear.bias = _like(linear.bias, shape[:1])
+    for name, size in zip(size_names(layer), shape, strict=True):
+        setattr(layer, name, size)
+    layer.weight = _like(layer.weight, shape[::-1] if is_conv1d(layer) else shape)
+    if layer.bias is not None:
+        layer.bias = _like(layer.bias, shape[:1])
 
 
 def _resize_all(model: nn.Module, manifest: Manifest) -> None:
     """Make dense layers as wide as those stored, and tell attentions how many heads they have then."""
     changed = set()
     for name, module in model.named_modules():
-        shape = _stored_shape(manifest, name)
-        if type(module) is nn.Linear and shape is not None and len(shape) == 2 and shape != tuple(module.weight.shape):
+        if not is_dense(module) or module._parameters.get("weight") is None:
+            continue
+        shape = _stored_shape(manifest, name, module)
+        if shape is not None and len(shape) == 2 and shape != shape_of(module):
             _resize(module, (shape[0], shape[1]))
             changed.add(name)
     for attention in find_attentions(model) if changed else ():
-        is_dense = all(type(model.get_submodule(layer)) is nn.Linear for layer in attention.layers)
-        if is_dense and attention.head_size > 0 and not changed.isdisjoint(attention.layers):
+        all_dense = all(is_dense(model.get_submodule(layer)) for layer in attention.layers)
+        if all_dense and attention.head_size > 0 and not changed.isdisjoint(attention.layers):
             fit_attributes(model, attention)
 
 
-def _sparse_for(layer: nn.Linear | SparseLinear, entry: LayerEntry) -> SparseLinear:
+def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
     """An empty sparse layer in place of a layer."""
     out_features, in_features = entry.shape
     activation = layer.activation if isinstance(layer, SparseLinear) else None
@@ -77,6 +84,10 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
                              f"code gives it {found}; make the model as the stored one was made")  # fmt: skip
 
 
+def _can_be_sparse(layer: nn.Module) -> bool:
+    return isinstance(layer, SparseLinear) or is_dense(layer)
+
+
 def fit(model: nn.Module, manifest: Manifest) -> None:
     """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
 
@@ -91,11 +102,11 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
     _resize_all(model, manifest)
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
-        allowed = (nn.Linear,) if entry.held == "dense" else (nn.Linear, SparseLinear)
-        if not isinstance(layer, nn.Linear | SparseLinear) or type(layer) not in allowed:
+        is_sparse = entry.held == "sparse"
+        if layer is None or not (type(layer) is nn.Linear or (is_sparse and _can_be_sparse(layer))):
             found = "nothing" if layer is None else f"a {type(layer).__name__}"
             raise ValueError(f"the folder has a sparse weight for {name!r}, where the model has {found}")
-        if entry.held == "sparse":
+        if is_sparse:
             sparse = _sparse_for(layer, entry)
             for place in places[id(layer)]:
                 model.set_submodule(place, sparse)
@@ -110,7 +121,7 @@ def _stored_kind(manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int,
 
 
 def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ()) -> None:
-    """Raise ValueError unless a folder holds every tensor of the model and nothing else, in its shape and kind.
+    """Raise ValueError unless a folder holds every tensor of the model in its shape and kind, and nothing it lacks.
 
     Args:
         model: what `fit` was given.
@@ -119,7 +130,10 @@ def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ())
     """
     tensors = {name: tensor for name, tensor in named_tensors(model) if name not in new}
     source = {name: name for name in (*manifest.plain_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
-    missing, extra = sorted(set(tensors) - set(source)), sorted(set(source) - set(tensors))
+    missing = sorted(set(tensors) - set(source))
+    alone = set(manifest.arrays) - set(manifest.shared.values())
+    unknown = sorted(set(source) - set(tensors))
+    extra = [n for n in unknown if n not in alone or not can_hold(model, n, *_stored_kind(manifest, n))]
     if missing or extra:
         raise ValueError(
             f"the folder does not fit the model: {missing[:5] or 'nothing'} missing, {extra[:5] or 'nothing'} extra; "

@@ -13,6 +13,7 @@ from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.folders import read_whole
 from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.models import fill_buffers, fill_generation_config, make_empty
+from sparsekit.checkpoint.module_state import left_out, restore
 from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import named_tensors, to_tensor
 
@@ -44,10 +45,10 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     path = local_folder(folder)
     stored, fresh = read_whole(path, lambda: _open(path, model))
-    fit(fresh, stored.manifest)
-    check_names(fresh, stored.manifest)
     if model is None:
         fill_buffers(fresh, stored.memory_limit)
+    fit(fresh, stored.manifest)
+    check_names(fresh, stored.manifest)
     fill(fresh, stored)
     check_filled(fresh)
     return fresh.eval() if model is None else fresh
@@ -59,7 +60,7 @@ def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
     stored.read_ahead()
     if model is not None:
         return stored, model
-    empty = make_empty(stored)
+    empty = make_empty(path, stored.manifest)
     fill_generation_config(empty, path)
     return stored, empty
 
@@ -85,7 +86,7 @@ def _tensors(stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def fill(model: nn.Module, stored: ModelFolder) -> None:
-    """Set every tensor that a folder holds of a model that fits.
+    """Set everything that a folder holds of a model that fits.
 
     Each takes the place of what the model had before the next is read.
 
@@ -93,13 +94,17 @@ def fill(model: nn.Module, stored: ModelFolder) -> None:
         ValueError: an array is damaged or malformed.
     """
     manifest = stored.manifest
-    gradients = {name: old.requires_grad for name, old in named_tensors(model) if isinstance(old, nn.Parameter)}
+    tensors = dict(named_tensors(model))
+    gradients = {name: old.requires_grad for name, old in tensors.items() if isinstance(old, nn.Parameter)}
     for name, layer in manifest.layers.items():
         if layer.held == "sparse":
             _set(model, f"{name}.packed", torch.from_numpy(stored.packed(name)))
     shared = set(manifest.shared.values())
     found = {}
     for name, tensor in _tensors(stored):
+        if name not in tensors:
+            restore(model, name, tensor)
+            continue
         filled = nn.Parameter(tensor, requires_grad=gradients[name]) if name in gradients else tensor
         _set(model, name, filled)
         if name in shared:
@@ -110,6 +115,8 @@ def fill(model: nn.Module, stored: ModelFolder) -> None:
 
 def check_filled(model: nn.Module) -> None:
     """Raise ValueError if a tensor of the model is still on meta."""
-    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    plain = [(name, value) for name, value in left_out(model).items() if isinstance(value, torch.Tensor)]
+    tensors = (*model.named_parameters(), *model.named_buffers(), *plain)
+    empty = [name for name, tensor in tensors if tensor.is_meta]
     if empty:
         raise ValueError(f"model is on meta, and files do not hold {empty[:5]}; make it on the CPU")

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG, METHOD
+from sparsekit.checkpoint.manifest import Manifest
+from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.opening import read_object, regular_file
-from sparsekit.checkpoint.stored import ModelFolder
 
 #: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
 #: others are read. Those that begin with an underscore are not read either.
@@ -98,48 +99,53 @@ def _check_counts(values: Any, most: int) -> None:
         _check_counts(value, most)
 
 
-def _read_config(stored: ModelFolder, path: Path) -> Any:
-    """The configuration in `config.json`, as an object of one of transformers' own classes."""
+def _read_config(path: Path, manifest: Manifest, config_class: type[Any] | None) -> Any:
+    """The configuration in `config.json`, as an object of one of transformers' own classes or the one given."""
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     values = _harmless(PreTrainedConfig._decode_special_floats(read_object(path)))
     model_type, architectures = values.get("model_type"), values.get("architectures")
-    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+    if config_class is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
         raise ValueError(f"model_type must be one that transformers knows, got {model_type!r}")
     if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
         raise ValueError(f"architectures must hold the name of one class, got {architectures!r}")
-    _check_counts(values, max(_MANY, len(stored.manifest.arrays)))
-    return CONFIG_MAPPING[model_type].from_dict(values)
+    _check_counts(values, max(_MANY, len(manifest.arrays)))
+    return (config_class or CONFIG_MAPPING[model_type]).from_dict(values)
 
 
-def _make(stored: ModelFolder, path: Path) -> nn.Module:
-    config = _read_config(stored, path)
+def _make(path: Path, manifest: Manifest, given: type[Any] | None) -> nn.Module:
+    config = _read_config(path, manifest, given and given.config_class)
     architecture = config.architectures[0]
-    cls = class_in_mappings(config, architecture)
+    cls = given or class_in_mappings(config, architecture)
     if cls is None:
         raise ValueError(f"transformers' auto classes have no {architecture!r} for {config.model_type!r}; give model=")
     arguments = {}
     # The one argument in wide use that a configuration does not record.
     if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
-        arguments["add_pooling_layer"] = any(name.startswith("pooler.") for name in stored.manifest.arrays)
+        arguments["add_pooling_layer"] = any(name.startswith("pooler.") for name in manifest.arrays)
     with torch.device("meta"):
         model: nn.Module = cls._from_config(config, **arguments)
     return model
 
 
-def make_empty(stored: ModelFolder) -> nn.Module:
+def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -> nn.Module:
     """The model that `config.json` describes, with all tensors on meta; of what it names, only transformers' own.
+
+    Args:
+        folder: where `config.json` lies.
+        manifest: what weights there are for it.
+        cls: the class to make; None for the one that `config.json` names.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
         ValueError: there is no `config.json`, or it does not describe a model of transformers.
     """
-    if not (stored.path / CONFIG).exists():
-        raise ValueError(f"{stored.path} has no {CONFIG} to make a model from; give model=, freshly made")
-    path = regular_file(stored.path, CONFIG)
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} has no {CONFIG} to make a model from; give model=, freshly made")
+    path = regular_file(folder, CONFIG)
     try:
-        return _make(stored, path)
+        return _make(path, manifest, cls)
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
@@ -148,40 +154,32 @@ def make_empty(stored: ModelFolder) -> nn.Module:
         raise ValueError(f"{path} describes no model that can be made: {error}") from error
 
 
-def _empty_buffers(model: nn.Module) -> list[tuple[Any, str, torch.Tensor]]:
-    """Buffers on meta that files do not hold: module, name in it, buffer."""
-    return [
-        (module, key, buffer)
-        for module in model.modules()
-        for key, buffer in module._buffers.items()
-        if key in module._non_persistent_buffers_set and buffer is not None and buffer.is_meta
-    ]
-
-
-def check_room(model: nn.Module, new: Iterable[torch.Tensor], most_bytes: int) -> None:
-    """Raise ValueError if buffers that files do not hold, and the tensors `new`, need more than `most_bytes`."""
-    needed = sum(buffer.nbytes for _, _, buffer in _empty_buffers(model)) + sum(tensor.nbytes for tensor in new)
+def check_room(tensors: Iterable[torch.Tensor], most_bytes: int) -> None:
+    """Raise ValueError if tensors that files do not hold need more than `most_bytes`."""
+    needed = sum(tensor.nbytes for tensor in tensors)
     if needed > most_bytes:
         raise ValueError(f"{CONFIG} asks for tensors of {needed} bytes, expected at most {most_bytes}")
 
 
 def fill_buffers(model: Any, most_bytes: int) -> None:
-    """Compute the buffers that files do not hold, such as positions, of a model from `make_empty`.
+    """Compute the buffers that files do not hold, such as positions, of a model as transformers makes it on meta.
 
-    transformers computes them where it initialises weights: it is told that all other modules are initialised, and does
-    nothing to weights on meta.
+    transformers computes them where it initialises weights, in any module above theirs: so all is initialised, which
+    does nothing to weights on meta. Layers must be as they were made: some code asks for their weights.
 
     Raises:
         ValueError: they need more than `most_bytes`.
     """
-    found = _empty_buffers(model)
-    check_room(model, (), most_bytes)
-    for module in model.modules():
-        module._is_hf_initialized = True
-    for module, key, buffer in found:
+    places = [(module, key) for _, module, key in computed_buffers(model)]
+    empty = [(module, key, module._buffers[key]) for module, key in places]
+    on_meta = [(module, key, buffer) for module, key, buffer in empty if buffer is not None and buffer.is_meta]
+    check_room([buffer for _, _, buffer in on_meta], most_bytes)
+    for module, key, buffer in on_meta:
         module._buffers[key] = torch.zeros_like(buffer, device="cpu")
+    for module in model.modules():
         module._is_hf_initialized = False
-    model.initialize_weights()
+    with torch.random.fork_rng(devices=[]):
+        model.initialize_weights()
 
 
 def fill_generation_config(model: Any, folder: Path) -> None:

@@ -26,7 +26,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.layout import FORMAT, MANIFEST, METHOD
 from sparsekit.checkpoint.loading import check_filled, fill
-from sparsekit.checkpoint.models import check_room
+from sparsekit.checkpoint.models import check_room, fill_buffers
+from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.part import lacking, part_for
 from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.stored import ModelFolder
@@ -99,15 +100,26 @@ def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> 
 
 
 def _mark_initialized(model: nn.Module, new: set[str]) -> None:
-    """Have only modules initialised that hold the tensors `new`, or buffers that are computed then.
-
-    Others may look for the `weight` of a layer that is sparse now.
-    """
+    """Have only modules initialised that hold the tensors `new`: others may look for the `weight` of a sparse layer."""
     parts = [name.split(".") for name in new]
     holders = {".".join(part[:length]) for part in parts for length in range(len(part))}
     for name, module in model.named_modules():
-        computes = bool(module._non_persistent_buffers_set) and not isinstance(module, SparseLinear)
-        module._is_hf_initialized = not computes and name not in holders
+        module._is_hf_initialized = name not in holders
+
+
+def _buffers_of(model: nn.Module) -> Callable[[], None]:
+    """Keep the buffers that files do not hold: the loader puts memory that nobody filled in their place.
+
+    Returns:
+        What gives them back.
+    """
+    kept = [(module, key, module._buffers[key]) for _, module, key in computed_buffers(model)]
+
+    def give_back() -> None:
+        for module, key, buffer in kept:
+            module._buffers[key] = buffer
+
+    return give_back
 
 
 class SparseQuantizer(HfQuantizer):
@@ -117,7 +129,7 @@ class SparseQuantizer(HfQuantizer):
 
     def __init__(self, quantization_config: SparseConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self._pending: list[tuple[ModelFolder, Callable[[], None]]] = []  # between the two steps of loading
+        self._pending: list[tuple[ModelFolder, list[Callable[[], None]]]] = []  # between the two steps of loading
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         """Refuse devices that kernels do not run on."""
@@ -139,20 +151,22 @@ class SparseQuantizer(HfQuantizer):
         stored.read_ahead()
         with _outside_of_making():
             part = part_for(stored, model)
+            fill_buffers(model, part.memory_limit)
             fit(model, part.manifest)
         new = lacking(model, part.manifest)
         check_names(model, part.manifest, new)
         tensors = dict(named_tensors(model))
-        check_room(model, [tensors[name] for name in new], part.memory_limit)
+        check_room([tensors[name] for name in new], part.memory_limit)
         ties = model.all_tied_weights_keys.items()  # layers that are sparse now have no weight to be tied
         model.all_tied_weights_keys = {name: other for name, other in ties if {name, other} <= set(tensors)}
         _mark_initialized(model, new)
-        self._pending = [(part, _hide(model, stored, part, new))]
+        self._pending = [(part, [_hide(model, stored, part, new), _buffers_of(model)])]
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        part, show = self._pending.pop()
-        show()
+        part, undo = self._pending.pop()
+        for step in undo:
+            step()
         fill(model, part)
         new = lacking(model, part.manifest)
         if new:  # a new head to the embeddings that are there only now

@@ -16,6 +16,7 @@ from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
 from sparsekit.checkpoint.layout import CARD, MANIFEST, RECIPE, is_written_by_save
 from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
+from sparsekit.checkpoint.readback import check_readable, state_to_store
 from sparsekit.checkpoint.sentences import (
     check_sparse_layers,
     encoders_of,
@@ -131,15 +132,17 @@ def _recipe_text(recipe: Path | str | None) -> str | None:
 
 def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int, inputs: Mapping[str, Any] | None) -> None:
     shards = ShardWriter(folder, max_shard_size)
-    manifest, dense_bytes = store_weights(model, shards)
-    (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
     needs_model = True
     if is_transformers(model):
         write_config(model, folder)
+    manifest, dense_bytes = store_weights(model, shards, partial(state_to_store, model, folder))
+    (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
+    if is_transformers(model):
         needs_model = class_in_mappings(model.config, type(model).__name__) is None
     text = card(type(model).__name__, manifest, shards.nbytes, dense_bytes, needs_model=needs_model)
     (folder / CARD).write_text(text)
-    write_verification(folder, model, inputs)  # raises unless what was written can be read
+    write_verification(folder, model, inputs)
+    check_readable(model, folder)
 
 
 def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:

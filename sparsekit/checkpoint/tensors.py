@@ -86,4 +86,6 @@ def to_tensor(name: str, raw: NDArray[np.uint8], entry: ArrayEntry) -> torch.Ten
     """
     if entry.dtype == "BOOL" and raw.size and raw.max() > 1:
         raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
+    if not raw.size:  # torch does not view a tensor without elements as another type
+        return torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
     return torch.from_numpy(raw).view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)

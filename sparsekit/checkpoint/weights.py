@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -59,8 +59,15 @@ def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
     return layer if is_weight and tensor.dtype in _VALUES and _pays(tensor) else None
 
 
-def store_weights(model: nn.Module, shards: ShardWriter) -> tuple[Manifest, int]:
+def store_weights(
+    model: nn.Module, shards: ShardWriter, left_out: Callable[[Manifest], Mapping[str, torch.Tensor]]
+) -> tuple[Manifest, int]:
     """Write all tensors of a model.
+
+    Args:
+        model: the model.
+        shards: where to.
+        left_out: tensors to write as well, of what was written.
 
     Returns:
         What was written, and the bytes that it would have with every weight dense.
@@ -88,5 +95,7 @@ def store_weights(model: nn.Module, shards: ShardWriter) -> tuple[Manifest, int]
         arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
         arrays["values"] = arrays["values"].to(tensor.dtype)
         shards.add(_as_stored(layer, arrays, weight.in_features))
+    manifest = Manifest(sparsekit.__version__, layers, shards.entries, shared)
+    shards.add(left_out(manifest))
     shards.close()
-    return Manifest(sparsekit.__version__, layers, shards.entries, shared), dense_bytes
+    return manifest, dense_bytes

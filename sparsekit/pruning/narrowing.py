@@ -27,6 +27,11 @@ def shape_of(layer: Any) -> tuple[int, int]:
     return (columns, rows) if is_conv1d(layer) else (rows, columns)
 
 
+def size_names(layer: nn.Module) -> tuple[str, str]:
+    """Attributes in which a dense layer keeps its numbers of outputs and inputs."""
+    return _CONV1D_SIZES if is_conv1d(layer) else _LINEAR_SIZES
+
+
 def _check_narrowable(name: str, layer: nn.Module) -> None:
     if parametrize.is_parametrized(layer):
         raise ValueError(f"{name} is masked or otherwise parametrized; call finalize(model) before removing features")
@@ -65,9 +70,8 @@ def _taken(parameter: nn.Parameter, kept: torch.Tensor, dim: int) -> nn.Paramete
 
 
 def _keep(layer: Any, kept: torch.Tensor, *, outputs: bool) -> None:
-    conv1d = is_conv1d(layer)
-    layer.weight = _taken(layer.weight, kept, 1 if outputs is conv1d else 0)
-    setattr(layer, (_CONV1D_SIZES if conv1d else _LINEAR_SIZES)[0 if outputs else 1], len(kept))
+    layer.weight = _taken(layer.weight, kept, 1 if outputs is is_conv1d(layer) else 0)
+    setattr(layer, size_names(layer)[0 if outputs else 1], len(kept))
 
 
 def keep_outputs(layer: Any, kept: torch.Tensor) -> None:

@@ -1,0 +1,77 @@
+"""What `save` asks of a reader before it lets go of the old folder: to find everything, and to open what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.fitting import check_names, fit
+from sparsekit.checkpoint.manifest import Manifest
+from sparsekit.checkpoint.models import class_in_mappings, fill_buffers, is_transformers, make_empty
+from sparsekit.checkpoint.module_state import differing
+from sparsekit.checkpoint.stored import ModelFolder, memory_limit
+from sparsekit.checkpoint.tensors import storable
+
+#: Modules that compute nothing when a model answers: it does not matter which of them a model has.
+_IDLE = (nn.Dropout, nn.Identity)
+
+
+def _as_read(model: nn.Module, folder: Path, manifest: Manifest, most_bytes: int) -> Any:
+    """The model as `load` makes it of a folder, without weights; None for what `load` is given a model for."""
+    if not is_transformers(model):
+        return None
+    is_known = class_in_mappings(model.config, type(model).__name__) is not None
+    fresh: Any = make_empty(folder, manifest, None if is_known else type(model))
+    fill_buffers(fresh, most_bytes)
+    fit(fresh, manifest)
+    return fresh
+
+
+def state_to_store(model: nn.Module, folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
+    """What a reader would not make the same although it has all tensors in `manifest`, for a folder to hold as well.
+
+    Args:
+        model: what is saved.
+        folder: where its `config.json` lies.
+        manifest: its parameters and persistent buffers.
+
+    Raises:
+        TypeError, ValueError: no model can be made of `config.json` that the tensors fit, or files cannot hold it.
+    """
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    fresh = _as_read(model, folder, manifest, memory_limit(size))
+    found = {} if fresh is None else differing(model, fresh)
+    return {name: storable(name, tensor) for name, tensor in sorted(found.items())}
+
+
+def _check_classes(model: nn.Module, fresh: nn.Module) -> None:
+    """Refuse modules that were put in another's place: nothing in a folder says so."""
+    made = dict(fresh.named_modules())
+    for name, module in model.named_modules():
+        other = made.get(name, module)
+        if not isinstance(module, type(other)) and not (isinstance(module, _IDLE) and isinstance(other, _IDLE)):
+            raise ValueError(f"{name} is a {type(module).__name__}, and a {type(other).__name__} in the model that "
+                             "config.json describes; change the configuration too")  # fmt: skip
+
+
+def check_readable(model: nn.Module, folder: Path) -> None:
+    """Open a folder that was just written as `load` does, without keeping what it holds.
+
+    Checksums of dense arrays are compared here, those of sparse weights where `write_verification` runs them.
+
+    Raises:
+        ValueError: a reader would refuse it, or make another model of it.
+    """
+    try:
+        stored = ModelFolder(folder)
+        for name in stored.manifest.plain_arrays():
+            stored.raw(name)
+        fresh = _as_read(model, folder, stored.manifest, stored.memory_limit)
+        if fresh is not None:
+            check_names(fresh, stored.manifest)
+            _check_classes(model, fresh)
+    except ValueError as error:
+        raise ValueError(f"nothing was saved, because the folder could not be opened again: {error}") from error
