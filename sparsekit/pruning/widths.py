@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +172,19 @@ class WidthEntries:
     def _width(self, consumer: str) -> int:
         return shape_of(self.model.get_submodule(consumer))[1]
 
+    def _says_more(self, entry: _Entry) -> bool:
+        """Whether the entry sizes other parameters too, such as those of experts, which keep their width."""
+        home = _home_of(self.model, entry.consumers[0])
+        owner: Any = self.model if home is None else self.model.get_submodule(home.prefix)
+        if home is None or not hasattr(owner, "_from_config"):
+            return False
+        with torch.device("meta"):
+            fresh = type(owner)._from_config(copy.deepcopy(home.config))
+        dense = {name for name, module in owner.named_modules() if is_dense(module)}
+        made = {name: tensor.shape for name, tensor in fresh.named_parameters()}
+        others = {name: tensor for name, tensor in owner.named_parameters() if name.rpartition(".")[0] not in dense}
+        return any(tensor.shape != made.get(name, tensor.shape) for name, tensor in others.items())
+
     def settle(self) -> set[str]:
         """Write new widths where all MLPs of an entry have the same.
 
@@ -181,6 +195,10 @@ class WidthEntries:
         for entry in self._entries:
             widths = {self._width(layer) for layer in entry.consumers}
             if len(widths) == 1:
+                before = getattr(entry.config, entry.name)
                 setattr(entry.config, entry.name, widths.pop())
-                covered.update(entry.consumers)
+                if self._says_more(entry):
+                    setattr(entry.config, entry.name, before)
+                else:
+                    covered.update(entry.consumers)
         return covered
