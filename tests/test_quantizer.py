@@ -3,7 +3,6 @@
 import copy
 import importlib
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import tokenizers
 import torch
 import transformers
 from families import batches, family, logits
+from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from test_checkpoint_transformers import bert, contents, sparse_bert, without_neurons
+from test_checkpoint_transformers import SIZES, bert, contents, sparse_bert, without_neurons
 from torch import nn
 from transformers.quantizers import auto
 
@@ -235,30 +235,73 @@ def test_a_folder_for_another_model_is_refused(tmp_path):
         transformers.LlamaModel.from_pretrained(tmp_path / "model", config=config)
 
 
-def test_without_the_library_transformers_says_what_is_missing(tmp_path, monkeypatch):
-    save(sparse_bert(), tmp_path / "model")
-    monkeypatch.delitem(auto.AUTO_QUANTIZER_MAPPING, "sparsekit")
-    monkeypatch.delitem(auto.AUTO_QUANTIZATION_CONFIG_MAPPING, "sparsekit")
-    said: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("transformers")
-    logger.addHandler(handler)
-    before = logger.level
-    logger.setLevel(logging.WARNING)  # others may have made it quieter
+OPEN_WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "sparsekit":
+            raise ModuleNotFoundError("no sparsekit", name="sparsekit")
+
+if sys.argv[2] == "absent":
+    sys.meta_path.insert(0, Absent())
+import transformers
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+folder = sys.argv[1]
+config = transformers.AutoConfig.from_pretrained(folder)
+assert transformers.AutoTokenizer.from_pretrained(folder)("a b")
+openers = [
+    lambda: transformers.AutoModel.from_pretrained(folder),
+    lambda: transformers.AutoModelForSequenceClassification.from_pretrained(folder),
+    lambda: transformers.AutoModelForSequenceClassification.from_pretrained(folder, config=config),
+    lambda: transformers.BertForMaskedLM.from_pretrained(folder, ignore_mismatched_sizes=True),
+    lambda: transformers.pipeline("text-classification", model=folder),
+    lambda: SentenceTransformer(folder, device="cpu"),
+    lambda: CrossEncoder(folder, device="cpu"),
+]
+for number, opener in enumerate(openers):
     try:
-        cls = transformers.AutoModelForSequenceClassification
-        _, info = cls.from_pretrained(tmp_path / "model", output_loading_info=True)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-    assert any("Unknown quantization type, got sparsekit" in text for text in said)
-    assert any("MISSING" in text and "output.dense.weight" in text for text in said)
-    manifest = json.loads((tmp_path / "model" / "sparsekit.json").read_text())
-    assert {f"{name}.weight" for name in manifest["layers"]} <= info["missing_keys"]
+        opener()
+    except ValueError as error:
+        assert "call `import sparsekit` before you open it" in str(error), error
+    else:
+        raise AssertionError(f"opener {number} made a model")
+assert "sparsekit" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("library", ["absent", "not imported"])
+def test_without_the_library_nothing_opens_a_folder(tmp_path, library):
+    save(sparse_bert(), tmp_path / "model", tokenizer=tokenizer())
+    subprocess.run([sys.executable, "-W", "ignore", "-c", OPEN_WITHOUT, str(tmp_path / "model"), library], check=True)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "from transformers import BertForSequenceClassification" in card
-    assert "warn of an unknown quantization type" in card
+    assert "Without it they refuse the folder" in card
+    with safe_open(tmp_path / "model" / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "sparsekit"}, "which transformers 4 refuses"
+
+
+def test_a_body_inside_another_model_is_marked_too(tmp_path):
+    text = {"vocab_size": 60, "head_dim": 16, "num_key_value_heads": 1, **SIZES}
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    save(transformers.Gemma3ForConditionalGeneration(config), tmp_path / "model")
+    written = json.loads((tmp_path / "model" / "config.json").read_text())
+    for part in (written, written["text_config"], written["vision_config"]):
+        assert part["transformers_weights"].startswith("this model is sparse")
+        assert part["quantization_config"] == {"quant_method": "sparsekit", "format": 1}
+
+
+def test_another_format_is_refused(tmp_path):
+    save(sparse_bert(), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for found in (2, "1", True, None):
+        config["quantization_config"]["format"] = found
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        for opener in (load, transformers.AutoModel.from_pretrained):
+            with pytest.raises(ValueError, match=f"quantization_config.format must be 1, got {found!r}"):
+                opener(tmp_path / "model")
 
 
 def test_registration_waits_for_transformers(tmp_path, monkeypatch):
@@ -302,6 +345,7 @@ import sys
 import sparsekit
 assert not {"torch", "transformers"} & set(sys.modules)
 import numpy
+from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer(sys.argv[1], device="cpu")
 assert type(model[0].auto_model.encoder.layer[0].output.dense) is sparsekit.SparseLinear

@@ -34,8 +34,7 @@ from transformers import {title}
 model = {title}.from_pretrained("path/to/this/folder")
 ```
 
-Without it they warn of an unknown quantization type and of missing weights, and hand out a model whose sparse layers
-have random weights. Do not use that model.
+Without it they refuse the folder: their own code reads no sparse weights.
 """
 
 

@@ -21,6 +21,10 @@ from sparsekit.checkpoint.manifest import Manifest
 from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.opening import read_object, regular_file
 
+#: Key of a configuration that names the weight file, and what stands there: transformers refuses it by showing it, so
+#: that it does not open the folder alone, with random weights in place of those that it cannot read.
+WEIGHTS_KEY = "transformers_weights"
+REFUSAL = "this model is sparse: call `import sparsekit` before you open it (pip install sparsekit-cpu)"
 #: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
 #: others are read. Those that begin with an underscore are not read either.
 _NOT_READ = (
@@ -31,7 +35,7 @@ _NOT_READ = (
     "experts_implementation",
     "kernel_config",
     "quantization_config",
-    "transformers_weights",
+    WEIGHTS_KEY,
     "use_kernels",
 )
 #: Endings of keys that say how many layers or labels there are. More than this, and than there are arrays, no model
@@ -46,14 +50,24 @@ def is_transformers(model: nn.Module) -> bool:
     return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
+def _mark(values: dict[str, Any]) -> None:
+    """Say in a configuration, and in those inside it that transformers may take alone, who opens the folder."""
+    values.pop("auto_map", None)
+    values["quantization_config"] = {"quant_method": METHOD, "format": FORMAT}
+    values[WEIGHTS_KEY] = REFUSAL
+    for value in values.values():
+        if isinstance(value, dict) and "model_type" in value:
+            _mark(value)
+
+
 def write_config(model: Any, folder: Path) -> None:
     """Write `config.json`, and `generation_config.json` where the model generates, of a transformers model."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(model.dtype).removeprefix("torch.")
-    config.quantization_config = {"quant_method": METHOD, "format": FORMAT}
+    config.__dict__.pop("quantization_config", None)  # an object, where transformers opened the model
     values = json.loads(config.to_json_string())
-    values.pop("auto_map", None)
+    _mark(values)
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
     if model.can_generate():
         settings = _harmless(json.loads(model.generation_config.to_json_string()))
@@ -83,6 +97,13 @@ def shapes_of_config(model: Any) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in fresh.state_dict().items()}
 
 
+def check_format(found: Any) -> None:
+    """Raise ValueError if `quantization_config` in `config.json` is of another format than this reader knows."""
+    if found != FORMAT or type(found) is not int:
+        raise ValueError(f"quantization_config.format must be {FORMAT}, got {found!r:.80}; a newer version of "
+                         "sparsekit may read it")  # fmt: skip
+
+
 def _harmless(value: Any) -> Any:
     """A configuration without the keys that are not read."""
     if isinstance(value, list):
@@ -104,7 +125,9 @@ def _read_config(path: Path, manifest: Manifest, config_class: type[Any] | None)
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    values = _harmless(PreTrainedConfig._decode_special_floats(read_object(path)))
+    found = PreTrainedConfig._decode_special_floats(read_object(path))
+    check_format((found.get("quantization_config") or {}).get("format"))
+    values = _harmless(found)
     model_type, architectures = values.get("model_type"), values.get("architectures")
     if config_class is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
         raise ValueError(f"model_type must be one that transformers knows, got {model_type!r}")

@@ -26,7 +26,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.layout import FORMAT, MANIFEST, METHOD
 from sparsekit.checkpoint.loading import check_filled, fill
-from sparsekit.checkpoint.models import check_room, fill_buffers
+from sparsekit.checkpoint.models import WEIGHTS_KEY, check_format, check_room, fill_buffers
 from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.part import lacking, part_for
 from sparsekit.checkpoint.saving import save
@@ -44,11 +44,15 @@ class SparseConfig(QuantizationConfigMixin):
     Args:
         quant_method: "sparsekit".
         format: version of the folder's format.
+
+    Raises:
+        ValueError: the format is another than this version reads.
     """
 
     quant_method: Any  # transformers knows its own methods only
 
     def __init__(self, quant_method: str = METHOD, format: int = FORMAT) -> None:
+        check_format(format)
         self.quant_method = quant_method
         self.format = format
 
@@ -141,6 +145,11 @@ class SparseQuantizer(HfQuantizer):
     def update_device_map(self, device_map: Any) -> Any:
         """Everything on the CPU."""
         return None if device_map is None else {"": "cpu"}
+
+    def update_attn_implementation(self, config: Any) -> Any:
+        """Take away what keeps transformers from opening a folder without this class."""
+        config.__dict__.pop(WEIGHTS_KEY, None)
+        return config
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
         """None: the folder has the names that the model has."""

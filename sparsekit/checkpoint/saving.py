@@ -14,7 +14,7 @@ from torch import nn
 
 from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
-from sparsekit.checkpoint.layout import CARD, MANIFEST, RECIPE, is_written_by_save
+from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save
 from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
 from sparsekit.checkpoint.readback import check_readable, state_to_store
 from sparsekit.checkpoint.sentences import (
@@ -131,7 +131,7 @@ def _recipe_text(recipe: Path | str | None) -> str | None:
 
 
 def _write_sparse(model: nn.Module, folder: Path, max_shard_size: int, inputs: Mapping[str, Any] | None) -> None:
-    shards = ShardWriter(folder, max_shard_size)
+    shards = ShardWriter(folder, max_shard_size, METHOD)
     needs_model = True
     if is_transformers(model):
         write_config(model, folder)

@@ -20,13 +20,16 @@ class ShardWriter:
     Args:
         folder: where the files go.
         max_bytes: most bytes of tensors in a file; one that is larger alone gets a file of its own.
+        format: for whom the arrays are, in the files' metadata: "pt" for PyTorch; transformers 4 opens no other than
+            it knows.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, format: str = "pt") -> None:
         self.entries: dict[str, ArrayEntry] = {}
         self.nbytes = 0
         self._folder = folder
         self._max_bytes = max_bytes
+        self._format = format
         self._waiting: dict[str, torch.Tensor] = {}
         self._waiting_bytes = 0
         self._shards: list[list[str]] = []
@@ -61,6 +64,6 @@ class ShardWriter:
         return self._folder / f"part-{number}.safetensors"
 
     def _flush(self) -> None:
-        save_file(self._waiting, self._part(len(self._shards)), metadata={"format": "pt"})
+        save_file(self._waiting, self._part(len(self._shards)), metadata={"format": self._format})
         self._shards.append(list(self._waiting))
         self._waiting, self._waiting_bytes = {}, 0
