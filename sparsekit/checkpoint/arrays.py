@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit.checkpoint.layout import DTYPES
-from sparsekit.checkpoint.opening import parse_json
+from sparsekit.checkpoint.opening import LARGEST_JSON, parse_json
 
-#: Largest header in bytes, as in the safetensors library.
-_LARGEST_HEADER = 100_000_000
 _LENGTH_BYTES = 8
+#: Most dimensions of an array, as in numpy.
+_MOST_DIMENSIONS = 64
 
 
 def is_size(value: Any) -> bool:
@@ -27,7 +26,23 @@ def is_size(value: Any) -> bool:
 
 def is_shape(value: Any) -> bool:
     """Whether a value out of a file can be the shape of an array."""
-    return isinstance(value, list | tuple) and all(is_size(size) for size in value)
+    return isinstance(value, list | tuple) and len(value) <= _MOST_DIMENSIONS and all(map(is_size, value))
+
+
+def entries_of(shape: Any) -> int:
+    """Number of entries of an array of a shape that a file names.
+
+    Raises:
+        ValueError: it is no shape, or one of more dimensions or entries than there can be, sizes of 0 apart.
+    """
+    if not is_shape(shape):
+        raise ValueError(f"a shape must have at most {_MOST_DIMENSIONS} sizes from 0 to 2^63 - 1, got {shape!r:.80}")
+    entries = 1
+    for size in shape:
+        entries *= max(size, 1)  # strides do not know that there is nothing
+        if not is_size(entries):
+            raise ValueError(f"a shape must have fewer than 2^63 entries, got {shape!r:.80}")
+    return 0 if 0 in shape else entries
 
 
 @dataclass(frozen=True)
@@ -43,15 +58,20 @@ class Place:
 def _place(name: str, entry: Any, data: int) -> Place:
     """The place that an entry of the header describes; `data` is where the arrays' bytes begin."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"array {name!r} must have dtype, shape and data_offsets and nothing else")
+        raise ValueError(f"array {name!r:.80} must have dtype, shape and data_offsets and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"array {name!r} must be of a type among {', '.join(DTYPES)}, got {dtype!r}")
-    if not is_shape(shape) or not is_shape(offsets) or len(offsets) != 2:
-        raise ValueError(f"array {name!r} has no proper shape or offsets: {shape!r}, {offsets!r}")
-    size = math.prod(shape) * DTYPES[dtype].itemsize
+        raise ValueError(f"array {name!r:.80} must be of a type among {', '.join(DTYPES)}, got {dtype!r:.80}")
+    if not is_shape(offsets) or len(offsets) != 2:
+        raise ValueError(f"array {name!r:.80} must have two data_offsets, got {offsets!r:.80}")
+    try:
+        size = entries_of(shape) * DTYPES[dtype].itemsize
+    except ValueError as error:
+        raise ValueError(f"array {name!r:.80}: {error}") from error
     if offsets[1] - offsets[0] != size:
-        raise ValueError(f"array {name!r} must have {size} bytes for {dtype} {shape}, got {offsets[1] - offsets[0]}")
+        raise ValueError(
+            f"array {name!r:.80} must have {size} bytes for {dtype} {shape}, got {offsets[1] - offsets[0]}"
+        )
     return Place(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
@@ -73,8 +93,8 @@ def _places(handle: int, nbytes: int) -> dict[str, Place]:
         raise ValueError(f"it must have at least {_LENGTH_BYTES} bytes, got {nbytes}")
     length = int.from_bytes(_read(handle, 0, _LENGTH_BYTES).tobytes(), "little")
     data = _LENGTH_BYTES + length
-    if length > _LARGEST_HEADER or data > nbytes:
-        raise ValueError(f"its header should have {length} bytes, the file has {nbytes}")
+    if length > LARGEST_JSON or data > nbytes:
+        raise ValueError(f"its header of {length} bytes must fit into {LARGEST_JSON} and the file, which has {nbytes}")
     header = parse_json(_read(handle, _LENGTH_BYTES, data).tobytes())
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")

@@ -28,11 +28,11 @@ class ArrayEntry:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r:.80}")
         if not is_shape(self.shape):
-            raise ValueError(f"shape must be a list of sizes, got {self.shape!r}")
+            raise ValueError(f"shape must be a list of sizes, got {self.shape!r:.80}")
         if not isinstance(self.sha256, str) or not _CHECKSUM.fullmatch(self.sha256):
-            raise ValueError(f"sha256 must be 64 digits of base 16, got {self.sha256!r}")
+            raise ValueError(f"sha256 must be 64 digits of base 16, got {self.sha256!r:.80}")
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -48,7 +48,7 @@ class LayerEntry:
 
     def __post_init__(self) -> None:
         if not is_shape(self.shape) or len(self.shape) != 2:
-            raise ValueError(f"shape must be [out_features, in_features], got {self.shape!r}")
+            raise ValueError(f"shape must be [out_features, in_features], got {self.shape!r:.80}")
         activations = [None, *(name for name in runtime.ACTIVATIONS if name != "none")]
         for name, allowed in (
             ("values", list(VALUE_DTYPES)),
@@ -57,7 +57,7 @@ class LayerEntry:
             ("activation", activations),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r:.80}")
         if self.held == "dense" and (self.values == "int8" or self.block != "1x1" or self.activation is not None):
             raise ValueError("a layer held dense has float values in blocks of 1x1 and no activation function")
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -80,7 +80,7 @@ def _entries(value: Any, where: str, make: Callable[..., _Entry], keys: set[str]
     found = {}
     for name, entry in _keyed(value, where).items():
         if set(_keyed(entry, f"{where}[{name!r}]")) != keys:
-            raise ValueError(f"{where}[{name!r}] must have the keys {sorted(keys)}, got {sorted(entry)}")
+            raise ValueError(f"{where}[{name!r}] must have the keys {sorted(keys)}, got {sorted(entry)!s:.200}")
         try:
             found[name] = make(**entry)
         except (TypeError, ValueError) as error:  # TypeError: of a value that cannot be looked up
@@ -115,17 +115,17 @@ class Manifest:
         """
         if value.get("format") != FORMAT or type(value["format"]) is not int:
             found = value.get("format")
-            raise ValueError(f"format must be {FORMAT}, got {found!r}; a newer version of sparsekit may read it")
+            raise ValueError(f"format must be {FORMAT}, got {found!r:.80}; a newer version of sparsekit may read it")
         keys = {"format", "sha256", *cls.__dataclass_fields__}
         if set(value) != keys:
-            raise ValueError(f"expected the keys {sorted(keys)}, got {sorted(value)}")
+            raise ValueError(f"expected the keys {sorted(keys)}, got {sorted(value)!s:.200}")
         if value["sha256"] != _seal(value):
             raise ValueError("is damaged, its checksum is another; copy the folder again")
         layers = _entries(value["layers"], "layers", LayerEntry, set(LayerEntry.__dataclass_fields__))
         arrays = _entries(value["arrays"], "arrays", ArrayEntry, set(ArrayEntry.__dataclass_fields__))
         shared, verification = _keyed(value["shared"], "shared"), value["verification"]
         if not isinstance(value["library"], str):
-            raise ValueError(f"library must be a version, got {value['library']!r}")
+            raise ValueError(f"library must be a version, got {value['library']!r:.80}")
         if verification is not None:
             _keyed(verification, "verification")
         manifest = cls(value["library"], layers, arrays, shared, verification)

@@ -13,13 +13,13 @@ ones to weights under the layer's name (`layer.bitmask`).
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.layout import CONFIG
 from sparsekit.checkpoint.opening import read_object, regular_file
 from sparsekit.importers.weight_files import read_safetensors_folder
@@ -147,8 +147,9 @@ def _dense(parts: dict[str, torch.Tensor]) -> torch.Tensor:
     if missing:
         raise ValueError(f"the arrays {missing} are missing")
     sizes, values = parts["shape"].flatten().tolist(), parts["compressed"].flatten()
-    if parts["shape"].dtype != torch.int64 or not sizes or min(sizes) < 0 or math.prod(sizes) >= 2**63:
+    if parts["shape"].dtype != torch.int64 or not sizes:
         raise ValueError(f"shape must hold the int64 sizes of a tensor, got {sizes!r:.80}")
+    entries_of(sizes)
     _expect("bitmask", parts["bitmask"], torch.uint8, (*sizes[:-1], -(-sizes[-1] // 8)))
     if "row_offsets" in parts:
         _expect("row_offsets", parts["row_offsets"], torch.int64, tuple(sizes[:-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.opening import regular_file
 from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.importers.weight_files import tensor_of
@@ -69,7 +69,7 @@ def _check_sizes(graph: Any, path: Path) -> None:
     files = {path, *(_file_of(tensor, path.parent) for tensor in external)}
     limit = memory_limit(sum(file.stat().st_size for file in files))
     kinds = [(_DTYPES.get(tensor.data_type, torch.float64), tensor.dims) for tensor in graph.initializer]
-    needed = sum(math.prod(dims) * dtype.itemsize for dtype, dims in kinds)
+    needed = sum(entries_of(list(dims)) * dtype.itemsize for dtype, dims in kinds)
     if needed > limit:
         raise ValueError(f"has initializers of {needed} bytes, far more than its files")
 
@@ -135,7 +135,7 @@ def to_tensor(tensor: Any, folder: Path) -> torch.Tensor:
             raw = _external(tensor, folder)
         else:
             raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-        if min(shape, default=0) < 0 or len(raw) != math.prod(shape) * dtype.itemsize:
+        if len(raw) != entries_of(shape) * dtype.itemsize:
             raise ValueError(f"must have the bytes of {dtype} {shape}, got {len(raw)}")
     except Exception as error:  # numpy_helper raises several kinds
         raise ValueError(f"{tensor.name!r}: {error}") from error

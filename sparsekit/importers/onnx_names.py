@@ -20,6 +20,7 @@ from sparsekit.importers.onnx_file import initializers
 
 #: Names of parameters in PyTorch; exporters call constants `onnx::Slice_65`, `/model/Constant`, `val_9` or `1463`.
 _PARAMETER = re.compile(r"(?!val_\d+$)[A-Za-z_]\w*(\.\w+)*")
+_NUMBERS = re.compile(r"(\.\d+)+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _TARGET = re.compile(r"(?:PARAMETER|BUFFER) target='([^']+)'(?! persistent=False)")
@@ -43,12 +44,13 @@ def _path_of(name: str) -> str:
     A part is a module's own name, with the names before it where it is a number. Where the module that holds it was
     called too, these are there twice.
     """
-    layer = own = ""
+    parts: list[str] = []
     for part in name.split("/")[1:-1]:
-        if own and re.fullmatch(re.escape(own) + r"(\.\d+)+", part):
-            layer = layer.removesuffix(own).rstrip(".")
-        layer, own = f"{layer}.{part}".lstrip("."), part
-    return layer
+        own = parts[-1] if parts else ""
+        if own and part.startswith(own) and _NUMBERS.fullmatch(part, len(own)):
+            parts.pop()
+        parts.append(part)
+    return ".".join(parts).lstrip(".")
 
 
 def is_turned(node: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,50 @@ from sparsekit.importers.onnx_file import open_graph, to_tensor
 from sparsekit.importers.onnx_names import ParameterNames, is_turned
 
 
-def _zero_bias(names: ParameterNames, weight: torch.Tensor, product: Any) -> torch.Tensor:
+class _Tensors:
+    """Initializers as tensors. However often a file names one, and whatever it is compared with, it is read once."""
+
+    def __init__(self, names: ParameterNames, folder: Path) -> None:
+        self._names = names
+        self._folder = folder
+        self._made: dict[tuple[int, bool], torch.Tensor] = {}
+        self._digests: dict[int, bytes] = {}
+        self._zeros: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+
+    def read(self, name: str, *, turned: bool = False) -> torch.Tensor:
+        """The tensor of a name in the graph."""
+        tensor = self._names.tensors[name]
+        key = id(tensor), turned
+        if key not in self._made:
+            dense = to_tensor(tensor, self._folder)
+            self._made[key] = dense.T.contiguous() if turned else dense
+        return self._made[key]
+
+    def are_equal(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether two tensors that `read` returned hold the same."""
+        if one is other or one.dtype != other.dtype or one.shape != other.shape:
+            return one is other
+        return self._digest(one) == self._digest(other)
+
+    def zeros(self, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """Zeros, once for every size."""
+        return self._zeros.setdefault((size, dtype), torch.zeros(size, dtype=dtype))
+
+    def _digest(self, tensor: torch.Tensor) -> bytes:
+        if id(tensor) not in self._digests:
+            plain = tensor if tensor.dtype == torch.bool else tensor + 0  # -0.0 is 0.0
+            raw = plain.flatten().view(torch.uint8).numpy()
+            self._digests[id(tensor)] = hashlib.sha256(raw.data).digest()
+        return self._digests[id(tensor)]
+
+
+def _zero_bias(names: ParameterNames, weight: torch.Tensor, product: Any, tensors: _Tensors) -> torch.Tensor:
     """The bias of a linear layer that the exporter left out because all of it is zero."""
     as_it_was = product.op_type == "Gemm" and is_turned(product) and names.is_parameter(product.input[1])
-    return weight.new_zeros(weight.shape[1 if as_it_was else 0])
+    return tensors.zeros(weight.shape[1 if as_it_was else 0], weight.dtype)
 
 
-def _left_out(names: ParameterNames, found: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
+def _left_out(names: ParameterNames, found: Mapping[str, torch.Tensor], tensors: _Tensors) -> dict[str, torch.Tensor]:
     """What the model had and the graph has not under its name: zero biases, and norms that are equal to others."""
     products, scales = names.products(), names.scales()
     more = {}
@@ -26,9 +64,9 @@ def _left_out(names: ParameterNames, found: Mapping[str, torch.Tensor], folder: 
         layer, _, key = name.rpartition(".")
         weight = found.get(f"{layer}.weight")
         if name in scales:
-            more[name] = to_tensor(names.tensors[scales[name]], folder)
+            more[name] = tensors.read(scales[name])
         elif key == "bias" and layer in products and weight is not None and weight.dim() == 2:
-            more[name] = _zero_bias(names, weight, products[layer])
+            more[name] = _zero_bias(names, weight, products[layer], tensors)
     return more
 
 
@@ -53,16 +91,12 @@ def import_onnx(path: Path | str) -> dict[str, torch.Tensor]:
     """
     where = Path(path)
     names = ParameterNames(open_graph(where))
-    made: dict[tuple[int, bool], torch.Tensor] = {}  # however often a file names a tensor, it is there once
+    tensors = _Tensors(names, where.parent)
     found: dict[str, torch.Tensor] = {}
     plain = [(name, name, False) for name in names.tensors if names.is_parameter(name)]
     for name, source, turned in (*plain, *names.uses()):
-        tensor = names.tensors[source]
-        key = id(tensor), turned
-        if key not in made:
-            dense = to_tensor(tensor, where.parent)
-            made[key] = dense.T.contiguous() if turned else dense
-        if name in found and not torch.equal(found[name], made[key]):
+        tensor = tensors.read(source, turned=turned)
+        if name in found and not tensors.are_equal(found[name], tensor):
             raise ValueError(f"{where}: two different weights lead to {name!r}, one of them is {source!r}")
-        found[name] = made[key]
-    return found | _left_out(names, found, where.parent)
+        found[name] = tensor
+    return found | _left_out(names, found, tensors)

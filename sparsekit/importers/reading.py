@@ -71,6 +71,16 @@ def _reader(path: Path) -> Callable[[Path], dict[str, torch.Tensor]]:
     raise ValueError(f"expected {_TAKES}; got the folder {path}")
 
 
+def _check_shared(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise ValueError where so many names share memory that masks, which give each its own, would take all of it."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    needed, limit = sum(tensor.nbytes for tensor in tensors.values()), memory_limit(sum(storages.values()))
+    if needed > limit:
+        raise ValueError(
+            f"{path} names tensors of {needed} bytes, far more than it holds: many are one under other names"
+        )
+
+
 def _without_prefix(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     found = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     if not found:
@@ -97,7 +107,9 @@ def read_weights(path: Path | str, prefix: str = "") -> dict[str, torch.Tensor]:
     where = Path(path)
     if not where.exists():
         raise FileNotFoundError(f"there is no file or folder {where}; expected {_TAKES}")
-    weights = without_masks(_reader(where)(where))
+    found = _reader(where)(where)
+    _check_shared(found, where)
+    weights = without_masks(found)
     if not weights:
         raise ValueError(f"{where} must hold weights, it has none")
     return _without_prefix(weights, prefix)

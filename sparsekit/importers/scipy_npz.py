@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.formats import CSR
 
@@ -26,7 +26,7 @@ def _check_member(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         if version not in _HEADERS:
             raise ValueError(f"{entry.filename} has a header of version {version}, expected 1.0 or 2.0")
         shape, _, dtype = _HEADERS[version](member)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - member.tell():
+        if dtype.hasobject or entries_of(shape) * dtype.itemsize != entry.file_size - member.tell():
             raise ValueError(f"{entry.filename} must hold {dtype} {list(shape)}, its size is another")
 
 

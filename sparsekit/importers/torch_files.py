@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.checkpoint.tensors import TORCH_DTYPES
 from sparsekit.formats import CSR
+from sparsekit.importers.torch_pickles import check_pickles
 from sparsekit.importers.weight_files import read_shards
 
 #: Under which keys training scripts put the state dict among other things.
@@ -32,6 +34,7 @@ def _check_archive(path: Path) -> None:
 def _load(path: Path) -> Any:
     try:
         _check_archive(path)
+        check_pickles(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a strange file leads to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -52,13 +55,19 @@ def _state_dict(value: Any) -> Mapping[Any, torch.Tensor] | None:
     return None
 
 
-def _checked(tensor: torch.Tensor, most_bytes: int) -> torch.Tensor:
+def _check_dense_size(tensors: Iterable[torch.Tensor], file_bytes: int) -> None:
+    """Raise ValueError where sparse tensors, of which several may be one, take far more memory than the file."""
+    shapes = [tensor.shape for tensor in tensors if tensor.layout == torch.sparse_csr]
+    needed = sum(entries_of(list(shape)) * 4 for shape in shapes)
+    if needed > memory_limit(file_bytes):
+        raise ValueError(f"sparse tensors of {needed} bytes when dense are far more than the file's bytes")
+
+
+def _checked(tensor: torch.Tensor) -> torch.Tensor:
     """A plain dense tensor of what a file holds."""
     if tensor.layout == torch.sparse_csr:
         for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()):
-            _checked(part, most_bytes)
-        if tensor.numel() * 4 > most_bytes:
-            raise ValueError(f"a sparse tensor has shape {list(tensor.shape)}, far more than the file's bytes")
+            _checked(part)
         return torch.from_numpy(CSR.from_torch(tensor).to_dense()).to(tensor.dtype)
     if tensor.layout != torch.strided or tensor.dtype not in TORCH_DTYPES.values() or tensor.is_meta:
         raise ValueError(f"expected a plain dense tensor, got {tensor.dtype} with layout {tensor.layout}")
@@ -76,12 +85,16 @@ def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
     state = _state_dict(_load(path))
     if state is None:
         raise ValueError(f"{path} must hold a state dict, or one under {', '.join(_INSIDE)}; got none")
+    try:
+        _check_dense_size(state.values(), path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     found = {}
     for name, tensor in state.items():
         if not isinstance(name, str):
             raise ValueError(f"{path}: names of tensors must be strings, got {name!r:.80}")
         try:
-            found[name] = _checked(tensor, memory_limit(path.stat().st_size))
+            found[name] = _checked(tensor)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error
     return found

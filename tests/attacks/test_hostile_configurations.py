@@ -81,5 +81,5 @@ def test_a_configuration_outside_of_the_folder(bert, tmp_path):
     (bert / "config.json").unlink()
     with (bert / "config.json").open("wb") as file:
         file.truncate(LARGEST_JSON + 1)
-    with pytest.raises(ValueError, match="at most 67108864 bytes"):
+    with pytest.raises(ValueError, match="at most 33554432 bytes"):
         load(bert)

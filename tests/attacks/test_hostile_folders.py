@@ -277,14 +277,14 @@ def test_headers_that_lie(folder):
     begin, end = header["2.bias"]["data_offsets"]
     for text, message in (
         (changed(shape=HUGE), "must have 18446744073709551616 bytes"),
-        (changed(shape=[True]), "no proper shape"),
-        (changed(shape=[-6]), "no proper shape"),
+        (changed(shape=[True]), "a shape must have"),
+        (changed(shape=[-6]), "a shape must have"),
         (changed(dtype="F128"), "must be of a type among"),
         (changed(dtype=None), "must be of a type among"),
         (changed(data_offsets=[begin, end + 4]), "must have 24 bytes"),
         (changed(data_offsets=[end, begin]), "must have 24 bytes"),
         (changed(data_offsets=[begin + 2**40, end + 2**40]), "must follow each other|describes"),
-        (changed(data_offsets=[0]), "no proper shape or offsets"),
+        (changed(data_offsets=[0]), "two data_offsets"),
         (changed(pickle="x"), "and nothing else"),
         (json.dumps(header).replace('"0.bias"', '"2.bias"'), "stands twice"),
         ("[" * 100_000, "nested too deeply"),
@@ -295,7 +295,7 @@ def test_headers_that_lie(folder):
         refused(folder, message)
     for said in (2**63, 2**64 - 1, 10**6, 10**8 + 1):
         write(json.dumps(header), said)
-        refused(folder, "its header should have")
+        refused(folder, "its header of")
 
 
 def sharded(folder: Path) -> Path:
@@ -349,7 +349,7 @@ def test_links_out_of_the_folder(folder, tmp_path, name):
 def test_json_of_any_size_or_kind(folder, name):
     with (folder / name).open("wb") as file:
         file.truncate(LARGEST_JSON + 1)  # takes no room
-    refused(folder, f"{name} must have at most 67108864 bytes, got 67108865")
+    refused(folder, f"{name} must have at most 33554432 bytes, got 33554433")
     for text, message in (
         (b"[]", "must hold an object, got a list"),
         (b'{"format": 1, "format": 1}', "stands twice"),
