@@ -30,6 +30,7 @@ from torch import nn
 import sparsekit
 from sparsekit import SparseLinear, convert, finalize, prune, save
 from sparsekit.checkpoint.folder_conversion import open_folder
+from sparsekit.checkpoint.opening import from_folder
 from sparsekit.demo.model import minilm_folder
 from sparsekit.environment import environment
 from sparsekit.files import write_json
@@ -107,7 +108,7 @@ def write_warm_up(out: Path) -> None:
 
 
 def load(how: str, folder: Path) -> Any:
-    return sparsekit.load(folder) if how == "load" else transformers.AutoModel.from_pretrained(folder)
+    return sparsekit.load(folder) if how == "load" else from_folder(transformers.AutoModel.from_pretrained, folder)
 
 
 def status(name: str) -> int:

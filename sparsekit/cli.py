@@ -193,9 +193,10 @@ def bench_model(
 def _encoder(folder: Path | None) -> Any:
     from transformers import AutoModel
 
+    from sparsekit.checkpoint.opening import from_folder
     from sparsekit.demo.model import load_minilm
 
-    return load_minilm()[0] if folder is None else AutoModel.from_pretrained(folder, local_files_only=True)
+    return load_minilm()[0] if folder is None else from_folder(AutoModel.from_pretrained, folder)
 
 
 @app.command()

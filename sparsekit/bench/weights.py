@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparsekit.bench.peers import Floats
+from sparsekit.checkpoint.opening import from_folder
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune
 
@@ -43,7 +44,7 @@ def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
     from transformers import AutoModel
 
     layers: dict[tuple[int, int], nn.Linear] = {}
-    for module in AutoModel.from_pretrained(folder, local_files_only=True).modules():
+    for module in from_folder(AutoModel.from_pretrained, folder).modules():
         if isinstance(module, nn.Linear):
             layers.setdefault((module.out_features, module.in_features), module)
     if not layers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.models import class_in_mappings
+from sparsekit.checkpoint.opening import code_is_not_run, from_folder, parse_json, regular_file
 from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.sentences import encoders_of
@@ -23,6 +25,8 @@ from sparsekit.conversion_report import ConversionReport
 
 #: Of the inputs that a converted model is kept with.
 _TEXTS, _TOKENS = 2, 8
+#: What is a class of sentence-transformers; what is imported there, such as `util.os`, is none.
+_STEP = re.compile(r"sentence_transformers(\.[a-z_]+)*\.(models|modules)(\.[a-z_]+)*\.[A-Z]\w*")
 #: Any of them says that a folder has a tokenizer.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
@@ -31,22 +35,30 @@ def _open_dense(folder: Path) -> Any:
     """The model in a transformers folder, of the class that its configuration names."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = from_folder(AutoConfig.from_pretrained, folder)
     names = config.architectures or []
     cls: Any = class_in_mappings(config, names[0]) if len(names) == 1 else None
     if cls is None:
         raise ValueError(f"{folder / 'config.json'} must name a class of transformers in architectures, got {names}")
-    arguments: dict[str, Any] = {"local_files_only": True, "output_loading_info": True}
     try:
-        model, info = cls.from_pretrained(folder, **arguments)
+        model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True)
         if any(name.startswith("pooler.") for name in info["missing_keys"]):
-            model, info = cls.from_pretrained(folder, add_pooling_layer=False, **arguments)
+            model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True, add_pooling_layer=False)
     except RuntimeError as error:
         raise ValueError(f"weights and config.json of {folder} do not fit; a model that lost neurons is saved with "
                          f"sparsekit.save ({error})") from error  # fmt: skip
     if info["missing_keys"]:
         raise ValueError(f"{folder} has no weights for {sorted(info['missing_keys'])[:5]} of {names[0]}")
     return model
+
+
+def _check_steps(folder: Path) -> None:
+    """Raise ValueError where steps are not sentence-transformers' own; its versions before 6 run what they name."""
+    steps = parse_json(regular_file(folder, SENTENCE_MODULES).read_bytes())
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ValueError(f"{folder / SENTENCE_MODULES} must hold a list of objects")
+    if not all(isinstance(step.get("type"), str) and _STEP.fullmatch(step["type"]) for step in steps):
+        raise code_is_not_run(folder)
 
 
 def open_folder(folder: Path) -> tuple[Any, Any]:
@@ -60,13 +72,14 @@ def open_folder(folder: Path) -> tuple[Any, Any]:
     """
     if (folder / SENTENCE_MODULES).is_file():
         library = importlib.import_module("sentence_transformers")
-        return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True), None
+        _check_steps(folder)
+        return from_folder(library.SentenceTransformer, folder, device="cpu"), None
     model = load(folder) if (folder / MANIFEST).is_file() else _open_dense(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return model, None
     from transformers import AutoTokenizer
 
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, from_folder(AutoTokenizer.from_pretrained, folder)
 
 
 def _vocabulary(model: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sparsekit.checkpoint.opening import from_folder
 from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, inputs_of
 from sparsekit.compress.job import Job, block_names
@@ -114,12 +115,12 @@ def _check_teacher(job: Job, stage: recipe.Distil, folder: Path, before: _Before
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"the teacher {folder} is no model folder: it has no config.json")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = from_folder(AutoTokenizer.from_pretrained, folder)
     if tokenizer.get_vocab() != job.tokenizer.get_vocab():
         raise ValueError(
             f"the teacher {folder} has another vocabulary than the student; they must read the same tokens"
         )
-    own, other = job.model.config, AutoConfig.from_pretrained(folder, local_files_only=True)
+    own, other = job.model.config, from_folder(AutoConfig.from_pretrained, folder)
     wanted = {"num_labels": "classes"} if job.recipe.task == "classification" else {}
     if stage.hidden_weight and stage.hidden_loss == "square_head":
         wanted["hidden_size"] = "features: set hidden_loss: hidden_states, which learns a projection, or follow no"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sparsekit.checkpoint.opening import from_folder
 from sparsekit.compress.data import Rows
 from sparsekit.compress.job import Job
 from sparsekit.compress.labels import class_names, numbered
@@ -18,7 +19,7 @@ from sparsekit.compress.tasks import TASKS
 def _classes(recipe: Recipe, model: Path, tables: list[Rows]) -> list[str]:
     from transformers import AutoConfig
 
-    known = AutoConfig.from_pretrained(model, local_files_only=True).id2label
+    known = from_folder(AutoConfig.from_pretrained, model).id2label
     names = [str(known[number]) for number in sorted(known)]
     return class_names(tables, names, anew=recipe.stages[0].name == "finetune")
 

@@ -103,19 +103,20 @@ class Task(ABC):
 
         from sparsekit.checkpoint import load
         from sparsekit.checkpoint.layout import MANIFEST
+        from sparsekit.checkpoint.opening import from_folder
 
         if not (Path(folder) / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is no model folder: it has no config.json")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = from_folder(transformers.AutoTokenizer.from_pretrained, folder)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if (Path(folder) / MANIFEST).is_file():
             return load(folder), tokenizer
-        options: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+        options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
         if classes:
             names = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
             options |= {"num_labels": len(classes), "ignore_mismatched_sizes": anew, **names}
-        model, found = getattr(transformers, self.auto_class).from_pretrained(folder, **options)
+        model, found = from_folder(getattr(transformers, self.auto_class).from_pretrained, folder, **options)
         lacking = sorted(key for key in found["missing_keys"] if not key.startswith(self.unused))
         if lacking and not anew:
             raise ValueError(

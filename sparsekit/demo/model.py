@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from sparsekit.checkpoint.opening import from_folder
 from sparsekit.demo.data import package_folder
 
 
@@ -58,6 +59,6 @@ def load_minilm() -> tuple[Any, Any]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the folder also holds a pooler, which this model has no use for
     folder = minilm_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    encoder = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
+    tokenizer = from_folder(AutoTokenizer.from_pretrained, folder)
+    encoder = from_folder(AutoModel.from_pretrained, folder, dtype=torch.float32, add_pooling_layer=False)
     return encoder, tokenizer
