@@ -14,10 +14,13 @@ from sparsekit.pruning.attention import (
     find_attentions,
     fit_attributes,
     head_counts,
+    keep_parameters,
     units_of,
 )
 from sparsekit.pruning.gradients import Loss
-from sparsekit.pruning.narrowing import check_layers
+from sparsekit.pruning.head_entries import settle_heads
+from sparsekit.pruning.narrowing import check_layers, keep_columns
+from sparsekit.pruning.removal import removing
 from sparsekit.pruning.unit_scores import find_unit_criterion
 from sparsekit.pruning.units import Units, check_amount, check_units, choose_units, keep_units, select_by_layers
 from sparsekit.pruning.widths import record_shapes
@@ -43,6 +46,67 @@ def _check(model: nn.Module, attentions: Sequence[Attention]) -> list[Units]:
     return units
 
 
+def _tied(model: nn.Module, attentions: Sequence[Attention]) -> list[list[Attention]]:
+    """Attentions by the table of position biases that they read together, of which each head has a column.
+
+    Raises:
+        ValueError: some that read a table are among the attentions, and others are not.
+    """
+    by_table: dict[tuple[str, ...], list[Attention]] = {}
+    for attention in attentions:
+        by_table.setdefault(attention.tables or (attention.name,), []).append(attention)
+    chosen = {attention.name for attention in attentions}
+    for attention in find_attentions(model):
+        if attention.tables in by_table and attention.name not in chosen:
+            raise ValueError(
+                f"{attention.name} reads the position biases of {attention.tables[0]} together with "
+                f"{by_table[attention.tables][0].name}, one column a head: they lose the same heads; take all of them"
+            )
+    return list(by_table.values())
+
+
+def _choose(
+    scores: Mapping[str, torch.Tensor], tied: Sequence[Sequence[Attention]], fraction: float | None, scope: str, least: int
+) -> dict[str, torch.Tensor]:
+    """Numbers of the units that stay in every attention; those that are tied keep the same."""
+    summed = {own[0].name: sum((scores[one.name] for one in own[1:]), scores[own[0].name]) for own in tied}
+    kept = choose_units(summed, fraction, None, scope=scope, minimum=least)
+    return {one.name: kept[own[0].name] for own in tied for one in own}
+
+
+def _check_same(tied: Sequence[Sequence[Attention]], kept: Mapping[str, torch.Tensor]) -> None:
+    for own in tied:
+        for one in own[1:]:
+            if not torch.equal(kept[one.name], kept[own[0].name]):
+                raise ValueError(
+                    f"{own[0].name} and {one.name} read the same position biases, one column a head; name the same "
+                    "heads for both"
+                )
+
+
+def _remove(
+    model: nn.Module, units: Sequence[Units], attentions: Sequence[Attention], kept: Mapping[str, torch.Tensor]
+) -> None:
+    """Narrow everything that has something for every head, and write down what the model is like then."""
+    narrowed: set[str] = set()
+    changed = []
+    for one, attention in zip(units, attentions, strict=True):
+        if len(kept[one.name]) == one.count:
+            continue
+        changed.append(attention)
+        keep_units(model, one, kept[one.name])
+        group = one.size // attention.head_size
+        heads = (kept[one.name][:, None] * group + torch.arange(group)).flatten()
+        keep_parameters(model, attention, heads)
+        for table in set(attention.tables) - narrowed:
+            narrowed.add(table)
+            keep_columns(model.get_submodule(table), heads)
+    for attention in changed:
+        fit_attributes(model, attention)
+    covered = settle_heads(model, find_attentions(model))
+    record_shapes(model, [layer for one in changed if one.name not in covered for layer in one.layers])
+
+
 def _named(attentions: Sequence[Attention], heads: Mapping[Any, Iterable[int]]) -> list[tuple[Attention, list[int]]]:
     """The attentions that `heads` names, or gives by their number in model order, with the heads to remove."""
     by_name = {attention.name: attention for attention in attentions}
@@ -57,6 +121,8 @@ def _kept_units(name: str, removed: Sequence[int], heads: int, shared: int) -> t
     """Numbers of the key and value heads that stay when query heads go."""
     if any(not 0 <= head < heads for head in removed):
         raise ValueError(f"{name} has the heads 0 to {heads - 1}, got {list(removed)}")
+    if shared == 1:
+        shared = heads  # all read the one key and value head, which stays
     group = heads // shared
     gone = [unit for unit in range(shared) if set(range(unit * group, (unit + 1) * group)) <= set(removed)]
     if len(gone) * group < len(removed):
@@ -120,7 +186,7 @@ def prune_heads(
         attentions = _select(model, targets, ignore)
         units = _check(model, attentions)
         scores = chosen.score(model, units, batches, loss)
-        kept = choose_units(scores, fraction, None, scope=scope, minimum=minimum)
+        kept = _choose(scores, _tied(model, attentions), fraction, scope, minimum)
     elif fraction is not None or batches or loss is not None or targets is not None or ignore:
         raise ValueError("heads stands alone: leave out fraction, batches, loss, targets and ignore")
     else:
@@ -131,9 +197,7 @@ def prune_heads(
             attention.name: _kept_units(attention.name, gone, *head_counts(model, attention))
             for attention, gone in removed
         }
-    for one, attention in zip(units, attentions, strict=True):
-        if len(kept[one.name]) < one.count:
-            keep_units(model, one, kept[one.name])
-            fit_attributes(model, attention)
-            record_shapes(model, attention.layers)
+        _check_same(_tied(model, attentions), kept)
+    with removing(model, units, kept, batches, loss, "without these heads"):
+        _remove(model, units, attentions, kept)
     return {attention.name: head_counts(model, attention)[0] for attention in attentions}

@@ -89,3 +89,14 @@ def keep_outputs(layer: Any, kept: torch.Tensor) -> None:
 def keep_inputs(layer: Any, kept: torch.Tensor) -> None:
     """Narrow a dense layer to some of its inputs, in place; see `keep_outputs`."""
     _keep(layer, kept, outputs=False)
+
+
+def keep_elements(module: nn.Module, key: str, kept: torch.Tensor) -> None:
+    """Narrow a parameter of one dimension that a module holds itself, in place; see `keep_outputs`."""
+    setattr(module, key, _taken(module.get_parameter(key), kept, 0))
+
+
+def keep_columns(table: Any, kept: torch.Tensor) -> None:
+    """Narrow an `nn.Embedding` to some of its columns, in place; see `keep_outputs`."""
+    table.weight = _taken(table.weight, kept, 1)
+    table.embedding_dim = len(kept)

@@ -135,5 +135,5 @@ def _width(model: nn.Module, group: NeuronGroup) -> int:
 
 def units_of(model: nn.Module, group: NeuronGroup) -> Units:
     """Where a group's hidden units lie; named after the layer that reads them."""
-    producers = tuple(Producer(layer, 1, group.fused) for layer in group.producers)
+    producers = tuple(Producer(layer, (1,) * group.fused) for layer in group.producers)
     return Units(group.consumer, producers, group.consumer, 1, _width(model, group))

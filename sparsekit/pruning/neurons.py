@@ -10,9 +10,10 @@ from torch import nn
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.narrowing import check_layers
 from sparsekit.pruning.neuron_groups import NeuronGroup, check_between, find_groups, units_of
+from sparsekit.pruning.removal import removing
 from sparsekit.pruning.unit_scores import find_unit_criterion
 from sparsekit.pruning.units import Units, check_amount, check_units, choose_units, keep_units, select_by_layers
-from sparsekit.pruning.widths import WidthEntries, record_shapes
+from sparsekit.pruning.widths import WidthEntries, record_shapes, tell_width
 
 
 def _find_units(
@@ -103,10 +104,12 @@ def prune_neurons(
     units = _find_units(model, groups, found, targets, ignore)
     scores = chosen.score(model, units, batches, loss)
     kept = choose_units(scores, fraction, threshold, scope=scope, minimum=minimum)
-    entries = WidthEntries(model, [group.consumer for group in found])
-    for one in units:
-        keep_units(model, one, kept[one.name])
-    covered = entries.settle()
-    changed = [one for one in units if len(kept[one.name]) < one.count and one.consumer not in covered]
-    record_shapes(model, [layer for one in changed for layer in one.layers])
+    with removing(model, units, kept, batches, loss, "without these neurons"):
+        entries = WidthEntries(model, [group.consumer for group in found])
+        for one in units:
+            keep_units(model, one, kept[one.name])
+            tell_width(model, one.consumer, one.count)
+        covered = entries.settle()
+        changed = [one for one in units if len(kept[one.name]) < one.count and one.consumer not in covered]
+        record_shapes(model, [layer for one in changed for layer in one.layers])
     return {one.name: len(kept[one.name]) for one in units}

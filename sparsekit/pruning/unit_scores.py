@@ -20,9 +20,10 @@ Scores = dict[str, torch.Tensor]
 See = Callable[[int, torch.Tensor], torch.Tensor | None]
 
 
-def _by_unit(values: torch.Tensor, units: Units, size: int) -> torch.Tensor:
-    """Values of a layer's features, fused runs one after the other, as [fused, units, size]."""
-    return values.reshape(-1, units.count, size)
+def _sums_by_unit(values: torch.Tensor, units: Units, runs: Sequence[int]) -> torch.Tensor:
+    """Sums of values of a layer's features over each unit's, float64 [units]; features of all units do not count."""
+    parts = values[: sum(runs) * units.count].split([size * units.count for size in runs])
+    return torch.stack([part.reshape(units.count, -1).sum(1) for part in parts]).sum(0).cpu()
 
 
 def weight_norms(model: nn.Module, units: Sequence[Units], batches: Sequence[Any], loss: Loss | None) -> Scores:
@@ -32,9 +33,9 @@ def weight_norms(model: nn.Module, units: Sequence[Units], batches: Sequence[Any
         total = torch.zeros(one.count, dtype=torch.float64)
         for producer in one.producers:
             squares = weight_of(model.get_submodule(producer.layer)).double().square().sum(1)
-            total += _by_unit(squares, one, producer.size).sum((0, 2)).cpu()
+            total += _sums_by_unit(squares, one, producer.runs)
         squares = weight_of(model.get_submodule(one.consumer)).double().square().sum(0)
-        scores[one.name] = (total + _by_unit(squares, one, one.size).sum((0, 2)).cpu()).sqrt()
+        scores[one.name] = (total + _sums_by_unit(squares, one, [one.size])).sqrt()
     return scores
 
 
@@ -88,7 +89,7 @@ def mean_activations(model: nn.Module, units: Sequence[Units], batches: Sequence
             model(**batch)
     _check_reached(units, counts)
     return {
-        one.name: _by_unit(total / count, one, one.size).mean((0, 2))
+        one.name: _sums_by_unit(total / count, one, [one.size]) / one.size
         for one, total, count in zip(units, sums, counts, strict=True)
     }
 

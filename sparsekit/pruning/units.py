@@ -16,11 +16,11 @@ _SCOPES = ("layer", "global")
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer whose outputs are units: `fused` runs of all units, one run after the other."""
+    """A layer whose outputs are units, in runs of all units, one run after the other."""
 
     layer: str
-    size: int  # outputs of one unit in a run
-    fused: int = 1  # 2: gate and up projection in one layer; 3: query, key and value
+    runs: tuple[int, ...]  # outputs of one unit in each run; several where gate and up, or query, key and value, are one
+    shared: int = 0  # last outputs, which are of all units and stay
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def check_units(model: nn.Module, units: Sequence[Units]) -> None:
                 raise ValueError(f"{layer} is named twice; every layer makes and reads one set of units")
     for one in units:
         for producer in one.producers:
-            wanted = producer.fused * producer.size * one.count
+            wanted = sum(producer.runs) * one.count + producer.shared
             outputs, _ = shape_of(model.get_submodule(producer.layer))
             if outputs != wanted:
                 raise ValueError(
@@ -150,10 +150,20 @@ def choose_units(
     return {name: mask.nonzero().flatten() for name, mask in keep.items()}
 
 
-def _features(kept: torch.Tensor, size: int, count: int, fused: int) -> torch.Tensor:
-    """Numbers of the features that units have in a layer."""
-    run = (kept[:, None] * size + torch.arange(size)).flatten()
-    return (torch.arange(fused)[:, None] * (count * size) + run).flatten()
+def _features(kept: torch.Tensor, runs: Iterable[int], count: int, shared: int = 0) -> torch.Tensor:
+    """Numbers of the features that units have in a layer, ascending."""
+    found, start = [], 0
+    for size in runs:
+        found.append((start + kept[:, None] * size + torch.arange(size)).flatten())
+        start += count * size
+    return torch.cat([*found, torch.arange(start, start + shared)])
+
+
+def lost_inputs(units: Units, kept: torch.Tensor) -> torch.Tensor:
+    """Numbers of the consumer's inputs that go with the units that do not stay, int64."""
+    stays = torch.zeros(units.count * units.size, dtype=torch.bool)
+    stays[_features(kept, [units.size], units.count)] = True
+    return (~stays).nonzero().flatten()
 
 
 def keep_units(model: nn.Module, units: Units, kept: torch.Tensor) -> None:
@@ -167,6 +177,6 @@ def keep_units(model: nn.Module, units: Units, kept: torch.Tensor) -> None:
     if len(kept) == units.count:
         return
     for producer in units.producers:
-        outputs = _features(kept, producer.size, units.count, producer.fused)
+        outputs = _features(kept, producer.runs, units.count, producer.shared)
         keep_outputs(model.get_submodule(producer.layer), outputs)
-    keep_inputs(model.get_submodule(units.consumer), _features(kept, units.size, units.count, 1))
+    keep_inputs(model.get_submodule(units.consumer), _features(kept, [units.size], units.count))

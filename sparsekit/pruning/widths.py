@@ -42,6 +42,20 @@ def _checked(name: str, layer: nn.Module, shape: Any) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+def tell_width(model: nn.Module, consumer: str, before: int) -> None:
+    """Set the number of hidden units that the module around a layer keeps, where it is what it was before.
+
+    Args:
+        model: the model.
+        consumer: the layer that reads the units, as it is now.
+        before: how many it read.
+    """
+    around: Any = model.get_submodule(consumer.rpartition(".")[0])
+    for name in _WIDTHS:
+        if vars(around).get(name) == before:
+            setattr(around, name, shape_of(model.get_submodule(consumer))[1])
+
+
 def resize_to(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
     """Narrow a freshly made model's dense layers to recorded shapes, so that `load_state_dict` fits.
 
@@ -74,8 +88,10 @@ def resize_to(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Modul
     changed = {name: shape for name, shape in wanted.items() if shape != shape_of(modules[name])}
     check_layers(model, changed)
     for name, (outputs, inputs) in changed.items():
+        before = shape_of(modules[name])[1]
         keep_outputs(modules[name], torch.arange(outputs))
         keep_inputs(modules[name], torch.arange(inputs))
+        tell_width(model, name, before)
     for attention in find_attentions(model):
         if not changed.keys().isdisjoint(attention.layers):
             fit_attributes(model, attention)

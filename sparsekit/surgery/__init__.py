@@ -1,0 +1,7 @@
+"""Change a model all or nothing: prove the result on a tiny input, and put everything back where that fails."""
+
+from sparsekit.surgery.description import Description
+from sparsekit.surgery.trial import Trial, bypassed, zeroed
+from sparsekit.surgery.undo import undo_on_failure
+
+__all__ = ["Description", "Trial", "bypassed", "undo_on_failure", "zeroed"]

@@ -1,0 +1,213 @@
+"""Run one tiny input through a model, to see whether surgery left it saying what it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.surgery.inputs import tiny_inputs, transformers_parts
+from sparsekit.surgery.undo import configs_of
+
+#: What a model that does not fit together, or gets an input it does not know, raises.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+#: How far two ways to compute the same may be apart, relative to the norm of the outputs.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+_HALF_ROUNDING = 0.1
+_EFFECT = 0.01  # of what leaving something out changes; far above rounding and far below a mistake
+
+
+@contextmanager
+def _at_rest(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode, without caches, gradients and chance; all is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    caching = [config for config in configs_of(model) if getattr(config, "use_cache", None)]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for config in caching:
+            config.use_cache = False
+        model.eval()
+        try:
+            yield
+        finally:
+            for config in caching:
+                config.use_cache = True
+            for module, mode in modes:
+                module.training = mode
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    """The floating tensors of an output, not those deeper inside, which may be one for each head or block."""
+    values = output.values() if isinstance(output, Mapping) else output
+    values = values if isinstance(output, Mapping | tuple | list) else [output]
+    return [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> float:
+    return float(sum(tensor.double().square().sum().item() for tensor in tensors)) ** 0.5
+
+
+def _distance(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    return _norm([(a.double() - b.double()).nan_to_num() for a, b in zip(one, other, strict=True)])
+
+
+Run = Callable[[nn.Module], Any]
+
+
+def _first_of(batch: Any) -> Any:
+    """A batch's first example, where all its entries have one for each."""
+    if not isinstance(batch, Mapping) or not all(isinstance(value, torch.Tensor) for value in batch.values()):
+        return batch
+    sizes = {value.shape[0] if value.dim() else 0 for value in batch.values()}
+    return {name: value[:1] for name, value in batch.items()} if len(sizes) == 1 and min(sizes) > 0 else batch
+
+
+def _plain_input(model: nn.Module) -> torch.Tensor | None:
+    """An input for an `nn.Sequential` that begins with a linear layer."""
+    first = next(iter(model), None) if isinstance(model, nn.Sequential) else None
+    if not isinstance(first, nn.Linear):
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(4, first.in_features, generator=generator).to(first.weight)
+
+
+def _call_part(name: str, inputs: Mapping[str, torch.Tensor]) -> Run:
+    return lambda model: model.get_submodule(name)(**inputs)
+
+
+def _runs(model: nn.Module, batches: Sequence[Any], loss: Any) -> Iterator[list[Run]]:
+    """Ways to run a model, the surest first; each is a list of calls that are made one after the other."""
+    for batch in list(batches)[:1] if isinstance(batches, Sequence) else []:
+        one = _first_of(batch)
+        if isinstance(batch, Mapping):
+            yield [lambda model: model(**one)]
+        if loss is not None:
+            yield [lambda model: loss(model, batch)]
+    made = [(name, tiny_inputs(model.get_submodule(name))) for name in transformers_parts(model)]
+    if made and all(inputs is not None for _, inputs in made):
+        yield [_call_part(name, inputs) for name, inputs in made if inputs is not None]
+    plain = _plain_input(model)
+    if plain is not None:
+        yield [lambda model: model(plain)]
+
+
+class Trial:
+    """A tiny input that a model runs on, and what the model says to it.
+
+    Args:
+        model: as it is before it is changed.
+        batches: calibration batches of the caller; the first one's first example is taken where it can be.
+        loss: what is made of a batch where it is not the model's keyword arguments.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Any] = (), loss: Any = None) -> None:
+        self._calls: list[Run] = []
+        self._dense: list[torch.Tensor] = []
+        for calls in _runs(model, batches, loss):
+            try:
+                self._dense = _outputs(model, calls)
+            except FAILURES:
+                continue
+            if self._dense:
+                self._calls = calls
+                return
+
+    @property
+    def runs(self) -> bool:
+        """Whether an input was found that the model ran on."""
+        return bool(self._calls)
+
+    def outputs(self, model: nn.Module) -> list[torch.Tensor]:
+        """What a model says to the input."""
+        return _outputs(model, self._calls)
+
+    def check(self, model: nn.Module, expected: Sequence[torch.Tensor] | None, what: str) -> None:
+        """Refuse a changed model that cannot run, or says something else than it must.
+
+        Args:
+            model: as it is now.
+            expected: what it must say; None: whatever it says is right.
+            what: what was done to it, for the message.
+
+        Raises:
+            ValueError: it fails.
+        """
+        if not self.runs:
+            return
+        try:
+            found = self.outputs(model)
+        except FAILURES as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot run {what}: its code raised {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}; nothing was changed"
+            ) from error
+        if expected is not None:
+            self._compare(model, expected, found, what)
+
+    def _compare(
+        self, model: nn.Module, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], what: str
+    ) -> None:
+        name = type(model).__name__
+        if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
+            raise ValueError(f"{name} gives outputs of other shapes {what}; nothing was changed")
+        if any(tensor.is_meta for tensor in (*expected, *found)):
+            return
+        worst = max(_ROUNDING.get(tensor.dtype, _HALF_ROUNDING) for tensor in found)
+        allowed = max(worst * _norm([tensor.nan_to_num() for tensor in expected]), _EFFECT * _distance(expected, self._dense))
+        off = _distance(expected, found)
+        if off > allowed:
+            raise ValueError(
+                f"{name} computes something else {what} than with their contribution left out: its outputs differ by "
+                f"{off:.2g}, where {allowed:.2g} would be rounding; its code does more with them than is known here. "
+                "Nothing was changed"
+            )
+
+
+def _outputs(model: nn.Module, calls: Sequence[Run]) -> list[torch.Tensor]:
+    with _at_rest(model):
+        return [tensor.clone() for call in calls for tensor in _tensors(call(model))]
+
+
+@contextmanager
+def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """A model in which some layers read zeros instead of some of their inputs.
+
+    Args:
+        model: the model.
+        features: layer name -> numbers of the inputs to zero, int64.
+    """
+
+    def hook(gone: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        return lambda _, args: (args[0].index_fill(-1, gone.to(args[0].device), 0.0), *args[1:])
+
+    with ExitStack() as stack:
+        for layer, gone in features.items():
+            handle = model.get_submodule(layer).register_forward_pre_hook(hook(gone))
+            stack.callback(handle.remove)
+        yield
+
+
+def _pass_by(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    hidden = args[0] if args else kwargs["hidden_states"]
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+@contextmanager
+def bypassed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks that give on the hidden states that they get; what else they return stays."""
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.callback(block.register_forward_hook(_pass_by, with_kwargs=True).remove)
+        yield

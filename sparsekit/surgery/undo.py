@@ -1,0 +1,96 @@
+"""Put a model back as it was when changing it fails halfway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Where a module keeps what it holds; dictionaries that are changed in place.
+_HELD = ("_parameters", "_buffers", "_modules")
+
+
+def configs_of(model: nn.Module) -> list[Any]:
+    """Every transformers config in a model, those inside others too."""
+    found: dict[int, Any] = {}
+    waiting = [getattr(module, "config", None) for module in model.modules()]
+    while waiting:
+        config = waiting.pop()
+        if hasattr(config, "to_dict") and id(config) not in found:
+            found[id(config)] = config
+            waiting.extend(vars(config).values())
+    return list(found.values())
+
+
+def _of_module(module: nn.Module) -> Callable[[], None]:
+    kind, entries = type(module), dict(vars(module))
+    held = {key: dict(entries[key]) for key in _HELD}
+
+    def restore() -> None:
+        module.__class__ = kind  # a parametrization gives a module a class of its own
+        vars(module).clear()
+        vars(module).update(entries)
+        for key, values in held.items():
+            vars(module)[key].clear()
+            vars(module)[key].update(values)
+
+    return restore
+
+
+def _of_config(config: Any) -> Callable[[], None]:
+    entries = dict(vars(config))
+
+    def restore() -> None:
+        vars(config).clear()
+        vars(config).update(entries)
+
+    return restore
+
+
+def _of_parameter(parameter: nn.Parameter) -> Callable[[], None]:
+    values = parameter.detach()  # the same memory: it costs something only once the parameter is given another
+
+    def restore() -> None:
+        parameter.data = values
+
+    return restore
+
+
+def _of_mask(mask: torch.Tensor) -> Callable[[], None]:
+    values = mask.clone()
+
+    def restore() -> None:
+        mask.copy_(values)
+
+    return restore
+
+
+@contextmanager
+def undo_on_failure(model: nn.Module) -> Iterator[None]:
+    """Restore a model when the body raises: modules, attributes, parameters, masks and configs are as before.
+
+    Undone is what replaces objects or gives a parameter other memory, and what is written into bool buffers; values
+    that are written into a parameter's own memory are not. The old weights live on until the body ends.
+
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> try:
+    ...     with undo_on_failure(model):
+    ...         model[0] = nn.Identity()
+    ...         raise ValueError
+    ... except ValueError:
+    ...     model[0]
+    Linear(in_features=4, out_features=2, bias=True)
+    """
+    back = [_of_mask(buffer) for buffer in model.buffers() if buffer.dtype == torch.bool and not buffer.is_meta]
+    back += [_of_parameter(parameter) for parameter in model.parameters()]
+    back += [_of_module(module) for module in model.modules()]
+    back += [_of_config(config) for config in configs_of(model)]
+    try:
+        yield
+    except BaseException:
+        for restore in back:
+            restore()
+        raise
