@@ -28,6 +28,7 @@ LAYERS = [
         "sparsekit.norms",
         "sparsekit.rewriting",
         "sparsekit.selection",
+        "sparsekit.surgery",
         "sparsekit.model_code",
     ],
     ["sparsekit.pruning", "sparsekit.distill"],
@@ -47,6 +48,7 @@ NO_NATIVE = [
     "sparsekit.distill",
     "sparsekit.training",
     "sparsekit.selection",
+    "sparsekit.surgery",
     "sparsekit.files",
     "sparsekit.timing",
 ]

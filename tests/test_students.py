@@ -125,10 +125,11 @@ def test_students_that_cannot_be():
     config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=24, num_layers=4, num_heads=4)
     both = transformers.T5Model(copy.deepcopy(config))  # an encoder alone changes its config
     with pytest.raises(ValueError, match="block 1 cannot take the place of block 0: .*relative_attention_bias"):
-        shallower(transformers.T5EncoderModel(config), 2)
-    assert len(shallower(transformers.T5EncoderModel(config), [0, 3]).encoder.block) == 2
-    with pytest.raises(ValueError, match="in an encoder and in a decoder"):
-        shallower(both, [0, 1])
+        shallower(transformers.T5EncoderModel(config), [1, 3])
+    with pytest.raises(ValueError, match=r"layers names the stacks \['middle'\]; the model has the stacks encoder, decod"):
+        shallower(both, {"middle": 2})
+    with pytest.raises(ValueError, match="the model has one stack of blocks"):
+        shallower(bert(), {"encoder": 2})
 
 
 def test_features_are_what_modules_return():

@@ -6,88 +6,144 @@ Taking every n-th of the teacher's layers is how DistilBERT began (Sanh et al., 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsekit.distill.layers import LayerMap
+from sparsekit.distill.student_configs import Cut, adapt_configs, has_two_stacks, is_counted
+from sparsekit.surgery import Description, Trial, bypassed
+from sparsekit.surgery.failures import failures
 
-#: Entries of transformers configs that hold one value a block.
-_PER_BLOCK = ("layer_types", "mlp_layer_types", "attention_layers", "no_rope_layers")
-#: Where configs of models with removed neurons or heads keep the shapes of their layers, by name.
-_SHAPES = "sparsekit_widths"
+_STACKS = ("encoder", "decoder")
+#: What blocks and their attentions call their own number; BigBird's draws blocks at random from it.
+_NUMBER = ("layer_idx", "layer_id", "layer_number", "seed")
+
+#: How many blocks, or which.
+Layers = int | Iterable[int]
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The longest `nn.ModuleList` that is not inside another, and its name."""
+def _outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """Every `nn.ModuleList` that is not inside another, by name."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    if not outer:
+    return {
+        name: module
+        for name, module in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists) and len(module)
+    }
+
+
+def _part_of(name: str) -> str:
+    """Which stack a list of blocks is of, by its name."""
+    return next((part for part in name.split(".") if part in _STACKS), "")
+
+
+def _find_stacks(model: nn.Module) -> dict[str, str]:
+    """Names of the lists of blocks: the longest list under "", or an encoder's and a decoder's."""
+    lists = _outer_lists(model)
+    if not lists:
         raise ValueError(
             "the model has no nn.ModuleList of blocks; a student with fewer blocks cannot be cut out of it"
         )
-    name = max(outer, key=lambda one: len(lists[one]))
-    return name, lists[name]
-
-
-def _kept_blocks(layers: int | Iterable[int], count: int) -> list[int]:
-    if isinstance(layers, int):
-        return [teacher for _, teacher in LayerMap.even(layers, count).pairs]
-    kept = list(layers)
-    if not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < count:
-        raise ValueError(f"layers must be ascending numbers of the teacher's blocks 0 to {count - 1}, got {kept}")
-    return kept
-
-
-def _check_places(blocks: Sequence[nn.Module], kept: Sequence[int]) -> None:
-    """Refuse a student whose config would build other blocks than it has."""
-    for place, number in enumerate(kept):
-        other = blocks[place].state_dict().keys() ^ blocks[number].state_dict().keys()
-        if other:
-            raise ValueError(
-                f"block {number} cannot take the place of block {place}: they differ in {', '.join(sorted(other))}; "
-                f"keep block {place} by naming the blocks: layers=[..., {place}, ...]"
-            )
-
-
-def _copy_without(model: nn.Module, blocks: Sequence[nn.Module], kept: Sequence[int]) -> nn.Module:
-    """Deep copy in which the blocks that are not kept are empty modules: their weights are never copied."""
-    staying = {id(blocks[number]) for number in kept}
-    return copy.deepcopy(model, {id(block): nn.Identity() for block in blocks if id(block) not in staying})
-
-
-def _configs_around(model: nn.Module, name: str) -> list[tuple[Any, str]]:
-    """The transformers configs of the modules that hold the blocks, each with the blocks' name in the outermost one."""
-    found: dict[int, tuple[Any, str]] = {}
-    parts = name.split(".")
-    for length in range(len(parts)):
-        config = getattr(model.get_submodule(".".join(parts[:length])), "config", None)
-        if hasattr(config, "to_dict"):
-            found.setdefault(id(config), (config, ".".join(parts[length:])))
-    return list(found.values())
-
-
-def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
-    """Shapes by layer name, with the blocks' new numbers and without those that went."""
-    found = {key: shape for key, shape in shapes.items() if not key.startswith(f"{name}.")}
-    for place, number in enumerate(kept):
-        prefix = f"{name}.{number}."
-        inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-        found.update({f"{name}.{place}.{key}": shape for key, shape in inside.items()})
+    longest = max(lists, key=lambda name: (is_counted(model, name, len(lists[name])), len(lists[name])))
+    if not has_two_stacks(model, longest):
+        return {"": longest}
+    own = {part: [name for name in lists if _part_of(name) == part] for part in _STACKS}
+    found = {part: max(names, key=lambda name: len(lists[name])) for part, names in own.items() if names}
+    if len(found) < len(_STACKS):
+        raise ValueError(
+            f"{type(model).__name__} is an encoder with a decoder, and its lists of blocks are {', '.join(lists)}; "
+            "expected one with encoder and one with decoder in its name"
+        )
     return found
 
 
-def _adapt_config(config: Any, name: str, kept: Sequence[int], count: int) -> None:
-    if getattr(config, "num_hidden_layers", None) == count:
-        config.num_hidden_layers = len(kept)
-    for entry in _PER_BLOCK:
-        values = getattr(config, entry, None)
-        if isinstance(values, list | tuple) and len(values) == count:
-            setattr(config, entry, type(values)(values[number] for number in kept))
-    shapes = getattr(config, _SHAPES, None)
-    if shapes:
-        setattr(config, _SHAPES, _renamed(shapes, name, kept))
+def _differing(blocks: Sequence[nn.Module], kept: Sequence[int]) -> tuple[int, int, list[str]] | None:
+    """The first place, the block to take it, and what these two differ in."""
+    for place, number in enumerate(kept):
+        other = blocks[place].state_dict().keys() ^ blocks[number].state_dict().keys()
+        if other:
+            return place, number, sorted(other)
+    return None
+
+
+def _kept_blocks(layers: Layers, blocks: Sequence[nn.Module]) -> list[int]:
+    """Numbers of the blocks that stay.
+
+    Raises:
+        ValueError: there are no such blocks, or the config would build other ones than the student has.
+    """
+    count = len(blocks)
+    if isinstance(layers, int):
+        kept = [teacher for _, teacher in LayerMap.even(layers, count).pairs]
+        if _differing(blocks, kept) is not None:
+            kept = [0, *kept[1:]]  # the first is special: T5's has the position biases, ModernBERT's no norm
+    else:
+        kept = list(layers)
+    if not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < count:
+        raise ValueError(f"layers must be ascending numbers of the teacher's blocks 0 to {count - 1}, got {kept}")
+    found = _differing(blocks, kept)
+    if found is not None:
+        place, number, other = found
+        raise ValueError(
+            f"block {number} cannot take the place of block {place}: they differ in {', '.join(other)}; "
+            f"keep block {place} by naming the blocks: layers=[..., {place}, ...]"
+        )
+    return kept
+
+
+def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) -> dict[str, Layers]:
+    """How many blocks, or which, by stack."""
+    if not isinstance(layers, Mapping):
+        return dict.fromkeys(stacks, layers if isinstance(layers, int) else list(layers))
+    if not layers or not set(layers) <= set(stacks) or "" in stacks:
+        has = "one stack of blocks" if "" in stacks else f"the stacks {', '.join(stacks)}"
+        raise ValueError(f"layers names the stacks {list(layers)}; the model has {has}")
+    return dict(layers)
+
+
+def _beside(model: nn.Module, name: str) -> list[str]:
+    """The list of blocks with those beside it that are as long: XLM has one for each kind of layer."""
+    around, _, own = name.rpartition(".")
+    children = model.get_submodule(around).named_children()
+    length = len(model.get_submodule(name))  # type: ignore[arg-type]
+    prefix = f"{around}." if around else ""
+    others = [key for key, child in children if isinstance(child, nn.ModuleList) and len(child) == length]
+    return [name, *(prefix + key for key in others if key != own)]
+
+
+def _cuts(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[Cut]:
+    """What is to be cut, with all checked that can be known before."""
+    stacks = _find_stacks(model)
+    found = []
+    for part, given in _wanted(layers, stacks).items():
+        blocks: Any = model.get_submodule(stacks[part])
+        found.append(Cut(stacks[part], part, _kept_blocks(given, list(blocks)), len(blocks)))
+    return found
+
+
+def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
+    """The blocks that do not stay."""
+    return [
+        block
+        for cut in cuts
+        for name in _beside(model, cut.name)
+        for number, block in enumerate(model.get_submodule(name))  # type: ignore[arg-type]
+        if number not in cut.kept
+    ]
+
+
+def _copy_without(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
+    """Deep copy in which the blocks that are not kept are empty modules: their weights are never copied."""
+    staying = {id(part) for block in _staying(model, cuts) for part in block.modules()}
+    going = [block for block in _going(model, cuts) if id(block) not in staying]
+    return copy.deepcopy(model, {id(block): nn.Identity() for block in going})
+
+
+def _staying(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
+    return [model.get_submodule(f"{cut.name}.{number}") for cut in cuts for number in cut.kept]
 
 
 def _drop_blocks(blocks: nn.ModuleList, kept: Sequence[int]) -> None:
@@ -97,44 +153,74 @@ def _drop_blocks(blocks: nn.ModuleList, kept: Sequence[int]) -> None:
             del blocks[number]
     for place, number in enumerate(kept):
         for module in blocks[place].modules():
-            if getattr(module, "layer_idx", None) == number:
-                module.layer_idx = place  # type: ignore[assignment]
+            for key in _NUMBER:
+                if vars(module).get(key) == number and not isinstance(vars(module)[key], bool):
+                    setattr(module, key, place)
 
 
-def shallower(model: nn.Module, layers: int | Iterable[int]) -> nn.Module:
+def _expected(model: nn.Module, trial: Trial, cuts: Sequence[Cut]) -> list[torch.Tensor] | None:
+    """What the teacher says when the blocks that go pass on what they get; None where they cannot be told to."""
+    if any(len(_beside(model, cut.name)) > 1 for cut in cuts):
+        return None
+    try:
+        with bypassed(_going(model, cuts)) as ran:
+            outputs = trial.outputs(model)
+    except failures():
+        return None
+    return outputs if len(ran) == len(set(_going(model, cuts))) else None
+
+
+def _adapt(student: nn.Module, cut: Cut) -> None:
+    try:
+        adapt_configs(student, cut)
+    except failures() as error:
+        raise ValueError(
+            f"the config of {type(student).__name__} cannot be told of {len(cut.kept)} blocks: "
+            f"{' '.join(str(error).split())[:300]}; nothing was changed"
+        ) from error
+
+
+def shallower(
+    model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()
+) -> nn.Module:
     """Cut a student with fewer blocks out of a teacher; the teacher stays as it is.
 
     The student is a deep copy with the teacher's weights in the blocks that it keeps and in everything else. Its config
-    and the blocks' own numbers are adapted, so that it generates, saves and loads like any model of its class.
+    and the blocks' own numbers are adapted, so that it generates, saves and loads like any model of its class. It is
+    run on a tiny input before it is returned, and must say what the teacher says without those blocks.
 
     Args:
         model: a model whose blocks are an `nn.ModuleList`; the longest one counts, also deep inside, as where an
-            encoder is part of a classifier.
-        layers: how many blocks to keep: those that `LayerMap.even` maps to, so that the map fits; or their numbers,
-            ascending, counted from 0.
+            encoder is part of a classifier. An encoder with a decoder has two.
+        layers: how many blocks to keep: those that `LayerMap.even` maps to, so that the map fits, with the first one
+            instead where it is built like no other; or their numbers, ascending, counted from 0. With an encoder and a
+            decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
+        batches: keyword arguments of the model's forward, of which the first is tried; needed only where no input can
+            be made up for the model.
 
     Returns:
         The student, in the teacher's mode. A teacher that is frozen whole gives a student that can be trained; what is
         frozen in part stays frozen.
 
     Raises:
-        ValueError: there are no blocks, `layers` does not fit their number, the model is an encoder with a decoder, or
-            a block would take the place of one that is built differently (T5's first, which holds position biases).
+        ValueError: there are no blocks, `layers` does not fit their number, a block would take the place of one that is
+            built differently, or the student cannot run or could not be made again from its config (DiffLlama's blocks
+            compute by their numbers, DPT reads blocks by them).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
     >>> len(shallower(teacher, 3)[0])
     3
     """
-    name, found = _find_blocks(model)
-    blocks = list(found)
-    kept = _kept_blocks(layers, len(blocks))
-    if any(getattr(config, "is_encoder_decoder", False) for config, _ in _configs_around(model, name)):
-        raise ValueError("the model has blocks in an encoder and in a decoder; expected one of the two alone")
-    _check_places(blocks, kept)
-    student = _copy_without(model, blocks, kept)
-    _drop_blocks(student.get_submodule(name), kept)  # type: ignore[arg-type]
-    for config, inside in _configs_around(student, name):
-        _adapt_config(config, inside, kept, len(blocks))
+    cuts = _cuts(model, layers)
+    trial, description = Trial(model, batches), Description(model)
+    expected = _expected(model, trial, cuts) if trial.runs else None
+    student = _copy_without(model, cuts)
+    for cut in cuts:
+        for name in _beside(model, cut.name):
+            _drop_blocks(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
+        _adapt(student, cut)
+    trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} blocks")
+    description.check(student)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         student.requires_grad_(True)
     return student

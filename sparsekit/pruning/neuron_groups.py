@@ -48,6 +48,11 @@ PATTERNS = (
     NeuronGroup(("wi_0", "wi_1"), "wo"),  # T5 1.1
     NeuronGroup(("wi",), "wo"),  # T5
     NeuronGroup(("ffn",), "ffn_output"),  # ALBERT
+    NeuronGroup(("w1", "w3"), "w2"),  # LFM2
+    NeuronGroup(("linear_1",), "linear_2"),  # Funnel
+    NeuronGroup(("layer_1",), "layer_2"),  # XLNet
+    NeuronGroup(("intermediate_dense",), "output_dense"),  # wav2vec2, HuBERT, WavLM
+    NeuronGroup(("pwconv1",), "pwconv2"),  # ConvNeXt
 )
 
 #: What may stand between two layers of an nn.Sequential: functions of one unit at a time.

@@ -104,12 +104,15 @@ def prune_neurons(
     units = _find_units(model, groups, found, targets, ignore)
     scores = chosen.score(model, units, batches, loss)
     kept = choose_units(scores, fraction, threshold, scope=scope, minimum=minimum)
-    with removing(model, units, kept, batches, loss, "without these neurons"):
+    with removing(model, units, kept, batches, loss, "without these neurons") as description:
         entries = WidthEntries(model, [group.consumer for group in found])
-        for one in units:
+        changed = [one for one in units if len(kept[one.name]) < one.count]
+        for one in changed:
             keep_units(model, one, kept[one.name])
             tell_width(model, one.consumer, one.count)
         covered = entries.settle()
-        changed = [one for one in units if len(kept[one.name]) < one.count and one.consumer not in covered]
-        record_shapes(model, [layer for one in changed for layer in one.layers])
+        record_shapes(model, [layer for one in changed if one.consumer not in covered for layer in one.layers])
+        if covered and changed and description.fault(model) is not None:
+            entries.unsettle()  # the config's entry is of other layers too, such as experts
+            record_shapes(model, [layer for one in changed for layer in one.layers])
     return {one.name: len(kept[one.name]) for one in units}

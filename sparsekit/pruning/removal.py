@@ -14,7 +14,7 @@ from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.units import Units, lost_inputs
 from sparsekit.pruning.widths import RECORD, resize_to
 from sparsekit.surgery import Description, Trial, undo_on_failure, zeroed
-from sparsekit.surgery.trial import FAILURES
+from sparsekit.surgery.failures import failures
 
 
 def _fit(fresh: nn.Module) -> None:
@@ -28,10 +28,11 @@ def _expected(
     """What the model says when the layers that read the units get zeros from those that go; None if that cannot be."""
     gone = {one.consumer: lost_inputs(one, kept[one.name]) for one in units if len(kept[one.name]) < one.count}
     try:
-        with zeroed(model, gone):
-            return trial.outputs(model)
-    except FAILURES:
+        with zeroed(model, gone) as ran:
+            outputs = trial.outputs(model)
+    except failures():
         return None
+    return outputs if ran == gone.keys() else None  # a layer that was not called cannot be told to read zeros
 
 
 def _is_sequential(model: nn.Module, one: Units) -> bool:
@@ -48,7 +49,7 @@ def removing(
     batches: Sequence[Any],
     loss: Loss | None,
     what: str,
-) -> Iterator[None]:
+) -> Iterator[Description]:
     """Have the body remove units, prove the result, and undo everything where that fails.
 
     Proof is a tiny input, from the batches or made from what the model's forward takes, and that the model could be
@@ -62,16 +63,20 @@ def removing(
         loss: as in `prune_neurons`.
         what: goes on "it cannot run ...".
 
+    Yields:
+        What the config said of the model before.
+
     Raises:
         ValueError: the model fails, says something else, or is not what its config would build.
     """
+    description = Description(model, _fit)
     if all(len(kept[one.name]) == one.count for one in units):
-        yield
+        yield description
         return
-    trial, description = Trial(model, batches, loss), Description(model, _fit)
+    trial = Trial(model, batches, loss)
     with undo_on_failure(model):
         expected = _expected(model, trial, units, kept) if trial.runs else None
-        yield
+        yield description
         trial.check(model, expected, what)
         description.check(model)
     if not trial.runs and not all(_is_sequential(model, one) for one in units):

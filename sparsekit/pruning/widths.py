@@ -43,17 +43,20 @@ def _checked(name: str, layer: nn.Module, shape: Any) -> tuple[int, int]:
 
 
 def tell_width(model: nn.Module, consumer: str, before: int) -> None:
-    """Set the number of hidden units that the module around a layer keeps, where it is what it was before.
+    """Set the number of hidden units that the two modules around a layer keep, where it is what it was before.
 
     Args:
         model: the model.
         consumer: the layer that reads the units, as it is now.
         before: how many it read.
     """
-    around: Any = model.get_submodule(consumer.rpartition(".")[0])
-    for name in _WIDTHS:
-        if vars(around).get(name) == before:
-            setattr(around, name, shape_of(model.get_submodule(consumer))[1])
+    place = consumer
+    for _ in range(2):
+        place = place.rpartition(".")[0]
+        around: Any = model.get_submodule(place)
+        for name in (*_WIDTHS, "inner_dim"):
+            if vars(around).get(name) == before:
+                setattr(around, name, shape_of(model.get_submodule(consumer))[1])
 
 
 def resize_to(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
@@ -177,6 +180,7 @@ class WidthEntries:
                     uneven.add(key)
         entries = [self._entry(configs[key], members[key]) for key in members.keys() - uneven]
         self._entries = [entry for entry in entries if entry is not None]
+        self._before: list[tuple[_Entry, int | None]] = []
 
     def _entry(self, config: Any, consumers: Sequence[str]) -> _Entry | None:
         for name in _WIDTHS:
@@ -216,5 +220,12 @@ class WidthEntries:
                 if self._says_more(entry):
                     setattr(entry.config, entry.name, before)
                 else:
+                    self._before.append((entry, before))
                     covered.update(entry.consumers)
         return covered
+
+    def unsettle(self) -> None:
+        """Put back what `settle` wrote over."""
+        for entry, width in self._before:
+            setattr(entry.config, entry.name, width)
+        self._before = []

@@ -10,9 +10,13 @@ import torch
 from torch import nn
 
 from sparsekit.surgery.inputs import transformers_parts
-from sparsekit.surgery.trial import FAILURES
+from sparsekit.surgery.failures import failures
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+#: Attributes that need not agree: what blocks make of their kinds is compared block by block.
+_PASSED_OVER = ("training", "layer_types")
 
 
 def _is_plain(value: Any) -> bool:
@@ -24,23 +28,36 @@ def _facts(model: nn.Module) -> dict[tuple[str, str], Any]:
     found: dict[tuple[str, str], Any] = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
-            if not key.startswith("_") and key != "training" and _is_plain(value):
+            if not key.startswith("_") and key not in _PASSED_OVER and _is_plain(value):
                 found[name, key] = value
         for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             found[name, key] = tuple(tensor.shape)
     return found
 
 
-def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Module | None:
-    """A model of the same class from a copy of the config, without values; None where that cannot be had."""
-    config: Any = copy.deepcopy(model.config)
-    try:
-        with torch.device("meta"):
-            fresh = type(model)(config)  # type: ignore[arg-type]
-        fit(fresh)
-    except FAILURES:
-        return None
+def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Module:
+    """A model of the same class from its config as a dictionary, without values."""
+    given: Any = model.config
+    config = type(given).from_dict(copy.deepcopy(given.to_dict()))
+    with torch.device("meta"):
+        fresh: nn.Module = type(model)(config)
+    fit(fresh)
     return fresh
+
+
+Difference = tuple[str, str, str, Any, Any]  # class, module, attribute, what the model has, what the config would build
+
+
+def _differences(model: nn.Module, fresh: nn.Module) -> list[Difference]:
+    have, made = _facts(model), _facts(fresh)
+    kinds = {name: type(module).__name__ for name, module in (*fresh.named_modules(), *model.named_modules())}
+    stored = set(model.state_dict())
+    return [
+        (kinds[name], name, key, have.get((name, key), "nothing"), made.get((name, key), "nothing"))
+        for name, key in sorted(have.keys() | made.keys())
+        if have.get((name, key), "nothing") != made.get((name, key), "nothing")
+        and ((name, key) in made or f"{name}.{key}" in stored)  # what is there beside, unused, does no harm
+    ]
 
 
 class Description:
@@ -53,25 +70,32 @@ class Description:
 
     def __init__(self, model: nn.Module, fit: Callable[[nn.Module], object] = lambda model: None) -> None:
         self._fit = fit
-        self._known = {(kind, key) for kind, _, key, _, _ in self._differences(model)}
+        self._known: dict[str, set[tuple[str, str]]] = {}
+        for name in transformers_parts(model):
+            part = model.get_submodule(name)
+            try:
+                found = _differences(part, _made_again(part, fit))
+            except failures():
+                continue  # a class that is not made of its config alone
+            self._known[name] = {(kind, key) for kind, _, key, _, _ in found}
 
-    def _differences(self, model: nn.Module) -> list[tuple[str, str, str, Any, Any]]:
-        found = []
-        for part in transformers_parts(model):
-            found.extend(self._differences_of(model.get_submodule(part)))
-        return found
-
-    def _differences_of(self, model: nn.Module) -> list[tuple[str, str, str, Any, Any]]:
-        fresh = _made_again(model, self._fit)
-        if fresh is None:
-            return []
-        have, made = _facts(model), _facts(fresh)
-        kinds = {name: type(module).__name__ for name, module in (*fresh.named_modules(), *model.named_modules())}
-        return [
-            (kinds[name], name, key, have.get((name, key), "nothing"), made.get((name, key), "nothing"))
-            for name, key in sorted(have.keys() | made.keys())
-            if have.get((name, key), "nothing") != made.get((name, key), "nothing")
-        ]
+    def fault(self, model: nn.Module) -> str | None:
+        """What about a changed model is not what its config would build, in words; None for nothing."""
+        for name, known in self._known.items():
+            part = model.get_submodule(name)
+            kind = type(part).__name__
+            try:
+                found = _differences(part, _made_again(part, self._fit))
+            except failures() as error:
+                text = " ".join(str(error).split())[:300]
+                return f"{kind} could not be made again from its config: {type(error).__name__}: {text}"
+            for own, place, key, have, made in found:
+                if (own, key) not in known:
+                    return (
+                        f"{kind} could not be saved and loaded: {place or 'it'} has {key} {have}, and made again from "
+                        f"its config it would have {made}"
+                    )
+        return None
 
     def check(self, model: nn.Module) -> None:
         """Refuse a changed model that could not be made again from its config.
@@ -79,9 +103,6 @@ class Description:
         Raises:
             ValueError: something about it is not what its config would build.
         """
-        for kind, name, key, have, made in self._differences(model):
-            if (kind, key) not in self._known:
-                raise ValueError(
-                    f"{type(model).__name__}: {name or 'the model'} has {key} {have}, and a model made of the config "
-                    f"would have {made}: it could not be saved and loaded. Nothing was changed"
-                )
+        fault = self.fault(model)
+        if fault is not None:
+            raise ValueError(f"{fault}; nothing was changed")

@@ -9,20 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.surgery.failures import failures
 from sparsekit.surgery.inputs import tiny_inputs, transformers_parts
 from sparsekit.surgery.undo import configs_of
 
-#: What a model that does not fit together, or gets an input it does not know, raises.
-FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 #: How far two ways to compute the same may be apart, relative to the norm of the outputs.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_ROUNDING = 0.1
@@ -118,7 +108,7 @@ class Trial:
         for calls in _runs(model, batches, loss):
             try:
                 self._dense = _outputs(model, calls)
-            except FAILURES:
+            except failures():
                 continue
             if self._dense:
                 self._calls = calls
@@ -148,7 +138,7 @@ class Trial:
             return
         try:
             found = self.outputs(model)
-        except FAILURES as error:
+        except failures() as error:
             raise ValueError(
                 f"{type(model).__name__} cannot run {what}: its code raised {type(error).__name__}: "
                 f"{' '.join(str(error).split())[:300]}; nothing was changed"
@@ -181,33 +171,50 @@ def _outputs(model: nn.Module, calls: Sequence[Run]) -> list[torch.Tensor]:
 
 
 @contextmanager
-def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[set[str]]:
     """A model in which some layers read zeros instead of some of their inputs.
 
     Args:
         model: the model.
         features: layer name -> numbers of the inputs to zero, int64.
-    """
 
-    def hook(gone: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-        return lambda _, args: (args[0].index_fill(-1, gone.to(args[0].device), 0.0), *args[1:])
+    Yields:
+        Names of the layers that ran so, to be read at the end.
+    """
+    ran: set[str] = set()
+
+    def hook(layer: str, gone: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        def zero(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            ran.add(layer)
+            return (args[0].index_fill(-1, gone.to(args[0].device), 0.0), *args[1:])
+
+        return zero
 
     with ExitStack() as stack:
         for layer, gone in features.items():
-            handle = model.get_submodule(layer).register_forward_pre_hook(hook(gone))
-            stack.callback(handle.remove)
-        yield
-
-
-def _pass_by(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    hidden = args[0] if args else kwargs["hidden_states"]
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+            stack.callback(model.get_submodule(layer).register_forward_pre_hook(hook(layer, gone)).remove)
+        yield ran
 
 
 @contextmanager
-def bypassed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Blocks that give on the hidden states that they get; what else they return stays."""
+def bypassed(blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
+    """Blocks that give on the hidden states that they get; what else they return stays.
+
+    Yields:
+        The blocks that ran so, to be read at the end.
+    """
+    ran: set[nn.Module] = set()
+
+    def pass_by(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        ran.add(block)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if isinstance(output, torch.Tensor):
+            return hidden
+        if isinstance(output, tuple):
+            return (hidden, *output[1:])
+        raise TypeError(f"a block must return a tensor or a tuple, got {type(output).__name__}")
+
     with ExitStack() as stack:
         for block in blocks:
-            stack.callback(block.register_forward_hook(_pass_by, with_kwargs=True).remove)
-        yield
+            stack.callback(block.register_forward_hook(pass_by, with_kwargs=True).remove)
+        yield ran

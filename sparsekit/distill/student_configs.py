@@ -1,0 +1,131 @@
+"""Configs of smaller students: every entry that speaks of the number of blocks, or of each of them, follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+#: Entries that count the blocks of a model with one stack of them, and of each stack where there are two.
+_COUNTS = {
+    "": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "num_hidden_layers", "num_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
+}
+#: Entries that hold one value a block.
+_PER_BLOCK = (
+    "layer_types",
+    "mlp_layer_types",
+    "attention_layers",
+    "no_rope_layers",
+    "attn_layers",
+    "attention_window",
+    "layers_block_type",
+    "hybrid_override_pattern",
+)
+#: Entries that hold numbers of blocks.
+_NUMBERS = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers")
+#: Where configs of models with removed neurons or heads keep the shapes of their layers, by name.
+_SHAPES = "sparsekit_widths"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which blocks of a stack stay."""
+
+    name: str  # of the list of blocks
+    part: str  # "encoder" or "decoder" of a model that has both, else ""
+    kept: Sequence[int]
+    count: int  # how many there were
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    """Set an entry, unless it is worked out of others."""
+    name = getattr(type(owner), "attribute_map", {}).get(name, name)
+    kind = getattr(type(owner), name, None)
+    if isinstance(kind, property) and kind.fset is None:
+        return
+    try:
+        setattr(owner, name, value)
+    except NotImplementedError:  # how ProphetNet says so
+        return
+
+
+def _set_counts(owner: Any, names: Sequence[str], cut: Cut) -> None:
+    """Set those of an object's attributes that hold the number of blocks there were."""
+    for name in names:
+        if getattr(owner, name, None) == cut.count:
+            _set(owner, name, len(cut.kept))
+
+
+def _configs_around(model: nn.Module, name: str) -> list[tuple[Any, str, str]]:
+    """Configs of the modules that hold a list of blocks, each with its outermost module and the list's name in it."""
+    found: dict[int, tuple[Any, str, str]] = {}
+    parts = name.split(".")
+    for length in range(len(parts)):
+        holder = ".".join(parts[:length])
+        config = getattr(model.get_submodule(holder), "config", None)
+        if hasattr(config, "to_dict"):
+            found.setdefault(id(config), (config, holder, ".".join(parts[length:])))
+    return list(found.values())
+
+
+def has_two_stacks(model: nn.Module, name: str) -> bool:
+    """Whether a list of blocks is that of an encoder or of a decoder in a model that has both."""
+    return any(getattr(config, "is_encoder_decoder", False) for config, _, _ in _configs_around(model, name))
+
+
+def is_counted(model: nn.Module, name: str, count: int) -> bool:
+    """Whether a config around a list of modules says that this is the number of the model's blocks."""
+    return any(getattr(config, "num_hidden_layers", None) == count for config, _, _ in _configs_around(model, name))
+
+
+def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
+    """Shapes by layer name, with the blocks' new numbers and without those that went."""
+    found = {key: shape for key, shape in shapes.items() if not key.startswith(f"{name}.")}
+    for place, number in enumerate(kept):
+        prefix = f"{name}.{number}."
+        inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+        found.update({f"{name}.{place}.{key}": shape for key, shape in inside.items()})
+    return found
+
+
+def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
+    old = {entry: getattr(config, entry, None) for entry in (*_PER_BLOCK, *_NUMBERS)}
+    parts = {part, *(_COUNTS.keys() & inside.split(".")[:-1])} if not part else {part}
+    _set_counts(config, [name for one in parts for name in _COUNTS[one]], cut)
+    for entry in _PER_BLOCK:
+        values = old[entry]
+        if part != "decoder" and isinstance(values, list | tuple | str) and len(values) == cut.count:
+            kept = [values[number] for number in cut.kept]
+            _set(config, entry, "".join(kept) if isinstance(values, str) else type(values)(kept))
+    if getattr(config, "attention_types", None) and old["attention_layers"]:
+        config.attention_types = [[[kind], 1] for kind in config.attention_layers]  # GPT-Neo makes the other of it
+    for entry in _NUMBERS:
+        if old[entry]:
+            _set(config, entry, [place for place, number in enumerate(cut.kept) if number in old[entry]])
+    shapes = getattr(config, _SHAPES, None)
+    if shapes:
+        setattr(config, _SHAPES, _renamed(shapes, inside, cut.kept))
+
+
+def adapt_configs(model: nn.Module, cut: Cut) -> None:
+    """Have the configs around a list of blocks, and what modules took from them, say which blocks it has now.
+
+    Args:
+        model: the student; its blocks are cut already.
+        cut: what was done.
+    """
+    for config, holder, inside in _configs_around(model, cut.name):
+        shared = cut.part in inside.split(".") or not cut.part  # else it is of one stack alone, as T5's copies are
+        _adapt(config, inside, cut.part if shared else "", cut)
+    around = model.get_submodule(cut.name.rpartition(".")[0])
+    counts = {name for names in _COUNTS.values() for name in names}
+    for module in around.modules():
+        _set_counts(module, [name for name in counts if isinstance(vars(module).get(name), int)], cut)
+        for entry in _PER_BLOCK:
+            values = vars(module).get(entry)
+            if isinstance(values, list | tuple) and len(values) == cut.count:
+                setattr(module, entry, type(values)(values[number] for number in cut.kept))
