@@ -168,8 +168,10 @@ def test_shared_weights_and_nan_are_refused():
     model[5].weight = nn.Parameter(model[0].weight.t().contiguous())
     tied = nn.ModuleDict({"embedding": nn.Embedding(8, 4), "head": nn.Linear(4, 8)})
     tied["head"].weight = tied["embedding"].weight
-    with pytest.raises(ValueError, match="head.weight is shared with embedding; put 'head' into ignore"):
+    with pytest.raises(ValueError, match="nothing to prune: head shares its weight with embedding"):
         prune(tied, 0.5)
+    with pytest.raises(ValueError, match="head.weight is shared with embedding; put 'head' into ignore"):
+        prune(tied, 0.5, targets=["head"])
     model[0].weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="0: the weight's scores hold NaN"):
         prune(model, 0.5)
@@ -246,8 +248,8 @@ def squares(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def test_ties_that_cannot_be_kept_are_refused():
-    with pytest.raises(ValueError, match="first.weight is shared with table; put 'first' into ignore"):
-        prune(Tied(embedding=True), 0.5)
+    with pytest.raises(ValueError, match="first.weight is shared with second, table; put 'first' into ignore"):
+        prune(Tied(embedding=True), 0.5, targets=["first"])
     data = [{"input": torch.ones(1, 6)}]
     for refused in (lambda: prune_one_shot(Tied(), data, 0.5), lambda: prune_second_order(Tied(), data, 0.5)):
         with pytest.raises(ValueError, match="first.weight is shared with second; put all of them into ignore, or use"):

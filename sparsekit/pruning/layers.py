@@ -23,8 +23,12 @@ def weight_of(layer: nn.Module) -> torch.Tensor:
     return oriented(layer, weight.detach())
 
 
-def _check_weight(name: str, layer: nn.Module) -> None:
-    """Refuse a layer that holds no weight of its own to be masked."""
+def check_weight(name: str, layer: nn.Module) -> None:
+    """Refuse a layer that holds no weight with values of its own to be masked.
+
+    Raises:
+        ValueError: its weight is computed before each call, or has no values yet.
+    """
     if parametrize.is_parametrized(layer, "weight"):
         return
     weight = layer._parameters.get("weight")
@@ -84,7 +88,7 @@ def group_prunable(model: nn.Module, targets: Iterable[str], ignore: Iterable[st
     shared = shared_weights(model)
     groups: dict[int, dict[str, nn.Module]] = {}
     for name, layer in layers.items():
-        _check_weight(name, layer)
+        check_weight(name, layer)
         outside = [other for other in shared.get(name, []) if other not in layers]
         if outside:
             raise ValueError(

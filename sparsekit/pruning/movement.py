@@ -17,6 +17,7 @@ from sparsekit.pruning.layers import select_prunable
 from sparsekit.pruning.masks import drop_lowest
 from sparsekit.pruning.parametrization import Mask, mask_of
 from sparsekit.pruning.weights import check_sparsity
+from sparsekit.surgery import undo_on_failure
 
 
 class MovementMask(nn.Module):
@@ -172,8 +173,9 @@ def apply_movement(
     for name, layer in layers.items():
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError(f"{name}.weight has a mask or another parametrization; finalize() or remove it first")
-    for layer in layers.values():
-        weight: torch.Tensor = layer.weight  # type: ignore[assignment]
-        step = MovementMask(weight.detach(), threshold if soft else None)
-        parametrize.register_parametrization(layer, "weight", step)
+    with undo_on_failure(model):
+        for layer in layers.values():
+            weight: torch.Tensor = layer.weight  # type: ignore[assignment]
+            step = MovementMask(weight.detach(), threshold if soft else None)
+            parametrize.register_parametrization(layer, "weight", step)
     return Movement(layers)

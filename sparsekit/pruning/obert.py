@@ -18,6 +18,7 @@ from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.weights import sparsities_of
+from sparsekit.surgery import undo_on_failure
 
 
 def _first(batches: Sequence[Any], num_gradients: int | None) -> Sequence[Any]:
@@ -98,6 +99,7 @@ def prune_second_order(
             name: _prune_layer(weight_of(layers[name]), inverse, wanted[name], mask_structure)
             for name, inverse in inverses.items()
         }
-    for name, (weight, mask) in decided.items():
-        assign_masked(layers[name], weight, mask)
+    with undo_on_failure(model):
+        for name, (weight, mask) in decided.items():
+            assign_masked(layers[name], weight, mask)
     return {name: 1.0 - mask.float().mean().item() for name, (_, mask) in decided.items()}

@@ -14,6 +14,7 @@ from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.second_order import match_targets, prune_weight
 from sparsekit.pruning.weights import sparsities_of
+from sparsekit.surgery import undo_on_failure
 
 
 def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -50,6 +51,32 @@ def _prune_block(
     pair.advance()
 
 
+def _prune_blocks(
+    model: nn.Module,
+    blocks: Mapping[str, nn.Module],
+    batches: Sequence[Batch],
+    layers: Mapping[str, nn.Module],
+    sparsity: Mapping[str, float],
+    mask_structure: str,
+    damping: float,
+    on_layer: Callable[[str], None] | None,
+) -> dict[str, float]:
+    """Prune block after block, each on what those before it give; returns every layer's sparsity."""
+    reached: dict[str, float] = {}
+    samples = samples_of(model, list(blocks.values()), batches)
+    dense_samples = [copy.copy(sample) for sample in samples]
+    for number, (block_name, block) in enumerate(blocks.items()):
+        prefix = f"{block_name}."
+        inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
+        wanted = {name: sparsity[prefix + name] for name in inside}
+        pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
+        for name, got in _prune_block(pair, inside, wanted, mask_structure, damping):
+            reached[prefix + name] = got
+            if on_layer is not None:
+                on_layer(prefix + name)
+    return reached
+
+
 @torch.no_grad()
 def prune_one_shot(
     model: nn.Module,
@@ -66,7 +93,8 @@ def prune_one_shot(
 
     Layers are handled in the order they run, those that read the same input together. Each is first fitted to the
     dense model's outputs on the inputs that the already pruned layers give it, then pruned as in SparseGPT. The masks
-    stay through later training; `finalize` bakes them in.
+    stay through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was: the
+    dense weights are kept until the last block is done.
 
     Args:
         model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
@@ -95,19 +123,8 @@ def prune_one_shot(
     blocks = _find_blocks(model, layers)
     was_training = model.training
     model.eval()
-    reached: dict[str, float] = {}
     try:
-        samples = samples_of(model, list(blocks.values()), batches)
-        dense_samples = [copy.copy(sample) for sample in samples]
-        for number, (block_name, block) in enumerate(blocks.items()):
-            prefix = f"{block_name}."
-            inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
-            wanted_inside = {name: wanted[prefix + name] for name in inside}
-            pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
-            for name, got in _prune_block(pair, inside, wanted_inside, mask_structure, damping):
-                reached[prefix + name] = got
-                if on_layer is not None:
-                    on_layer(prefix + name)
+        with undo_on_failure(model):
+            return _prune_blocks(model, blocks, batches, layers, wanted, mask_structure, damping, on_layer)
     finally:
         model.train(was_training)
-    return reached

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
-from sparsekit.pruning.layers import weight_of
+from sparsekit.pruning.layers import left_out, weight_of
 from sparsekit.selection import is_conv1d
 
 
@@ -35,6 +35,7 @@ class PruningReport:
 
     layers: tuple[LayerZeros, ...]
     limit: float  # sparsity above which a layer counts as over-pruned
+    left_out: Mapping[str, str] = field(default_factory=dict)  # layers that are not pruned unless named: name -> why
 
     @property
     def sparsity(self) -> float:
@@ -53,6 +54,7 @@ class PruningReport:
             "sparsity": self.sparsity,
             "limit": self.limit,
             "over_pruned": list(self.over_pruned),
+            "left_out": dict(self.left_out),
         }
 
     def __str__(self) -> str:
@@ -66,6 +68,7 @@ class PruningReport:
             )
         over = f"{len(self.over_pruned)} of {len(self.layers)} layers over-pruned"
         lines.append(f"{self.sparsity:.1%} of {sum(_size(layer) for layer in self.layers):,} weights pruned, {over}")
+        lines += [f"left out: {name} {reason}" for name, reason in self.left_out.items()]
         return "\n".join(lines)
 
 
@@ -77,6 +80,8 @@ def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) and not is_conv1d(module):
             continue
+        if weight_of(module).is_meta:
+            raise ValueError(f"{name}.weight has no values yet (it is on the meta device); load the model first")
         kept = weight_of(module) != 0
         out_features, in_features = kept.shape
         nnz = int(kept.sum())
@@ -95,10 +100,11 @@ def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
             counts too.
 
     Returns:
-        One entry for every `nn.Linear` and every `Conv1D` of transformers.
+        One entry for every `nn.Linear` and every `Conv1D` of transformers. Those that share their weight with an
+        embedding, which pruning leaves out, are also in `left_out` with the reason.
 
     Raises:
-        ValueError: the limit is out of range, or the model has no such layer.
+        ValueError: the limit is out of range, or the model has no such layer, or one without values.
 
     >>> layer = nn.Linear(4, 3)
     >>> _ = layer.weight.data.fill_(1.0)[2].zero_()
@@ -112,4 +118,4 @@ def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
     layers = tuple(_count_zeros(model, limit))
     if not layers:
         raise ValueError("the model has no torch.nn.Linear and no transformers Conv1D; report on it before convert()")
-    return PruningReport(layers, limit)
+    return PruningReport(layers, limit, left_out(model))

@@ -16,6 +16,7 @@ from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import check_scope, masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.statistics import input_norms
+from sparsekit.surgery import undo_on_failure
 
 _SCOPES = ("row", "layer", "global")
 
@@ -185,7 +186,9 @@ def prune(
     """Mask the least important weights of a model's linear layers, in place.
 
     The masks stay through later training; `finalize` bakes them in. Pruning again replaces the masks, and what is
-    masked already scores lowest. Layers that share one weight share its mask, made from the mean of their scores.
+    masked already scores lowest. Layers that share one weight share its mask, made from the mean of their scores. A
+    layer that shares its weight with an embedding, as the heads of most language models do, is left out unless a target
+    is its very name, which is refused; `pruning_report` says which. Masks are all applied, or none.
 
     Args:
         model: any PyTorch model.
@@ -216,7 +219,8 @@ def prune(
     Raises:
         TypeError: `targets` or `ignore` is a string.
         ValueError: an argument is out of range, arguments contradict each other, a target matches nothing, the loss is
-            no scalar or misses, or a weight is shared with a module that is not selected.
+            no scalar or misses, a weight is shared with a module that is not selected, is computed before each call
+            (torch.nn.utils.prune) or has no values (the meta device).
 
     >>> from sparsekit import finalize
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -239,7 +243,8 @@ def prune(
     else:
         bounds = {"floor": floor, "ceiling": ceiling}
         masks = masks_by_sparsity(scores, wanted, scope=scope, mask_structure=mask_structure, **bounds)
-    for group in groups:
-        first, *others = group
-        apply_mask(group[first], masks[first], *(group[name] for name in others))
+    with undo_on_failure(model):
+        for group in groups:
+            first, *others = group
+            apply_mask(group[first], masks[first], *(group[name] for name in others))
     return {name: 1.0 - masks[next(iter(group))].float().mean().item() for group in groups for name in group}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sparsekit.pruning.layers import check_weight
 from sparsekit.pruning.parametrization import apply_mask, mask_of
+from sparsekit.surgery import undo_on_failure
 
 
 def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tensor]:
@@ -19,13 +21,14 @@ def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tens
         Layer name -> which of its weights are not zero, bool, shape [out_features, in_features].
 
     Raises:
-        ValueError: `least` is out of range.
+        ValueError: `least` is out of range, or a layer's weight is computed before each call or has no values.
     """
     if not 0 < least <= 1:
         raise ValueError(f"least must be in (0, 1], got {least}")
     found = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and mask_of(module) is None:
+            check_weight(name, module)
             mask = module.weight.detach() != 0
             if 1.0 - mask.float().mean().item() >= least:
                 found[name] = mask
@@ -51,6 +54,7 @@ def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
     {'0': 0.5}
     """
     masks = pruned_layers(model, least)
-    for name, mask in masks.items():
-        apply_mask(model.get_submodule(name), mask)
+    with undo_on_failure(model):
+        for name, mask in masks.items():
+            apply_mask(model.get_submodule(name), mask)
     return {name: 1.0 - mask.float().mean().item() for name, mask in masks.items()}

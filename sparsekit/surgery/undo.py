@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 #: Where a module keeps what it holds; dictionaries that are changed in place.
 _HELD = ("_parameters", "_buffers", "_modules")
@@ -85,7 +86,7 @@ def undo_on_failure(model: nn.Module) -> Iterator[None]:
     Linear(in_features=4, out_features=2, bias=True)
     """
     back = [_of_mask(buffer) for buffer in model.buffers() if buffer.dtype == torch.bool and not buffer.is_meta]
-    back += [_of_parameter(parameter) for parameter in model.parameters()]
+    back += [_of_parameter(parameter) for parameter in model.parameters() if not is_lazy(parameter)]
     back += [_of_module(module) for module in model.modules()]
     back += [_of_config(config) for config in configs_of(model)]
     try:
