@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from sparsekit.conversion_report import ConversionReport, LayerReport
+from sparsekit.fidelity import fidelity
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
@@ -17,6 +18,8 @@ from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.selection import select_linears, shared_weights
 from sparsekit.sensitivity import output_errors
+from sparsekit.whole_model import BothModels, check_runs, compare_whole
+from sparsekit.zeros import check_zeros
 
 #: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
 TOKENS = (1, 128)
@@ -67,6 +70,21 @@ def _sparsity(weight: torch.Tensor) -> float:
     return 1.0 - weight.count_nonzero().item() / weight.numel()
 
 
+def _least(values: str, min_sparsity: float | None) -> float:
+    """The sparsity below which no layer is converted."""
+    return _HOPELESS.get(values, 0.0) if min_sparsity is None else min_sparsity
+
+
+def _candidates(
+    model: nn.Module, layers: Mapping[str, nn.Linear], held: Mapping[str, str], shared: Container[str]
+) -> Iterator[tuple[nn.Linear, str]]:
+    """The layers to measure, and how their values are to be held."""
+    for name, layer in layers.items():
+        hopeless = _sparsity(layer.weight) < _least(held[name], None)
+        if not hopeless and not _why_not(model, name, layer, shared):
+            yield layer, held[name]
+
+
 def _convert_layer(
     model: nn.Module,
     name: str,
@@ -79,9 +97,9 @@ def _convert_layer(
 ) -> LayerReport:
     weight = layer.weight.detach()
     sparsity, before = _sparsity(weight), _bytes(layer)
-    after, speedups = before, {}
+    after, gained = before, {}
     reason = _why_not(model, name, layer, shared)
-    least = _HOPELESS.get(values, 0.0) if min_sparsity is None else min_sparsity
+    least = _least(values, min_sparsity)
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
     sparse = None
@@ -92,15 +110,23 @@ def _convert_layer(
             reason = str(refusal)
     if sparse is not None:
         if min_sparsity is None:
-            speedups = dict(gains.of(layer, sparse))
-            slower = [f"{count} tokens" for count, times in speedups.items() if times < 1.0]
+            gained = dict(gains.of(layer, sparse))
+            slower = [f"{count} tokens" for count, gain in gained.items() if gain.times < 1.0]
             reason = f"dense is faster at {' and '.join(slower)}" if slower else ""
         if not reason:
             _replace(model, layer, sparse)
             after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
     held = (sparse.values, sparse.block) if sparse is not None and not reason else ("", "")
-    return LayerReport(name, shape, sparsity, before, after, reason, speedups, *held, error)
+    speedups = {count: gain.times for count, gain in gained.items()}
+    noisy = tuple(count for count, gain in gained.items() if gain.noisy)
+    return LayerReport(name, shape, sparsity, before, after, reason, speedups, *held, error, noisy)
+
+
+def _held(values: str, error_budget: float | None, error: float | None) -> str:
+    """How a layer's values are to be held, given what fewer bits change."""
+    fits = error_budget is None or (error is not None and error <= error_budget)
+    return values if fits else "float32"
 
 
 def convert(
@@ -114,11 +140,15 @@ def convert(
     values: str = "float32",
     error_budget: float | None = None,
     batches: Sequence[Batch] = (),
+    reference: nn.Module | None = None,
 ) -> ConversionReport:
     """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
 
     Masks of `prune` are baked in first. Every layer is measured, dense against sparse, on this machine with torch's
-    present number of threads. Layers that cannot be sparse or would be slower stay as they are; the report says why.
+    present number of threads: until the machine was quiet enough or a second or so is over, and again where a gain is
+    small or larger than can be believed; the report says what stayed noisy. Layers that cannot be sparse or would be
+    slower stay as they are; the report says why. With `batches` the converted model is compared with its dense self,
+    which is what the report says first: only that tells what the model gains as a whole.
 
     Args:
         model: any PyTorch model on the CPU.
@@ -133,15 +163,21 @@ def convert(
             call; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
         error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `batches`;
             layers beyond it keep float32 values. None measures nothing.
-        batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`.
+        batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`: inputs
+            of the kind the model will see. Model and dense self are run on them, interleaved, and their outputs
+            compared; until then the dense layers stay in memory. If the converted model cannot run, the dense one is
+            put back.
+        reference: the dense model before it was pruned; its outputs on `batches` are compared with the converted
+            model's.
 
     Returns:
-        One entry for every linear layer that `targets` and `ignore` select.
+        One entry for every linear layer that `targets` and `ignore` select, and with `batches` what the whole gains.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
         ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `values`
-            is unknown, `error_budget` is not positive or has no `batches`.
+            is unknown, `error_budget` is not positive or has no `batches`, `reference` has no `batches`, the model
+            returns no floats for them; or no layer has zeros, so that none would be converted.
 
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
@@ -156,20 +192,31 @@ def convert(
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
     if error_budget is not None and (not error_budget > 0 or not batches):
         raise ValueError(f"error_budget must be positive and needs batches, got {error_budget}, {len(batches)} batches")
+    if reference is not None and not batches:
+        raise ValueError("reference needs batches, to compare the outputs of both models on")
     layers = select_linears(model, targets, ignore)
+    weights = [layer.weight for layer in layers.values() if not layer.weight.is_meta]
+    check_zeros(map(_sparsity, weights), values, min_sparsity, _least(values, min_sparsity))
+    if batches:
+        check_runs(model, batches)
     for layer in layers.values():
         if mask_of(layer) is not None:
             finalize(layer)
+    both = BothModels(model)
     shared = shared_weights(model)
     gains = GainTable(tokens)
     errors = {} if error_budget is None else output_errors(model, layers, values, batches)
-    rows = []
-    for name, layer in layers.items():
-        error = errors.get(name)
-        fits = error_budget is None or (error is not None and error <= error_budget)
-        held = values if fits else "float32"
-        rows.append(_convert_layer(model, name, layer, shared, min_sparsity, gains, held, error))
-    return ConversionReport(tuple(rows), fuse_activations(model) if fuse else 0)
+    held = {name: _held(values, error_budget, errors.get(name)) for name in layers}
+    if min_sparsity is None:
+        gains.survey(_candidates(model, layers, held, shared))
+    rows = [
+        _convert_layer(model, name, layer, shared, min_sparsity, gains, held[name], errors.get(name))
+        for name, layer in layers.items()
+    ]
+    fused = fuse_activations(model) if fuse else 0
+    whole = compare_whole(both, batches) if both.replaced() and batches else None
+    nearness = None if reference is None else fidelity(model, reference, batches)
+    return ConversionReport(tuple(rows), fused, whole, nearness)
 
 
 def densify(model: nn.Module) -> nn.Module:

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sparsekit.fidelity import Fidelity
+
+#: Of the zeros in a weight; fewer are chance.
+LEAST_ZEROS = 0.01
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -21,6 +26,7 @@ class LayerReport:
     values: str = ""  # how a converted layer holds its weight, and in which blocks
     block: str = ""
     error: float | None = None  # of its outputs with the values asked for, relative; None when not measured
+    noisy: tuple[int, ...] = ()  # numbers of tokens for which the machine was too busy to tell
 
     @property
     def converted(self) -> bool:
@@ -29,11 +35,35 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class WholeReport:
+    """The converted model against its dense self, interleaved, on the inputs that `convert` was given."""
+
+    dense_seconds: float  # of a call, mean over the batches that were timed
+    seconds: float
+    noisy: bool  # whether the machine was too busy to tell
+    fidelity: Fidelity  # of the converted model's outputs
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the converted model is."""
+        return self.dense_seconds / self.seconds
+
+    def __str__(self) -> str:
+        times = f"{1e3 * self.dense_seconds:.3g} ms dense, {1e3 * self.seconds:.3g} ms converted"
+        told = (
+            f"{self.speedup:.2f} times faster" if self.speedup >= 1.0 else f"SLOWER, {self.speedup:.2f} times as fast"
+        )
+        return f"whole model on the batches: {told} ({times}{', noisy' if self.noisy else ''})"
+
+
+@dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` did, layer by layer; `print` shows it as a table."""
+    """What `convert` did, for the whole model where it had batches and by layer; `print` shows it as a table."""
 
     layers: tuple[LayerReport, ...]
     fused: int  # activation functions that sparse layers now apply themselves
+    whole: WholeReport | None = None  # None without batches, and where nothing was converted
+    reference: Fidelity | None = None  # of the converted model to the one that it was pruned from; None when not given
 
     @property
     def converted(self) -> int:
@@ -50,9 +80,17 @@ class ConversionReport:
         """Bytes of the selected layers now."""
         return sum(layer.bytes_after for layer in self.layers)
 
+    @property
+    def far(self) -> bool:
+        """Whether outputs are known to have moved so far that the model computes something else."""
+        known = [self.reference, None if self.whole is None else self.whole.fidelity]
+        return any(found is not None and found.far for found in known)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
+            "whole": None if self.whole is None else {**asdict(self.whole), "speedup": self.whole.speedup},
+            "reference": None if self.reference is None else asdict(self.reference),
             "layers": [asdict(layer) for layer in self.layers],
             "converted": self.converted,
             "fused": self.fused,
@@ -60,19 +98,38 @@ class ConversionReport:
             "bytes_after": self.bytes_after,
         }
 
+    def _first_lines(self) -> list[str]:
+        """What is to be known before the layers are looked at."""
+        lines = []
+        if self.whole is not None:
+            lines += [str(self.whole), f"outputs against the same model dense: {self.whole.fidelity}"]
+            if self.whole.speedup < 1.0:
+                lines.append(_SLOWER)
+        if self.reference is not None:
+            lines.append(f"outputs against the reference: {self.reference}")
+        if self.far:
+            lines.append(_FAR)
+        if self.converted and all(layer.sparsity < LEAST_ZEROS for layer in self.layers):
+            lines.append("no layer has zeros: whatever is gained comes from values of fewer bits; prune for more")
+        noisy = sum(bool(layer.noisy) for layer in self.layers)
+        if noisy:
+            lines.append(f"noisy: the machine was too busy to measure {noisy} of {len(self.layers)} layers well; close "
+                         "other programs and convert again, or set min_sparsity")  # fmt: skip
+        return lines
+
     def __str__(self) -> str:
         width = max(5, *(len(layer.name) for layer in self.layers))
         title = (
             f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}  "
             f"{'held as':11}  times faster"
         )
-        lines = [title]
+        lines = [*self._first_lines(), title]
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
                 f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
                 f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  {_held_text(layer):11}  "
-                f"{_gain_text(layer.speedups):12}  {_error_text(layer)}{layer.reason}".rstrip()
+                f"{_gain_text(layer):12}  {_error_text(layer)}{layer.reason}".rstrip()
             )
         size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
         fused = f", {self.fused} activation functions fused" if self.fused else ""
@@ -80,8 +137,17 @@ class ConversionReport:
         return "\n".join(lines)
 
 
-def _gain_text(speedups: Mapping[int, float]) -> str:
-    return ", ".join(f"{times:.1f} at {count}" for count, times in speedups.items())
+_SLOWER = (
+    "the whole does not gain what its layers seem to: do not go by their figures; convert the dense model again on a "
+    "quieter machine, or keep it dense (sparsekit.densify)"
+)
+_FAR = "the outputs moved FAR: prune less, or train the pruned model before it is converted (sparsekit distill)"
+
+
+def _gain_text(layer: LayerReport) -> str:
+    return ", ".join(
+        f"{times:.1f} at {count}{' (noisy)' if count in layer.noisy else ''}" for count, times in layer.speedups.items()
+    )
 
 
 def _held_text(layer: LayerReport) -> str:

@@ -1,40 +1,73 @@
-"""What a sparse layer gains over its dense self on this machine, measured."""
+"""What a sparse layer gains over its dense self on this machine, measured, and measured again where it is doubtful."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from sparsekit.nn import SparseLinear
+from sparsekit.plausibility import Kind, agree, is_plausible
 from sparsekit.timing import compare
 
-#: Seconds for one layer and number of tokens; each function runs in at least five rounds.
-_SECONDS = 0.02
-#: A gain below this is measured again, for this many times as long: a slow moment of the machine must not decide.
+#: Seconds for one layer and number of tokens, and at most while that is noisy; each function runs in at least five
+#: rounds.
+_SECONDS, _AT_MOST = 0.02, 0.2
+#: The same where a gain is measured again, and how often that is done at most, until two in a row agree.
+_AGAIN_SECONDS, _AGAIN_AT_MOST = 0.1, 0.5
+_AGAIN = 2
+#: A gain below this is measured again: a slow moment of the machine must not decide.
 _CLEAR = 1.2
-_LONGER = 10
-#: Layers of one shape whose sparsity, in percent, falls into the same steps of this width share a measurement.
-_STEP = 5
 
 
-def measure(dense: nn.Linear, sparse: SparseLinear, tokens: Sequence[int]) -> dict[int, float]:
-    """How many times faster `sparse` is than `dense`, for every number of tokens, on torch's present threads."""
+@dataclass(frozen=True)
+class Gain:
+    """How many times faster a sparse layer is than its dense self."""
+
+    times: float
+    noisy: bool = False  # whether the machine was too busy to tell
+
+
+#: Gains by number of tokens.
+Gains: TypeAlias = dict[int, Gain]
+
+
+def measure(
+    dense: nn.Linear, sparse: SparseLinear, tokens: Sequence[int], seconds: float = _SECONDS, at_most: float = _AT_MOST
+) -> Gains:
+    """How many times faster `sparse` is than `dense`, for every number of tokens, on torch's present threads.
+
+    Args:
+        dense: the dense layer.
+        sparse: the sparse one.
+        tokens: rows of the inputs.
+        seconds: time for each number of tokens.
+        at_most: the same while the machine is too noisy to tell.
+    """
     gains = {}
     for count in tokens:
         x = torch.randn(count, dense.in_features).to(dense.weight.dtype)
-        gains[count] = _gain(dense, sparse, x, _SECONDS)
-        if gains[count] < _CLEAR:
-            gains[count] = _gain(dense, sparse, x, _LONGER * _SECONDS)
+        functions = {"dense": partial(dense, x), "sparse": partial(sparse, x)}
+        with torch.inference_mode():
+            times = compare(functions, seconds=seconds, at_most=at_most)
+        noisy = any(timing.noisy for timing in times.values())
+        gains[count] = Gain(times["dense"].low / times["sparse"].low, noisy)
     return gains
 
 
-def _gain(dense: nn.Linear, sparse: SparseLinear, x: torch.Tensor, seconds: float) -> float:
-    with torch.inference_mode():
-        times = compare({"dense": partial(dense, x), "sparse": partial(sparse, x)}, seconds=seconds)
-    return times["dense"].low / times["sparse"].low
+def _measured_again(first: Gain, dense: nn.Linear, sparse: SparseLinear, count: int) -> Gain:
+    """The first of longer measurements that the one before confirms; noisy where none does."""
+    seen = [first]
+    for _ in range(_AGAIN):
+        seen.append(measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST)[count])
+        if not seen[-1].noisy and agree(seen[-2].times, seen[-1].times):
+            return seen[-1]
+    middle = sorted(seen, key=lambda gain: gain.times)[(len(seen) - 1) // 2]
+    return replace(middle, noisy=True)
 
 
 class GainTable:
@@ -42,12 +75,44 @@ class GainTable:
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
-        self._known: dict[tuple[object, ...], Mapping[int, float]] = {}
+        self._known: dict[Kind, Gains] = {}
 
-    def of(self, dense: nn.Linear, sparse: SparseLinear) -> Mapping[int, float]:
-        """Speed-ups of this layer or of one that looks like it."""
-        step = int(100 * sparse.sparsity) // _STEP
-        key = (dense.out_features, dense.in_features, dense.weight.dtype, dense.bias is None, step)
-        if key not in self._known:
-            self._known[key] = measure(dense, sparse, self.tokens)
-        return self._known[key]
+    def survey(self, layers: Iterable[tuple[nn.Linear, str]]) -> None:
+        """Measure one layer of each kind, and then once more those whose gains fit neither bounds nor the others'.
+
+        Some time lies between the two, so that one slow moment does not decide.
+
+        Args:
+            layers: layers, and how their values are to be held.
+        """
+        seen, measured = set(), {}
+        for dense, values in layers:
+            look = Kind.of(dense, values)
+            if look in seen:
+                continue
+            seen.add(look)
+            try:
+                sparse = SparseLinear.from_linear(dense, values=values)
+            except ValueError:  # the weight cannot take them
+                continue
+            kind = replace(look, block=sparse.block)
+            self._known[kind] = measure(dense, sparse, self.tokens)
+            measured[kind] = dense, sparse
+        for kind, (dense, sparse) in measured.items():
+            self._settle(kind, dense, sparse)
+
+    def of(self, dense: nn.Linear, sparse: SparseLinear) -> Mapping[int, Gain]:
+        """Gains of this layer or of one that looks like it."""
+        kind = replace(Kind.of(dense, sparse.values), block=sparse.block)
+        if kind not in self._known:
+            self._known[kind] = measure(dense, sparse, self.tokens)
+            self._settle(kind, dense, sparse)
+        return self._known[kind]
+
+    def _settle(self, kind: Kind, dense: nn.Linear, sparse: SparseLinear) -> None:
+        """Measure again what is noisy, near to no gain, or not to be believed."""
+        for count, gain in self._known[kind].items():
+            others = {other: gains[count].times for other, gains in self._known.items() if other != kind}
+            clear = gain.times >= _CLEAR and is_plausible(gain.times, kind, dense, sparse, others)
+            if gain.noisy or not clear:
+                self._known[kind][count] = _measured_again(gain, dense, sparse, count)

@@ -21,7 +21,7 @@ _LONG = 0.1
 NOISY_SPREAD = 0.25
 #: Samples without stolen time that a timing needs.
 _ENOUGH = 5
-#: A sample in which processors worked for less than this part of its time was disturbed: a call keeps one busy at least.
+#: A sample in which processors worked for less than this part of its time was disturbed: a call keeps one busy.
 _BUSY = 0.9
 #: Of a function whose calling thread works for more than this part of its samples, that thread is watched as well.
 _CALLER_WORKS = 0.5
@@ -47,7 +47,7 @@ class Timing:
     low: float
     high: float
     samples: int
-    disturbed: int = 0  # of the samples; where all were, they all count
+    disturbed: int = 0  # of the samples; where all were, the fastest counts
 
     @property
     def noisy(self) -> bool:
@@ -57,7 +57,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Seconds of one call, and the part of the sample's time that processors worked: for the process, for the caller."""
+    """Seconds of one call, and the part of the time that processors worked: for the process, for the caller."""
 
     seconds: float
     process: float
@@ -81,7 +81,7 @@ def _undisturbed(samples: Sequence[_Sample]) -> list[_Sample]:
 
 def _timing(samples: Sequence[_Sample]) -> Timing:
     kept = _undisturbed(samples)
-    seconds = [sample.seconds for sample in kept or samples]
+    seconds = [sample.seconds for sample in kept] or [min(sample.seconds for sample in samples)]
     disturbed = len(samples) - len(kept)
     if len(seconds) == 1:
         return Timing(seconds[0], seconds[0], seconds[0], len(samples), disturbed)
@@ -123,6 +123,10 @@ class _Rounds:
             self.samples[name].append(_sample(function, self.calls[name], self.clock))
         self.number += 1
 
+    def shorten(self) -> None:
+        """Take half as many calls a sample, of all functions alike: shorter ones are less likely to be disturbed."""
+        self.calls = {name: max(1, calls // 2) for name, calls in self.calls.items()}
+
     def timings(self) -> dict[str, Timing]:
         """Of the rounds so far."""
         return {name: _timing(samples) for name, samples in self.samples.items()}
@@ -135,7 +139,7 @@ def compare(
     at_most: float = 0.0,
     seed: int = 0,
     pause: float = 0.0,
-    clock: Clock = Clock(),  # noqa: B008 - it holds nothing that changes
+    clock: Clock = Clock(),
 ) -> dict[str, Timing]:
     """Time all functions in rounds, each round in a new random order, for about `seconds` in all.
 
@@ -157,6 +161,8 @@ def compare(
         rounds.run()
     timings = rounds.timings()
     while clock.wall() - start < at_most and any(timing.noisy for timing in timings.values()):
+        if any(2 * timing.disturbed > timing.samples for timing in timings.values()):
+            rounds.shorten()
         for _ in range(1 + rounds.number // 4):  # looking at all samples takes time too
             rounds.run()
         timings = rounds.timings()

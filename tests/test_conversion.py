@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
-from sparsekit.gain import measure
+from sparsekit.gain import Gain, measure
 
 
 @pytest.fixture
@@ -68,8 +68,12 @@ def test_a_module_used_twice_is_swapped_in_both_places(model):
 
 
 def test_layers_below_the_limit_stay_dense_unless_asked(model):
-    assert convert(copy.deepcopy(model)).converted == 0
-    assert convert(copy.deepcopy(model), min_sparsity=0.5).converted == 0
+    model[0].weight.data[:, :16] = 0.0  # a quarter
+    model[2].weight.data[:, :6] = 0.0
+    assert [layer.reason for layer in convert(copy.deepcopy(model), min_sparsity=0.5).layers] == [
+        "sparsity below 50%"
+    ] * 3
+    assert convert(copy.deepcopy(model), min_sparsity=0.2).converted == 1
     assert convert(model, min_sparsity=0.0).converted == 3
 
 
@@ -86,11 +90,13 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     """By shape: the first layer gains, the second loses with one token, the third is dense."""
     measured = []
 
-    def measure(dense, sparse, tokens):
+    def measure(dense, sparse, tokens, *again):
         assert isinstance(dense, nn.Linear)
         assert sparse.nnz == dense.weight.count_nonzero()
-        measured.append(tuple(dense.weight.shape))
-        return dict(zip(tokens, (0.5 if dense.out_features == 32 else 2.0, 3.0), strict=True))
+        if not again:
+            measured.append(tuple(dense.weight.shape))
+        slow = Gain(0.5 if dense.out_features == 32 else 2.0, noisy=dense.out_features == 32)
+        return {count: slow if count == 1 else Gain(3.0) for count in tokens}
 
     monkeypatch.setattr("sparsekit.gain.measure", measure)
     model.append(nn.Linear(64, 64))
@@ -100,7 +106,10 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     assert report.layers[1].reason == "dense is faster at 1 tokens"
     assert report.layers[0].speedups == {1: 2.0, 32: 3.0}
     assert "2.0 at 1, 3.0 at 32" in str(report)
+    assert "0.5 at 1 (noisy), 3.0 at 32" in str(report)
+    assert str(report).startswith("noisy: the machine was too busy to measure 1 of 4 layers well")
     assert report.to_dict()["layers"][1]["speedups"] == {1: 0.5, 32: 3.0}
+    assert report.to_dict()["layers"][1]["noisy"] == (1,)
     assert measured == [(64, 64), (32, 64)], "layers that look alike are measured once"
 
 
@@ -108,7 +117,7 @@ def test_what_is_measured_are_both_layers_on_this_machine(model):
     sparse = SparseLinear.from_linear(model[0])
     gains = measure(model[0], sparse, (1, 7))
     assert set(gains) == {1, 7}
-    assert all(0 < gain < 1000 for gain in gains.values())
+    assert all(gain.times > 0 for gain in gains.values())
 
 
 def test_a_state_dict_loads_into_a_fresh_model(model):
@@ -151,6 +160,9 @@ def test_bfloat16_models_keep_their_type(model):
         ({"tokens": (4, 0)}, "tokens must be numbers of at least 1"),
         ({"targets": ["Conv2d"]}, "'Conv2d' matches no module"),
         ({"ignore": ["Linear"]}, "leave no torch.nn.Linear"),
+        ({}, "no layer has zeros, but only layers with at least 25% zeros would be converted"),
+        ({"min_sparsity": 0.5}, "no layer has zeros, but only layers with at least 50% zeros would be converted"),
+        ({"reference": nn.Identity()}, "reference needs batches"),
     ],
 )
 def test_bad_arguments_leave_the_model_alone(model, arguments, message):

@@ -53,15 +53,18 @@ def test_a_caller_that_was_stopped_is_seen_though_other_threads_ran_on():
 
 def test_a_caller_that_waits_for_its_own_threads_is_not_disturbed():
     machine = Machine()
-    timing = compare({"a": machine.function((0.002, 0.004, 0.0), (0.002, 0.002, 0.0001))}, seconds=0.1, clock=machine.clock)
+    timing = compare(
+        {"a": machine.function((0.002, 0.004, 0.0), (0.002, 0.002, 0.0001))}, seconds=0.1, clock=machine.clock
+    )
     assert timing["a"].disturbed == 0
     assert not timing["a"].noisy
 
 
-def test_where_all_was_stolen_all_samples_count_and_are_called_noisy():
+def test_where_all_was_stolen_the_fastest_sample_counts_and_is_called_noisy():
     machine = Machine()
-    timing = compare({"a": machine.function((0.010, 0.001, 0.001))}, seconds=0.2, clock=machine.clock)["a"]
-    assert timing.median == pytest.approx(0.010)
+    function = machine.function((0.030, 0.001, 0.001), (0.010, 0.001, 0.001))
+    timing = compare({"a": function}, seconds=0.2, clock=machine.clock)["a"]
+    assert (timing.low, timing.high) == pytest.approx((0.010, 0.010))
     assert timing.disturbed == timing.samples
     assert timing.noisy
 
@@ -74,6 +77,15 @@ def test_it_goes_on_while_noisy_and_stops_when_it_is_not():
     assert not timing.noisy
     assert timing.median == pytest.approx(0.002)
     assert machine.wall < 1.0
+
+
+def test_samples_become_shorter_until_some_are_undisturbed():
+    """Every hundredth call is stopped: no sample of a hundred is whole, many of a few calls are."""
+    machine = Machine()
+    function = machine.function(*[(1e-5,)] * 99, (0.02, 1e-5, 1e-5))
+    timing = compare({"a": function}, seconds=0.02, at_most=5.0, clock=machine.clock)["a"]
+    assert timing.median == pytest.approx(1e-5)
+    assert not timing.noisy
 
 
 def test_the_budget_ends_what_stays_noisy():

@@ -1,0 +1,147 @@
+"""A converted model against its dense self: time and outputs on the user's own inputs, interleaved in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.conversion_report import WholeReport
+from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, float_outputs
+from sparsekit.timing import compare
+
+#: Seconds for both models, and at most while that is noisy; each runs at least five times.
+_SECONDS, _AT_MOST = 1.0, 5.0
+#: Batches that are timed: the smallest, the largest and what lies between.
+_TIMED = 3
+
+
+def _children(model: nn.Module) -> dict[nn.Module, dict[str, nn.Module | None]]:
+    """Every module's own modules by name."""
+    return {module: dict(module._modules) for module in model.modules()}
+
+
+def _put(children: Mapping[nn.Module, Mapping[str, nn.Module | None]]) -> None:
+    for parent, modules in children.items():
+        parent._modules.clear()
+        parent._modules.update(modules)
+
+
+class BothModels:
+    """A model as it is now, and as it will be once some of its modules have been replaced.
+
+    The replaced modules are kept, so both sets are in memory as long as this is.
+
+    Args:
+        model: before anything is replaced.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._before = _children(model)
+        self._after = self._before
+
+    def replaced(self) -> bool:
+        """Take the model as it is now for the new one; returns whether it is another."""
+        after = _children(self.model)
+        self._after = {parent: children for parent, children in after.items() if children != self._before.get(parent)}
+        self._before = {parent: children for parent, children in self._before.items() if parent in self._after}
+        return bool(self._before)
+
+    def use_dense(self) -> None:
+        """Put the old modules in."""
+        _put(self._before)
+
+    def use_converted(self) -> None:
+        """Put the new modules in."""
+        _put({parent: self._after[parent] for parent in self._before})
+
+    def run_dense(self, batch: Mapping[str, Any]) -> Any:
+        """The old model's outputs."""
+        self.use_dense()
+        return self.model(**batch)
+
+    def run_converted(self, batch: Mapping[str, Any]) -> Any:
+        """The new model's outputs."""
+        self.use_converted()
+        return self.model(**batch)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Have both models compute without dropout and without gradients."""
+        self.use_dense()
+        with evaluating(self.model):
+            self.use_converted()
+            with evaluating(self.model):
+                yield
+
+    @contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Leave the old model behind where the new one cannot run."""
+        whole = False
+        try:
+            yield
+            whole = True
+        finally:
+            self.use_converted() if whole else self.use_dense()
+
+
+def _numbers(batch: Mapping[str, Any]) -> int:
+    tensors = [tensor for tensor in batch.values() if isinstance(tensor, torch.Tensor)]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _timed(batches: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Some of the batches, from the smallest to the largest."""
+    ordered = sorted(batches, key=_numbers)
+    last = len(ordered) - 1
+    return [ordered[i] for i in sorted({last * part // (_TIMED - 1) for part in range(_TIMED)})]
+
+
+def check_runs(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> None:
+    """Run a model once before anything is changed.
+
+    Raises:
+        ValueError: it returns no floats. What the model itself raises on strange inputs is passed on.
+    """
+    with evaluating(model):
+        if not any(True for _ in float_outputs(model(**batches[0]))):
+            raise ValueError(
+                "the model must return tensors of floats for batches; they are compared with its own later"
+            )
+
+
+def _fidelity(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> Fidelity:
+    """Of the converted model's outputs to those of the dense one, batch by batch."""
+    meter = FidelityMeter()
+    for batch in batches:
+        meter.add(both.run_converted(batch), both.run_dense(batch), batch.get("attention_mask"))
+    return meter.result()
+
+
+def _times(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> tuple[float, float, bool]:
+    """Seconds of the dense model and of the converted one, mean over the batches, and whether they are noisy."""
+    calls = {"dense": both.run_dense, "converted": both.run_converted}
+    functions = {f"{name} {i}": partial(run, batch) for i, batch in enumerate(batches) for name, run in calls.items()}
+    timings = compare(functions, seconds=_SECONDS, at_most=_AT_MOST)
+    dense, converted = (mean(timings[f"{name} {i}"].low for i in range(len(batches))) for name in calls)
+    return dense, converted, any(timing.noisy for timing in timings.values())
+
+
+def compare_whole(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> WholeReport:
+    """Compare a converted model with its dense self: outputs on all batches, time on some of them.
+
+    Where the converted model cannot run, the dense one is put back.
+
+    Args:
+        both: the two.
+        batches: keyword arguments of the model's forward.
+    """
+    with both.undone_on_failure(), both.evaluating():
+        found = _fidelity(both, batches)
+        return WholeReport(*_times(both, _timed(batches)), found)
