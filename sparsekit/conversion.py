@@ -183,8 +183,8 @@ def convert(
     >>> _ = model[0].weight.data[:, 2:].zero_()
     >>> print(convert(model, ignore=["2"], min_sparsity=0.5))
     layer      out x in  sparsity  bytes before   bytes after  held as      times faster
-    0             4 x 8     75.0%           144           720  float32
-    1 of 1 layers converted, 144 -> 720 bytes, 1 activation functions fused
+    0             4 x 8     75.0%           144         1,488  float32 4x1
+    1 of 1 layers converted, 144 -> 1,488 bytes, 1 activation functions fused
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
@@ -248,7 +248,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
     >>> converted = nn.Sequential(SparseLinear.from_linear(dense[0]))
     >>> load_state_dict(nn.Sequential(nn.Linear(8, 4)), converted.state_dict())
     Sequential(
-      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750)
+      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750, block='4x1')
     )
     """
     modules = dict(model.named_modules())

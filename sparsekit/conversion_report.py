@@ -34,13 +34,16 @@ class LayerReport:
         return not self.reason
 
 
+_NOISY = "; noisy: on one thread, by processor time, since others keep this machine busy"
+
+
 @dataclass(frozen=True)
 class WholeReport:
     """The converted model against its dense self, interleaved, on the inputs that `convert` was given."""
 
     dense_seconds: float  # of a call, mean over the batches that were timed
     seconds: float
-    noisy: bool  # whether the machine was too busy to tell
+    noisy: bool  # whether the machine was too busy for all threads: then these are processor seconds on one
     fidelity: Fidelity  # of the converted model's outputs
 
     @property
@@ -53,7 +56,7 @@ class WholeReport:
         told = (
             f"{self.speedup:.2f} times faster" if self.speedup >= 1.0 else f"SLOWER, {self.speedup:.2f} times as fast"
         )
-        return f"whole model on the batches: {told} ({times}{', noisy' if self.noisy else ''})"
+        return f"whole model on the batches: {told} ({times}{_NOISY if self.noisy else ''})"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from sparsekit.nn import SparseLinear
+from sparsekit.one_thread import compare_on_one_thread
 from sparsekit.plausibility import Kind, agree, is_plausible
-from sparsekit.timing import compare
+from sparsekit.timing import Timing, compare
 
 #: Seconds for one layer and number of tokens, and at most while that is noisy; each function runs in at least five
 #: rounds.
 _SECONDS, _AT_MOST = 0.02, 0.2
 #: The same where a gain is measured again, and how often that is done at most, until two in a row agree.
-_AGAIN_SECONDS, _AGAIN_AT_MOST = 0.1, 0.5
+_AGAIN_SECONDS, _AGAIN_AT_MOST = 0.1, 0.3
 _AGAIN = 2
 #: A gain below this is measured again: a slow moment of the machine must not decide.
 _CLEAR = 1.2
@@ -37,7 +38,12 @@ Gains: TypeAlias = dict[int, Gain]
 
 
 def measure(
-    dense: nn.Linear, sparse: SparseLinear, tokens: Sequence[int], seconds: float = _SECONDS, at_most: float = _AT_MOST
+    dense: nn.Linear,
+    sparse: SparseLinear,
+    tokens: Sequence[int],
+    seconds: float = _SECONDS,
+    at_most: float = _AT_MOST,
+    compare: Callable[..., dict[str, Timing]] = compare,
 ) -> Gains:
     """How many times faster `sparse` is than `dense`, for every number of tokens, on torch's present threads.
 
@@ -47,6 +53,7 @@ def measure(
         tokens: rows of the inputs.
         seconds: time for each number of tokens.
         at_most: the same while the machine is too noisy to tell.
+        compare: what takes the time.
     """
     gains = {}
     for count in tokens:
@@ -60,14 +67,18 @@ def measure(
 
 
 def _measured_again(first: Gain, dense: nn.Linear, sparse: SparseLinear, count: int) -> Gain:
-    """The first of longer measurements that the one before confirms; noisy where none does."""
+    """The first of longer measurements that the one before confirms; noisy where none does.
+
+    That on one thread tells then, where it is quiet enough.
+    """
     seen = [first]
     for _ in range(_AGAIN):
         seen.append(measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST)[count])
         if not seen[-1].noisy and agree(seen[-2].times, seen[-1].times):
             return seen[-1]
     middle = sorted(seen, key=lambda gain: gain.times)[(len(seen) - 1) // 2]
-    return replace(middle, noisy=True)
+    alone = measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST, compare_on_one_thread)[count]
+    return replace(middle if alone.noisy else alone, noisy=True)
 
 
 class GainTable:

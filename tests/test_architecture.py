@@ -34,7 +34,7 @@ LAYERS = [
     ],
     ["sparsekit.pruning", "sparsekit.distill"],
     ["sparsekit.training"],
-    ["sparsekit.gain", "sparsekit.plausibility", "sparsekit.fusion", "sparsekit.sensitivity"],
+    ["sparsekit.gain", "sparsekit.one_thread", "sparsekit.plausibility", "sparsekit.fusion", "sparsekit.sensitivity"],
     ["sparsekit.conversion_report", "sparsekit.zeros", "sparsekit.whole_model", "sparsekit.conversion"],
     ["sparsekit.checkpoint"],
     ["sparsekit.importers", "sparsekit.exporters"],

@@ -9,6 +9,7 @@ from torch import nn
 
 from sparsekit import SparseLinear, gain
 from sparsekit.gain import Gain, GainTable
+from sparsekit.one_thread import compare_on_one_thread
 from sparsekit.timing import Timing
 
 
@@ -25,7 +26,9 @@ def played(monkeypatch):
     """Gains by name of layer: each call of `measure` takes the next, and the last one for ever."""
     gains, calls = {}, Counter()
 
-    def measure(dense, sparse, tokens, *budget):
+    def measure(dense, sparse, tokens, *how):
+        if compare_on_one_thread in how:
+            return dict.fromkeys(tokens, Gain(1.0, noisy=True))
         calls[dense] += 1
         rest = gains[dense]
         found = rest.pop(0) if len(rest) > 1 else rest[0]
@@ -86,6 +89,37 @@ def test_doubtful_gains_are_measured_until_two_agree(played, seen, wanted, calls
     assert count[dense] == calls
 
 
+def test_where_no_two_agree_one_thread_tells(monkeypatch):
+    """On a busy machine every call of several threads may take a time slice."""
+    gains = [Gain(1900.0, noisy=True), Gain(2100.0, noisy=True), Gain(8.0, noisy=True)]
+
+    def measure(dense, sparse, tokens, *how):
+        return {tokens[0]: Gain(0.8) if compare_on_one_thread in how else gains.pop(0)}
+
+    monkeypatch.setattr(gain, "measure", measure)
+    dense = layer(0.8)
+    table = GainTable([1])
+    table.survey([(dense, "float32")])
+    assert found(table, dense) == Gain(0.8, noisy=True)
+    assert gains == []
+
+
+def test_one_thread_is_measured_by_the_time_it_worked(monkeypatch):
+    """The wall's clock runs ten times as fast as the processor's: the machine does ten things."""
+    now, threads, seen = [0.0], [4], set()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+
+    def work() -> None:
+        seen.add(threads[-1])
+        now[0] += 0.002
+
+    timing = compare_on_one_thread({"a": work}, seconds=0.1, at_most=1.0)["a"]
+    assert timing.median == pytest.approx(0.002)
+    assert (seen, threads[-1]) == ({1}, 4)
+
+
 def test_the_bound_knows_bytes_and_products(played):
     gains, calls = played
     dense = layer(0.5)
@@ -141,11 +175,11 @@ def test_weights_that_cannot_take_the_values_are_passed_over(played):
     GainTable([1]).survey([(dense, "int8")])
 
 
-def test_a_gain_is_noisy_where_a_timing_is(monkeypatch):
+def test_a_gain_is_noisy_where_a_timing_is():
     dense = layer(0.8)
     quiet = Timing(2.0, 2.0, 2.0, 9)
     timings = {"dense": quiet, "sparse": replace(quiet, median=1.0, low=1.0, high=1.0)}
-    monkeypatch.setattr(gain, "compare", lambda functions, **_: timings)
-    assert gain.measure(dense, SparseLinear.from_linear(dense), [1, 7]) == {1: Gain(2.0), 7: Gain(2.0)}
+    sparse = SparseLinear.from_linear(dense)
+    assert gain.measure(dense, sparse, [1, 7], compare=lambda *_, **__: timings) == {1: Gain(2.0), 7: Gain(2.0)}
     timings["sparse"] = replace(quiet, disturbed=8)
-    assert gain.measure(dense, SparseLinear.from_linear(dense), [1]) == {1: Gain(1.0, noisy=True)}
+    assert gain.measure(dense, sparse, [1], compare=lambda *_, **__: timings) == {1: Gain(1.0, noisy=True)}
