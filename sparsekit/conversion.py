@@ -15,6 +15,7 @@ from sparsekit.gain import GainTable
 from sparsekit.model_code import weights_used
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.selection import select_linears, shared_weights
 from sparsekit.sensitivity import output_errors
@@ -80,7 +81,7 @@ def _candidates(
 ) -> Iterator[tuple[nn.Linear, str]]:
     """The layers to measure, and how their values are to be held."""
     for name, layer in layers.items():
-        hopeless = _sparsity(layer.weight) < _least(held[name], None)
+        hopeless = _sparsity(weight_of(layer)) < _least(held[name], None)
         if not hopeless and not _why_not(model, name, layer, shared):
             yield layer, held[name]
 
@@ -195,8 +196,13 @@ def convert(
     if reference is not None and not batches:
         raise ValueError("reference needs batches, to compare the outputs of both models on")
     layers = select_linears(model, targets, ignore)
-    weights = [layer.weight for layer in layers.values() if not layer.weight.is_meta]
-    check_zeros(map(_sparsity, weights), values, min_sparsity, _least(values, min_sparsity))
+    weights = map(weight_of, layers.values())
+    check_zeros(
+        (_sparsity(weight) for weight in weights if not weight.is_meta),
+        values,
+        min_sparsity,
+        _least(values, min_sparsity),
+    )
     if batches:
         check_runs(model, batches)
     for layer in layers.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ Gains: TypeAlias = dict[int, Gain]
 
 
 def measure(
-    dense: nn.Linear,
+    dense: nn.Module,
     sparse: SparseLinear,
     tokens: Sequence[int],
     seconds: float = _SECONDS,
@@ -57,7 +57,7 @@ def measure(
     """
     gains = {}
     for count in tokens:
-        x = torch.randn(count, dense.in_features).to(dense.weight.dtype)
+        x = torch.randn(count, sparse.in_features).to(sparse.weight_dtype)
         functions = {"dense": partial(dense, x), "sparse": partial(sparse, x)}
         with torch.inference_mode():
             times = compare(functions, seconds=seconds, at_most=at_most)
@@ -66,7 +66,7 @@ def measure(
     return gains
 
 
-def _measured_again(first: Gain, dense: nn.Linear, sparse: SparseLinear, count: int) -> Gain:
+def _measured_again(first: Gain, dense: nn.Module, sparse: SparseLinear, count: int) -> Gain:
     """The first of longer measurements that the one before confirms; noisy where none does.
 
     That on one thread tells then, where it is quiet enough.
@@ -88,7 +88,7 @@ class GainTable:
         self.tokens = tokens
         self._known: dict[Kind, Gains] = {}
 
-    def survey(self, layers: Iterable[tuple[nn.Linear, str]]) -> None:
+    def survey(self, layers: Iterable[tuple[Any, str]]) -> None:
         """Measure one layer of each kind, and then once more those whose gains fit neither bounds nor the others'.
 
         Some time lies between the two, so that one slow moment does not decide.
@@ -112,7 +112,7 @@ class GainTable:
         for kind, (dense, sparse) in measured.items():
             self._settle(kind, dense, sparse)
 
-    def of(self, dense: nn.Linear, sparse: SparseLinear) -> Mapping[int, Gain]:
+    def of(self, dense: nn.Module, sparse: SparseLinear) -> Mapping[int, Gain]:
         """Gains of this layer or of one that looks like it."""
         kind = replace(Kind.of(dense, sparse.values), block=sparse.block)
         if kind not in self._known:
@@ -120,10 +120,10 @@ class GainTable:
             self._settle(kind, dense, sparse)
         return self._known[kind]
 
-    def _settle(self, kind: Kind, dense: nn.Linear, sparse: SparseLinear) -> None:
+    def _settle(self, kind: Kind, dense: nn.Module, sparse: SparseLinear) -> None:
         """Measure again what is noisy, near to no gain, or not to be believed."""
         for count, gain in self._known[kind].items():
             others = {other: gains[count].times for other, gains in self._known.items() if other != kind}
-            clear = gain.times >= _CLEAR and is_plausible(gain.times, kind, dense, sparse, others)
+            clear = gain.times >= _CLEAR and is_plausible(gain.times, kind, sparse, others)
             if gain.noisy or not clear:
                 self._known[kind][count] = _measured_again(gain, dense, sparse, count)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparsekit.nn import SparseLinear
+from sparsekit.pruning.layers import weight_of
 
 #: Two measurements of the same agree when neither is more than this many times the other.
 _AGREEMENT = 1.25
@@ -36,12 +37,12 @@ class Kind:
     block: str = ""  # known once the weight is packed
 
     @classmethod
-    def of(cls, dense: nn.Linear, values: str) -> Kind:
+    def of(cls, dense: nn.Module, values: str) -> Kind:
         """Of a layer whose values are to be held so."""
-        weight = dense.weight.detach()
+        weight = weight_of(dense)
         sparsity = 1.0 - weight.count_nonzero().item() / max(1, weight.numel())
         step = int(100 * sparsity) // _STEP
-        return cls(dense.out_features, dense.in_features, weight.dtype, dense.bias is not None, step, values)
+        return cls(weight.shape[0], weight.shape[1], weight.dtype, dense.bias is not None, step, values)
 
     @property
     def size(self) -> int:
@@ -54,10 +55,10 @@ def agree(one: float, other: float) -> bool:
     return max(one, other) <= _AGREEMENT * min(one, other)
 
 
-def _most(dense: nn.Linear, sparse: SparseLinear) -> float:
+def _most(kind: Kind, sparse: SparseLinear) -> float:
     """The gain that fewer products or fewer bytes permit, whichever is more."""
-    products = dense.weight.numel() / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.values == "int8" else 1)
-    return _EFFICIENCY * max(products, dense.weight.nbytes / sparse.packed.nbytes)
+    products = kind.size / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.values == "int8" else 1)
+    return _EFFICIENCY * max(products, kind.size * kind.dtype.itemsize / sparse.packed.nbytes)
 
 
 def _fits_sparser(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
@@ -79,14 +80,13 @@ def _fits_shapes(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
     return not near or max(gain, median(near)) <= _SHAPE_SPREAD * min(gain, median(near))
 
 
-def is_plausible(gain: float, kind: Kind, dense: nn.Linear, sparse: SparseLinear, others: Mapping[Kind, float]) -> bool:
+def is_plausible(gain: float, kind: Kind, sparse: SparseLinear, others: Mapping[Kind, float]) -> bool:
     """Whether a gain may be believed as it was measured.
 
     Args:
         gain: how many times faster the sparse layer is.
         kind: the layer's.
-        dense: the dense layer.
-        sparse: the sparse one.
+        sparse: the sparse layer.
         others: gains of other kinds of layers, with as many tokens.
     """
-    return gain <= _most(dense, sparse) and _fits_sparser(gain, kind, others) and _fits_shapes(gain, kind, others)
+    return gain <= _most(kind, sparse) and _fits_sparser(gain, kind, others) and _fits_shapes(gain, kind, others)
