@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from sparsekit.conversion_report import ConversionReport, LayerReport
+from sparsekit.dense_classes import why_not_linear
 from sparsekit.fidelity import fidelity
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
@@ -17,8 +19,10 @@ from sparsekit.nn import SparseLinear
 from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.parametrization import finalize, mask_of
-from sparsekit.selection import select_linears, shared_weights
+from sparsekit.pruning.split_model import on_split_modules, replace_modules
+from sparsekit.selection import is_dense_linear, select_matrices, shared_weights
 from sparsekit.sensitivity import output_errors
+from sparsekit.splitting import SplitModule, pad_encoders
 from sparsekit.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.zeros import check_zeros
 
@@ -36,15 +40,13 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _why_not(model: nn.Module, name: str, layer: nn.Linear, shared: Container[str]) -> str:
+def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str]) -> str:
     """Why a layer cannot be sparse, whatever its weights; empty when it can."""
     path, _, own_name = name.rpartition(".")
     parent = model.get_submodule(path)
-    if type(layer) is not nn.Linear:
-        return f"a {type(layer).__name__}, not a plain nn.Linear"
-    if isinstance(parent, nn.TransformerEncoderLayer):
-        return "nn.TransformerEncoderLayer reads its weights itself"
-    if own_name in weights_used(type(parent)):  # type: ignore[arg-type]  # mypy knows no hash of it
+    # torch's encoder layer reads weights for its fast path only, which it leaves where one is an AbsentWeight.
+    reads = not isinstance(parent, nn.TransformerEncoderLayer)
+    if reads and own_name in weights_used(type(parent)):  # type: ignore[arg-type]  # mypy knows no hash of it
         return f"{type(parent).__name__} computes with its weight itself"
     if name in shared:
         return "its weight is shared with another module"
@@ -54,14 +56,26 @@ def _why_not(model: nn.Module, name: str, layer: nn.Linear, shared: Container[st
         return f"its weight is {layer.weight.dtype}, kernels compute in float32"
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
         return "it has hooks, which a new module would not run"
-    return ""
+    return why_not_linear(layer)
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in every place of the model that holds `old`."""
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module is old:
-            model.set_submodule(name, new)
+_Places = Mapping[nn.Module, Sequence[tuple[nn.Module, str]]]
+
+
+def _places(model: nn.Module) -> _Places:
+    """For every module of a model, which modules hold it under which names."""
+    found: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                found.setdefault(child, []).append((parent, name))
+    return found
+
+
+def _replace(places: _Places, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in every place that holds `old`."""
+    for parent, name in places[old]:
+        parent._modules[name] = new
 
 
 def _sparsity(weight: torch.Tensor) -> float:
@@ -77,8 +91,8 @@ def _least(values: str, min_sparsity: float | None) -> float:
 
 
 def _candidates(
-    model: nn.Module, layers: Mapping[str, nn.Linear], held: Mapping[str, str], shared: Container[str]
-) -> Iterator[tuple[nn.Linear, str]]:
+    model: nn.Module, layers: Mapping[str, nn.Module], held: Mapping[str, str], shared: Container[str]
+) -> Iterator[tuple[nn.Module, str]]:
     """The layers to measure, and how their values are to be held."""
     for name, layer in layers.items():
         hopeless = _sparsity(weight_of(layer)) < _least(held[name], None)
@@ -88,15 +102,16 @@ def _candidates(
 
 def _convert_layer(
     model: nn.Module,
+    places: _Places,
     name: str,
-    layer: nn.Linear,
+    layer: nn.Module,
     shared: Container[str],
     min_sparsity: float | None,
     gains: GainTable,
     values: str,
     error: float | None,
 ) -> LayerReport:
-    weight = layer.weight.detach()
+    weight = weight_of(layer)
     sparsity, before = _sparsity(weight), _bytes(layer)
     after, gained = before, {}
     reason = _why_not(model, name, layer, shared)
@@ -115,7 +130,7 @@ def _convert_layer(
             slower = [f"{count} tokens" for count, gain in gained.items() if gain.times < 1.0]
             reason = f"dense is faster at {' and '.join(slower)}" if slower else ""
         if not reason:
-            _replace(model, layer, sparse)
+            _replace(places, layer, sparse)
             after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
     held = (sparse.values, sparse.block) if sparse is not None and not reason else ("", "")
@@ -128,6 +143,54 @@ def _held(values: str, error_budget: float | None, error: float | None) -> str:
     """How a layer's values are to be held, given what fewer bits change."""
     fits = error_budget is None or (error is not None and error <= error_budget)
     return values if fits else "float32"
+
+
+@on_split_modules
+def _prepare(
+    model: nn.Module,
+    targets: Iterable[str],
+    ignore: Iterable[str],
+    values: str,
+    min_sparsity: float | None,
+    batches: Sequence[Batch],
+) -> list[str]:
+    """Refuse what cannot be converted, then bake masks in. Returns the names of the layers to convert."""
+    layers = select_matrices(model, targets, ignore)
+    weights = map(weight_of, layers.values())
+    sparsities = (_sparsity(weight) for weight in weights if not weight.is_meta)
+    check_zeros(sparsities, values, min_sparsity, _least(values, min_sparsity))
+    if batches:
+        check_runs(model, batches)
+    for layer in layers.values():
+        if mask_of(layer) is not None:
+            finalize(layer)
+    return list(layers)
+
+
+@on_split_modules
+def _swap(
+    model: nn.Module,
+    names: Iterable[str],
+    tokens: Sequence[int],
+    min_sparsity: float | None,
+    values: str,
+    error_budget: float | None,
+    batches: Sequence[Batch],
+) -> tuple[LayerReport, ...]:
+    """Put sparse layers in the places of those that gain."""
+    layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
+    shared, places = shared_weights(model), _places(model)
+    gains = GainTable(tokens)
+    errors = {} if error_budget is None else output_errors(model, layers, values, batches)
+    held = {name: _held(values, error_budget, errors.get(name)) for name in layers}
+    if min_sparsity is None:
+        gains.survey(_candidates(model, layers, held, shared))
+    rows = [
+        _convert_layer(model, places, name, layer, shared, min_sparsity, gains, held[name], errors.get(name))
+        for name, layer in layers.items()
+    ]
+    pad_encoders(model, SparseLinear)
+    return tuple(rows)
 
 
 def convert(
@@ -143,7 +206,7 @@ def convert(
     batches: Sequence[Batch] = (),
     reference: nn.Module | None = None,
 ) -> ConversionReport:
-    """Swap the model's pruned `nn.Linear` layers for `SparseLinear`, in place.
+    """Swap the model's pruned linear layers for `SparseLinear`, in place.
 
     Masks of `prune` are baked in first. Every layer is measured, dense against sparse, on this machine with torch's
     present number of threads: until the machine was quiet enough or a second or so is over, and again where a gain is
@@ -195,48 +258,43 @@ def convert(
         raise ValueError(f"error_budget must be positive and needs batches, got {error_budget}, {len(batches)} batches")
     if reference is not None and not batches:
         raise ValueError("reference needs batches, to compare the outputs of both models on")
-    layers = select_linears(model, targets, ignore)
-    weights = map(weight_of, layers.values())
-    check_zeros(
-        (_sparsity(weight) for weight in weights if not weight.is_meta),
-        values,
-        min_sparsity,
-        _least(values, min_sparsity),
-    )
-    if batches:
-        check_runs(model, batches)
-    for layer in layers.values():
-        if mask_of(layer) is not None:
-            finalize(layer)
+    names = _prepare(model, targets, ignore, values, min_sparsity, batches)
     both = BothModels(model)
-    shared = shared_weights(model)
-    gains = GainTable(tokens)
-    errors = {} if error_budget is None else output_errors(model, layers, values, batches)
-    held = {name: _held(values, error_budget, errors.get(name)) for name in layers}
-    if min_sparsity is None:
-        gains.survey(_candidates(model, layers, held, shared))
-    rows = [
-        _convert_layer(model, name, layer, shared, min_sparsity, gains, held[name], errors.get(name))
-        for name, layer in layers.items()
-    ]
+    rows = _swap(model, names, tokens, min_sparsity, values, error_budget, batches)
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both.replaced() and batches else None
     nearness = None if reference is None else fidelity(model, reference, batches)
-    return ConversionReport(tuple(rows), fused, whole, nearness)
+    return ConversionReport(rows, fused, whole, nearness)
 
 
 def densify(model: nn.Module) -> nn.Module:
-    """Undo `convert`: every `SparseLinear` of the model becomes an `nn.Linear` again, in place. Returns the model.
+    """Undo `convert`: every `SparseLinear` becomes the dense layer that it was, in place. Returns the model.
 
     Raises:
-        ValueError: a layer was made with an activation function, which `nn.Linear` does not have.
+        ValueError: a layer was made with an activation function, which dense layers do not have.
     """
     split_activations(model)
     sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
-    dense = [module.to_linear() for module in sparse]
-    for old, new in zip(sparse, dense, strict=True):
-        _replace(model, old, new)
+    replace_modules(model, {module: module.to_linear() for module in sparse})
+    split = [module for module in model.modules() if isinstance(module, SplitModule)]
+    replace_modules(model, {module: module.merge() for module in split})
+    pad_encoders(model, SparseLinear)
     return model
+
+
+@on_split_modules
+def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
+    """Put empty sparse layers in the places of a state dict's sparse weights."""
+    modules, places = dict(model.named_modules()), _places(model)
+    layers = {name: modules.get(name) for name in names}
+    for name, layer in layers.items():
+        if layer is None or not (isinstance(layer, SparseLinear) or is_dense_linear(layer)):
+            found = "nothing" if layer is None else f"a {type(layer).__name__}"
+            raise ValueError(f"the state dict has a sparse weight for {name!r}, where the model has {found}")
+    for layer in layers.values():
+        if layer is not None and not isinstance(layer, SparseLinear):
+            _replace(places, layer, SparseLinear.like(layer))
+    pad_encoders(model, SparseLinear)
 
 
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -246,7 +304,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
     functions are fused as by `convert`.
 
     Raises:
-        ValueError: the state dict has CSR arrays for something that is no `nn.Linear` of the model.
+        ValueError: the state dict has CSR arrays for something that is no linear layer of the model.
         RuntimeError: keys or shapes do not fit, or CSR arrays are malformed.
 
     >>> dense = nn.Sequential(nn.Linear(8, 4))
@@ -257,17 +315,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
       (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750, block='4x1')
     )
     """
-    modules = dict(model.named_modules())
-    sparse = [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")]
-    for name in sparse:
-        layer = modules.get(name)
-        if not isinstance(layer, nn.Linear | SparseLinear):
-            found = "nothing" if layer is None else f"a {type(layer).__name__}"
-            raise ValueError(f"the state dict has a sparse weight for {name!r}, where the model has {found}")
-    for name in sparse:
-        layer = modules[name]
-        if isinstance(layer, nn.Linear):
-            _replace(model, layer, SparseLinear(layer.in_features, layer.out_features, layer.bias is not None))
+    _sparsify(model, [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")])
     model.load_state_dict(state_dict)
     fuse_activations(model)
     return model

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils import parametrize
 
 from sparsekit import ops, runtime
 from sparsekit.absent_weight import absent_weight
+from sparsekit.dense_classes import new_dense, why_not_linear
 from sparsekit.formats import CSR
+from sparsekit.selection import is_conv1d, is_conv1d_class
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,6 +69,7 @@ class SparseLinear(nn.Module):
         self.out_features = out_features
         self.activation = None if activation == "none" else activation
         self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
+        self.dense_class: type[nn.Module] = nn.Linear  # likewise
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.register_buffer("packed", _no_nonzeros(out_features, in_features) if packed is None else packed, False)
 
@@ -95,7 +99,7 @@ class SparseLinear(nn.Module):
     @classmethod
     def from_linear(
         cls,
-        linear: nn.Linear,
+        linear: nn.Module,
         activation: str | None = None,
         values: str = "float32",
         scales: str | NDArray[np.float32] = "maximum",
@@ -104,7 +108,8 @@ class SparseLinear(nn.Module):
         """Layer with the nonzero weights of a dense one, which is left as it is.
 
         Args:
-            linear: the dense layer.
+            linear: the dense layer: an `nn.Linear`, a class derived from it that computes the same, or transformers'
+                `Conv1D`, whose weight is [in_features, out_features].
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
             values: "float32"; "bf16" or "fp16", which only save memory; or "int8" for weights of one byte with a scale
                 for each row: inputs are then quantised in the call, every token by itself, and multiplied as whole
@@ -113,31 +118,56 @@ class SparseLinear(nn.Module):
             block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
 
         Raises:
-            TypeError: `linear` is not an `nn.Linear` or its weight is not floating point.
+            TypeError: `linear` is not such a layer or its weight is not floating point.
             ValueError: an argument is unknown, or int8 cannot hold the weight.
         """
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(f"expected a torch.nn.Linear, got {type(linear).__name__}")
-        layer = cls.from_csr(CSR.from_torch(linear.weight), linear.bias, activation, values, scales, block)
-        layer.weight_dtype = linear.weight.dtype
+        reason = type(linear).__name__
+        if isinstance(linear, nn.Linear) or is_conv1d(linear):
+            reason = why_not_linear(linear)
+        if reason:
+            raise TypeError(f"expected a torch.nn.Linear, got {reason}")
+        dense: Any = linear
+        weight = dense.weight.T if is_conv1d(linear) else dense.weight
+        layer = cls.from_csr(CSR.from_torch(weight), dense.bias, activation, values, scales, block)
         if layer.bias is not None:
-            layer.bias.requires_grad_(linear.bias.requires_grad)
+            layer.bias.requires_grad_(dense.bias.requires_grad)
+        layer.stand_for(linear)
         return layer.train(linear.training)
+
+    @classmethod
+    def like(cls, linear: nn.Module) -> SparseLinear:
+        """Layer of a dense one's shape and without nonzeros, for a state dict to be loaded into."""
+        dense: Any = linear
+        out_features, in_features = dense.weight.T.shape if is_conv1d(linear) else dense.weight.shape
+        layer = cls(in_features, out_features, dense.bias is not None)
+        layer.stand_for(linear)
+        return layer.train(linear.training)
+
+    def stand_for(self, dense: nn.Module) -> None:
+        """Remember which class and type of weight `to_linear` is to give back: those of a layer, dense or sparse."""
+        if isinstance(dense, SparseLinear):
+            self.dense_class, self.weight_dtype = dense.dense_class, dense.weight_dtype
+        else:
+            self.dense_class = parametrize.type_before_parametrizations(dense)
+            self.weight_dtype = dense.weight.dtype  # type: ignore[assignment]
 
     def to_csr(self) -> CSR:
         """The weight as CSR."""
         return CSR.unpack(self.packed.numpy(force=True))
 
-    def to_linear(self) -> nn.Linear:
-        """Dense layer with the same weight and bias, in the type of the dense layer this one was made from.
+    def to_linear(self) -> Any:
+        """Dense layer with the same weight and bias, of the class and in the type of the layer this one was made from.
+
+        That is `nn.Linear`, a class derived from it, or transformers' `Conv1D`.
 
         Raises:
             ValueError: the layer has a fused activation function, which `nn.Linear` does not.
         """
         if self.activation is not None:
             raise ValueError(f"nn.Linear has no activation function; this layer fuses {self.activation!r}")
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        linear.weight = nn.Parameter(torch.from_numpy(self.to_csr().to_dense()).to(self._dense_dtype))
+        linear = new_dense(self.dense_class, self.in_features, self.out_features, self.bias is not None)
+        weight = torch.from_numpy(self.to_csr().to_dense()).to(self._dense_dtype)
+        linear.weight = nn.Parameter(weight.T.contiguous() if self._is_turned else weight)
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
         return linear.train(self.training)
@@ -148,12 +178,18 @@ class SparseLinear(nn.Module):
         return self.weight_dtype if self.bias is None else self.bias.dtype
 
     @property
+    def _is_turned(self) -> bool:
+        """Whether the dense layer holds its weight as [in_features, out_features]."""
+        return is_conv1d_class(self.dense_class)
+
+    @property
     def weight(self) -> torch.Tensor:
         """Shape, dtype and device of the dense weight, for code that asks for them; using values raises RuntimeError.
 
         It is no parameter: `to_csr` and `to_linear` give the values.
         """
-        return absent_weight((self.out_features, self.in_features), self._dense_dtype, self.packed.device)
+        shape = self.out_features, self.in_features
+        return absent_weight(shape[::-1] if self._is_turned else shape, self._dense_dtype, self.packed.device)
 
     @property
     def nnz(self) -> int:

@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 
+def is_conv1d_class(cls: type[nn.Module]) -> bool:
+    """Whether a class is transformers' `Conv1D` or derived from it; see `is_conv1d`."""
+    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in cls.mro())
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
+
+    The class is known by its name, so that transformers need not be installed.
+    """
+    return is_conv1d_class(type(module))
+
+
+def is_dense_linear(module: nn.Module) -> bool:
+    """Whether a module is an `nn.Linear`, of whatever class derived from it, or a `Conv1D`, with a plain weight."""
+    if not isinstance(module, nn.Linear) and not is_conv1d(module):
+        return False
+    weight: Any = module.weight
+    return isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.is_floating_point()
+
+
 def _matches(pattern: str, name: str, module: nn.Module) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], name) is not None
     class_name = parametrize.type_before_parametrizations(module).__name__  # a mask renames the class
+    if pattern == "Linear" and is_dense_linear(module):
+        return True
     return pattern in (name, class_name) or name.startswith(pattern + ".")
 
 
 def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
     """Modules that a target names and nothing in `ignore` does.
 
-    A pattern is a class name ("Linear"), a module's name, which stands for everything inside it too
-    ("encoder.layer.0"), or "re:" and a regular expression matched from the start of the name.
+    A pattern is a class name, a module's name, which stands for everything inside it too ("encoder.layer.0"), or "re:"
+    and a regular expression matched from the start of the name. "Linear" stands for every dense linear layer: classes
+    derived from `nn.Linear` and transformers' `Conv1D` too.
 
     Raises:
         TypeError: `targets` or `ignore` is a string instead of a list of strings.
@@ -46,27 +71,6 @@ def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ())
     }
 
 
-def select_linears(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Linear]:
-    """The dense linear layers among `select(model, targets, ignore)`.
-
-    Raises:
-        TypeError, ValueError: as `select`; also when the selection holds no `nn.Linear`.
-    """
-    targets = list(targets) if not isinstance(targets, str) else targets
-    chosen = {name: module for name, module in select(model, targets, ignore).items() if isinstance(module, nn.Linear)}
-    if not chosen:
-        raise ValueError(f"targets {targets} with ignore {list(ignore)} leave no torch.nn.Linear of the model")
-    return chosen
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
-
-    The class is known by its name, so that transformers need not be installed.
-    """
-    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in type(module).mro())
-
-
 def select_matrices(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
     """The layers among `select(model, targets, ignore)` that multiply by a dense matrix: `nn.Linear` and `Conv1D`.
 
@@ -74,11 +78,7 @@ def select_matrices(model: nn.Module, targets: Iterable[str], ignore: Iterable[s
         TypeError, ValueError: as `select`; also when the selection holds no such layer.
     """
     targets = list(targets) if not isinstance(targets, str) else targets
-    chosen = {
-        name: module
-        for name, module in select(model, targets, ignore).items()
-        if isinstance(module, nn.Linear) or is_conv1d(module)
-    }
+    chosen = {name: module for name, module in select(model, targets, ignore).items() if is_dense_linear(module)}
     if not chosen:
         raise ValueError(
             f"targets {targets} with ignore {list(ignore)} leave no torch.nn.Linear and no transformers "

@@ -38,7 +38,7 @@ def _hook(error: _Error) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch
 
 
 def output_errors(
-    model: nn.Module, layers: Mapping[str, nn.Linear], values: str, batches: Iterable[Batch]
+    model: nn.Module, layers: Mapping[str, nn.Module], values: str, batches: Iterable[Batch]
 ) -> dict[str, float]:
     """Relative error of every layer's outputs with these values: norm of the differences over norm of the outputs.
 

@@ -30,6 +30,8 @@ LAYERS = [
         "sparsekit.rewriting",
         "sparsekit.selection",
         "sparsekit.surgery",
+        "sparsekit.dense_classes",
+        "sparsekit.splitting",
         "sparsekit.model_code",
     ],
     ["sparsekit.pruning", "sparsekit.distill"],
@@ -51,6 +53,7 @@ NO_NATIVE = [
     "sparsekit.selection",
     "sparsekit.surgery",
     "sparsekit.fidelity",
+    "sparsekit.splitting",
     "sparsekit.files",
     "sparsekit.timing",
 ]

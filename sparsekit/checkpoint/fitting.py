@@ -15,7 +15,9 @@ from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.attention import find_attentions, fit_attributes
 from sparsekit.pruning.narrowing import is_dense, shape_of, size_names
-from sparsekit.selection import is_conv1d
+from sparsekit.pruning.split_model import on_split_modules
+from sparsekit.selection import is_conv1d, is_dense_linear
+from sparsekit.splitting import pad_encoders
 
 
 def _stored_shape(manifest: Manifest, name: str, layer: nn.Module) -> tuple[int, ...] | None:
@@ -66,7 +68,7 @@ def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
     out_features, in_features = entry.shape
     activation = layer.activation if isinstance(layer, SparseLinear) else None
     sparse = SparseLinear(in_features, out_features, layer.bias is not None, activation)
-    sparse.weight_dtype = layer.weight_dtype if isinstance(layer, SparseLinear) else layer.weight.dtype
+    sparse.stand_for(layer)
     if layer.bias is not None:
         sparse.bias = _like(layer.bias, (out_features,))
     return sparse.train(layer.training)
@@ -84,12 +86,11 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
                              f"code gives it {found}; make the model as the stored one was made")  # fmt: skip
 
 
-def _can_be_sparse(layer: nn.Module) -> bool:
-    return isinstance(layer, SparseLinear) or is_dense(layer)
-
-
+@on_split_modules
 def fit(model: nn.Module, manifest: Manifest) -> None:
     """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
+
+    Modules that are split in the folder are split; see `sparsekit.splitting`.
 
     Raises:
         ValueError: the folder has a sparse weight for something that is no linear layer of the model, or an activation
@@ -103,21 +104,24 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
         is_sparse = entry.held == "sparse"
-        if layer is None or not (type(layer) is nn.Linear or (is_sparse and _can_be_sparse(layer))):
+        if layer is None or not (is_dense_linear(layer) or (is_sparse and isinstance(layer, SparseLinear))):
             found = "nothing" if layer is None else f"a {type(layer).__name__}"
             raise ValueError(f"the folder has a sparse weight for {name!r}, where the model has {found}")
         if is_sparse:
             sparse = _sparse_for(layer, entry)
             for place in places[id(layer)]:
                 model.set_submodule(place, sparse)
+    pad_encoders(model, SparseLinear)
     _fuse(model, manifest)
 
 
-def _stored_kind(manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
+def _stored_kind(model: nn.Module, manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
     """Type and shape of a stored tensor of the model."""
     if name in manifest.arrays:
         return TORCH_DTYPES[manifest.arrays[name].dtype], manifest.arrays[name].shape
-    return torch.float32, manifest.layers[name.removesuffix(".weight")].shape
+    layer = name.removesuffix(".weight")
+    shape = manifest.layers[layer].shape
+    return torch.float32, shape[::-1] if is_conv1d(model.get_submodule(layer)) else shape
 
 
 def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ()) -> None:
@@ -133,14 +137,14 @@ def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ())
     missing = sorted(set(tensors) - set(source))
     alone = set(manifest.arrays) - set(manifest.shared.values())
     unknown = sorted(set(source) - set(tensors))
-    extra = [n for n in unknown if n not in alone or not can_hold(model, n, *_stored_kind(manifest, n))]
+    extra = [n for n in unknown if n not in alone or not can_hold(model, n, *_stored_kind(model, manifest, n))]
     if missing or extra:
         raise ValueError(
             f"the folder does not fit the model: {missing[:5] or 'nothing'} missing, {extra[:5] or 'nothing'} extra; "
             "make the model as the stored one was made"
         )
     for name, tensor in tensors.items():
-        dtype, shape = _stored_kind(manifest, source[name])
+        dtype, shape = _stored_kind(model, manifest, source[name])
         both_float = dtype.is_floating_point and tensor.is_floating_point()
         if shape != tuple(tensor.shape) or not (both_float or dtype == tensor.dtype):
             expected, got = f"{tensor.dtype} {list(tensor.shape)}", f"{dtype} {list(shape)}"

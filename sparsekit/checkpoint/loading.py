@@ -16,6 +16,7 @@ from sparsekit.checkpoint.models import fill_buffers, fill_generation_config, ma
 from sparsekit.checkpoint.module_state import left_out, restore
 from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import named_tensors, to_tensor
+from sparsekit.pruning.layers import oriented
 
 #: Types of weights that were stored sparse of a dense layer.
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,12 +76,12 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     setattr(model.get_submodule(parent), key, tensor)
 
 
-def _tensors(stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
     """The dense tensors of the model, one after the other."""
     manifest = stored.manifest
     for name, layer in manifest.layers.items():
         if layer.held == "dense":
-            yield f"{name}.weight", _dense_weight(stored, name)
+            yield f"{name}.weight", oriented(model.get_submodule(name), _dense_weight(stored, name)).contiguous()
     for name in manifest.plain_arrays():
         yield name, to_tensor(name, stored.raw(name), manifest.arrays[name])
 
@@ -101,7 +102,7 @@ def fill(model: nn.Module, stored: ModelFolder) -> None:
             _set(model, f"{name}.packed", torch.from_numpy(stored.packed(name)))
     shared = set(manifest.shared.values())
     found = {}
-    for name, tensor in _tensors(stored):
+    for name, tensor in _tensors(model, stored):
         if name not in tensors:
             restore(model, name, tensor)
             continue

@@ -34,6 +34,7 @@ from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.conversion import densify
 from sparsekit.nn import SparseLinear
+from sparsekit.pruning.split_model import split_modules
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -158,7 +159,7 @@ class SparseQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         stored = _open(kwargs.get("checkpoint_files"))
         stored.read_ahead()
-        with _outside_of_making():
+        with _outside_of_making(), split_modules(model):
             part = part_for(stored, model)
             fill_buffers(model, part.memory_limit)
             fit(model, part.manifest)

@@ -15,6 +15,8 @@ from sparsekit.checkpoint.stored import MOST_GROWTH
 from sparsekit.checkpoint.tensors import storable, without_shared
 from sparsekit.formats import CSR
 from sparsekit.nn import SparseLinear
+from sparsekit.pruning.layers import oriented
+from sparsekit.selection import is_dense_linear
 
 #: Dense weights of these types are stored sparse where that takes fewer bytes.
 _VALUES = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -55,8 +57,10 @@ def _pays(weight: torch.Tensor) -> bool:
 def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
     """Name of the linear layer whose weight this tensor is, if it is one to store sparse."""
     layer, _, key = name.rpartition(".")
-    is_weight = layer and key == "weight" and type(model.get_submodule(layer)) is nn.Linear
-    return layer if is_weight and tensor.dtype in _VALUES and _pays(tensor) else None
+    if not layer or key != "weight" or tensor.dtype not in _VALUES:
+        return None
+    module = model.get_submodule(layer)
+    return layer if is_dense_linear(module) and _pays(oriented(module, tensor)) else None
 
 
 def store_weights(
@@ -90,7 +94,7 @@ def store_weights(
         if layer is None:
             shards.add({name: tensor})
             continue
-        weight = CSR.from_torch(tensor)
+        weight = CSR.from_torch(oriented(model.get_submodule(layer), tensor))
         layers[layer] = LayerEntry(weight.shape, _VALUES[tensor.dtype], "dense")
         arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
         arrays["values"] = arrays["values"].to(tensor.dtype)

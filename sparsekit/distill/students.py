@@ -180,9 +180,7 @@ def _adapt(student: nn.Module, cut: Cut) -> None:
         ) from error
 
 
-def shallower(
-    model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()
-) -> nn.Module:
+def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()) -> nn.Module:
     """Cut a student with fewer blocks out of a teacher; the teacher stays as it is.
 
     The student is a deep copy with the teacher's weights in the blocks that it keeps and in everything else. Its config

@@ -151,7 +151,11 @@ def check_attention(model: nn.Module, attention: Attention) -> None:
     for key, parameter in model.get_submodule(attention.owner).named_parameters():
         name = full_name(attention.owner, key)
         layer = name.rpartition(".")[0]
-        if layer not in (*attention.layers, *attention.beside) and name not in known and tuple(parameter.shape) != (attention.head_size,):
+        if (
+            layer not in (*attention.layers, *attention.beside)
+            and name not in known
+            and tuple(parameter.shape) != (attention.head_size,)
+        ):
             raise ValueError(
                 f"{attention.name} has the parameter {key} of shape {list(parameter.shape)} beside its linear layers, "
                 "which may hold something for every head; put the attention into ignore"
@@ -219,4 +223,3 @@ def fit_attributes(model: nn.Module, attention: Attention) -> None:
     for table in attention.tables:
         if model.get_submodule(table).embedding_dim > heads:  # type: ignore[operator]
             keep_columns(model.get_submodule(table), torch.arange(heads))
-

@@ -66,7 +66,11 @@ def _tied(model: nn.Module, attentions: Sequence[Attention]) -> list[list[Attent
 
 
 def _choose(
-    scores: Mapping[str, torch.Tensor], tied: Sequence[Sequence[Attention]], fraction: float | None, scope: str, least: int
+    scores: Mapping[str, torch.Tensor],
+    tied: Sequence[Sequence[Attention]],
+    fraction: float | None,
+    scope: str,
+    least: int,
 ) -> dict[str, torch.Tensor]:
     """Numbers of the units that stay in every attention; those that are tied keep the same."""
     summed = {own[0].name: sum((scores[one.name] for one in own[1:]), scores[own[0].name]) for own in tied}

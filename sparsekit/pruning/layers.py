@@ -33,7 +33,9 @@ def check_weight(name: str, layer: nn.Module) -> None:
         return
     weight = layer._parameters.get("weight")
     if weight is None:
-        how = "torch.nn.utils.prune.remove(module, 'weight')" if "weight_orig" in layer._parameters else "the hook's undo"
+        how = (
+            "torch.nn.utils.prune.remove(module, 'weight')" if "weight_orig" in layer._parameters else "the hook's undo"
+        )
         raise ValueError(
             f"{name}.weight is not a parameter but computed of {', '.join(layer._parameters)} before each call, as "
             f"torch.nn.utils does it; bake it in first with {how}, then keep_zeros(model) masks the zeros there are"
@@ -61,16 +63,16 @@ def _is_matrix(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
-def _without_tied(
-    model: nn.Module, layers: Mapping[str, nn.Module], targets: Iterable[str]
-) -> dict[str, nn.Module]:
+def _without_tied(model: nn.Module, layers: Mapping[str, nn.Module], targets: Iterable[str]) -> dict[str, nn.Module]:
     """Layers without those that share their weight with an embedding, unless a target is the name of one of them."""
     reasons = left_out(model)
     named = set(targets)
     kept = {name: layer for name, layer in layers.items() if name not in reasons or name in named}
     if not kept:
         name, reason = next((name, reasons[name]) for name in layers)
-        raise ValueError(f"there is nothing to prune: {name} {reason}, which pruning it would change; give other targets")
+        raise ValueError(
+            f"there is nothing to prune: {name} {reason}, which pruning it would change; give other targets"
+        )
     return kept
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -31,28 +33,35 @@ class Mask(nn.Module):
         return weight
 
 
-def mask_of(module: nn.Module) -> torch.Tensor | None:
-    """The mask on a module's weight, None where there is none."""
-    if not parametrize.is_parametrized(module, "weight"):
+def mask_of(module: nn.Module, name: str = "weight") -> torch.Tensor | None:
+    """The mask on a module's weight, or on another parameter of it, None where there is none."""
+    if not parametrize.is_parametrized(module, name):
         return None
-    masks = [step.mask for step in module.parametrizations.weight if isinstance(step, Mask)]  # type: ignore[union-attr]
+    masks = [step.mask for step in module.parametrizations[name] if isinstance(step, Mask)]  # type: ignore[index]
     return masks[0] if masks else None
 
 
-def apply_mask(module: nn.Module, mask: torch.Tensor, *tied: nn.Module) -> None:
+def masked_parameters(module: nn.Module) -> list[str]:
+    """Names of a module's own parameters that have a mask."""
+    steps: Any = getattr(module, "parametrizations", ())
+    return [name for name in steps if mask_of(module, name) is not None]
+
+
+def apply_mask(module: nn.Module, mask: torch.Tensor, *tied: nn.Module, name: str = "weight") -> None:
     """Mask the module's weight; a mask that is already there is replaced.
 
     Args:
-        module: a linear layer or a `Conv1D`.
-        mask: bool, shape [out_features, in_features]; True keeps a weight.
+        module: a linear layer or a `Conv1D`; any module that has the parameter `name`.
+        mask: bool, shape [out_features, in_features]; True keeps a weight. Of another parameter: its shape.
         tied: other modules that hold the same weight; they share the mask.
+        name: of the parameter.
     """
-    stored = oriented(module, mask).contiguous()
+    stored = (oriented(module, mask) if name == "weight" else mask).contiguous()
     step = Mask(stored)
     for holder in (module, *tied):
-        current = mask_of(holder)
+        current = mask_of(holder, name)
         if current is None:
-            parametrize.register_parametrization(holder, "weight", step)
+            parametrize.register_parametrization(holder, name, step)
         else:
             current.copy_(stored)
 
@@ -80,11 +89,16 @@ def finalize(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a masked weight has other parametrizations too; remove those first.
     """
-    masked = {name: module for name, module in model.named_modules() if mask_of(module) is not None}
-    for name, module in masked.items():
-        if len(module.parametrizations.weight) > 1:
-            raise ValueError(f"{name}.weight has other parametrizations beside its mask; remove them first")
-    for module in masked.values():
-        _unshare_class(module)
-        parametrize.remove_parametrizations(module, "weight")
+    masked = [(path, module, name) for path, module in model.named_modules() for name in masked_parameters(module)]
+    for path, module, name in masked:
+        if len(module.parametrizations[name]) > 1:
+            raise ValueError(f"{path}.{name} has other parametrizations beside its mask; remove them first")
+    for _, module, name in masked:
+        remove_mask(module, name)
     return model
+
+
+def remove_mask(module: nn.Module, name: str = "weight") -> None:
+    """Bake the mask of one parameter in."""
+    _unshare_class(module)
+    parametrize.remove_parametrizations(module, name)

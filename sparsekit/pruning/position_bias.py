@@ -45,7 +45,9 @@ def tables_of(model: nn.Module, owners: Sequence[str]) -> dict[str, tuple[str, .
     by_stack = {_stack_of(model, owner): table for owner, table in own.items()}
     found: dict[str, tuple[str, ...]] = {}
     for owner in owners:
-        around = [table for place, table in tables.items() if place not in own and owner.startswith(full_name(place, ""))]
+        around = [
+            table for place, table in tables.items() if place not in own and owner.startswith(full_name(place, ""))
+        ]
         table = own.get(owner) or by_stack.get(_stack_of(model, owner)) or next(iter(around), None)
         if table is not None:
             found[owner] = (table,)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from sparsekit.pruning.layers import left_out, weight_of
-from sparsekit.selection import is_conv1d
+from sparsekit.selection import is_dense_linear
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _size(layer: LayerZeros) -> int:
 
 def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) and not is_conv1d(module):
+        if not is_dense_linear(module):
             continue
         if weight_of(module).is_meta:
             raise ValueError(f"{name}.weight has no values yet (it is on the meta device); load the model first")

@@ -19,7 +19,9 @@ class Producer:
     """A layer whose outputs are units, in runs of all units, one run after the other."""
 
     layer: str
-    runs: tuple[int, ...]  # outputs of one unit in each run; several where gate and up, or query, key and value, are one
+    runs: tuple[
+        int, ...
+    ]  # outputs of one unit in each run; several where gate and up, or query, key and value, are one
     shared: int = 0  # last outputs, which are of all units and stay
 
 

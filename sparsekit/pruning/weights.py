@@ -15,6 +15,7 @@ from sparsekit.pruning.gradients import Loss, mean_squared_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import check_scope, masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.parametrization import apply_mask
+from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.statistics import input_norms
 from sparsekit.surgery import undo_on_failure
 
@@ -168,6 +169,7 @@ def score_groups(
     return scores
 
 
+@on_split_modules
 def prune(
     model: nn.Module,
     sparsity: float | Mapping[str, float] | None = None,

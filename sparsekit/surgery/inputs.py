@@ -84,5 +84,7 @@ def tiny_inputs(model: nn.Module) -> Mapping[str, torch.Tensor] | None:
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in taken:
         found["decoder_input_ids"] = _ids(config, _DECODED)
     first = next(model.parameters())
-    inputs = {name: value.to(first) if value.is_floating_point() else value.to(first.device) for name, value in found.items()}
+    inputs = {
+        name: value.to(first) if value.is_floating_point() else value.to(first.device) for name, value in found.items()
+    }
     return inputs or None

@@ -155,7 +155,9 @@ class Trial:
         if any(tensor.is_meta for tensor in (*expected, *found)):
             return
         worst = max(_ROUNDING.get(tensor.dtype, _HALF_ROUNDING) for tensor in found)
-        allowed = max(worst * _norm([tensor.nan_to_num() for tensor in expected]), _EFFECT * _distance(expected, self._dense))
+        allowed = max(
+            worst * _norm([tensor.nan_to_num() for tensor in expected]), _EFFECT * _distance(expected, self._dense)
+        )
         off = _distance(expected, found)
         if off > allowed:
             raise ValueError(

@@ -1,0 +1,35 @@
+"""Modules that hold several weight matrices in parameters of their own, with a linear layer for each matrix instead.
+
+`nn.MultiheadAttention` and the experts of mixtures multiply by parts of their parameters themselves. Split, they call
+`nn.Linear` layers, which can be pruned, measured and converted one by one; merged, they are what they were.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparsekit.splitting.attention import SplitAttention
+from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders
+from sparsekit.splitting.experts import SplitBatchedExperts, SplitExperts, SplitParallelExperts
+from sparsekit.splitting.split_module import Matrix, SplitModule
+
+#: Kinds of modules that can be split; the first that finds its matrices takes a module.
+KINDS: tuple[type[SplitModule], ...] = (SplitAttention, SplitExperts, SplitBatchedExperts, SplitParallelExperts)
+
+__all__ = ["KINDS", "Matrix", "PaddedEncoder", "SplitAttention", "SplitExperts", "SplitModule", "pad_encoders", "split"]
+
+
+def split(module: nn.Module) -> SplitModule | None:
+    """A module with a linear layer for each of the matrices of `module`, which share its memory; None if it has none.
+
+    The module itself stays as it is. Modules with hooks, or a `forward` of their own, are not split.
+    """
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks) or "forward" in vars(module):
+        return None
+    for kind in KINDS:
+        matrices = kind.find(module)
+        if matrices:
+            made = kind.of(module, matrices)
+            return made if made.is_same_as(module) else None
+    return None

@@ -1,0 +1,232 @@
+"""Experts of mixtures with linear layers for each expert, in place of parameters that hold the matrices of all."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from sparsekit.splitting.split_module import Matrix, SplitModule, shape_of, stack
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family of classes holds its experts' matrices.
+
+    Args:
+        up: parameters of the first product: gate and up in one or in two.
+        down: the parameter of the second.
+        turned: parameters whose matrices are [in_features, out_features]; None: all or none, as `is_transposed` says.
+        activation: path of the activation function.
+    """
+
+    up: tuple[str, ...]
+    down: str
+    turned: tuple[str, ...] | None = None
+    activation: str = "act_fn"
+
+
+#: Classes of transformers' `use_experts_implementation` and others alike, with a gate and without; DBRX.
+LAYOUTS = (
+    Layout(("gate_up_proj",), "down_proj"),
+    Layout(("up_proj",), "down_proj"),
+    Layout(("mlp.w1", "mlp.v1"), "mlp.w2", turned=("mlp.w2",), activation="mlp.activation_fn"),
+)
+
+
+def _count(module: nn.Module, parameter: str) -> int:
+    """How many matrices a parameter holds; 0 when there is no telling."""
+    shape = shape_of(module, parameter)
+    count = shape[0] if len(shape) == 3 else getattr(module, "num_experts", 0)
+    return count if len(shape) == 3 or (len(shape) == 2 and count and shape[0] % count == 0) else 0
+
+
+def _layout_of(module: nn.Module) -> Layout | None:
+    for layout in LAYOUTS:
+        if all(_count(module, name) for name in (*layout.up, layout.down)):
+            return layout
+    return None
+
+
+def _matrices(module: nn.Module, layout: Layout, turned: tuple[str, ...]) -> list[Matrix]:
+    found = []
+    for name in (*layout.up, layout.down):
+        bias = f"{name}_bias" if shape_of(module, f"{name}_bias") else None
+        layer = name.rpartition(".")[2]
+        found += stack(layer, name, _count(module, name), turned=name in turned, bias=bias)
+    return found
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    forward: Any = parametrize.type_before_parametrizations(module).forward  # type: ignore[attr-defined]
+    return list(inspect.signature(forward).parameters)[1:]
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    finite = expected[expected.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 1.0
+    tolerance = 64 * torch.finfo(expected.dtype).eps
+    return torch.allclose(found.to(expected.dtype), expected, tolerance, tolerance * scale, equal_nan=True)
+
+
+class _Experts(SplitModule):
+    """What is common to experts, however their tokens come."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where the matrices were."""
+        names = {matrix.parameter for matrix in self.matrices}
+        return next(layout for layout in LAYOUTS if names == {*layout.up, layout.down})
+
+    def _layer(self, parameter: str, expert: int) -> nn.Module:
+        layers: Any = self._modules[parameter.rpartition(".")[2]]
+        return cast(nn.Module, layers[expert])
+
+    def _expert(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        """What an expert makes of its tokens, [tokens, hidden]."""
+        layout = self.layout
+        ups = [self._layer(name, expert)(x) for name in layout.up]
+        hidden: torch.Tensor = self._layer(layout.down, expert)(self._activated(ups))
+        norm = getattr(self, "post_expert_norm", None)
+        return hidden if norm is None else norm(hidden)
+
+    def _activated(self, ups: list[torch.Tensor]) -> torch.Tensor:
+        """Gate and up become one; by the module's own code where it has such."""
+        layout = self.layout
+        gate = getattr(self.shell, "_apply_gate", None)
+        if layout.up == ("gate_up_proj",) and gate is not None:
+            return gate(ups[0])  # type: ignore[no-any-return]
+        act = self.get_submodule(layout.activation) if "." in layout.activation else getattr(self, layout.activation)
+        if layout.up == ("up_proj",):
+            return act(ups[0])  # type: ignore[no-any-return]
+        first, second = ups if len(ups) == 2 else ups[0].chunk(2, -1)
+        return act(first) * second  # type: ignore[no-any-return]
+
+    def _example(self) -> tuple[Any, ...]:
+        """Arguments of a call that shows whether this computes what the module computes that was split."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def is_same_as(self, module: nn.Module) -> bool:
+        """Whether both compute the same for a few tokens; of modules on meta and with masks it was seen before."""
+        first: Any = next(iter(self.layers().values()))
+        if first.weight.is_meta or any(parametrize.is_parametrized(part) for part in module.modules()):
+            return True
+        arguments = self._example()
+        try:
+            expected = module(*(one.clone() if isinstance(one, torch.Tensor) else one for one in arguments))
+            return _close(self(*arguments), expected)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # another contract
+            return False
+
+    def _tokens(self, count: int) -> torch.Tensor:
+        layer: Any = self._layer(self.layout.up[0], 0)
+        x = torch.randn(count, layer.weight.shape[1], generator=torch.Generator().manual_seed(0))
+        return x.to(layer.weight.device, layer.weight.dtype)
+
+
+class SplitExperts(_Experts):
+    """Experts to which tokens are routed by their numbers, with linear layers for each.
+
+    A token that goes to a number beyond the last expert is left out, or comes back as it is where the module that was
+    split has an `identity_expert`.
+    """
+
+    @classmethod
+    def find(cls, module: nn.Module) -> list[Matrix]:
+        """All matrices of all experts, where the module takes hidden states, experts' numbers and weights."""
+        layout = _layout_of(module)
+        if layout is None or len(_arguments(module)) != 3:
+            return []
+        turned = layout.turned
+        if turned is None:
+            turned = (*layout.up, layout.down) if getattr(module, "is_transposed", False) else ()
+        return _matrices(module, layout, turned)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Weighted sum of the experts' outputs for every token.
+
+        Args:
+            args: hidden states, [..., hidden]; numbers of experts and their weights, [tokens, top_k].
+            kwargs: the same, by the names that the module that was split has for them.
+        """
+        named = [kwargs[name] for name in _arguments(self.shell)[len(args) :]] if kwargs else []
+        hidden, index, weights = (*args, *named)
+        tokens = hidden.reshape(-1, hidden.shape[-1])
+        result = torch.zeros_like(tokens, dtype=torch.result_type(tokens, weights))
+        for expert in index.unique().tolist():
+            token, place = torch.where(index == expert)
+            output = self._routed(expert, tokens[token])
+            if output is not None:
+                result.index_add_(0, token, (output * weights[token, place, None]).to(result.dtype))
+        return result.to(hidden.dtype).view(hidden.shape)
+
+    def _routed(self, expert: int, x: torch.Tensor) -> torch.Tensor | None:
+        if expert < len(self._modules[self.layout.down.rpartition(".")[2]]):  # type: ignore[arg-type]
+            return self._expert(expert, x)
+        return x if hasattr(self, "identity_expert") else None
+
+    def _example(self) -> tuple[Any, ...]:
+        tokens = self._tokens(4)
+        last = len(self._modules[self.layout.down.rpartition(".")[2]]) - 1  # type: ignore[arg-type]
+        index = torch.tensor([[0, last], [last, 0], [0, last], [last // 2, last]], device=tokens.device)
+        weights = torch.tensor([[0.75, 0.25], [0.5, 0.25], [1.0, 0.5], [0.25, 0.5]]).to(tokens)
+        return tokens, index, weights
+
+
+class SplitBatchedExperts(_Experts):
+    """Experts that each get as many tokens as the others, in their order, as Llama 4 has them.
+
+    Tokens of zeros, which it makes of those that go elsewhere, are not computed: zero is what they give.
+    """
+
+    @classmethod
+    def find(cls, module: nn.Module) -> list[Matrix]:
+        """All matrices of all experts, where the module takes hidden states only."""
+        layout = _layout_of(module)
+        if layout is not LAYOUTS[0] or len(_arguments(module)) != 1 or shape_of(module, "gate_up_proj_bias"):
+            return []
+        return _matrices(module, layout, (*layout.up, layout.down))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The experts' outputs, [experts * tokens, hidden], as the hidden states are."""
+        x = hidden_states.reshape(len(self._modules["down_proj"]), -1, hidden_states.shape[-1])  # type: ignore[arg-type]
+        result = torch.zeros_like(x)
+        for expert, tokens in enumerate(x):
+            routed = tokens.any(-1)
+            result[expert, routed] = self._expert(expert, tokens[routed])
+        return result.view(-1, x.shape[-1])
+
+    def _example(self) -> tuple[Any, ...]:
+        tokens = self._tokens(2 * len(self._modules["down_proj"]))  # type: ignore[arg-type]
+        tokens[0] = 0.0
+        return (tokens,)
+
+
+class SplitParallelExperts(_Experts):
+    """One matrix for each expert, whose tokens lie one expert's after the other's, as JetMoe has them."""
+
+    @classmethod
+    def find(cls, module: nn.Module) -> list[Matrix]:
+        """The experts' matrices, where the module takes inputs and how many of them go to each expert."""
+        shape = shape_of(module, "weight")
+        if len(shape) != 3 or _arguments(module) != ["inputs", "expert_size"]:
+            return []
+        return stack("experts", "weight", shape[0])
+
+    def forward(self, inputs: torch.Tensor, expert_size: list[int]) -> torch.Tensor:
+        """The products, [tokens, out_features]."""
+        parts = inputs.split(expert_size, dim=0)
+        layers: Any = self._modules["experts"]
+        return torch.cat([layer(part) for layer, part in zip(layers, parts, strict=True)])
+
+    def _example(self) -> tuple[Any, ...]:
+        layers: Any = self._modules["experts"]
+        x = torch.randn(2 * len(layers), layers[0].in_features, generator=torch.Generator().manual_seed(0))
+        return x.to(layers[0].weight), [2] * len(layers)

@@ -1,0 +1,165 @@
+"""What all split modules are: linear layers in place of the parameters that they were cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One weight matrix among a module's parameters, and the bias that goes with it."""
+
+    layer: str  # name of the linear layer that takes its place
+    parameter: str  # that holds `count` matrices of one size, [count, rows, columns] or [count * rows, columns]
+    index: int = 0
+    count: int = 1
+    turned: bool = False  # whether they are [in_features, out_features]
+    bias: str | None = None  # parameter that holds biases
+    bias_index: int | None = None  # which of how many; None: as the weight
+    bias_count: int | None = None
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """View [out_features, in_features] of a tensor of the parameter's shape."""
+        found = tensor.view(self.count, -1, tensor.shape[-1])[self.index]
+        return found.T if self.turned else found
+
+    def bias_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """View [out_features] of a tensor of the bias's shape."""
+        index = self.index if self.bias_index is None else self.bias_index
+        return tensor.view(self.bias_count or self.count, -1)[index]
+
+
+def stored_parameter(module: nn.Module, path: str) -> nn.Parameter:
+    """A parameter at a dotted path, also below a mask."""
+    within, _, name = path.rpartition(".")
+    owner: Any = module.get_submodule(within)
+    found = owner.parametrizations[name].original if parametrize.is_parametrized(owner, name) else None
+    return cast(nn.Parameter, owner._parameters[name] if found is None else found)
+
+
+def shape_of(module: nn.Module, path: str) -> tuple[int, ...]:
+    """Shape of a parameter at a dotted path; empty where there is none."""
+    within, _, name = path.rpartition(".")
+    try:
+        owner = module.get_submodule(within)
+    except AttributeError:
+        return ()
+    is_there = name in owner._parameters or parametrize.is_parametrized(owner, name)
+    found = stored_parameter(module, path) if is_there else None
+    return () if found is None else tuple(found.shape)
+
+
+def stack(layer: str, parameter: str, count: int, *, turned: bool = False, bias: str | None = None) -> list[Matrix]:
+    """The matrices of a parameter that holds `count` of them, as layers `LAYER.0`, `LAYER.1`, ..."""
+    return [Matrix(f"{layer}.{index}", parameter, index, count, turned, bias) for index in range(count)]
+
+
+def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
+    """A copy of a module that shares everything with it but the parameters at these paths, which it lacks."""
+    cls: type[nn.Module] = parametrize.type_before_parametrizations(module)
+    shell = cls.__new__(cls)
+    shell.__dict__.update(vars(module))
+    for kind in ("_parameters", "_buffers", "_modules"):
+        shell.__dict__[kind] = dict(getattr(module, kind))
+    shell._modules.pop("parametrizations", None)
+    inside: dict[str, list[str]] = {}
+    for path in paths:
+        child, _, rest = path.partition(".")
+        if rest:
+            inside.setdefault(child, []).append(rest)
+        else:
+            shell._parameters.pop(child, None)
+    for child, rests in inside.items():
+        shell._modules[child] = _without(module._modules[child], rests)  # type: ignore[arg-type]
+    return shell
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter, training: bool) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=like.requires_grad)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    return layer.train(training)
+
+
+class SplitModule(nn.Module):
+    """A module whose matrices are linear layers; everything else is that of the module that was split.
+
+    Attributes:
+        shell: the module that was split, without the parameters of the matrices; it is no submodule.
+        matrices: what each layer was cut from.
+        shapes: shape of every parameter that was cut.
+    """
+
+    shell: Any
+    matrices: tuple[Matrix, ...]
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def find(cls, module: nn.Module) -> list[Matrix]:
+        """The matrices of a module of this kind; none when it is of another."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, module: nn.Module, matrices: Iterable[Matrix]) -> Self:
+        """Split a module; the layers share its memory."""
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        own = {name: value for name, value in vars(module).items() if name not in vars(self) and name[0] != "_"}
+        self.__dict__.update(own)
+        self.__dict__["matrices"] = tuple(matrices)
+        cut = list(dict.fromkeys(path for one in self.matrices for path in (one.parameter, one.bias) if path))
+        self.__dict__["shapes"] = {path: shape_of(module, path) for path in cut}
+        self.__dict__["shell"] = _without(module, cut)  # not by setattr, which would make it a submodule
+        for kind in ("_parameters", "_buffers", "_modules"):
+            getattr(self, kind).update(getattr(self.shell, kind))
+        self._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+        for matrix in self.matrices:
+            weight = stored_parameter(module, matrix.parameter)
+            bias = None if matrix.bias is None else stored_parameter(module, matrix.bias)
+            part = None if bias is None else matrix.bias_of(bias)
+            self._add(matrix.layer, _linear(matrix.of(weight), part, weight, module.training))
+        self.training = module.training
+        return self
+
+    def _add(self, path: str, layer: nn.Module) -> None:
+        within, _, name = path.rpartition(".")
+        if within and not isinstance(self._modules.get(within), nn.ModuleList):
+            self._modules[within] = nn.ModuleList()
+        self.get_submodule(within)._modules[name] = layer
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The layers in place of matrices, by their names in this module."""
+        return {matrix.layer: self.get_submodule(matrix.layer) for matrix in self.matrices}
+
+    def is_same_as(self, module: nn.Module) -> bool:
+        """Whether this computes what the module computes that it was made from."""
+        return True
+
+    def merge(self) -> Any:
+        """The module that was split, with the weights that the layers, all of them dense, have now."""
+        layers: dict[str, Any] = self.layers()
+        for path, shape in self.shapes.items():
+            within, _, name = path.rpartition(".")
+            owner = self.shell.get_submodule(within)
+            owner._parameters[name] = self._assembled(path, shape, layers)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            kept, own = getattr(self.shell, kind), getattr(self, kind)
+            kept.update({name: own[name] for name in kept if name in own})
+        self.shell.training = self.training
+        return self.shell
+
+    def _assembled(self, path: str, shape: tuple[int, ...], layers: dict[str, Any]) -> nn.Parameter:
+        parts = [one for one in self.matrices if path in (one.parameter, one.bias)]
+        is_weight = path == parts[0].parameter
+        sources = [layers[one.layer].weight if is_weight else layers[one.layer].bias for one in parts]
+        whole = torch.empty(shape, dtype=sources[0].dtype, device=sources[0].device)
+        for one, source in zip(parts, sources, strict=True):
+            (one.of(whole) if is_weight else one.bias_of(whole)).copy_(source.detach())
+        return nn.Parameter(whole, requires_grad=any(source.requires_grad for source in sources))
