@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit.conversion_report import ConversionReport, LayerReport
-from sparsekit.dense_classes import why_not_linear
+from sparsekit.dense_classes import is_dense_linear, why_not_linear
 from sparsekit.fidelity import fidelity
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
@@ -20,7 +20,7 @@ from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.pruning.split_model import on_split_modules, replace_modules
-from sparsekit.selection import is_dense_linear, select_matrices, shared_weights
+from sparsekit.selection import select_matrices, shared_weights
 from sparsekit.sensitivity import output_errors
 from sparsekit.splitting import SplitModule, pad_encoders
 from sparsekit.whole_model import BothModels, check_runs, compare_whole

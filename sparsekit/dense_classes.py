@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -10,7 +11,26 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from sparsekit.selection import is_conv1d, is_conv1d_class
+
+def is_conv1d_class(cls: type[nn.Module]) -> bool:
+    """Whether a class is transformers' `Conv1D` or derived from it; see `is_conv1d`."""
+    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in cls.mro())
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
+
+    The class is known by its name, so that transformers need not be installed.
+    """
+    return is_conv1d_class(type(module))
+
+
+def is_dense_linear(module: nn.Module) -> bool:
+    """Whether a module is an `nn.Linear`, of whatever class derived from it, or a `Conv1D`, with a plain weight."""
+    if not isinstance(module, nn.Linear) and not is_conv1d(module):
+        return False
+    weight: Any = module.weight
+    return isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.is_floating_point()
 
 
 def new_dense(cls: type[nn.Module], in_features: int, out_features: int, bias: bool) -> Any:
@@ -26,6 +46,47 @@ def _is_made_as_linear(cls: type[nn.Module]) -> bool:
     return names[1:4] == ["in_features", "out_features", "bias"]
 
 
+def _computes_as_linear(layer: nn.Module) -> bool:
+    """Whether a layer gives what `nn.Linear` gives on inputs of several shapes and sizes."""
+    plain: Any = layer
+    for shape, size in (((3,), 1.0), ((2, 2), 1e-3), ((2, 2), 1e3)):
+        x = torch.randn(*shape, plain.in_features, generator=torch.Generator().manual_seed(0)) * size
+        found, expected = layer(x), F.linear(x, plain.weight, plain.bias)
+        if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
+            return False
+        if not torch.allclose(found, expected, rtol=1e-5, atol=1e-5 * size):
+            return False
+    return True
+
+
+@functools.cache
+def is_linear_class(cls: type[nn.Module]) -> bool:
+    """Whether layers of a class compute `input @ weight.T + bias` and are made of the arguments of `nn.Linear`.
+
+    True of `nn.Linear` and `Conv1D`. Small layers of a class that has a `forward` of its own are tried out:
+    `FalconLinear`, say, adds its bias after the product.
+    """
+    if cls is nn.Linear or is_conv1d_class(cls):
+        return True
+    if not issubclass(cls, nn.Linear) or not _is_made_as_linear(cls):
+        return False
+    if inspect.getattr_static(cls, "forward") is nn.Linear.forward:
+        return True
+    try:
+        with torch.no_grad(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            return all(_computes_as_linear(_small(cls, bias)) for bias in (True, False))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # it expects something else
+        return False
+
+
+def _small(cls: type[nn.Module], bias: bool) -> nn.Module:
+    """A small layer of a class, in float32, with weights that are not zero."""
+    layer = cls(5, 4, bias=bias).float().eval()
+    for parameter in layer.parameters():
+        parameter.normal_()
+    return layer
+
+
 def _own_state(layer: nn.Module) -> list[str]:
     """What a layer has that `nn.Linear` has not: parameters, buffers, modules, attributes."""
     tensors = {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias", "parametrizations"}
@@ -33,42 +94,10 @@ def _own_state(layer: nn.Module) -> list[str]:
     return sorted(tensors | {name for name in vars(layer) if name not in plain and not name.startswith("_")})
 
 
-@torch.no_grad()
-def _computes_as_linear(layer: nn.Linear) -> bool:
-    """Whether a layer gives what `nn.Linear` gives on inputs of several shapes and sizes."""
-    was_training, generator = layer.training, torch.Generator().manual_seed(0)
-    weight, bias = layer.weight, layer.bias
-    try:
-        layer.train(False)
-        for shape, size in (((3,), 1.0), ((2, 2), 1e-3), ((2, 2), 1e3)):
-            x = (torch.randn(*shape, layer.in_features, generator=generator) * size).to(weight.dtype)
-            found, expected = layer(x), F.linear(x, weight, bias)
-            if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
-                return False
-            tolerance = 8 * torch.finfo(weight.dtype).eps * layer.in_features**0.5
-            scale = float(expected.abs().max()) if expected.numel() else 1.0
-            if found.dtype != expected.dtype or not torch.allclose(found, expected, tolerance, tolerance * scale):
-                return False
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # it expects something else
-        return False
-    finally:
-        layer.train(was_training)
-    return True
-
-
-def why_not_linear(layer: Any) -> str:
-    """Why a `Conv1D`, or a layer derived from `nn.Linear`, is not the same as one; empty when it is.
-
-    A class with a `forward` of its own is tried out: `FalconLinear` adds its bias after the product.
-    """
+def why_not_linear(layer: nn.Module) -> str:
+    """Why a `Conv1D`, or a layer derived from `nn.Linear`, is not the same as one; empty when it is."""
     cls = parametrize.type_before_parametrizations(layer)  # a mask renames the class
-    if cls is nn.Linear or is_conv1d(layer):
-        return ""
-    if not _is_made_as_linear(cls):
-        return f"a {cls.__name__}, which is made of other arguments than nn.Linear"
-    own = _own_state(layer)
-    if own:
-        return f"a {cls.__name__} with {', '.join(own)}, which nn.Linear has not"
-    if inspect.getattr_static(cls, "forward") is not nn.Linear.forward and not _computes_as_linear(layer):
+    if not is_linear_class(cls):
         return f"a {cls.__name__}, which computes something else than nn.Linear"
-    return ""
+    own = _own_state(layer)
+    return f"a {cls.__name__} with {', '.join(own)}, which nn.Linear has not" if own else ""

@@ -12,9 +12,8 @@ from torch.nn.utils import parametrize
 
 from sparsekit import ops, runtime
 from sparsekit.absent_weight import absent_weight
-from sparsekit.dense_classes import new_dense, why_not_linear
+from sparsekit.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
 from sparsekit.formats import CSR
-from sparsekit.selection import is_conv1d, is_conv1d_class
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

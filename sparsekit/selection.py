@@ -4,49 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-
-def is_conv1d_class(cls: type[nn.Module]) -> bool:
-    """Whether a class is transformers' `Conv1D` or derived from it; see `is_conv1d`."""
-    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in cls.mro())
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
-
-    The class is known by its name, so that transformers need not be installed.
-    """
-    return is_conv1d_class(type(module))
-
-
-def is_dense_linear(module: nn.Module) -> bool:
-    """Whether a module is an `nn.Linear`, of whatever class derived from it, or a `Conv1D`, with a plain weight."""
-    if not isinstance(module, nn.Linear) and not is_conv1d(module):
-        return False
-    weight: Any = module.weight
-    return isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.is_floating_point()
+from sparsekit.dense_classes import is_dense_linear, is_linear_class
 
 
 def _matches(pattern: str, name: str, module: nn.Module) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], name) is not None
-    class_name = parametrize.type_before_parametrizations(module).__name__  # a mask renames the class
-    if pattern == "Linear" and is_dense_linear(module):
-        return True
-    return pattern in (name, class_name) or name.startswith(pattern + ".")
+    cls = parametrize.type_before_parametrizations(module)  # a mask renames the class
+    if pattern == "Linear" and is_linear_class(cls):
+        return is_dense_linear(module)
+    return pattern in (name, cls.__name__) or name.startswith(pattern + ".")
 
 
 def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
     """Modules that a target names and nothing in `ignore` does.
 
     A pattern is a class name, a module's name, which stands for everything inside it too ("encoder.layer.0"), or "re:"
-    and a regular expression matched from the start of the name. "Linear" stands for every dense linear layer: classes
-    derived from `nn.Linear` and transformers' `Conv1D` too.
+    and a regular expression matched from the start of the name. "Linear" stands for every dense linear layer: also
+    transformers' `Conv1D`, and classes derived from `nn.Linear` that compute the same.
 
     Raises:
         TypeError: `targets` or `ignore` is a string instead of a list of strings.

@@ -142,6 +142,14 @@ class Rescaled(Scaled):
     pass
 
 
+class Router(nn.Linear):
+    def __init__(self, size):
+        super().__init__(size, 4)
+
+    def forward(self, input):
+        return super().forward(input).topk(2)
+
+
 class Named(nn.Linear):
     pass
 
@@ -150,17 +158,22 @@ def test_only_what_computes_as_nn_linear_is_converted():
     model = nn.Sequential(
         Scaled(8, 8), Clipped(8, 8), Counting(8, 8), Named(8, 8), FalconLinear(8, 8), Rescaled(8, 8)
     ).eval()
-    prune(model, 0.5)
+    prune(model, 0.5, targets=["re:.*"])
     finalize(model)
     x = torch.randn(3, 8) * 200
     expected = model(x)
-    reasons = {layer.name: layer.reason for layer in convert(model, min_sparsity=0.0).layers}
+    reasons = {layer.name: layer.reason for layer in convert(model, ["re:.*"], min_sparsity=0.0).layers}
     assert "computes something else than nn.Linear" in reasons["0"]
     assert "computes something else than nn.Linear" in reasons["1"]
     assert "computes something else than nn.Linear" in reasons["5"]
-    assert "adapter, which nn.Linear has not" in reasons["2"]
+    assert "computes something else than nn.Linear" in reasons["2"]
     assert reasons["3"] == reasons["4"] == ""
     torch.testing.assert_close(model(x), expected)
     assert [type(module) for module in densify(model)] == [Scaled, Clipped, Counting, Named, FalconLinear, Rescaled]
+    assert list(prune(nn.Sequential(Router(8), nn.Linear(8, 8)), 0.5)) == ["1"], "a router is no layer to prune"
+    named = Named(8, 8)
+    named.rank = 4
+    with pytest.raises(TypeError, match="a Named with rank, which nn.Linear has not"):
+        SparseLinear.from_linear(named)
     with pytest.raises(TypeError, match="computes something else"):
         SparseLinear.from_linear(Scaled(8, 8))

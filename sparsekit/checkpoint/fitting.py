@@ -11,12 +11,12 @@ from torch import nn
 from sparsekit.checkpoint.manifest import LayerEntry, Manifest
 from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
+from sparsekit.dense_classes import is_conv1d, is_dense_linear
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.attention import find_attentions, fit_attributes
 from sparsekit.pruning.narrowing import is_dense, shape_of, size_names
 from sparsekit.pruning.split_model import on_split_modules
-from sparsekit.selection import is_conv1d, is_dense_linear
 from sparsekit.splitting import pad_encoders
 
 

@@ -13,10 +13,10 @@ from sparsekit.checkpoint.manifest import LayerEntry, Manifest
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.stored import MOST_GROWTH
 from sparsekit.checkpoint.tensors import storable, without_shared
+from sparsekit.dense_classes import is_dense_linear
 from sparsekit.formats import CSR
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import oriented
-from sparsekit.selection import is_dense_linear
 
 #: Dense weights of these types are stored sparse where that takes fewer bytes.
 _VALUES = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}

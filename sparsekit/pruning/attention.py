@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.dense_classes import is_conv1d
 from sparsekit.pruning.module_paths import find_module, full_name
 from sparsekit.pruning.narrowing import keep_columns, keep_elements, shape_of
 from sparsekit.pruning.position_bias import tables_of
 from sparsekit.pruning.units import Producer, Units
-from sparsekit.selection import is_conv1d
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sparsekit.selection import is_conv1d, shared_weights
+from sparsekit.dense_classes import is_conv1d
+from sparsekit.selection import shared_weights
 
 #: Where each kind of layer keeps its numbers of outputs and inputs.
 _LINEAR_SIZES = ("out_features", "in_features")

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from sparsekit.dense_classes import is_dense_linear
 from sparsekit.pruning.layers import left_out, weight_of
-from sparsekit.selection import is_dense_linear
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,14 @@ def _arguments(module: nn.Module) -> list[str]:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    if found.shape != expected.shape:
+    if found.numel() != expected.numel():  # DBRX adds a dimension to the result of inputs of two
         return False
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 1.0
     tolerance = 64 * torch.finfo(expected.dtype).eps
-    return torch.allclose(found.to(expected.dtype), expected, tolerance, tolerance * scale, equal_nan=True)
+    return torch.allclose(
+        found.view_as(expected).to(expected.dtype), expected, tolerance, tolerance * scale, equal_nan=True
+    )
 
 
 class _Experts(SplitModule):

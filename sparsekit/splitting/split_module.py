@@ -74,7 +74,7 @@ def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
         if rest:
             inside.setdefault(child, []).append(rest)
         else:
-            shell._parameters.pop(child, None)
+            shell._parameters[child] = None  # keeps its place in the order
     for child, rests in inside.items():
         shell._modules[child] = _without(module._modules[child], rests)  # type: ignore[arg-type]
     return shell
@@ -118,7 +118,9 @@ class SplitModule(nn.Module):
         self.__dict__["shapes"] = {path: shape_of(module, path) for path in cut}
         self.__dict__["shell"] = _without(module, cut)  # not by setattr, which would make it a submodule
         for kind in ("_parameters", "_buffers", "_modules"):
-            getattr(self, kind).update(getattr(self.shell, kind))
+            getattr(self, kind).update(
+                {name: one for name, one in getattr(self.shell, kind).items() if name not in cut}
+            )
         self._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
         for matrix in self.matrices:
             weight = stored_parameter(module, matrix.parameter)

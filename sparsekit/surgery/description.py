@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.surgery.inputs import transformers_parts
 from sparsekit.surgery.failures import failures
+from sparsekit.surgery.inputs import transformers_parts
 
 _PLAIN = (bool, int, float, str, type(None))
 
