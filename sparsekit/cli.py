@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sparsekit
+from sparsekit.progress import Progress
 
 app = typer.Typer(
     name="sparsekit",
@@ -27,7 +26,6 @@ app = typer.Typer(
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
 app.add_typer(bench_app, name="bench")
 console = Console()
-T = TypeVar("T")
 
 #: What a wrong input raises; shown as one line instead of a traceback.
 _USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, sparsekit.KernelUnavailableError)
@@ -57,13 +55,6 @@ def _pair(text: str, form: str) -> tuple[int, int]:
     if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
         raise typer.BadParameter(f"expected {form}, got {text!r}")
     return int(first), int(second)
-
-
-def _track(groups: Iterable[T], total: int) -> Iterator[T]:
-    """The groups of a benchmark, with a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(groups, total=total, description="measuring")
 
 
 @app.command()
@@ -131,7 +122,7 @@ def bench_layers(
     )
     source = weights.random_weight if own is None else weights.imposed_on(own)
     store = stored.Store(json, grid, "random" if model is None else model.name)
-    for rows in _track(layers.run(grid, source, store.known()), grid.groups):
+    for rows in Progress(layers.run(grid, source, store.known()), title="measure", unit="groups", total=grid.groups):
         store.add(rows)
     result = store.finish(layers.ceilings(grid))
     report.show(result, console)
@@ -181,7 +172,8 @@ def bench_model(
         seconds=seconds,
     )
     keep_freed_memory()  # torch has no pool of its own, as the other engines have
-    rows = [asdict(row) for group in _track(models.run(_encoder(folder), grid), grid.groups) for row in group]
+    groups = Progress(models.run(_encoder(folder), grid), title="measure", unit="groups", total=grid.groups)
+    rows = [asdict(row) for group in groups for row in group]
     name = "all-MiniLM-L6-v2" if folder is None else folder.name
     result = {"environment": environment(), "model": name, "grid": asdict(grid), "rows": rows}
     model_report.show(result, console)

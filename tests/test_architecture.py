@@ -15,7 +15,7 @@ CSRC = ROOT / "csrc"
 
 #: Lower layers first; a module imports only from its own layer and those before it.
 LAYERS = [
-    ["sparsekit._C", "sparsekit.files", "sparsekit.memory", "sparsekit.timing"],
+    ["sparsekit._C", "sparsekit.files", "sparsekit.memory", "sparsekit.progress", "sparsekit.timing"],
     ["sparsekit.runtime", "sparsekit.formats", "sparsekit.environment"],
     [
         "sparsekit.absent_weight",
@@ -55,9 +55,17 @@ NO_NATIVE = [
     "sparsekit.fidelity",
     "sparsekit.splitting",
     "sparsekit.files",
+    "sparsekit.progress",
     "sparsekit.timing",
 ]
-NO_TORCH = ["sparsekit.runtime", "sparsekit.formats", "sparsekit.files", "sparsekit.memory", "sparsekit.timing"]
+NO_TORCH = [
+    "sparsekit.runtime",
+    "sparsekit.formats",
+    "sparsekit.files",
+    "sparsekit.memory",
+    "sparsekit.progress",
+    "sparsekit.timing",
+]
 
 
 def module_name(path: Path) -> str:

@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, has_label, one_by_one
 from sparsekit.compress.job import Job
 from sparsekit.compress.tasks import Named
-from sparsekit.compress.watched import Watched
 from sparsekit.distill import shallower
 from sparsekit.pruning import (
     allocate_sparsity,
@@ -39,8 +37,8 @@ def _calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
     if criterion == "magnitude":
         return {}
     labels = criterion not in ("activation", "wanda", "one_shot")
-    batches = Watched(job.sample(samples, labels=labels), f"{job.stage}, calibrate")
-    return {"batches": batches} | ({"loss": lambda model, batch: _loss_of(job, model, batch)} if labels else {})
+    needs_loss = {"loss": lambda model, batch: _loss_of(job, model, batch)} if labels else {}
+    return {"batches": job.sample(samples, labels=labels), **needs_loss}
 
 
 def _size(job: Job) -> int:
@@ -88,7 +86,7 @@ def _sparsity(job: Job, stage: recipe.Prune, chosen: dict[str, Any]) -> float | 
     return allocate_sparsity(
         job.model,
         stage.wanted,
-        Watched(texts, f"{job.stage}, what layers can spare"),
+        texts,
         loss=lambda model, batch: _loss_of(job, model, batch),
         spread=stage.spread,
         criterion=order,
@@ -106,8 +104,7 @@ def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     chosen |= {"sparsity": _sparsity(job, stage, chosen)}
     calibration = _calibration(job, stage.samples, stage.criterion)
     if stage.criterion == "one_shot":
-        with tqdm(desc=job.stage, unit="layer") as bar:
-            reached = prune_one_shot(job.model, on_layer=lambda _: bar.update(), **calibration, **chosen)
+        reached = prune_one_shot(job.model, **calibration, **chosen)
     elif stage.criterion == "second_order":
         reached = prune_second_order(job.model, **calibration, **chosen)
     else:

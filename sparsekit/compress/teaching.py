@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, inputs_of
@@ -17,6 +16,7 @@ from sparsekit.compress.learning import learn
 from sparsekit.compress.tasks import Named, attention_maps_of
 from sparsekit.distill import AttentionMaps, Distillation, HiddenStates, LayerMap, SquareHead, Teacher, TeacherCache
 from sparsekit.distill.teacher_cache import Answers, ask
+from sparsekit.progress import Progress
 from sparsekit.training import autocast, first_alone
 
 #: A batch and the teacher's answers to it.
@@ -64,7 +64,7 @@ def _lessons(job: Job, stage: recipe.Distil, teacher: Any) -> _Lessons:
     if not stage.cache:
         return _Lessons(job.train, lambda number: _asked_now(asked, stage.precision, inputs[number], keep, top_k))
     folder = job.work / f"{job.stage}-teacher"
-    with tqdm(total=len(inputs), desc="ask the teacher", unit="batch") as bar:
+    with Progress[Batch](title=f"{job.stage}, ask the teacher", unit="batches", total=len(inputs)) as bar:
         cache = first_alone(
             lambda: TeacherCache(
                 folder,

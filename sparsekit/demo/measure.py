@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sparsekit.demo.data import Batch
+from sparsekit.progress import Progress
 from sparsekit.timing import compare
 
 #: Sentences in the batches whose throughput is measured.
@@ -22,7 +22,7 @@ THROUGHPUT_BATCH = 32
 def accuracy(model: nn.Module, batches: Sequence[Batch], title: str) -> float:
     """Fraction of sentences classified right."""
     right = total = 0
-    for batch in tqdm(batches, desc=title, unit="batch"):
+    for batch in Progress(batches, title=title, unit="batches"):
         guesses = model(**batch.inputs).logits.argmax(1)
         right += int((guesses == batch.labels).sum())
         total += len(batch.labels)
@@ -65,7 +65,7 @@ def speed(
     rows = []
     cells = [(count, kind) for count in threads for kind in ("one sentence", f"batch of {THROUGHPUT_BATCH}")]
     try:
-        for count, kind in tqdm(cells, desc="measure speed, interleaved", unit="setting"):
+        for count, kind in Progress(cells, title="measure speed, interleaved", unit="settings"):
             torch.set_num_threads(count)
             inputs = [batch.inputs for batch in (single if kind == "one sentence" else batched)]
             runners = {name: _Runner(model, inputs) for name, model in models.items()}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from sparsekit.demo.data import Batch
 from sparsekit.demo.model import SentenceClassifier
@@ -43,15 +42,7 @@ def prune_student(teacher: SentenceClassifier, batches: Sequence[Batch], setting
     student = copy.deepcopy(teacher)
     count = max(1, settings.calibration_sentences // settings.batch_size)
     chosen = random.Random(settings.seed).sample(list(batches), min(count, len(batches)))  # noqa: S311
-    linears = sum(isinstance(module, nn.Linear) for module in teacher.encoder.modules())
-    with tqdm(total=linears, desc="prune the student in one shot", unit="layer") as progress:
-        prune_one_shot(
-            student,
-            [batch.inputs for batch in chosen],
-            settings.sparsity,
-            ignore=IGNORE,
-            on_layer=lambda _: progress.update(),
-        )
+    prune_one_shot(student, [batch.inputs for batch in chosen], settings.sparsity, ignore=IGNORE)
     return student
 
 

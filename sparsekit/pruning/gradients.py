@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.progress import Progress
 from sparsekit.pruning.layers import oriented
 from sparsekit.selection import stored_weight
 
@@ -114,7 +115,7 @@ def weight_gradients(
         raise ValueError("calibration needs at least one batch, got none")
     weights = _weights_of(layers)
     with _ready(model, list(weights.values())):
-        for batch in batches:
+        for batch in Progress(batches, title="calibrate", unit="batches"):
             yield _gradients_of(model, layers, weights, batch, loss or model_loss)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
@@ -123,8 +124,16 @@ def prune_one_shot(
     blocks = _find_blocks(model, layers)
     was_training = model.training
     model.eval()
+    shown: Progress[str] = Progress(title="prune", unit="layers", total=len(layers))
+
+    def done(name: str) -> None:
+        shown.update()
+        if on_layer is not None:
+            on_layer(name)
+
     try:
         with undo_on_failure(model):
-            return _prune_blocks(model, blocks, batches, layers, wanted, mask_structure, damping, on_layer)
+            return _prune_blocks(model, blocks, batches, layers, wanted, mask_structure, damping, done)
     finally:
+        shown.close()
         model.train(was_training)

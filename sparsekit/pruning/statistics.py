@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import Batch, token_rows
 from sparsekit.pruning.layers import weight_of
 
@@ -43,7 +44,7 @@ def input_norms(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequ
     model.eval()
     try:
         with torch.no_grad():
-            for batch in batches:
+            for batch in Progress(batches, title="calibrate", unit="batches"):
                 mask = batch.get("attention_mask")
                 tokens[0] = None if mask is None else mask.bool()
                 model(**batch)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import token_rows
 from sparsekit.pruning.gradients import Loss, model_loss
 from sparsekit.pruning.layers import weight_of
@@ -84,7 +85,7 @@ def mean_activations(model: nn.Module, units: Sequence[Units], batches: Sequence
         counts[number] += len(rows)
 
     with _watched(model, [one.consumer for one in units], see), torch.no_grad():
-        for batch in batches:
+        for batch in Progress(batches, title="calibrate", unit="batches"):
             tokens = _tokens(batch)
             model(**batch)
     _check_reached(units, counts)
@@ -126,7 +127,7 @@ def loss_changes(model: nn.Module, units: Sequence[Units], batches: Sequence[Any
     totals = [torch.zeros(one.count, dtype=torch.float64) for one in units]
     counts = [0] * len(units)
     with _watched(model, [one.consumer for one in units], see), torch.enable_grad():
-        for batch in batches:
+        for batch in Progress(batches, title="calibrate", unit="batches"):
             seen.clear()
             gradients = _gradients((loss or model_loss)(model, batch), [input for _, input in seen])
             for (number, input), gradient in zip(seen, gradients, strict=True):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
+from sparsekit.progress import Progress
 from sparsekit.pruning.parametrization import mask_of
 from sparsekit.training.checkpoint import load_model_state
 from sparsekit.training.gradual import GradualPruning
@@ -139,19 +139,15 @@ def _take_steps(
     masked = _masked(run.objective)
     shares = run.shares()
     hidden = process_number() != 0
-    with tqdm(total=run.steps, initial=run.report.steps, desc=title, unit="step", disable=hidden) as bar:
+    done = run.report.steps
+    with Progress[T](title=title, unit="steps", total=run.steps, initial=done, hidden=hidden) as bar:
         while not run.is_over:
             if before_step is not None and _prepare_step(run, before_step):
                 run.masks_changed()
             if _masked(run.objective) != masked:  # what watches a weight's gradient does not survive its first mask
                 forward, masked = _forward_of(run.objective), _masked(run.objective)
             loss = run.step(forward, next(shares))
-            bar.set_postfix(
-                loss=f"{loss:.3f}",
-                rate=f"{run.optimizer.param_groups[0]['lr']:.1e}",
-                sparsity=f"{run.sparsity:.2f}",
-                refresh=False,
-            )
+            bar.say(f"loss {loss:.3g}" + (f", {run.sparsity:.0%} zeros" if run.sparsity else ""))
             bar.update()
             done, every = run.report.steps, run.settings.evaluate_every
             if evaluate is not None and (done == run.steps or (every and done % every == 0)):
