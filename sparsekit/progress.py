@@ -66,9 +66,8 @@ def _made(**options: Any) -> Any:
     on_terminals, as_lines = kinds
     options |= {"leave": False, "file": sys.stderr}
     if sys.stderr.isatty():
-        return on_terminals(
-            **options, bar_format=_ON_TERMINALS, delay=_DELAY, miniters=1, mininterval=_INTERVAL, **_width()
-        )
+        often = {"delay": _DELAY, "mininterval": _INTERVAL, "miniters": 1}
+        return on_terminals(**options, bar_format=_ON_TERMINALS, **often, **_width())
     rare = {"delay": _MINUTE, "mininterval": _MINUTE, "maxinterval": _MINUTE, "miniters": 1}
     return as_lines(**options, bar_format=_AS_LINES, ncols=_LONGEST, **rare)
 

@@ -126,7 +126,7 @@ def test_pruning_rises_while_a_student_learns(tmp_path, classifier, reviews):
 
 
 def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
-    stages = ({"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2, "checkpoint_every": 1}})
+    stages = ({"prune": {"sparsity": 0.5}}, {"distil": {"epochs": 2, "checkpoint_minutes": 0}})
     whole = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
     again = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
     assert again["scores"] == whole["scores"]

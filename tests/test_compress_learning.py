@@ -117,7 +117,7 @@ def test_soft_movement_pruning_falls_under_its_penalty(tmp_path, classifier, rev
 
 def test_movement_pruning_resumes_bit_for_bit(tmp_path, classifier, reviews, monkeypatch):
     movement = {"sparsity": 0.6, "learning_rate": 0.5}
-    stage = {"finetune": {"epochs": 2, "checkpoint_every": 2, "movement": movement}}
+    stage = {"finetune": {"epochs": 2, "checkpoint_minutes": 0, "movement": movement}}
     recipe = recipe_of("classification", stage, {"distil": {"teacher": str(classifier), "epochs": 1}})
     compress(recipe, classifier, reviews, tmp_path / "whole")
     run_in_two_parts(monkeypatch, recipe, classifier, reviews, tmp_path / "parts", steps=7)
@@ -183,7 +183,7 @@ def test_a_narrower_student_follows_layers_through_learnt_projections(tmp_path, 
         "teacher": str(teacher),
         "epochs": 3,
         "learning_rate": 1e-3,
-        "checkpoint_every": 2,
+        "checkpoint_minutes": 0,
         "hidden_loss": "hidden_states",
         "attention_weight": 1.0,
         "soft_weight": 0.0,

@@ -112,7 +112,7 @@ def test_bars_are_off_where_they_are_hidden_or_tqdm_is_missing(capsys, monkeypat
 class Blocks(nn.Module):
     def __init__(self):
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))])
 
     def forward(self, input):
         for block in self.blocks:

@@ -1,6 +1,7 @@
 """The training loop: what it minimises, resuming bit for bit, early stopping, masks."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_one_step_is_adamw_on_the_clipped_mean_gradient():
 
 
 def test_a_run_that_was_stopped_resumes_bit_for_bit(tmp_path):
-    settings = TrainSettings(epochs=3, learning_rate=0.01, checkpoint_every=7)
+    settings = TrainSettings(epochs=3, learning_rate=0.01, checkpoint_minutes=0)
     whole = make_model().train()
     report = train(whole, make_batches(), loss_of, settings, evaluate=lambda model: 1.0)
 
@@ -155,7 +156,7 @@ def test_training_stops_early_with_the_best_weights(tmp_path):
         return next(scores)
 
     model = make_model().train()
-    settings = TrainSettings(epochs=10, evaluate_every=5, patience=2, checkpoint_every=5)
+    settings = TrainSettings(epochs=10, evaluate_every=5, patience=2, checkpoint_minutes=0)
     path = tmp_path / "run.safetensors"
     report = train(model, make_batches(), loss_of, settings, evaluate=evaluate, checkpoint=path)
     assert report.stopped_early
@@ -230,18 +231,34 @@ def test_submodules_stay_in_their_mode_and_old_gradients_do_not_count():
     assert same(state(model), state(reference))
 
 
-def test_a_log_has_every_step_once_after_resuming(tmp_path):
+@pytest.mark.parametrize("stopped_at", [3, 8])
+def test_a_resumed_run_has_one_log_and_begins_at_a_checkpoint_of_two_minutes(tmp_path, monkeypatch, stopped_at):
     path, log = tmp_path / "run.safetensors", tmp_path / "logs" / "log.jsonl"
-    settings = TrainSettings(epochs=1, checkpoint_every=5)
+    taken = []
 
-    def stop(step):
-        if step == 8:
+    def step_of_half_a_minute(step):
+        taken.append(step)
+        if len(taken) == stopped_at + 1:
+            with log.open("a") as file:
+                file.write('{"step": ')  # as where a process was killed while it wrote
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(time, "monotonic", lambda: 30.0 * len(taken))
+    given = {"before_step": step_of_half_a_minute, "checkpoint": path, "log": log}
     with pytest.raises(KeyboardInterrupt):
-        train(make_model(), make_batches(), loss_of, settings, before_step=stop, checkpoint=path, log=log)
-    train(make_model(), make_batches(), loss_of, settings, checkpoint=path, log=log)
+        train(make_model(), make_batches(), loss_of, TrainSettings(epochs=1), **given)
+    assert path.exists() == (stopped_at == 8)
+    train(make_model(), make_batches(), loss_of, TrainSettings(epochs=1), **given)
+    assert taken[stopped_at + 1] == (8 if stopped_at == 8 else 0)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
+
+
+def test_a_file_that_is_no_log_is_not_replaced(tmp_path):
+    log = tmp_path / "notes.txt"
+    log.write_text("what I must not forget\n")
+    with pytest.raises(ValueError, match="notes.txt is no log of train"):
+        train(make_model(), make_batches(), loss_of, TrainSettings(epochs=1), log=log)
+    assert log.read_text() == "what I must not forget\n"
 
 
 def test_a_loss_with_parameters_is_trained_too():
@@ -282,6 +299,9 @@ def test_bf16_computes_the_forward_pass_in_bf16():
         ({"precision": "fp8"}, "precision"),
         ({"patience": 2}, "evaluate_every"),
         ({"warmup": 1.5}, "warmup"),
+        ({"epochs": float("inf")}, "epochs must be above 0 and finite"),
+        ({"epochs": float("nan")}, "epochs"),
+        ({"checkpoint_minutes": -1.0}, "checkpoint_minutes"),
     ],
 )
 def test_settings_out_of_range_are_refused(arguments, message):

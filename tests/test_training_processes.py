@@ -84,7 +84,7 @@ def stop(step):
         raise KeyboardInterrupt
 
 
-settings = TrainSettings(epochs=2, learning_rate=0.01, checkpoint_every=3)
+settings = TrainSettings(epochs=2, learning_rate=0.01, checkpoint_minutes=0)
 whole = make_model().train()
 train(whole, make_batches(), loss_of, settings)
 store(whole, "whole")
@@ -102,7 +102,7 @@ store(resumed, "resumed")
 def test_two_processes_resume_bit_for_bit_with_dropout_of_their_own(tmp_path):
     run_twice(tmp_path, _DROPOUT)
     assert same(stored(tmp_path, "whole"), stored(tmp_path, "resumed"))
-    settings = TrainSettings(epochs=2, learning_rate=0.01, checkpoint_every=3)
+    settings = TrainSettings(epochs=2, learning_rate=0.01, checkpoint_minutes=0)
     with pytest.raises(ValueError, match="of a run of 2 processes, and this one has 1; start as many"):
         train(make_model(), make_batches(), loss_of, settings, checkpoint=tmp_path / "run.safetensors")
 
@@ -145,7 +145,7 @@ def moving(model):
 _SHARDED = """
 from test_training_processes import accuracy, blocks, gradual, moving
 
-settings = TrainSettings(epochs=2, learning_rate=0.02, shard=True, evaluate_every=3, patience=9, checkpoint_every=4)
+settings = TrainSettings(epochs=2, learning_rate=0.02, shard=True, evaluate_every=3, patience=9, checkpoint_minutes=0)
 
 model = blocks().eval()
 pruning = gradual(model)
@@ -188,7 +188,7 @@ _SHARDED_RESUMED = """
 import sparsekit.training.run
 from test_training_processes import accuracy, blocks, gradual
 
-settings = TrainSettings(epochs=2, learning_rate=0.02, shard=True, evaluate_every=3, checkpoint_every=3)
+settings = TrainSettings(epochs=2, learning_rate=0.02, shard=True, evaluate_every=3, checkpoint_minutes=0)
 whole = blocks().train()
 train(whole, make_batches(), loss_of, settings, before_step=gradual(whole), evaluate=accuracy)
 store(whole, "whole")

@@ -110,7 +110,7 @@ class _Training(_Strict):
     precision: Literal["float32", "bf16"] = "float32"
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_minutes: float = Field(default=2.0, ge=0)  # from one checkpoint to the next
     shard: bool = False  # over the processes, where the model does not fit beside its gradients
     freeze: list[str] | None = None  # modules whose parameters stay; None: the embeddings of tokens
     gradual: Gradual | None = None

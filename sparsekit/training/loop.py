@@ -59,7 +59,8 @@ def train(
         evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
             `evaluate_every` steps and at the end.
         checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
-        log: a file that gets a line of JSON for every step and evaluation: loss, learning rate, sparsity, score.
+        log: a file that gets a line of JSON for every step and evaluation: loss, learning rate, sparsity, score. Lines
+            of an earlier run that are not part of this one are dropped.
         parameter_groups: (parameters, learning rate): those with a rate of their own, such as the scores of movement
             pruning; it rises and falls as the others' does, and they have no weight decay.
         title: of the progress bar.
@@ -93,8 +94,7 @@ def train(
     run = Run(trained, batches, settings, None if log is None else Path(log), parameter_groups)
     torch.manual_seed(settings.seed + process_number())
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
-        run.resume(path)
+    run.start(path)
     _take_steps(run, before_step, evaluate, path, title)
     if run.best or trained is not objective:
         load_model_state(objective, run.best or whole_tensors(trained.state_dict()))
@@ -152,7 +152,7 @@ def _take_steps(
             done, every = run.report.steps, run.settings.evaluate_every
             if evaluate is not None and (done == run.steps or (every and done % every == 0)):
                 run.score(evaluate)
-            if checkpoint is not None and (run.is_over or done % run.settings.checkpoint_every == 0):
+            if checkpoint is not None and (run.is_over or run.is_due()):
                 run.save(checkpoint)
 
 

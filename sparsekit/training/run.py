@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -110,8 +111,25 @@ class Run(Generic[T]):
         self.best_score: float | None = None  # since masks last changed
         self.without_gain = 0
         self.sparsity = masked_sparsity(objective.model)
+        self.saved_at = time.monotonic()
 
-    def resume(self, checkpoint: Path) -> None:
+    def start(self, checkpoint: Path | None) -> None:
+        """Go on from a checkpoint where there is one; the log gets the lines of this run alone.
+
+        Raises:
+            ValueError: it is damaged, or of another run; or the log is a file of something else.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint)
+        self._cut_log()
+        self.saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is old enough for the next one; the same in all processes."""
+        due = time.monotonic() - self.saved_at >= 60.0 * self.settings.checkpoint_minutes
+        return bool(same_everywhere(float(due)))
+
+    def _resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint.
 
         Raises:
@@ -133,7 +151,6 @@ class Run(Generic[T]):
         if progress["has_best"]:
             self.best = read_tensors(_best_path(checkpoint))[0]
         self.sparsity = masked_sparsity(self.objective.model)
-        self._cut_log()
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint; all processes take part."""
@@ -143,6 +160,7 @@ class Run(Generic[T]):
         if self.best and process_number() == 0:
             write_atomically(_best_path(checkpoint), partial(save_file, self.best))
         save_checkpoint(checkpoint, self.objective, self.optimizer, progress)
+        self.saved_at = time.monotonic()
 
     def shares(self) -> Iterator[list[T]]:
         """This process's batches of every step that is left."""
@@ -209,11 +227,14 @@ class Run(Generic[T]):
                 file.write(json.dumps(entry | {"sparsity": round(self.sparsity, 4)}) + "\n")
 
     def _cut_log(self) -> None:
-        """Drop the lines of steps that are taken again."""
+        """Drop the lines of steps that are taken again, and one that was torn."""
         if self.log is None or not self.log.exists():
             return
-        lines = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= self.report.steps]
-        text = "".join(line + "\n" for line in lines)
+        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        try:
+            text = "".join(line for line in whole if json.loads(line)["step"] <= self.report.steps)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.log} is no log of train(), which would replace it; give another file") from error
         write_atomically(self.log, lambda temporary: temporary.write_text(text))
 
     @property

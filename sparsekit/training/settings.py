@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sparsekit.training.precision import PRECISIONS
@@ -23,7 +24,7 @@ class TrainSettings:
         evaluate_every: steps from one evaluation to the next; 0: only at the end.
         patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.
         patience_from: evaluations count for `patience` after this step, such as the last that prunes.
-        checkpoint_every: steps from one checkpoint to the next, where a checkpoint is asked for.
+        checkpoint_minutes: from one checkpoint to the next, where a checkpoint is asked for; 0: after every step.
         shard: spread weights, gradients and optimiser state over the processes (FSDP2); with one process there is
             nothing to spread. A copy is trained, so a loss must use the model that it is given; the model itself waits
             on the CPU, in every process. Whole weights are gathered for a moment where a schedule prunes.
@@ -43,19 +44,18 @@ class TrainSettings:
     evaluate_every: int = 0
     patience: int = 0
     patience_from: int = 0
-    checkpoint_every: int = 200
+    checkpoint_minutes: float = 2.0
     shard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "max_gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("accumulate", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("evaluate_every", "patience", "patience_from"):
-            if getattr(self, name) < 0:
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        for name in ("evaluate_every", "patience", "patience_from", "checkpoint_minutes"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be in [0, 1], got {self.warmup}")
