@@ -30,7 +30,7 @@ from torch import nn
 import sparsekit
 from sparsekit import SparseLinear, convert, finalize, prune, save
 from sparsekit.checkpoint.folder_conversion import open_folder
-from sparsekit.checkpoint.opening import from_folder
+from sparsekit.checkpoint.foreign import from_folder
 from sparsekit.demo.model import minilm_folder
 from sparsekit.environment import environment
 from sparsekit.files import write_json

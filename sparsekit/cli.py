@@ -183,12 +183,10 @@ def bench_model(
 
 
 def _encoder(folder: Path | None) -> Any:
-    from transformers import AutoModel
-
-    from sparsekit.checkpoint.opening import from_folder
+    from sparsekit.bench.weights import open_encoder
     from sparsekit.demo.model import load_minilm
 
-    return load_minilm()[0] if folder is None else from_folder(AutoModel.from_pretrained, folder)
+    return load_minilm()[0] if folder is None else open_encoder(folder)
 
 
 @app.command()
@@ -351,10 +349,10 @@ def _need_training() -> None:
 
 def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: Path) -> None:
     _need_training()
-    from sparsekit.compress import Recipe
     from sparsekit.compress import compress as run_recipe
+    from sparsekit.compress import make_recipe
 
-    recipe = Recipe.model_validate({"task": task, "stages": [stage]})
+    recipe = make_recipe({"task": task, "stages": [stage]})
     _show_stages(run_recipe(recipe, model, data, out), out)
 
 

@@ -21,6 +21,13 @@ def _matches(pattern: str, name: str, module: nn.Module) -> bool:
     return pattern in (name, cls.__name__) or name.startswith(pattern + ".")
 
 
+def _check_expression(word: str, pattern: str) -> None:
+    try:
+        re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{word} {pattern!r} is no regular expression: {error}") from error
+
+
 def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
     """Modules that a target names and nothing in `ignore` does.
 
@@ -39,6 +46,7 @@ def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ())
     named = [(name, module) for name, module in model.named_modules() if name]
     for word, patterns in (("target", targets), ("ignore pattern", ignore)):
         for pattern in patterns:
+            _check_expression(word, pattern)
             if not any(_matches(pattern, name, module) for name, module in named):
                 raise ValueError(
                     f"{word} {pattern!r} matches no module inside the model; give a class name, a module name or "

@@ -163,6 +163,10 @@ def test_wrong_data_and_models_are_refused(tmp_path, classifier, reviews):
         compress(recipe, classifier, tmp_path / "none.jsonl", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no model folder"):
         compress(recipe, tmp_path, reviews, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="the model .*none does not exist"):
+        compress(recipe, tmp_path / "none", reviews, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="the recipe .*none.yaml does not exist"):
+        compress(tmp_path / "none.yaml", classifier, reviews, tmp_path / "out")
     empty = tmp_path / "empty.csv"
     empty.write_text("text,label\n")
     with pytest.raises(ValueError, match="no rows"):
@@ -184,7 +188,7 @@ def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifie
     train = {"finetune": {"epochs": 1}}
     refused("stage 2, distil: it needs a teacher", train, "distil")
     refused("stage 2, shorten: the model has 4 blocks", train, {"shorten": {"layers": 5}})
-    refused("no model folder", train, {"distil": {"teacher": "nowhere"}}, error=FileNotFoundError)
+    refused("the model nowhere does not exist", train, {"distil": {"teacher": "nowhere"}}, error=FileNotFoundError)
     other = tiny(tmp_path / "other", "classification")
     tokenizer = transformers.AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["unheard"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
 from sparsekit.bench.peers import Floats
-from sparsekit.checkpoint.opening import from_folder
+from sparsekit.checkpoint.foreign import check_model_folder, from_folder
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune
 
@@ -34,17 +34,27 @@ def random_weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -
     return weight
 
 
+def open_encoder(folder: Path) -> Any:
+    """The model in a transformers folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is damaged.
+    """
+    from transformers import AutoModel
+
+    check_model_folder(folder)
+    return from_folder(AutoModel.from_pretrained, folder)
+
+
 def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
     """The first linear layer of every shape in a transformers model folder.
 
     Raises:
-        OSError: the folder holds no model.
-        ValueError: the model has no linear layer.
+        FileNotFoundError, ValueError: as `open_encoder`; also when the model has no linear layer.
     """
-    from transformers import AutoModel
-
     layers: dict[tuple[int, int], nn.Linear] = {}
-    for module in from_folder(AutoModel.from_pretrained, folder).modules():
+    for module in open_encoder(folder).modules():
         if isinstance(module, nn.Linear):
             layers.setdefault((module.out_features, module.in_features), module)
     if not layers:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.checkpoint.foreign import code_is_not_run, from_folder
 from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.models import class_in_mappings
-from sparsekit.checkpoint.opening import code_is_not_run, from_folder, parse_json, regular_file
+from sparsekit.checkpoint.opening import parse_json, regular_file
 from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.sentences import encoders_of
@@ -44,9 +45,8 @@ def _open_dense(folder: Path) -> Any:
         model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True)
         if any(name.startswith("pooler.") for name in info["missing_keys"]):
             model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True, add_pooling_layer=False)
-    except RuntimeError as error:
-        raise ValueError(f"weights and config.json of {folder} do not fit; a model that lost neurons is saved with "
-                         f"sparsekit.save ({error})") from error  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{error}; a model that lost neurons is saved with sparsekit.save") from error
     if info["missing_keys"]:
         raise ValueError(f"{folder} has no weights for {sorted(info['missing_keys'])[:5]} of {names[0]}")
     return model

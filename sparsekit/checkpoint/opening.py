@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,34 +38,6 @@ def regular_file(folder: Path, name: str) -> Path:
     if not real.is_file():
         raise ValueError(f"{path} must be a plain file")
     return real
-
-
-def from_folder(loader: Callable[..., Any], folder: Path | str, **options: Any) -> Any:
-    """What a loader of transformers or sentence-transformers makes of a folder, without code that the folder holds.
-
-    Nothing is downloaded. Left to itself transformers asks whether to run the code, and takes for the answer what is on
-    standard input.
-
-    Args:
-        loader: such as `AutoModel.from_pretrained`.
-        folder: the folder.
-        options: what else the loader is to be given.
-
-    Raises:
-        ValueError: the folder cannot be opened without its code.
-    """
-    try:
-        return loader(str(folder), local_files_only=True, trust_remote_code=False, **options)
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise code_is_not_run(folder) from error
-
-
-def code_is_not_run(folder: Path | str) -> ValueError:
-    """The error for a folder that cannot be opened without its code."""
-    return ValueError(f"{folder} needs code of its own, which is not run; if you trust it, open it in Python with "
-                      "trust_remote_code=True and give the model to sparsekit.prune, convert and save")  # fmt: skip
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparsekit.checkpoint.opening import from_folder
+from sparsekit.checkpoint.foreign import check_model_folder, from_folder
 from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, inputs_of
 from sparsekit.compress.job import Job, block_names
@@ -113,8 +113,7 @@ def _check_attention(model: Any, text: Batch) -> None:
 def _check_teacher(job: Job, stage: recipe.Distil, folder: Path, before: _Before) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"the teacher {folder} is no model folder: it has no config.json")
+    check_model_folder(folder)
     tokenizer = from_folder(AutoTokenizer.from_pretrained, folder)
     if tokenizer.get_vocab() != job.tokenizer.get_vocab():
         raise ValueError(

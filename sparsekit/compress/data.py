@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sparsekit.compress.json_lines import read_json, text_lines
 
 if TYPE_CHECKING:
     import datasets
 
-#: Ending of a file -> the reader of `datasets` that opens it.
-READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+#: Endings of files of JSON, and those that `datasets` opens -> its reader.
+_JSON = (".jsonl", ".json")
+_READERS = {".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+#: Columns by name, all of one length.
+Table: TypeAlias = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -25,40 +33,89 @@ class Rows:
         return len(self.texts)
 
 
-def read_table(path: Path) -> datasets.Dataset:
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep `datasets` from showing its own."""
+    import datasets
+
+    were_off = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()
+
+
+def _check_text(path: Path) -> None:
+    """Refuse what the readers of CSV and text misread, or say nothing useful of.
+
+    Raises:
+        ValueError: the file is empty, no UTF-8, or CSV with a row that is longer than its header.
+    """
+    if not sum(1 for _ in text_lines(path)):
+        raise ValueError(f"{path} has no rows")
+    if path.suffix != ".csv":
+        return
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file)
+        try:
+            wide = len(next(rows))
+            for row in rows:
+                if len(row) > wide:  # pandas would take the first columns for an index, and shift the others
+                    place = f"{path}, line {rows.line_num}"
+                    raise ValueError(f"{place}: {len(row)} fields under {wide} names; put texts with commas in quotes")
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num}: no CSV: {error}") from error
+
+
+def _dataset(path: Path) -> datasets.Dataset:
+    import datasets
+
+    if path.is_dir():
+        try:
+            table = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no folder that datasets saved, or is damaged: {error}") from error
+        if not isinstance(table, datasets.Dataset):
+            raise ValueError(f"{path} holds several splits ({', '.join(table)}); give the folder of one")
+        return table
+    kind = _READERS[path.suffix]
+    try:
+        return datasets.load_dataset(kind, data_files=str(path), split="train")
+    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
+        raise ValueError(f"{path} cannot be read as {kind}: {error.__cause__ or error}") from error
+
+
+def read_table(path: Path) -> Table:
     """The table in a file or folder.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: its ending is unknown, it cannot be read, or it has no rows.
     """
-    import datasets
-
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.is_dir():
-        table = datasets.load_from_disk(str(path))
-        if not isinstance(table, datasets.Dataset):
-            raise ValueError(f"{path} holds several splits ({', '.join(table)}); give the folder of one")
-    elif path.suffix not in READERS:
-        raise ValueError(f"{path} must end in {', '.join(READERS)}, or be a folder that datasets saved")
+        raise FileNotFoundError(f"{path} does not exist; expected a table of texts")
+    if not path.is_dir() and path.suffix not in (*_JSON, *_READERS):
+        raise ValueError(f"{path} must end in {', '.join((*_JSON, *_READERS))}, or be a folder that datasets saved")
+    if path.suffix in (".csv", ".txt") and not path.is_dir():
+        _check_text(path)
+    if path.suffix in _JSON and not path.is_dir():
+        table: Table = read_json(path)
     else:
-        try:
-            table = datasets.load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            if not path.read_bytes().strip() or "no data" in str(error):
-                raise ValueError(f"{path} has no rows") from error
-            raise ValueError(f"{path} cannot be read as {READERS[path.suffix]}: {error.__cause__ or error}") from error
-    if not len(table):
+        with _without_bars():
+            found = _dataset(path)
+        table = {name: found[name] for name in found.column_names}
+    if not any(len(column) for column in table.values()):
         raise ValueError(f"{path} has no rows")
     return table
 
 
-def _column(table: datasets.Dataset, name: str | None, path: Path, *, optional: bool = False) -> list[Any]:
-    if name is None or (optional and name not in table.column_names):
+def _column(table: Table, name: str | None, path: Path, *, optional: bool = False) -> list[Any]:
+    if name is None or (optional and name not in table):
         return []
-    if name not in table.column_names:
-        raise ValueError(f"{path} has no column {name!r}, only {', '.join(table.column_names)}; set it under data:")
+    if name not in table:
+        raise ValueError(f"{path} has no column {name!r}, only {', '.join(table)}; set it under data:")
     return list(table[name])
 
 

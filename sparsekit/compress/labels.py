@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,11 @@ def class_names(tables: Sequence[Rows], known: Sequence[str], *, anew: bool) -> 
     Raises:
         ValueError: the labels are not the model's classes, and no head is trained; or there is only one.
     """
-    found = {label for table in tables for label in table.labels if label is not None}
+    labels = [label for table in tables for label in table.labels if label is not None]
+    for label in labels:
+        if not (isinstance(label, str | int) or (isinstance(label, float) and label.is_integer())):
+            raise ValueError(f"a label is a word or a whole number, got {reprlib.repr(label)}")
+    found = set(labels)
     if {str(label) for label in found} <= set(known) or found <= set(range(len(known))):
         return list(known)
     if not anew:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparsekit.checkpoint.opening import from_folder
+from sparsekit.checkpoint.foreign import check_model_folder, from_folder
 from sparsekit.compress.data import Rows
 from sparsekit.compress.job import Job
 from sparsekit.compress.labels import class_names, numbered
@@ -32,8 +32,7 @@ def prepare(
     Raises:
         FileNotFoundError, ValueError: the model or the data do not fit the recipe.
     """
-    if not (model / "config.json").is_file():
-        raise FileNotFoundError(f"{model} is no model folder: it has no config.json")
+    check_model_folder(model)
     task = TASKS[recipe.task]
     torch.manual_seed(recipe.seed)  # a new head begins at random
     splits = read_splits(recipe, data, test, validation)

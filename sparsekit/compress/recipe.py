@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +23,10 @@ def _quoted(structure: Any) -> Any:
     return structure
 
 
+#: What nobody means to exceed: beyond it memory or a lifetime ends.
+_MOST_BATCH, _MOST_TOKENS, _MOST_EPOCHS = 2**16, 2**20, 10**6
+
+
 #: Of a mask: "unstructured", "N:M" or "RxC".
 Structure = Annotated[str, BeforeValidator(_quoted)]
 
@@ -29,7 +34,7 @@ Structure = Annotated[str, BeforeValidator(_quoted)]
 class _Strict(BaseModel):
     """Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(_Strict):
@@ -38,8 +43,8 @@ class Data(_Strict):
     text: str = "text"
     pair: str | None = None
     label: str | None = None
-    max_tokens: int = Field(default=128, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    max_tokens: int = Field(default=128, ge=1, le=_MOST_TOKENS)
+    batch_size: int = Field(default=32, ge=1, le=_MOST_BATCH)
     test_part: float = Field(default=0.1, ge=0, lt=1)  # of the data, where no test file is given
     validation_part: float = Field(default=0.1, ge=0, lt=1)  # of what is left, where a stage asks and no file is given
 
@@ -101,12 +106,12 @@ class Movement(_Rise):
 
 
 class _Training(_Strict):
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=_MOST_EPOCHS)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup: float = Field(default=0.06, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=_MOST_BATCH)
     precision: Literal["float32", "bf16"] = "float32"
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
@@ -157,7 +162,7 @@ class Distil(_Training):
     hidden_loss: Literal["square_head", "hidden_states"] = "square_head"  # the second with a projection between widths
     attention_weight: float = Field(default=0.0, ge=0)  # of every block's attention maps
     layer_map: dict[str, str] | None = None  # student's block: the teacher's, by name or re:; None: spread evenly
-    top_k: int = Field(default=64, ge=1)  # logits that are kept of a language model's teacher
+    top_k: int = Field(default=64, ge=1, le=_MOST_TOKENS)  # logits that are kept of a language model's teacher
     cache: bool = True  # keep the teacher's answers on disk, for more than one epoch
 
     @model_validator(mode="after")
@@ -232,9 +237,9 @@ class Convert(_Strict):
     """Swap pruned layers for sparse ones."""
 
     values: Literal["float32", "bf16", "fp16", "int8"] = "float32"
-    tokens: list[int] = [1, 128]
-    min_sparsity: float | None = None
-    error_budget: float | None = None
+    tokens: list[Annotated[int, Field(ge=1, le=_MOST_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
+    min_sparsity: float | None = Field(default=None, ge=0, le=1)
+    error_budget: float | None = Field(default=None, gt=0)
 
 
 class Evaluate(_Strict):
@@ -258,7 +263,10 @@ class Stage(_Strict):
     def _one(cls, given: Any) -> Any:
         named = {given: None} if isinstance(given, str) else given
         if not isinstance(named, dict) or len(named) != 1:
-            raise ValueError(f"a stage is one of {', '.join(cls.model_fields)} with its settings, got {given!r}")
+            raise ValueError(
+                f"a stage is one of {', '.join(cls.model_fields)}, its settings indented below it; got "
+                f"{reprlib.repr(given)}"
+            )
         return {name: {} if settings is None else settings for name, settings in named.items()}
 
     @property
@@ -276,7 +284,7 @@ class Recipe(_Strict):
     """What to do with a model."""
 
     task: Literal["classification", "embedding", "language"]
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     data: Data = Field(default_factory=Data)
     stages: list[Stage] = Field(min_length=1)
 

@@ -15,7 +15,7 @@ from sparsekit.compress.learning import log_of
 from sparsekit.compress.pictures import draw_stage
 from sparsekit.compress.preparation import prepare
 from sparsekit.compress.recipe import Recipe
-from sparsekit.compress.recipe_file import read_recipe
+from sparsekit.compress.recipe_file import make_recipe, read_recipe
 from sparsekit.compress.stages import STAGES
 from sparsekit.environment import environment
 from sparsekit.files import write_json
@@ -75,6 +75,8 @@ def compress(
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     model, data, out = Path(model), Path(data), Path(out)
     test, validation = (None if path is None else Path(path) for path in (test, validation))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder to write to, or a name that is free")
     join_group()
     job = prepare(recipe, model, data, out, test, validation)
     check_stages(job)
@@ -111,6 +113,6 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
     """
     columns: dict[str, str] = {}
     if task == "embedding":
-        columns = {name: name for name in ("pair", "label") if name in read_table(Path(data)).column_names}
-    recipe = Recipe.model_validate({"task": task, "data": columns, "stages": ["evaluate"]})
+        columns = {name: name for name in ("pair", "label") if name in read_table(Path(data))}
+    recipe = make_recipe({"task": task, "data": columns, "stages": ["evaluate"]})
     return prepare(recipe, Path(model), Path(data), Path(), Path(data)).scores()

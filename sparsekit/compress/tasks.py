@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sparsekit.checkpoint.foreign import check_model_folder, from_folder
+from sparsekit.checkpoint.layout import MANIFEST
 from sparsekit.compress.batches import Batch, inputs_of, padded, windows
 from sparsekit.compress.data import Rows
 from sparsekit.compress.recipe import Distil
@@ -102,11 +106,8 @@ class Task(ABC):
         import transformers
 
         from sparsekit.checkpoint import load
-        from sparsekit.checkpoint.layout import MANIFEST
-        from sparsekit.checkpoint.opening import from_folder
 
-        if not (Path(folder) / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} is no model folder: it has no config.json")
+        check_model_folder(Path(folder))
         tokenizer = from_folder(transformers.AutoTokenizer.from_pretrained, folder)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -193,6 +194,12 @@ class PairSet:
     similarities: list[float]
 
 
+def _similarity(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"how alike two texts are is a number, got the label {reprlib.repr(value)}")
+    return float(value)
+
+
 class Embedding(Task):
     """One vector a text, for similarity and retrieval."""
 
@@ -225,7 +232,7 @@ class Embedding(Task):
             padded(tokenizer, Rows(texts, [], []), batch_size, max_tokens, by_length=False)
             for texts in (rows.texts, rows.pairs)
         )
-        return PairSet(first, second, [float(value) for value in rows.labels])
+        return PairSet(first, second, [_similarity(value) for value in rows.labels])
 
     def scores(self, model: nn.Module, test: PairSet) -> dict[str, float]:
         """Rank correlation with the similarities, or where there are none how high each text ranks its partner."""

@@ -60,7 +60,7 @@ def _prune_blocks(
     sparsity: Mapping[str, float],
     mask_structure: str,
     damping: float,
-    on_layer: Callable[[str], None] | None,
+    on_layer: Callable[[str], None],
 ) -> dict[str, float]:
     """Prune block after block, each on what those before it give; returns every layer's sparsity."""
     reached: dict[str, float] = {}
@@ -73,8 +73,7 @@ def _prune_blocks(
         pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
         for name, got in _prune_block(pair, inside, wanted, mask_structure, damping):
             reached[prefix + name] = got
-            if on_layer is not None:
-                on_layer(prefix + name)
+            on_layer(prefix + name)
     return reached
 
 

@@ -24,9 +24,13 @@ def read_log(log: Path) -> list[dict[str, float]]:
         FileNotFoundError: there is none.
         ValueError: it is empty, or its lines are not those of a log.
     """
+    if not log.is_file():
+        raise FileNotFoundError(f"{log} does not exist; give a folder of sparsekit compress, or a log of train()")
+    lines_and_a_torn_one = log.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines_and_a_torn_one if line.endswith(b"\n")]
     try:
-        lines: list[Any] = [json.loads(line) for line in log.read_text().splitlines()]
-    except json.JSONDecodeError as error:
+        lines: list[Any] = [json.loads(line) for line in whole]
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{log} is no log of train(): {error}") from error
     if not lines or not all(isinstance(line, dict) and "step" in line for line in lines):
         raise ValueError(f"{log} is no log of train(): every line must be JSON with a step, and there must be one")
