@@ -126,7 +126,9 @@ def test_students_that_cannot_be():
     both = transformers.T5Model(copy.deepcopy(config))  # an encoder alone changes its config
     with pytest.raises(ValueError, match="block 1 cannot take the place of block 0: .*relative_attention_bias"):
         shallower(transformers.T5EncoderModel(config), [1, 3])
-    with pytest.raises(ValueError, match=r"layers names the stacks \['middle'\]; the model has the stacks encoder, decod"):
+    with pytest.raises(
+        ValueError, match=r"layers names the stacks \['middle'\]; the model has the stacks encoder, decod"
+    ):
         shallower(both, {"middle": 2})
     with pytest.raises(ValueError, match="the model has one stack of blocks"):
         shallower(bert(), {"encoder": 2})

@@ -60,26 +60,26 @@ def _set_counts(owner: Any, names: Sequence[str], cut: Cut) -> None:
             _set(owner, name, len(cut.kept))
 
 
-def _configs_around(model: nn.Module, name: str) -> list[tuple[Any, str, str]]:
-    """Configs of the modules that hold a list of blocks, each with its outermost module and the list's name in it."""
-    found: dict[int, tuple[Any, str, str]] = {}
+def _configs_around(model: nn.Module, name: str) -> list[tuple[Any, str]]:
+    """Configs of the modules that hold a list of blocks, each with the list's name in the outermost one."""
+    found: dict[int, tuple[Any, str]] = {}
     parts = name.split(".")
     for length in range(len(parts)):
         holder = ".".join(parts[:length])
         config = getattr(model.get_submodule(holder), "config", None)
         if hasattr(config, "to_dict"):
-            found.setdefault(id(config), (config, holder, ".".join(parts[length:])))
+            found.setdefault(id(config), (config, ".".join(parts[length:])))
     return list(found.values())
 
 
 def has_two_stacks(model: nn.Module, name: str) -> bool:
     """Whether a list of blocks is that of an encoder or of a decoder in a model that has both."""
-    return any(getattr(config, "is_encoder_decoder", False) for config, _, _ in _configs_around(model, name))
+    return any(getattr(config, "is_encoder_decoder", False) for config, _ in _configs_around(model, name))
 
 
 def is_counted(model: nn.Module, name: str, count: int) -> bool:
     """Whether a config around a list of modules says that this is the number of the model's blocks."""
-    return any(getattr(config, "num_hidden_layers", None) == count for config, _, _ in _configs_around(model, name))
+    return any(getattr(config, "num_hidden_layers", None) == count for config, _ in _configs_around(model, name))
 
 
 def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str
 
 
 def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
-    old = {entry: getattr(config, entry, None) for entry in (*_PER_BLOCK, *_NUMBERS)}
+    old: dict[str, Any] = {entry: getattr(config, entry, None) for entry in (*_PER_BLOCK, *_NUMBERS)}
     parts = {part, *(_COUNTS.keys() & inside.split(".")[:-1])} if not part else {part}
     _set_counts(config, [name for one in parts for name in _COUNTS[one]], cut)
     for entry in _PER_BLOCK:
@@ -118,7 +118,7 @@ def adapt_configs(model: nn.Module, cut: Cut) -> None:
         model: the student; its blocks are cut already.
         cut: what was done.
     """
-    for config, holder, inside in _configs_around(model, cut.name):
+    for config, inside in _configs_around(model, cut.name):
         shared = cut.part in inside.split(".") or not cut.part  # else it is of one stack alone, as T5's copies are
         _adapt(config, inside, cut.part if shared else "", cut)
     around = model.get_submodule(cut.name.rpartition(".")[0])

@@ -13,51 +13,15 @@ import torch
 from torch import nn
 
 from sparsekit.distill.layers import LayerMap
-from sparsekit.distill.student_configs import Cut, adapt_configs, has_two_stacks, is_counted
-from sparsekit.surgery import Description, Trial, bypassed
-from sparsekit.surgery.failures import failures
+from sparsekit.distill.stacks import find_stacks, lists_beside
+from sparsekit.distill.student_configs import Cut, adapt_configs
+from sparsekit.surgery import Description, Trial, bypassed, failures
 
-_STACKS = ("encoder", "decoder")
 #: What blocks and their attentions call their own number; BigBird's draws blocks at random from it.
 _NUMBER = ("layer_idx", "layer_id", "layer_number", "seed")
 
 #: How many blocks, or which.
 Layers = int | Iterable[int]
-
-
-def _outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """Every `nn.ModuleList` that is not inside another, by name."""
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    return {
-        name: module
-        for name, module in lists.items()
-        if not any(name.startswith(f"{other}.") for other in lists) and len(module)
-    }
-
-
-def _part_of(name: str) -> str:
-    """Which stack a list of blocks is of, by its name."""
-    return next((part for part in name.split(".") if part in _STACKS), "")
-
-
-def _find_stacks(model: nn.Module) -> dict[str, str]:
-    """Names of the lists of blocks: the longest list under "", or an encoder's and a decoder's."""
-    lists = _outer_lists(model)
-    if not lists:
-        raise ValueError(
-            "the model has no nn.ModuleList of blocks; a student with fewer blocks cannot be cut out of it"
-        )
-    longest = max(lists, key=lambda name: (is_counted(model, name, len(lists[name])), len(lists[name])))
-    if not has_two_stacks(model, longest):
-        return {"": longest}
-    own = {part: [name for name in lists if _part_of(name) == part] for part in _STACKS}
-    found = {part: max(names, key=lambda name: len(lists[name])) for part, names in own.items() if names}
-    if len(found) < len(_STACKS):
-        raise ValueError(
-            f"{type(model).__name__} is an encoder with a decoder, and its lists of blocks are {', '.join(lists)}; "
-            "expected one with encoder and one with decoder in its name"
-        )
-    return found
 
 
 def _differing(blocks: Sequence[nn.Module], kept: Sequence[int]) -> tuple[int, int, list[str]] | None:
@@ -104,19 +68,9 @@ def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) ->
     return dict(layers)
 
 
-def _beside(model: nn.Module, name: str) -> list[str]:
-    """The list of blocks with those beside it that are as long: XLM has one for each kind of layer."""
-    around, _, own = name.rpartition(".")
-    children = model.get_submodule(around).named_children()
-    length = len(model.get_submodule(name))  # type: ignore[arg-type]
-    prefix = f"{around}." if around else ""
-    others = [key for key, child in children if isinstance(child, nn.ModuleList) and len(child) == length]
-    return [name, *(prefix + key for key in others if key != own)]
-
-
 def _cuts(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[Cut]:
     """What is to be cut, with all checked that can be known before."""
-    stacks = _find_stacks(model)
+    stacks = find_stacks(model)
     found = []
     for part, given in _wanted(layers, stacks).items():
         blocks: Any = model.get_submodule(stacks[part])
@@ -127,10 +81,10 @@ def _cuts(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[Cut]:
 def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
     """The blocks that do not stay."""
     return [
-        block
+        model.get_submodule(f"{name}.{number}")
         for cut in cuts
-        for name in _beside(model, cut.name)
-        for number, block in enumerate(model.get_submodule(name))  # type: ignore[arg-type]
+        for name in lists_beside(model, cut.name)
+        for number in range(cut.count)
         if number not in cut.kept
     ]
 
@@ -160,7 +114,7 @@ def _drop_blocks(blocks: nn.ModuleList, kept: Sequence[int]) -> None:
 
 def _expected(model: nn.Module, trial: Trial, cuts: Sequence[Cut]) -> list[torch.Tensor] | None:
     """What the teacher says when the blocks that go pass on what they get; None where they cannot be told to."""
-    if any(len(_beside(model, cut.name)) > 1 for cut in cuts):
+    if any(len(lists_beside(model, cut.name)) > 1 for cut in cuts):
         return None
     try:
         with bypassed(_going(model, cuts)) as ran:
@@ -214,7 +168,7 @@ def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batche
     expected = _expected(model, trial, cuts) if trial.runs else None
     student = _copy_without(model, cuts)
     for cut in cuts:
-        for name in _beside(model, cut.name):
+        for name in lists_beside(model, cut.name):
             _drop_blocks(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
         _adapt(student, cut)
     trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} blocks")

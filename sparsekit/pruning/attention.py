@@ -10,52 +10,11 @@ import torch
 from torch import nn
 
 from sparsekit.dense_classes import is_conv1d
+from sparsekit.pruning.attention_patterns import PATTERNS, REFUSED, Pattern
 from sparsekit.pruning.module_paths import find_module, full_name
 from sparsekit.pruning.narrowing import keep_columns, keep_elements, shape_of
 from sparsekit.pruning.position_bias import tables_of
 from sparsekit.pruning.units import Producer, Units
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """Names of an attention's layers inside the module that holds them."""
-
-    inputs: tuple[str, ...]  # query, key, value; or one layer that holds all three
-    output: str
-    by_head: bool = False  # one layer holds a head's query, key and value together, not those of all heads in turn
-    more: tuple[str, ...] = ()  # further layers with outputs for every head, where they are there
-    vectors: tuple[str, ...] = ()  # parameters of the module with one value for every output of a head
-    beside: tuple[str, ...] = ()  # modules inside it that come after its output
-    by_config: bool = False  # its forward reads the numbers of heads from the config
-
-
-_SEPARATE = ("q_proj", "k_proj", "v_proj")
-#: Attentions of the transformers families.
-PATTERNS = (
-    _Pattern(("self.query", "self.key", "self.value"), "output.dense"),  # BERT, RoBERTa, ELECTRA
-    _Pattern(
-        ("self.query_proj", "self.key_proj", "self.value_proj"),  # DeBERTa-v2, v3
-        "output.dense",
-        more=("self.pos_key_proj", "self.pos_query_proj"),
-    ),
-    _Pattern(
-        ("self.in_proj",),  # DeBERTa
-        "output.dense",
-        by_head=True,
-        more=("self.pos_proj", "self.pos_q_proj"),
-        vectors=("q_bias", "v_bias"),
-    ),
-    _Pattern(_SEPARATE, "o_proj"),  # Llama, Mistral, Qwen, Gemma
-    _Pattern(_SEPARATE, "out_proj"),  # OPT, BART, Whisper, CLIP, GPT-Neo, GPT-J
-    _Pattern(_SEPARATE, "dense"),  # Phi
-    _Pattern(("q_lin", "k_lin", "v_lin"), "out_lin"),  # DistilBERT
-    _Pattern(("query", "key", "value"), "dense", beside=("LayerNorm",)),  # ALBERT
-    _Pattern(("q", "k", "v"), "o"),  # T5, MPNet
-    _Pattern(("c_attn",), "c_proj"),  # GPT-2; GPTBigCode by head
-    _Pattern(("Wqkv",), "Wo"),  # ModernBERT
-    _Pattern(("qkv_proj",), "o_proj", by_config=True),  # Phi-3
-    _Pattern(("query_key_value",), "dense", by_head=True),  # GPT-NeoX, Falcon, Persimmon
-)
 
 #: Names under which attentions keep the size of a head, the numbers of heads, and heads times size.
 _HEAD_SIZE = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
@@ -89,7 +48,7 @@ class Attention:
         return (*self.inputs, *self.more, self.output)
 
 
-def _attention(name: str, module: nn.Module, pattern: _Pattern) -> Attention | None:
+def _attention(name: str, module: nn.Module, pattern: Pattern) -> Attention | None:
     layers = [find_module(module, layer) for layer in (*pattern.inputs, pattern.output)]
     present = [layer for layer in layers if layer is not None]
     if len(present) < len(layers):
@@ -141,9 +100,15 @@ def check_attention(model: nn.Module, attention: Attention) -> None:
     """Refuse attentions that do more with their heads than split the layers' outputs.
 
     Raises:
-        ValueError: query heads do not share key and value heads evenly, or the module has parameters of its own that
-            are not one for every feature of a head, such as norms over all heads or position biases.
+        ValueError: the attention is one that needs all its heads, query heads do not share key and value heads evenly,
+            or the module has parameters of its own that are not one for every feature of a head, such as norms over
+            all heads.
     """
+    kind = type(model.get_submodule(attention.owner)).__name__
+    if kind in REFUSED:
+        raise ValueError(
+            f"{attention.name} is a {kind}, from which no heads can be removed: {REFUSED[kind]}; put it into ignore"
+        )
     heads, shared = head_counts(model, attention)
     if shared < 1 or heads % shared:
         raise ValueError(f"{attention.name}: {heads} query heads cannot share {shared} key and value heads evenly")

@@ -21,8 +21,9 @@ from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.head_entries import settle_heads
 from sparsekit.pruning.narrowing import check_layers, keep_columns
 from sparsekit.pruning.removal import removing
+from sparsekit.pruning.tied_heads import check_same_heads, choose_heads, tied_heads
 from sparsekit.pruning.unit_scores import find_unit_criterion
-from sparsekit.pruning.units import Units, check_amount, check_units, choose_units, keep_units, select_by_layers
+from sparsekit.pruning.units import Units, check_amount, check_units, keep_units, select_by_layers
 from sparsekit.pruning.widths import record_shapes
 
 
@@ -44,48 +45,6 @@ def _check(model: nn.Module, attentions: Sequence[Attention]) -> list[Units]:
     units = [units_of(model, attention) for attention in attentions]
     check_units(model, units)
     return units
-
-
-def _tied(model: nn.Module, attentions: Sequence[Attention]) -> list[list[Attention]]:
-    """Attentions by the table of position biases that they read together, of which each head has a column.
-
-    Raises:
-        ValueError: some that read a table are among the attentions, and others are not.
-    """
-    by_table: dict[tuple[str, ...], list[Attention]] = {}
-    for attention in attentions:
-        by_table.setdefault(attention.tables or (attention.name,), []).append(attention)
-    chosen = {attention.name for attention in attentions}
-    for attention in find_attentions(model):
-        if attention.tables in by_table and attention.name not in chosen:
-            raise ValueError(
-                f"{attention.name} reads the position biases of {attention.tables[0]} together with "
-                f"{by_table[attention.tables][0].name}, one column a head: they lose the same heads; take all of them"
-            )
-    return list(by_table.values())
-
-
-def _choose(
-    scores: Mapping[str, torch.Tensor],
-    tied: Sequence[Sequence[Attention]],
-    fraction: float | None,
-    scope: str,
-    least: int,
-) -> dict[str, torch.Tensor]:
-    """Numbers of the units that stay in every attention; those that are tied keep the same."""
-    summed = {own[0].name: sum((scores[one.name] for one in own[1:]), scores[own[0].name]) for own in tied}
-    kept = choose_units(summed, fraction, None, scope=scope, minimum=least)
-    return {one.name: kept[own[0].name] for own in tied for one in own}
-
-
-def _check_same(tied: Sequence[Sequence[Attention]], kept: Mapping[str, torch.Tensor]) -> None:
-    for own in tied:
-        for one in own[1:]:
-            if not torch.equal(kept[one.name], kept[own[0].name]):
-                raise ValueError(
-                    f"{own[0].name} and {one.name} read the same position biases, one column a head; name the same "
-                    "heads for both"
-                )
 
 
 def _remove(
@@ -190,7 +149,7 @@ def prune_heads(
         attentions = _select(model, targets, ignore)
         units = _check(model, attentions)
         scores = chosen.score(model, units, batches, loss)
-        kept = _choose(scores, _tied(model, attentions), fraction, scope, minimum)
+        kept = choose_heads(scores, tied_heads(model, attentions), fraction, scope, minimum)
     elif fraction is not None or batches or loss is not None or targets is not None or ignore:
         raise ValueError("heads stands alone: leave out fraction, batches, loss, targets and ignore")
     else:
@@ -201,7 +160,7 @@ def prune_heads(
             attention.name: _kept_units(attention.name, gone, *head_counts(model, attention))
             for attention, gone in removed
         }
-        _check_same(_tied(model, attentions), kept)
+        check_same_heads(tied_heads(model, attentions), kept)
     with removing(model, units, kept, batches, loss, "without these heads"):
         _remove(model, units, attentions, kept)
     return {attention.name: head_counts(model, attention)[0] for attention in attentions}

@@ -93,8 +93,8 @@ def prune_one_shot(
 
     Layers are handled in the order they run, those that read the same input together. Each is first fitted to the
     dense model's outputs on the inputs that the already pruned layers give it, then pruned as in SparseGPT. The masks
-    stay through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was: the
-    dense weights are kept until the last block is done.
+    stay through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was:
+    the dense weights are kept until the last block is done.
 
     Args:
         model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.

@@ -13,13 +13,12 @@ from torch import nn
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.units import Units, lost_inputs
 from sparsekit.pruning.widths import RECORD, resize_to
-from sparsekit.surgery import Description, Trial, undo_on_failure, zeroed
-from sparsekit.surgery.failures import failures
+from sparsekit.surgery import Description, Trial, failures, undo_on_failure, zeroed
 
 
 def _fit(fresh: nn.Module) -> None:
     """Make a model of a config as narrow as the config says."""
-    resize_to(fresh, getattr(fresh.config, RECORD, None) or {})  # type: ignore[arg-type]
+    resize_to(fresh, getattr(fresh.config, RECORD, None) or {})
 
 
 def _expected(

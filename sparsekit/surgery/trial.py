@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def _tensors(output: Any) -> list[torch.Tensor]:
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> float:
-    return float(sum(tensor.double().square().sum().item() for tensor in tensors)) ** 0.5
+    return math.sqrt(sum(tensor.double().square().sum().item() for tensor in tensors))
 
 
 def _distance(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
@@ -79,7 +80,8 @@ def _call_part(name: str, inputs: Mapping[str, torch.Tensor]) -> Run:
 
 def _runs(model: nn.Module, batches: Sequence[Any], loss: Any) -> Iterator[list[Run]]:
     """Ways to run a model, the surest first; each is a list of calls that are made one after the other."""
-    for batch in list(batches)[:1] if isinstance(batches, Sequence) else []:
+    if len(batches):
+        batch = batches[0]
         one = _first_of(batch)
         if isinstance(batch, Mapping):
             yield [lambda model: model(**one)]
@@ -170,53 +172,3 @@ class Trial:
 def _outputs(model: nn.Module, calls: Sequence[Run]) -> list[torch.Tensor]:
     with _at_rest(model):
         return [tensor.clone() for call in calls for tensor in _tensors(call(model))]
-
-
-@contextmanager
-def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[set[str]]:
-    """A model in which some layers read zeros instead of some of their inputs.
-
-    Args:
-        model: the model.
-        features: layer name -> numbers of the inputs to zero, int64.
-
-    Yields:
-        Names of the layers that ran so, to be read at the end.
-    """
-    ran: set[str] = set()
-
-    def hook(layer: str, gone: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-        def zero(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            ran.add(layer)
-            return (args[0].index_fill(-1, gone.to(args[0].device), 0.0), *args[1:])
-
-        return zero
-
-    with ExitStack() as stack:
-        for layer, gone in features.items():
-            stack.callback(model.get_submodule(layer).register_forward_pre_hook(hook(layer, gone)).remove)
-        yield ran
-
-
-@contextmanager
-def bypassed(blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
-    """Blocks that give on the hidden states that they get; what else they return stays.
-
-    Yields:
-        The blocks that ran so, to be read at the end.
-    """
-    ran: set[nn.Module] = set()
-
-    def pass_by(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        ran.add(block)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if isinstance(output, torch.Tensor):
-            return hidden
-        if isinstance(output, tuple):
-            return (hidden, *output[1:])
-        raise TypeError(f"a block must return a tensor or a tuple, got {type(output).__name__}")
-
-    with ExitStack() as stack:
-        for block in blocks:
-            stack.callback(block.register_forward_hook(pass_by, with_kwargs=True).remove)
-        yield ran

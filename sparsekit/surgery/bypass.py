@@ -1,0 +1,60 @@
+"""Run a model as if parts of it were not there: what surgery must leave it saying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[set[str]]:
+    """A model in which some layers read zeros instead of some of their inputs.
+
+    Args:
+        model: the model.
+        features: layer name -> numbers of the inputs to zero, int64.
+
+    Yields:
+        Names of the layers that ran so, to be read at the end.
+    """
+    ran: set[str] = set()
+
+    def hook(layer: str, gone: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        def zero(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            ran.add(layer)
+            return (args[0].index_fill(-1, gone.to(args[0].device), 0.0), *args[1:])
+
+        return zero
+
+    with ExitStack() as stack:
+        for layer, gone in features.items():
+            stack.callback(model.get_submodule(layer).register_forward_pre_hook(hook(layer, gone)).remove)
+        yield ran
+
+
+@contextmanager
+def bypassed(blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
+    """Blocks that give on the hidden states that they get; what else they return stays.
+
+    Yields:
+        The blocks that ran so, to be read at the end.
+    """
+    ran: set[nn.Module] = set()
+
+    def pass_by(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        ran.add(block)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if isinstance(output, torch.Tensor):
+            return hidden
+        if isinstance(output, tuple):
+            return (hidden, *output[1:])
+        raise TypeError(f"a block must return a tensor or a tuple, got {type(output).__name__}")
+
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.callback(block.register_forward_hook(pass_by, with_kwargs=True).remove)
+        yield ran
