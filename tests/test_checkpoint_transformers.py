@@ -65,7 +65,10 @@ def test_no_weight_of_a_sparse_layer_is_made_dense(tmp_path, monkeypatch):
         raise AssertionError("made dense")
 
     monkeypatch.setattr(CSR, "to_dense", fail)
-    assert all(tensor.is_meta for tensor in make_empty(tmp_path / "model", ModelFolder(tmp_path / "model").manifest).parameters())
+    assert all(
+        tensor.is_meta
+        for tensor in make_empty(tmp_path / "model", ModelFolder(tmp_path / "model").manifest).parameters()
+    )
     assert torch.equal(logits(load(tmp_path / "model")), logits(model))
 
 

@@ -58,8 +58,8 @@ def _as_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     if value is None or (type(value) is int and not -(2**63) <= value < 2**63):
-        raise ValueError(f"{name} is {value} in this model and something else in one made from its configuration, which "
-                         "a folder cannot hold; bring the two in line")  # fmt: skip
+        raise ValueError(f"{name} is {value} in this model and something else in one made from its configuration, "
+                         "which a folder cannot hold; bring the two in line")  # fmt: skip
     return torch.tensor(value, dtype=_DTYPES[type(value)])
 
 

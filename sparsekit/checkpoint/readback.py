@@ -1,4 +1,4 @@
-"""What `save` asks of a reader before it lets go of the old folder: to find everything, and to open what was written."""
+"""What `save` asks of a reader before the old folder goes: to miss nothing, and to open what was written."""
 
 from __future__ import annotations
 

@@ -1,0 +1,254 @@
+"""Folders of models whose state is more than their tensors, or other than their configuration leads to."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from families import batches, family
+from test_checkpoint_transformers import bert, contents, sparse_bert
+from test_checkpoint_transformers import logits as of_bert
+from torch import nn
+
+import sparsekit
+from sparsekit import load, save
+from sparsekit.checkpoint import shards
+from sparsekit.checkpoint.module_state import can_hold
+from sparsekit.distill.students import shallower
+from sparsekit.pruning import prune_heads, prune_neurons
+
+SMALL = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "pad_token_id": 0}
+
+
+@pytest.fixture(autouse=True)
+def _unfilled_memory_shows():
+    """Memory that nobody filled holds NaN."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def made(config, cls=transformers.AutoModelForCausalLM) -> nn.Module:
+    torch.manual_seed(0)
+    return cls.from_config(config).eval()
+
+
+def falcon_h1() -> nn.Module:
+    sizes = {"num_hidden_layers": 2, "num_key_value_heads": 2, "intermediate_size": 48, "mamba_d_ssm": 64}
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+    multipliers = [0.35, 0.25, 0.18, 0.5, 0.3]
+    return made(transformers.FalconH1Config(**SMALL, **sizes, **mamba, ssm_multipliers=multipliers))
+
+
+def diffllama() -> nn.Module:
+    sizes = {"num_hidden_layers": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+    return made(transformers.DiffLlamaConfig(**SMALL, **sizes))
+
+
+def llama4() -> nn.Module:
+    sizes = {"num_hidden_layers": 2, "num_key_value_heads": 2, "intermediate_size": 24, "intermediate_size_mlp": 40}
+    return made(transformers.Llama4TextConfig(**SMALL, **sizes, num_local_experts=4, num_experts_per_tok=1))
+
+
+def openai_gpt() -> nn.Module:
+    config = transformers.OpenAIGPTConfig(vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=32)
+    return made(config)
+
+
+def answers(model: nn.Module) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=batches(1)[0]["input_ids"]).logits
+
+
+def opened(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
+    """What a model answers that comes back by `load` and by `from_pretrained`."""
+    save(model, folder)
+    return {"load": answers(load(folder)), "from_pretrained": answers(type(model).from_pretrained(folder))}
+
+
+def comes_back(model: nn.Module, folder: Path) -> None:
+    expected = answers(model)
+    for way, found in opened(model, folder).items():
+        assert torch.equal(found, expected), way
+
+
+def arrays_of(folder: Path) -> set[str]:
+    return set(json.loads((folder / "sparsekit.json").read_text())["arrays"])
+
+
+def test_buffers_that_a_module_above_fills(tmp_path):
+    model = falcon_h1()
+    comes_back(model, tmp_path / "model")
+    assert not any("mup_vector" in name for name in arrays_of(tmp_path / "model")), "computed anew"
+
+
+def test_buffers_that_were_changed_are_stored(tmp_path):
+    model = falcon_h1()
+    model.model.layers[1].mamba.mup_vector *= 0.9
+    comes_back(model, tmp_path / "model")
+    assert "model.layers.1.mamba.mup_vector" in arrays_of(tmp_path / "model")
+    assert "model.layers.0.mamba.mup_vector" not in arrays_of(tmp_path / "model")
+
+
+def test_buffers_of_a_model_that_was_cast(tmp_path):
+    model = family("llama").bfloat16()
+    assert model.model.rotary_emb.inv_freq.dtype == torch.bfloat16
+    comes_back(model, tmp_path / "model")
+
+
+def test_numbers_that_depend_on_the_old_place_of_a_layer(tmp_path):
+    model = shallower(diffllama(), [1, 3])
+    comes_back(model, tmp_path / "model")
+    assert "model.layers.0.self_attn.lambda_init" in arrays_of(tmp_path / "model")
+    save(load(tmp_path / "model"), tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "model")
+    body = transformers.AutoModel.from_pretrained(tmp_path / "model")
+    assert body.layers[1].self_attn.lambda_init == model.model.layers[1].self_attn.lambda_init
+
+
+def test_numbers_that_were_changed(tmp_path):
+    model = bert().eval()
+    model.bert.encoder.layer[0].output.LayerNorm.eps = 0.25
+    model.bert.encoder.layer[1].attention.self.scaling *= 2
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.bert.encoder.layer[0].output.LayerNorm.eps == 0.25
+    assert torch.equal(of_bert(loaded), of_bert(model))
+
+
+@pytest.mark.parametrize("make", [lambda: family("gpt2").float(), openai_gpt, llama4], ids=["gpt2", "openai", "llama4"])
+def test_models_that_lost_neurons(tmp_path, make):
+    model = make()
+    prune_neurons(model, 0.5, criterion="magnitude")
+    comes_back(model, tmp_path / "model")
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 1]])
+def test_gpt2_without_some_heads(tmp_path, layers):
+    model = family("gpt2").float()
+    prune_heads(model, heads={layer: [1, 3] for layer in layers})
+    comes_back(model, tmp_path / "model")
+    assert load(tmp_path / "model").transformer.h[0].attn.num_heads == 2
+
+
+def test_tensors_without_elements(tmp_path):
+    def fresh() -> nn.Module:
+        return nn.Sequential(nn.Linear(40, 0), nn.Linear(0, 3))
+
+    model = fresh()
+    model.register_buffer("none", torch.zeros(2, 0, dtype=torch.int64))
+    save(model, tmp_path / "model")
+    other = fresh()
+    other.register_buffer("none", torch.zeros(2, 0, dtype=torch.int64))
+    loaded = load(tmp_path / "model", model=other)
+    assert torch.equal(loaded(torch.ones(2, 40)), model(torch.ones(2, 40)))
+    assert loaded.none.shape == (2, 0)
+    assert loaded[0].weight.dtype == torch.float32
+
+
+def test_dinov3_comes_back(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.DINOv3ViTConfig(**sizes, image_size=32, patch_size=16, num_register_tokens=0)
+    model = made(config, transformers.AutoModel)
+    save(model, tmp_path / "model")
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(pixels)[0]
+        for found in (load(tmp_path / "model"), type(model).from_pretrained(tmp_path / "model")):
+            assert torch.equal(found(pixels)[0], expected)
+
+
+def deeper_than_said(model: nn.Module) -> None:
+    model.bert.encoder.layer.append(copy.deepcopy(model.bert.encoder.layer[0]))
+
+
+def no_longer_known(model: nn.Module) -> None:
+    model.config.num_hidden_layers = 10_000
+
+
+def another_activation(model: nn.Module) -> None:
+    model.bert.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
+
+
+def no_number(model: nn.Module) -> None:
+    model.bert.encoder.layer[0].attention.self.scaling = None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (deeper_than_said, "nothing was saved.*sparse weight for 'bert.encoder.layer.2.*the model has nothing"),
+        (no_longer_known, r"nothing was saved.*: config.json describes no model that can be made: num_hidden_layers"),
+        (
+            another_activation,
+            "nothing was saved.*act_fn is a ReLU, and a FusedActivation in the model that config.json",
+        ),
+        (no_number, "attention.self.scaling is None in this model and something else in one made from its config"),
+    ],
+)
+def test_what_no_reader_would_open_is_not_saved(tmp_path, change, message):
+    model = sparse_bert()
+    save(model, tmp_path / "model")
+    before = contents(tmp_path / "model")
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        save(model, tmp_path / "model")
+    assert contents(tmp_path / "model") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_weights_that_were_written_wrongly_are_noticed(tmp_path, monkeypatch):
+    original = shards.save_file
+
+    def damaged(tensors, path, **arguments):
+        original(tensors, path, **arguments)
+        path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+
+    save(bert(), tmp_path / "model")
+    before = contents(tmp_path / "model")
+    monkeypatch.setattr(shards, "save_file", damaged)
+    with pytest.raises(ValueError, match="has another checksum than sparsekit.json"):
+        save(bert(), tmp_path / "model")
+    assert contents(tmp_path / "model") == before
+
+
+def test_a_model_of_ones_own_class_comes_back(tmp_path):
+    class Own(transformers.BertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.bert = transformers.BertModel(config)
+            self.post_init()
+
+        def forward(self, input_ids, attention_mask):
+            return self.bert(input_ids, attention_mask)
+
+    model = Own(bert().config).eval()
+    model.bert.encoder.layer[0].output.LayerNorm.eps = 0.25
+    save(model, tmp_path / "model")
+    expected = of_bert(model)
+    assert torch.equal(of_bert(Own.from_pretrained(tmp_path / "model")), expected)
+    assert torch.equal(of_bert(load(tmp_path / "model", model=Own(model.config).eval())), expected)
+    with pytest.raises(ValueError, match="have no 'Own' for 'bert'; give model="):
+        load(tmp_path / "model")
+
+
+def test_names_of_state_that_a_folder_may_not_set(tmp_path):
+    model = bert()
+    save(model, tmp_path / "model")
+    for name in (
+        "bert.training",
+        "bert._is_full_backward_hook",
+        "bert.encoder.config",
+        "bert.none.scaling",
+        "bert.dtype",
+    ):
+        assert not can_hold(model, name, torch.int64, ()), name
+    scaling = "bert.encoder.layer.0.attention.self.scaling"
+    assert can_hold(model, scaling, torch.float64, ())
+    assert not can_hold(model, scaling, torch.float64, (1,))
+    assert not can_hold(model, scaling, torch.float32, ())
+    sparse = sparsekit.SparseLinear(3, 2)
+    assert not can_hold(nn.Sequential(sparse), "0.in_features", torch.int64, ())
+    assert not can_hold(nn.Sequential(sparse), "0.packed", torch.uint8, (64,))
