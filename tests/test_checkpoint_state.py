@@ -2,6 +2,7 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from families import batches, family
 from test_checkpoint_transformers import bert, contents, sparse_bert
 from test_checkpoint_transformers import logits as of_bert
 from torch import nn
+from torch.nn.modules import module as registration
 
 import sparsekit
 from sparsekit import load, save
 from sparsekit.checkpoint import shards
+from sparsekit.checkpoint.module_budget import enough_for
 from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.distill.students import shallower
 from sparsekit.pruning import prune_heads, prune_neurons
@@ -252,3 +255,23 @@ def test_names_of_state_that_a_folder_may_not_set(tmp_path):
     sparse = sparsekit.SparseLinear(3, 2)
     assert not can_hold(nn.Sequential(sparse), "0.in_features", torch.int64, ())
     assert not can_hold(nn.Sequential(sparse), "0.packed", torch.uint8, (64,))
+
+
+@pytest.mark.parametrize("key", ["num_hidden_groups", "inner_group_num", "num_hidden_layers", "num_labels"])
+def test_a_configuration_that_asks_for_far_more_modules_than_there_are_weights(tmp_path, key):
+    config = transformers.AlbertConfig(vocab_size=50, embedding_size=8, hidden_size=8, num_attention_heads=2)
+    config.update({"intermediate_size": 8, "num_hidden_layers": 2})
+    save(transformers.AlbertModel(config), tmp_path / "model")
+    values = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**values, key: 10**8}))
+    with pytest.raises(ValueError, match=r"has more than \d+ modules, parameters and buffers|at most 1000"):
+        load(tmp_path / "model")
+    assert not registration._global_module_registration_hooks
+
+
+def test_modules_that_another_thread_makes_are_not_counted():
+    with enough_for(0):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: nn.Sequential(*(nn.ReLU() for _ in range(6_000)))).result()
+        with pytest.raises(ValueError, match="more than 5000"):
+            nn.Sequential(*(nn.ReLU() for _ in range(6_000)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,11 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     path = local_folder(folder)
     stored, fresh = read_whole(path, lambda: _open(path, model))
-    if model is None:
-        fill_buffers(fresh, stored.memory_limit)
+    blank = copy.deepcopy(fresh) if model is None else None
     fit(fresh, stored.manifest)
     check_names(fresh, stored.manifest)
+    if blank is not None:
+        fill_buffers(fresh, blank, stored.memory_limit)
     fill(fresh, stored)
     check_filled(fresh)
     return fresh.eval() if model is None else fresh

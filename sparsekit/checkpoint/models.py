@@ -18,6 +18,7 @@ from torch import nn
 
 from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG, METHOD
 from sparsekit.checkpoint.manifest import Manifest
+from sparsekit.checkpoint.module_budget import enough_for
 from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.opening import read_object, regular_file
 
@@ -38,9 +39,9 @@ _NOT_READ = (
     WEIGHTS_KEY,
     "use_kernels",
 )
-#: Endings of keys that say how many layers or labels there are. More than this, and than there are arrays, no model
-#: has; making them would take forever.
-_COUNTS = ("layers", "n_layer", "num_labels")
+#: Endings of keys by which configurations make lists of their own, of layers or labels. More than this, and than there
+#: are arrays, no model has; making them would take forever. What models make is counted by `enough_for`.
+_COUNTS = ("layers", "n_layer", "num_labels", "dense_replace")
 _MANY = 1000
 
 
@@ -147,7 +148,7 @@ def _make(path: Path, manifest: Manifest, given: type[Any] | None) -> nn.Module:
     # The one argument in wide use that a configuration does not record.
     if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
         arguments["add_pooling_layer"] = any(name.startswith("pooler.") for name in manifest.arrays)
-    with torch.device("meta"):
+    with torch.device("meta"), enough_for(len(manifest.arrays) + len(manifest.shared)):
         model: nn.Module = cls._from_config(config, **arguments)
     return model
 
@@ -177,32 +178,46 @@ def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -
         raise ValueError(f"{path} describes no model that can be made: {error}") from error
 
 
-def check_room(tensors: Iterable[torch.Tensor], most_bytes: int) -> None:
+def _is_empty(module: nn.Module, key: str) -> bool:
+    buffer = module._buffers[key]
+    return buffer is not None and buffer.is_meta
+
+
+def check_room(tensors: Iterable[torch.Tensor | None], most_bytes: int) -> None:
     """Raise ValueError if tensors that files do not hold need more than `most_bytes`."""
-    needed = sum(tensor.nbytes for tensor in tensors)
+    needed = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     if needed > most_bytes:
         raise ValueError(f"{CONFIG} asks for tensors of {needed} bytes, expected at most {most_bytes}")
 
 
-def fill_buffers(model: Any, most_bytes: int) -> None:
-    """Compute the buffers that files do not hold, such as positions, of a model as transformers makes it on meta.
+def fill_buffers(model: nn.Module, blank: Any, most_bytes: int) -> None:
+    """Compute the buffers that files do not hold, such as positions, of a model on meta.
 
-    transformers computes them where it initialises weights, in any module above theirs: so all is initialised, which
-    does nothing to weights on meta. Layers must be as they were made: some code asks for their weights.
+    transformers computes them where it initialises weights, in the module that has them or one above it. Those are
+    initialised of the copy, where code finds the layers that it asks for; it does nothing to weights on meta.
+
+    Args:
+        model: the model, after `check_names`: code may compute as much as its tensors need.
+        blank: a copy of the model as transformers made it; changed.
+        most_bytes: that they may need.
 
     Raises:
-        ValueError: they need more than `most_bytes`.
+        ValueError: they need more.
     """
-    places = [(module, key) for _, module, key in computed_buffers(model)]
-    empty = [(module, key, module._buffers[key]) for module, key in places]
-    on_meta = [(module, key, buffer) for module, key, buffer in empty if buffer is not None and buffer.is_meta]
-    check_room([buffer for _, _, buffer in on_meta], most_bytes)
-    for module, key, buffer in on_meta:
-        module._buffers[key] = torch.zeros_like(buffer, device="cpu")
-    for module in model.modules():
-        module._is_hf_initialized = False
+    wanted = {name: (module, key) for name, module, key in computed_buffers(model) if _is_empty(module, key)}
+    check_room([module._buffers[key] for module, key in wanted.values()], most_bytes)
+    for module in blank.modules():
+        module._is_hf_initialized = True
+    for name in wanted:
+        *path, key = name.split(".")
+        owner = blank.get_submodule(".".join(path))
+        owner._buffers[key] = torch.zeros_like(owner._buffers[key], device="cpu")
+        for length in range(len(path) + 1):
+            blank.get_submodule(".".join(path[:length]))._is_hf_initialized = False
     with torch.random.fork_rng(devices=[]):
-        model.initialize_weights()
+        blank.initialize_weights()
+    for name, (module, key) in wanted.items():
+        module._buffers[key] = blank.get_buffer(name)
 
 
 def fill_generation_config(model: Any, folder: Path) -> None:

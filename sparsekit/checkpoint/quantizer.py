@@ -8,6 +8,7 @@ depends on how that loader works inside is in this file; `registration` imports 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -161,12 +162,13 @@ class SparseQuantizer(HfQuantizer):
         stored.read_ahead()
         with _outside_of_making(), split_modules(model):
             part = part_for(stored, model)
-            fill_buffers(model, part.memory_limit)
+            blank = copy.deepcopy(model)
             fit(model, part.manifest)
-        new = lacking(model, part.manifest)
-        check_names(model, part.manifest, new)
-        tensors = dict(named_tensors(model))
-        check_room([tensors[name] for name in new], part.memory_limit)
+            new = lacking(model, part.manifest)
+            check_names(model, part.manifest, new)
+            tensors = dict(named_tensors(model))
+            check_room([tensors[name] for name in new], part.memory_limit)
+            fill_buffers(model, blank, part.memory_limit)
         ties = model.all_tied_weights_keys.items()  # layers that are sparse now have no weight to be tied
         model.all_tied_weights_keys = {name: other for name, other in ties if {name, other} <= set(tensors)}
         _mark_initialized(model, new)

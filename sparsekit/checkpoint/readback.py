@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +33,15 @@ def _refusals_of_readers(folder: Path) -> Iterator[None]:
 
 
 def _as_read(model: nn.Module, folder: Path, manifest: Manifest, most_bytes: int) -> Any:
-    """The model as `load` makes it of a folder, without weights; None for what `load` is given a model for."""
+    """The model as `load` makes it of a folder, without weights; None where `load` is given one."""
     if not is_transformers(model):
         return None
     is_known = class_in_mappings(model.config, type(model).__name__) is not None
     fresh: Any = make_empty(folder, manifest, None if is_known else type(model))
-    fill_buffers(fresh, most_bytes)
+    blank = copy.deepcopy(fresh)
     fit(fresh, manifest)
+    check_names(fresh, manifest)
+    fill_buffers(fresh, blank, most_bytes)
     return fresh
 
 
@@ -91,5 +94,4 @@ def check_readable(model: nn.Module, folder: Path) -> None:
             stored.raw(name)
         fresh = _as_read(model, folder, stored.manifest, stored.memory_limit)
         if fresh is not None:
-            check_names(fresh, stored.manifest)
             _check_classes(model, fresh)
