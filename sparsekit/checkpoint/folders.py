@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
+import errno
 import os
 import re
 import shutil
@@ -15,12 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from sparsekit.checkpoint.locks import one_at_a_time, try_lock
+from sparsekit.checkpoint.targets import checked_target
+
 _T = TypeVar("_T")
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
-#: What the new folder is called while it is written.
-_NEW = "new"
+#: What the new folder is called while it is written, and the old one where it is moved out of the way.
+_NEW, _OLD = "new", "old"
+#: What the system says of a folder that cannot be moved, and of files that cannot be written.
+_STUCK = (errno.EBUSY, errno.EXDEV)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -35,16 +41,19 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _exchange(new: Path, target: Path, aside: Path) -> None:
-    """Exchange the names of two folders; in three steps where it cannot be one, the old one being `aside` meanwhile."""
+    """Exchange the names of two folders; in two steps where it cannot be one, the old one being `aside` then."""
     if _exchanged(new, target):
         return
     target.rename(aside)
     try:
         new.rename(target)
-    except OSError:
-        aside.rename(target)
+    except OSError as error:
+        try:
+            aside.rename(target)
+        except OSError:
+            raise OSError(f"{target} cannot be put in place ({error}); the old one is {aside} now, and the next save "
+                          "moves it back first") from error  # fmt: skip
         raise
-    aside.rename(new)
 
 
 def _link(source: str | Path, target: str | Path) -> None:
@@ -76,62 +85,71 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _is_locked(handle: int, *, wait: bool) -> bool:
-    """Lock a folder until its handle is closed; False if another process has it, or if locks do not work there."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Have other processes wait here, where locks work."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _is_locked(handle, wait=True)
-        yield
-    finally:
-        os.close(handle)
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as it can be, what is in folders that are read-only too."""
+    for parent, names, _ in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in names)):
+            with contextlib.suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what processes that were killed left beside a folder: what nobody has locked."""
+    """Remove what processes that were killed left beside a folder: what nobody has locked.
+
+    Where one was killed between the two steps of an exchange, the old folder gets its name back.
+    """
     name = re.compile(rf"\.{re.escape(target.name)}-[a-z0-9_]{{8}}")  # as mkdtemp makes them
     for path in target.parent.iterdir():
-        if not name.fullmatch(path.name) or not {entry.name for entry in path.iterdir()} <= {_NEW}:
+        if not name.fullmatch(path.name) or not {entry.name for entry in path.iterdir()} <= {_NEW, _OLD}:
             continue
         handle = os.open(path, os.O_RDONLY)
         try:
-            if _is_locked(handle, wait=False):
-                shutil.rmtree(path, ignore_errors=True)
+            if try_lock(handle):
+                if (path / _OLD).exists() and not target.exists():
+                    (path / _OLD).rename(target)
+                _remove(path)
         finally:
             os.close(handle)
 
 
 def _place_beside(target: Path) -> tuple[Path, int]:
     """A folder of our own beside another, and a handle that keeps it locked."""
-    with _one_at_a_time(target.parent):
+    with one_at_a_time(target.parent):
         with contextlib.suppress(OSError):  # others' folders need not be ours to read
             _remove_leftovers(target)
         beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         handle = os.open(beside, os.O_RDONLY)
-        _is_locked(handle, wait=False)
+        try_lock(handle)
         return beside, handle
 
 
-def _put_in_place(new: Path, target: Path, aside: Path, is_replaced: Callable[[str], bool]) -> None:
+def _put_in_place(new: Path, target: Path, is_replaced: Callable[[str], bool]) -> None:
     """Give a new folder the name of the old one, if there is one, and what is kept of it."""
     if target.exists():
         _keep(target, new, is_replaced)
         shutil.copymode(target, new)
     _flush(new)
-    if target.exists():
-        _exchange(new, target, aside)
-    else:
-        new.rename(target)
-    _flush(target.parent)
+    try:
+        if target.exists():
+            _exchange(new, target, new.with_name(_OLD))
+        else:
+            new.rename(target)
+    except OSError as error:
+        if error.errno not in _STUCK:
+            raise
+        raise OSError(error.errno, f"{target} cannot be moved and is as it was ({error.strerror}): something is mounted"
+                      " there, or it is part of a container's image; save to another folder") from error  # fmt: skip
+    with contextlib.suppress(OSError):  # the new one is in place: nothing that fails from here on is an error
+        _flush(target.parent)
+
+
+def _flush_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o644)  # safetensors writes for the owner's eyes only
+            _flush(path)
 
 
 @contextmanager
@@ -147,27 +165,27 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
         is_replaced: whether an entry of this name goes with the old folder; all others are kept.
 
     Raises:
-        ValueError: `folder` is a file, or this process works in it.
+        OSError: it cannot be written; the old one is as it was.
+        TimeoutError: another process keeps the folder above locked.
+        PermissionError, ValueError: as `checked_target`, before anything is written.
     """
-    target = folder.resolve()
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{folder} must be a folder or not be there yet, it is a file")
-    if Path.cwd().is_relative_to(target):
-        raise ValueError(f"{folder} is where this process works and cannot be replaced; give a folder inside it")
+    target = checked_target(folder, is_replaced)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, handle = _place_beside(target)
     new = beside / _NEW
     try:
         new.mkdir()  # with the usual permissions; `beside` has narrow ones
         yield new
-        for path in new.iterdir():
-            if path.is_file():
-                path.chmod(0o644)  # safetensors writes for the owner's eyes only
-                _flush(path)
-        with _one_at_a_time(target.parent):
-            _put_in_place(new, target, beside.with_name(f"{beside.name}-old"), is_replaced)
+        _flush_files(new)
+        with one_at_a_time(target.parent):
+            _put_in_place(new, target, is_replaced)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(error.errno, f"{folder} cannot be written and is as it was: {error.strerror}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if target.exists() or not (beside / _OLD).exists():  # else the next call gives the old one its name back
+            _remove(beside)
         os.close(handle)
 
 

@@ -1,0 +1,69 @@
+"""Lock folders against other processes, where locks work; whoever waits is told for whom, and not for ever."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: Seconds: locks are held while names are exchanged, not while weights are written.
+_LONGEST_WAIT, _PAUSE = 60.0, 0.02
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open folder until its handle is closed; False if another process has it, or locks do not work there."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(handle: int) -> str:
+    """Who has locked an open folder, as far as the system says."""
+    status = os.fstat(handle)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if len(fields) > 5 and fields[5] == place:
+                return f"process {fields[4]}"
+    return "another process"
+
+
+def _wait_for(handle: int, folder: Path) -> None:
+    """Lock an open folder, or go on without where locks do not work."""
+    end = time.monotonic() + _LONGEST_WAIT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{folder} has been locked for {_LONGEST_WAIT:.0f} s by {_holder(handle)}; wait for "
+                                   "it or end it, and save again") from None  # fmt: skip
+            time.sleep(_PAUSE)
+        except OSError:
+            return
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have other processes wait here, where locks work.
+
+    Raises:
+        TimeoutError: another process has had the lock for a minute.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # of a folder that may be written and not listed
+        yield
+        return
+    try:
+        _wait_for(handle, folder)
+        yield
+    finally:
+        os.close(handle)
