@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import sparsekit
+from sparsekit.files import printable
 from sparsekit.progress import Progress
 
 app = typer.Typer(
@@ -36,7 +37,8 @@ def run() -> None:
     try:
         app()
     except _USER_ERRORS as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        text = escape(printable(str(error), keep="\n"))
+        Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -311,8 +313,8 @@ def convert(
 
     report = convert_folder(model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense)
     if report is not None:
-        console.print(str(report), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"wrote {out}")
+        console.print(str(report), highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(f"wrote {escape(str(out))}")
 
 
 @app.command()
@@ -324,7 +326,7 @@ def verify(
     from sparsekit.checkpoint import verify as verify_folder
 
     report = verify_folder(folder)
-    console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+    console.print(str(report), highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not report.passed:
         raise typer.Exit(1)
 
@@ -361,7 +363,7 @@ def _show_stages(report: dict[str, Any], out: Path) -> None:
     for row in report["stages"]:
         told = {name: value for name, value in row.items() if name not in ("stage", "seconds")}
         text = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
-        table.add_row(row["stage"], text, f"{row['seconds']:.0f}")
+        table.add_row(row["stage"], escape(printable(text)), f"{row['seconds']:.0f}")
     console.print(table)
     console.print(", ".join(f"{name} {value:.4f}" for name, value in report["scores"].items()) or "no test data")
-    console.print(f"wrote {out / 'model'} and {out / 'report.json'}")
+    console.print(escape(f"wrote {out / 'model'} and {out / 'report.json'}"))

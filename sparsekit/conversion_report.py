@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsekit.fidelity import Fidelity
+from sparsekit.files import printable
 
 #: Of the zeros in a weight; fewer are chance.
 LEAST_ZEROS = 0.01
@@ -121,7 +122,7 @@ class ConversionReport:
         return lines
 
     def __str__(self) -> str:
-        width = max(5, *(len(layer.name) for layer in self.layers))
+        width = max(5, *(len(printable(layer.name)) for layer in self.layers))
         title = (
             f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}  "
             f"{'held as':11}  times faster"
@@ -130,7 +131,7 @@ class ConversionReport:
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
-                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
+                f"{printable(layer.name):{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
                 f"{layer.bytes_before:12,}  {layer.bytes_after:12,}  {_held_text(layer):11}  "
                 f"{_gain_text(layer):12}  {_error_text(layer)}{layer.reason}".rstrip()
             )

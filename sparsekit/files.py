@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old one or the new one, never half of it."""
+"""Write files so that a reader sees the old one or the new one, never half of it; show what others wrote."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text of a file from elsewhere as a terminal may show it: what would move its cursor or color it as an escape.
+
+    Args:
+        text: the text.
+        keep: characters that stay, such as the newline.
+
+    >>> print(printable("layer\x1b[31m"))
+    layer\x1b[31m
+    """
+    shown = (one if one.isprintable() or one in keep else one.encode("unicode_escape").decode() for one in text)
+    return "".join(shown)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsekit.files import write_atomically, write_json
+from sparsekit.files import printable, write_atomically, write_json
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
@@ -19,3 +19,18 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("encoder.layer.0 [red]", "encoder.layer.0 [red]"),
+        ("grün 层", "grün 层"),
+        ("\x1b[2J\r\b", "\\x1b[2J\\r\\x08"),
+        ("a\u202eb\u200b", "a\\u202eb\\u200b"),
+        ("a\nb\tc", "a\nb\\tc"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_escaped(text, shown):
+    assert printable(text, keep="\n") == shown

@@ -12,11 +12,13 @@ from matrices import blocked_weight, random_weight
 from safetensors.torch import load_file, save_file
 from test_checkpoint_transformers import sparse_bert
 from torch import nn
+from typer.testing import CliRunner
 
 import sparsekit
 from sparsekit import SparseLinear, load, runtime, save, verify
 from sparsekit.checkpoint import outputs
 from sparsekit.checkpoint.checks import compare
+from sparsekit.cli import app, run
 from sparsekit.formats.csr import VALUES
 
 INPUTS = {"input_ids": torch.arange(5, 23).reshape(2, 9)}
@@ -230,3 +232,47 @@ def test_numbers_are_compared_where_they_are_numbers():
 def test_verify_is_at_hand():
     assert sparsekit.verify is verify
     assert sparsekit.VerificationReport.__name__ == "VerificationReport"
+
+
+HOSTILE = "\x1b[2J\u202e[red]:bomb:"
+
+
+def hostile_names(folder: Path) -> Path:
+    """A folder whose layer has a name that a terminal and rich would act on."""
+    layer = nn.Linear(8, 4)
+    layer.weight.data[:, 1:] = 0.0
+    model = nn.Sequential()
+    model.add_module(HOSTILE, SparseLinear.from_linear(layer))
+    save(model, folder)
+    return folder
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    result = CliRunner().invoke(app, ["verify", str(hostile_names(tmp_path / "model"))])
+    assert result.exit_code == 0
+    assert "\\x1b[2J\\u202e[red]:bomb:" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_names_in_errors_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
+    folder = hostile_names(tmp_path / f"{HOSTILE}-model")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + b"x")
+    monkeypatch.setattr("sys.argv", ["sparsekit", "verify", str(folder)])
+    with pytest.raises(SystemExit, match="1"):
+        run()
+    shown = capsys.readouterr().err
+    assert "another checksum" in shown
+    assert "[red]:bomb:-model" in shown
+    assert "\x1b[2J" not in shown
+    assert "\u202e" not in shown
+
+
+def test_names_in_the_report_of_convert(tmp_path):
+    layer = nn.Linear(8, 4)
+    layer.weight.data[:, 1:] = 0.0
+    model = nn.Sequential()
+    model.add_module(HOSTILE, layer)
+    report = str(sparsekit.convert(model, min_sparsity=0.5))
+    assert "\\x1b[2J" in report
+    assert "\x1b" not in report

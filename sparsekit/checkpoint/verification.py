@@ -16,6 +16,7 @@ from sparsekit.checkpoint.layout import CONFIG, MANIFEST
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.outputs import check_outputs, write_outputs
 from sparsekit.checkpoint.stored import ModelFolder
+from sparsekit.files import printable
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class VerificationReport:
         return {**found, "passed": self.passed}
 
     def __str__(self) -> str:
-        rows = [(name, check, self.stored.get(name)) for name, check in self.layers.items()]
-        rows += [(f"output {name}", check, None) for name, check in self.outputs.items()]
+        rows = [(printable(name), check, self.stored.get(name)) for name, check in self.layers.items()]
+        rows += [(f"output {printable(name)}", check, None) for name, check in self.outputs.items()]
         width = max((len(name) for name, *_ in rows), default=5)
         lines = [f"{'layer':{width}}  absolute error  relative error  when saved  tolerance"]
         for name, check, before in rows:
