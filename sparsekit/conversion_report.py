@@ -42,6 +42,7 @@ _NOISY = "; noisy: on one thread, by processor time, since others keep this mach
 class WholeReport:
     """The converted model against its dense self, interleaved, on the inputs that `convert` was given."""
 
+    shapes: tuple[tuple[int, ...], ...]  # of the batches that were timed
     dense_seconds: float  # of a call, mean over the batches that were timed
     seconds: float
     noisy: bool  # whether the machine was too busy for all threads: then these are processor seconds on one
@@ -57,7 +58,8 @@ class WholeReport:
         told = (
             f"{self.speedup:.2f} times faster" if self.speedup >= 1.0 else f"SLOWER, {self.speedup:.2f} times as fast"
         )
-        return f"whole model on the batches: {told} ({times}{_NOISY if self.noisy else ''})"
+        shapes = ", ".join(" x ".join(map(str, shape)) for shape in self.shapes)
+        return f"whole model on {shapes}: {told} ({times}{_NOISY if self.noisy else ''})"
 
 
 @dataclass(frozen=True)

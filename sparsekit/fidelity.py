@@ -34,14 +34,18 @@ class Fidelity:
         return f"cosine {self.cosine:.4f}, lowest {self.least_cosine:.4f}, relative error {self.error:.2%}"
 
 
-def float_outputs(found: Any) -> Iterator[torch.Tensor]:
-    """The tensors of floats in what a model returns, in tuples and mappings too."""
+def tensors_in(found: Any) -> Iterator[torch.Tensor]:
+    """The tensors in what a model takes or returns, in tuples and mappings too."""
     if isinstance(found, torch.Tensor):
-        if found.is_floating_point() and found.numel():
-            yield found
+        yield found
     elif isinstance(found, Mapping | list | tuple):
         for part in found.values() if isinstance(found, Mapping) else found:
-            yield from float_outputs(part)
+            yield from tensors_in(part)
+
+
+def floats_in(found: Any) -> list[torch.Tensor]:
+    """The tensors of floats among them."""
+    return [tensor for tensor in tensors_in(found) if tensor.is_floating_point() and tensor.numel()]
 
 
 def _vectors(output: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -71,7 +75,7 @@ class FidelityMeter:
         Raises:
             ValueError: the two return floats of different number or shape, or none.
         """
-        pairs = list(float_outputs(found)), list(float_outputs(wanted))
+        pairs = floats_in(found), floats_in(wanted)
         shapes = [[list(tensor.shape) for tensor in tensors] for tensors in pairs]
         if shapes[0] != shapes[1] or not shapes[0]:
             raise ValueError(f"both models must return the same tensors of floats, got {shapes[0]} and {shapes[1]}")

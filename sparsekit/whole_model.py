@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from statistics import mean
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparsekit.conversion_report import WholeReport
-from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, float_outputs
+from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, floats_in, tensors_in
 from sparsekit.one_thread import compare_on_one_thread
 from sparsekit.timing import compare
 
 #: Seconds for both models, and at most while that is noisy; each runs at least five times.
-_SECONDS, _AT_MOST = 1.0, 3.0
+_SECONDS, _AT_MOST = 0.5, 3.0
 #: Batches that are timed: the smallest, the largest and what lies between.
 _TIMED = 3
 
@@ -92,14 +92,15 @@ class BothModels:
             self.use_converted() if whole else self.use_dense()
 
 
-def _numbers(batch: Mapping[str, Any]) -> int:
-    tensors = [tensor for tensor in batch.values() if isinstance(tensor, torch.Tensor)]
-    return sum(tensor.numel() for tensor in tensors)
+def _shape(batch: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of the largest of a batch's tensors."""
+    shapes = [tuple(tensor.shape) for tensor in tensors_in(batch)]
+    return max(shapes, key=prod, default=())
 
 
 def _timed(batches: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Some of the batches, from the smallest to the largest."""
-    ordered = sorted(batches, key=_numbers)
+    ordered = sorted(batches, key=lambda batch: prod(_shape(batch)))
     last = len(ordered) - 1
     return [ordered[i] for i in sorted({last * part // (_TIMED - 1) for part in range(_TIMED)})]
 
@@ -111,7 +112,7 @@ def check_runs(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> None:
         ValueError: it returns no floats. What the model itself raises on strange inputs is passed on.
     """
     with evaluating(model):
-        if not any(True for _ in float_outputs(model(**batches[0]))):
+        if not floats_in(model(**batches[0])):
             raise ValueError(
                 "the model must return tensors of floats for batches; they are compared with its own later"
             )
@@ -140,7 +141,7 @@ def _report(both: BothModels, batches: Sequence[Mapping[str, Any]], found: Fidel
     if noisy:
         timings = compare_on_one_thread(every, seconds=_SECONDS, at_most=_SECONDS)
     dense, converted = (mean(timings[name].low for name in group) for group in functions.values())
-    return WholeReport(dense, converted, noisy, found)
+    return WholeReport(tuple(map(_shape, batches)), dense, converted, noisy, found)
 
 
 def compare_whole(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> WholeReport:

@@ -129,11 +129,24 @@ def pruned(tmp_path) -> Path:
     return tmp_path / "pruned"
 
 
+def test_a_folder_without_zeros_is_not_converted(pruned, tmp_path):
+    model = transformers.BertModel(transformers.BertConfig.from_pretrained(pruned), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "dense")
+    result = command("convert", str(tmp_path / "dense"), str(tmp_path / "out"))
+    assert result.returncode == 1
+    assert "error: no layer has zeros" in result.stderr
+    assert "sparsekit prune" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_convert_and_verify_a_folder(pruned, tmp_path):
     arguments = ["--values", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
     result = runner.invoke(app, ["convert", str(pruned), str(tmp_path / "sparse"), *arguments])
     assert result.exit_code == 0, result.output
     assert "5 of 5 layers converted" in result.stdout
+    first, second = result.stdout.splitlines()[:2]
+    assert first.startswith("whole model on 2 x 8: ")
+    assert second.startswith("outputs against the same model dense: cosine ")
     assert "encoder.layer.0.output.dense" in result.stdout
     model = sparsekit.load(tmp_path / "sparse")
     assert model.pooler is None

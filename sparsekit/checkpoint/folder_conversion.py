@@ -20,7 +20,7 @@ from sparsekit.checkpoint.models import class_in_mappings
 from sparsekit.checkpoint.opening import parse_json, regular_file
 from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
-from sparsekit.checkpoint.sentences import encoders_of
+from sparsekit.checkpoint.sentences import encoders_of, is_sentence_transformer
 from sparsekit.conversion import convert
 from sparsekit.conversion_report import ConversionReport
 
@@ -107,6 +107,13 @@ def _sample_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
     return inputs
 
 
+def _batches(model: nn.Module, inputs: dict[str, torch.Tensor] | None) -> list[dict[str, Any]]:
+    """The same inputs as the whole model takes them: a `SentenceTransformer` wants them in one argument."""
+    if inputs is None:
+        return []
+    return [{"input": inputs} if is_sentence_transformer(model) else inputs]
+
+
 def convert_folder(
     source: str,
     out: Path,
@@ -118,7 +125,8 @@ def convert_folder(
 ) -> ConversionReport | None:
     """Convert the model in a folder and save it to another one, tokenizer and all.
 
-    With it goes what the model answers to a few random tokens, for `verify` to compare.
+    With it goes what the model answers to a few random tokens, for `verify` to compare. On them the converted model is
+    compared with the dense one, too.
 
     Args:
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
@@ -134,12 +142,14 @@ def convert_folder(
     Raises:
         FileNotFoundError: there is no such model.
         ModuleNotFoundError: the library that the folder is for is not installed.
-        ValueError: as `convert`, `load` and `save`; or weights are missing.
+        ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; or weights are missing.
     """
     model, tokenizer = open_folder(local_folder(source))
     if dense:
         save(model, out, tokenizer=tokenizer, dense=True)
         return None
-    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity)
-    save(model, out, tokenizer=tokenizer, verify_inputs=_sample_inputs(model))
+    inputs = _sample_inputs(model)
+    batches = _batches(model, inputs)
+    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity, batches=batches)
+    save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
     return report
