@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ class Fidelity:
 
     def __str__(self) -> str:
         return f"cosine {self.cosine:.4f}, lowest {self.least_cosine:.4f}, relative error {self.error:.2%}"
+
+
+def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch for one call: a `SentenceTransformer` writes its outputs into the mapping that it is given."""
+    return {name: copy.copy(value) if isinstance(value, Mapping | list) else value for name, value in batch.items()}
 
 
 def tensors_in(found: Any) -> Iterator[torch.Tensor]:
@@ -143,5 +149,5 @@ def fidelity(model: nn.Module, reference: nn.Module, batches: Iterable[Mapping[s
     meter = FidelityMeter()
     with evaluating(model, reference):
         for batch in batches:
-            meter.add(model(**batch), reference(**batch), batch.get("attention_mask"))
+            meter.add(model(**fresh(batch)), reference(**fresh(batch)), batch.get("attention_mask"))
     return meter.result()

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sparsekit.conversion_report import WholeReport
-from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, floats_in, tensors_in
+from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, floats_in, fresh, tensors_in
 from sparsekit.one_thread import compare_on_one_thread
 from sparsekit.timing import compare
 
@@ -65,12 +65,12 @@ class BothModels:
     def run_dense(self, batch: Mapping[str, Any]) -> Any:
         """The old model's outputs."""
         self.use_dense()
-        return self.model(**batch)
+        return self.model(**fresh(batch))
 
     def run_converted(self, batch: Mapping[str, Any]) -> Any:
         """The new model's outputs."""
         self.use_converted()
-        return self.model(**batch)
+        return self.model(**fresh(batch))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ def check_runs(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> None:
         ValueError: it returns no floats. What the model itself raises on strange inputs is passed on.
     """
     with evaluating(model):
-        if not floats_in(model(**batches[0])):
+        if not floats_in(model(**fresh(batches[0]))):
             raise ValueError(
                 "the model must return tensors of floats for batches; they are compared with its own later"
             )

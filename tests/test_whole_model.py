@@ -119,6 +119,28 @@ def test_without_batches_nothing_is_said_of_the_whole(model):
     assert lines(report)[0].startswith("layer")
 
 
+class AnswersInPlace(nn.Module):
+    """Writes what it computes into the mapping that it is given, as a `SentenceTransformer` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        features["embedding"] = self.layer(features["input"])
+        return features
+
+
+def test_answers_written_into_the_inputs_are_not_taken_for_both_models(batches, played):
+    model = AnswersInPlace()
+    prune(model, 0.5)
+    batches = [{"features": batch} for batch in batches]
+    whole = convert(model, min_sparsity=0.5, values="int8", batches=batches).whole
+    assert whole.fidelity.error > 0.0
+    assert whole.shapes == ((1, 64), (5, 64), (9, 64))
+    assert set(batches[0]["features"]) == {"input"}
+
+
 class ReadsWeight(nn.Module):
     """Calls its layer, and once that is sparse fails."""
 
