@@ -85,9 +85,10 @@ class FidelityMeter:
         shapes = [[list(tensor.shape) for tensor in tensors] for tensors in pairs]
         if shapes[0] != shapes[1] or not shapes[0]:
             raise ValueError(f"both models must return the same tensors of floats, got {shapes[0]} and {shapes[1]}")
+        mask = None if mask is None else mask.to(pairs[0][0].device)
         for one, other in zip(*pairs, strict=True):
             vectors = max(1, _CHUNK // one.shape[-1]) if one.ndim else 1
-            parts = (_vectors(tensor, mask).split(vectors) for tensor in (one, other))
+            parts = (_vectors(tensor.to(one.device), mask).split(vectors) for tensor in (one, other))
             for found_part, wanted_part in zip(*parts, strict=True):
                 self._add(found_part.double(), wanted_part.double())
 
@@ -121,7 +122,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # what a model keeps for later calls may be needed in training
             yield
     finally:
         for module in training:

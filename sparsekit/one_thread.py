@@ -23,7 +23,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def compare_on_one_thread(
-    functions: Mapping[str, Callable[[], Any]], *, seconds: float, at_most: float
+    functions: Mapping[str, Callable[[], Any]], *, seconds: float, at_most: float, least_rounds: int = 5
 ) -> dict[str, Timing]:
     """As `compare`, with one thread of torch and by the processor's clock, also for `seconds` and `at_most`.
 
@@ -31,4 +31,5 @@ def compare_on_one_thread(
     work: they spin. One thread waits for none, and the time it worked is the time it would have taken.
     """
     with _one_thread():
-        return compare(functions, seconds=seconds, at_most=at_most, clock=Clock(wall=time.process_time))
+        clock = Clock(wall=time.process_time)
+        return compare(functions, seconds=seconds, at_most=at_most, least_rounds=least_rounds, clock=clock)

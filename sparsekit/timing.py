@@ -52,7 +52,8 @@ class Timing:
     @property
     def noisy(self) -> bool:
         """Whether the quartiles lie too far apart to tell small differences, or too few samples were undisturbed."""
-        return self.samples - self.disturbed < _ENOUGH or self.high - self.low > NOISY_SPREAD * self.median
+        few = self.samples - self.disturbed < min(_ENOUGH, self.samples)
+        return few or self.high - self.low > NOISY_SPREAD * self.median
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def compare(
     *,
     seconds: float,
     at_most: float = 0.0,
+    least_rounds: int = _ENOUGH,
     seed: int = 0,
     pause: float = 0.0,
     clock: Clock = Clock(),
@@ -145,8 +147,9 @@ def compare(
 
     Args:
         functions: name -> function without arguments.
-        seconds: time to spend; every function runs in at least five rounds.
+        seconds: time to spend.
         at_most: while a timing is noisy, go on until so many seconds have passed.
+        least_rounds: every function runs in so many rounds, however long they take.
         seed: of the order.
         pause: seconds to sleep before a function's sample, followed by a call that is not timed: threads that another
             engine leaves spinning come to rest.
@@ -157,7 +160,7 @@ def compare(
     """
     rounds = _Rounds(functions, seed, pause, clock)
     start = clock.wall()
-    while rounds.number < _ENOUGH or clock.wall() - start < seconds:
+    while rounds.number < least_rounds or clock.wall() - start < seconds:
         rounds.run()
     timings = rounds.timings()
     while clock.wall() - start < at_most and any(timing.noisy for timing in timings.values()):

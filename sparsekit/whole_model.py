@@ -16,8 +16,8 @@ from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, floats_in, f
 from sparsekit.one_thread import compare_on_one_thread
 from sparsekit.timing import compare
 
-#: Seconds for both models, and at most while that is noisy; each runs at least five times.
-_SECONDS, _AT_MOST = 0.5, 3.0
+#: Seconds for both models, and at most while that is noisy. Where a round takes longer, two are enough: noise averages.
+_SECONDS, _AT_MOST, _LEAST_ROUNDS = 0.5, 3.0, 2
 #: Batches that are timed: the smallest, the largest and what lies between.
 _TIMED = 3
 
@@ -136,10 +136,10 @@ def _report(both: BothModels, batches: Sequence[Mapping[str, Any]], found: Fidel
     """Time both; where the machine is too busy for that, on one thread."""
     functions = _functions(both, batches)
     every = {name: function for group in functions.values() for name, function in group.items()}
-    timings = compare(every, seconds=_SECONDS, at_most=_AT_MOST)
+    timings = compare(every, seconds=_SECONDS, at_most=_AT_MOST, least_rounds=_LEAST_ROUNDS)
     noisy = any(timing.noisy for timing in timings.values())
     if noisy:
-        timings = compare_on_one_thread(every, seconds=_SECONDS, at_most=_SECONDS)
+        timings = compare_on_one_thread(every, seconds=_SECONDS, at_most=_SECONDS, least_rounds=_LEAST_ROUNDS)
     dense, converted = (mean(timings[name].low for name in group) for group in functions.values())
     return WholeReport(tuple(map(_shape, batches)), dense, converted, noisy, found)
 

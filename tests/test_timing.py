@@ -117,9 +117,15 @@ def test_long_calls_run_no_more_often_than_needed():
     machine = Machine()
     compare({"a": machine.function((2.0,))}, seconds=0.02, at_most=0.5, clock=machine.clock)
     assert machine.calls == 7, "one to warm up, one to see how long it takes, five rounds"
+    machine = Machine()
+    timing = compare({"a": machine.function((2.0,))}, seconds=0.02, at_most=3.0, least_rounds=2, clock=machine.clock)
+    assert machine.calls == 4
+    assert not timing["a"].noisy
 
 
 def test_few_undisturbed_samples_are_noisy():
     assert Timing(1.0, 0.99, 1.01, 9, 5).noisy
     assert not Timing(1.0, 0.99, 1.01, 9, 4).noisy
+    assert Timing(1.0, 0.99, 1.01, 2, 1).noisy
+    assert not Timing(1.0, 0.99, 1.01, 2).noisy
     assert Timing(1.0, 0.8, 1.2, 9).noisy
