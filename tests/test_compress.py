@@ -50,6 +50,10 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     assert stages["shorten"]["layers"] == 2
     assert stages["prune"]["sparsity"] == pytest.approx(0.6, abs=0.02)
     assert stages["convert"]["converted"] == 12
+    assert stages["convert"]["whole_speedup"] > 0
+    assert "cosine_to_dense" not in stages["finetune"] | stages["evaluate"]
+    for name in ("shorten", "prune", "distil", "convert"):
+        assert -1.0 <= stages[name]["cosine_to_dense"] <= 1.0
     assert set(report["scores"]) == {"accuracy", "f1"}
     assert stages["evaluate"]["accuracy"] == report["scores"]["accuracy"]
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
@@ -88,6 +92,16 @@ def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
     after = taught.bert.encoder.layer[0].intermediate.dense.weight
     assert (after[:, ::2] == 0).all()
     assert not torch.equal(after, weight)
+
+
+def test_embeddings_that_moved_far_are_said_so(tmp_path, reviews):
+    """Pruned to 95% and never trained."""
+    folder = tiny(tmp_path / "encoder", "embedding", initializer_range=0.5)
+    recipe = recipe_of("embedding", {"prune": {"sparsity": 0.95, "criterion": "magnitude"}})
+    report = compress(recipe, folder, reviews, tmp_path / "out")
+    pruned = report["stages"][0]
+    assert pruned["cosine_to_dense"] < 0.9
+    assert pruned["outputs"].startswith("moved FAR from the dense model's")
 
 
 @pytest.mark.parametrize("settings", [{}, {"similarity_weight": 0.3, "hidden_weight": 0, "freeze": []}])

@@ -12,6 +12,7 @@ from sparsekit.compress.data import read_table
 from sparsekit.compress.identity import claim
 from sparsekit.compress.job import Job
 from sparsekit.compress.learning import log_of
+from sparsekit.compress.nearness import nearness
 from sparsekit.compress.pictures import draw_stage
 from sparsekit.compress.preparation import prepare
 from sparsekit.compress.recipe import Recipe
@@ -29,6 +30,7 @@ def _run_stages(job: Job) -> None:
         job.stage = f"{number}-{stage.name}"
         start = time.perf_counter()
         found = STAGES[stage.name](job, stage.settings)
+        found |= {} if stage.evaluate is not None else nearness(job)
         row = {"stage": job.stage, **found, "seconds": round(time.perf_counter() - start, 1)}
         log = log_of(job)
         picture = draw_stage(log, job.work.parent) if process_number() == 0 and log.exists() else None

@@ -6,12 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsekit.compress import recipe
+from sparsekit.compress.batches import Batch
 from sparsekit.compress.job import Job
 from sparsekit.compress.learning import finetune
 from sparsekit.compress.removal import make_zeros, remove_heads, remove_neurons, shorten
 from sparsekit.compress.teaching import distil
 from sparsekit.conversion import convert
 from sparsekit.pruning import finalize
+
+#: Texts that a converted model and its dense self are timed on.
+_TEXTS = 4
+
+
+def _one_batch(job: Job) -> list[Batch]:
+    """A few texts, to see that the converted model runs and what it gains."""
+    return [{name: value[:_TEXTS] for name, value in job.sample(1)[0].items()}]
 
 
 def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
@@ -24,10 +33,11 @@ def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
         min_sparsity=stage.min_sparsity,
         values=stage.values,
         error_budget=stage.error_budget,
-        batches=job.sample(64) if stage.error_budget is not None else (),
+        batches=job.sample(64) if stage.error_budget is not None else _one_batch(job),
     )
     found = report.to_dict()
-    return {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
+    told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
+    return told | ({} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy})
 
 
 def evaluate(job: Job, stage: recipe.Evaluate) -> dict[str, Any]:
