@@ -23,6 +23,7 @@ from sparsekit.pruning.split_model import on_split_modules, replace_modules
 from sparsekit.selection import select_matrices, shared_weights
 from sparsekit.sensitivity import output_errors
 from sparsekit.splitting import SplitModule, pad_encoders
+from sparsekit.unreached import count_weights, unreached_weights
 from sparsekit.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.zeros import check_zeros
 
@@ -235,7 +236,9 @@ def convert(
             model's.
 
     Returns:
-        One entry for every linear layer that `targets` and `ignore` select, and with `batches` what the whole gains.
+        One entry for every linear layer that `targets` and `ignore` select, what other matrices stay dense, and with
+        `batches` what the whole gains. Experts of mixtures and `nn.MultiheadAttention` have an entry for each of their
+        matrices; see `sparsekit.splitting`.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
@@ -249,6 +252,8 @@ def convert(
     layer      out x in  sparsity  bytes before   bytes after  held as      times faster
     0             4 x 8     75.0%           144         1,488  float32 4x1
     1 of 1 layers converted, 144 -> 1,488 bytes, 1 activation functions fused
+    not reached: 2 (2 x 4), 17.4% of the weights, sparsity 0.0%: targets and ignore leave it out
+    69.6% of the model's 46 weights are in sparse layers
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
@@ -264,7 +269,8 @@ def convert(
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both.replaced() and batches else None
     nearness = None if reference is None else fidelity(model, reference, batches)
-    return ConversionReport(rows, fused, whole, nearness)
+    others = unreached_weights(model, [row.name for row in rows])
+    return ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)
 
 
 def densify(model: nn.Module) -> nn.Module:

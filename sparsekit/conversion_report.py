@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsekit.fidelity import Fidelity
 from sparsekit.files import printable
+from sparsekit.unreached import UnreachedWeight
 
 #: Of the zeros in a weight; fewer are chance.
 LEAST_ZEROS = 0.01
@@ -68,6 +69,9 @@ class ConversionReport:
 
     layers: tuple[LayerReport, ...]
     fused: int  # activation functions that sparse layers now apply themselves
+    others: tuple[UnreachedWeight, ...] = ()  # matrices of the model that are in none of the layers
+    sparse_weights: int = 0  # of sparse layers, zeros included
+    weights: int = 0  # of the whole model
     whole: WholeReport | None = None  # None without batches, and where nothing was converted
     reference: Fidelity | None = None  # of the converted model to the one that it was pruned from; None when not given
 
@@ -102,6 +106,9 @@ class ConversionReport:
             "fused": self.fused,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
+            "others": [asdict(other) for other in self.others],
+            "sparse_weights": self.sparse_weights,
+            "weights": self.weights,
         }
 
     def _first_lines(self) -> list[str]:
@@ -140,6 +147,10 @@ class ConversionReport:
         size = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
         fused = f", {self.fused} activation functions fused" if self.fused else ""
         lines.append(f"{self.converted} of {len(self.layers)} layers converted, {size}{fused}")
+        lines += [f"not reached: {_unreached_text(other)}" for other in self.others]
+        if self.weights:
+            share = self.sparse_weights / self.weights
+            lines.append(f"{share:.1%} of the model's {self.weights:,} weights are in sparse layers")
         return "\n".join(lines)
 
 
@@ -148,6 +159,13 @@ _SLOWER = (
     "quieter machine, or keep it dense (sparsekit.densify)"
 )
 _FAR = "the outputs moved FAR: prune less, or train the pruned model before it is converted (sparsekit distill)"
+
+
+def _unreached_text(other: UnreachedWeight) -> str:
+    shape = " x ".join(str(size) for size in other.shape)
+    count = f"{other.count} of " if other.count > 1 else ""
+    size = f"{other.share:.1%} of the weights, sparsity {other.sparsity:.1%}"
+    return f"{printable(other.name)} ({count}{shape}), {size}: {other.reason}"
 
 
 def _gain_text(layer: LayerReport) -> str:

@@ -4,12 +4,23 @@ import torch
 import transformers
 from torch import nn
 
-_SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48}
+_SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 _GROUPED = {**_SIZES, "num_key_value_heads": 2}
 _PADS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _T5 = {"vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 4, "num_heads": 4}
 _BART = {"vocab_size": 50, "d_model": 32, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 48, **_PADS}
-_BART |= {"decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 1}
+_BART |= {
+    "decoder_ffn_dim": 48,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "decoder_start_token_id": 1,
+}
 _VIT = {key: value for key, value in _SIZES.items() if key != "vocab_size"} | {"image_size": 32, "patch_size": 8}
 _CONV = {"conv_dim": [16, 16], "conv_kernel": [4, 4], "conv_stride": [4, 4], "num_feat_extract_layers": 2}
 _WAV = {**_SIZES, **_CONV, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}

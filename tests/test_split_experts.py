@@ -13,7 +13,16 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import sparsekit
 from sparsekit import convert, densify, finalize, load_state_dict, prune
+from sparsekit.pruning import (
+    allocate_sparsity,
+    drop_optimizer_state,
+    keep_zeros,
+    prune_one_shot,
+    prune_second_order,
+    pruning_report,
+)
 from sparsekit.splitting import SplitExperts, SplitModule, split
+from sparsekit.training.checkpoint import load_model_state
 
 SIZES = {
     "vocab_size": 64,
@@ -234,3 +243,57 @@ class Strange(nn.Module):
 
 def test_experts_that_compute_something_else_are_left_alone():
     assert split(Strange()) is None
+
+
+def test_one_shot_second_order_and_reports_reach_experts():
+    ids = torch.randint(3, 64, (16, 16), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": ids, "labels": ids}]
+    methods = (
+        lambda model: prune_one_shot(model, batches, 0.5, ignore=["lm_head"]),
+        lambda model: prune_second_order(model, batches * 2, 0.5, ignore=["lm_head"]),
+        lambda model: prune(model, allocate_sparsity(model, 0.5, batches, ignore=["lm_head"]), ignore=["lm_head"]),
+    )
+    for method in methods:
+        model = mixture("mixtral")
+        experts = model.model.layers[1].mlp.experts
+        parameter = experts.gate_up_proj
+        reached = method(model)
+        assert sum(".experts." in name for name in reached) == 16
+        assert experts.parametrizations.gate_up_proj.original is parameter
+        assert 0.3 < float((experts.gate_up_proj == 0).float().mean()) < 0.7
+        report = pruning_report(model)
+        assert len([layer for layer in report.layers if ".experts." in layer.name]) == 16
+        state = model.state_dict()
+        finalize(model)
+        assert sorted(keep_zeros(model)) == sorted(reached)
+        fresh = mixture("mixtral")
+        load_model_state(fresh, state)
+        assert torch.equal(logits(fresh), logits(model))
+        optimizer = torch.optim.Adam(model.parameters())
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+        drop_optimizer_state(optimizer, model)
+        moments = optimizer.state[parameter]["exp_avg"]
+        assert bool((moments[experts.gate_up_proj == 0] == 0).all())
+        with pytest.raises(ValueError, match="still has its mask"):
+            sparsekit.save(model, "unused")
+
+
+def test_experts_that_no_token_reaches():
+    ids = torch.full((1, 4), 7)  # one token, which goes to two experts of four
+    batches = [{"input_ids": ids, "labels": ids}]
+    for criterion in ("wanda", "one_shot"):
+        model = mixture("mixtral")
+        if criterion == "wanda":
+            prune(model, 0.5, criterion="wanda", batches=batches, ignore=["lm_head"])
+        else:
+            prune_one_shot(model, batches, 0.5, ignore=["lm_head"])
+        experts = finalize(model).model.layers[0].mlp.experts
+        dense = mixture("mixtral").model.layers[0].mlp.experts.gate_up_proj
+        for mine, other in zip(experts.gate_up_proj, dense, strict=True):
+            assert (mine == 0).float().mean() == 0.5
+            if torch.equal(mine, other * (mine != 0)):  # not corrected: the largest stay
+                kept = other.abs().flatten().topk(int((mine != 0).sum())).indices if criterion == "one_shot" else None
+                assert kept is None or bool((mine.flatten()[kept] != 0).float().mean() > 0.7)
+    with pytest.raises(ValueError, match=r"no token of the batches reaches 8 experts .*\.experts\."):
+        prune(mixture("mixtral"), 0.5, criterion="taylor", batches=batches, ignore=["lm_head"])

@@ -29,7 +29,7 @@ from sparsekit.checkpoint.verification import write_verification
 from sparsekit.checkpoint.weights import store_weights
 from sparsekit.conversion import densify
 from sparsekit.nn import SparseLinear
-from sparsekit.pruning.parametrization import mask_of
+from sparsekit.pruning.parametrization import masked_parameters
 
 
 def save(
@@ -114,7 +114,7 @@ def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> N
     if type(max_shard_size) is not int or max_shard_size < 1:
         raise TypeError(f"max_shard_size must be a number of bytes, such as 5 * 10**9, got {max_shard_size!r}")
     for name, module in model.named_modules():
-        if mask_of(module) is not None:
+        if masked_parameters(module):
             raise ValueError(f"{name} still has its mask; call sparsekit.finalize(model) or convert(model) first")
         cls = type(module)
         saves_itself = cls._save_to_state_dict is not nn.Module._save_to_state_dict and not issubclass(

@@ -13,6 +13,8 @@ from torch import nn
 from sparsekit.compress.batches import Batch, has_label, sample
 from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.tasks import Named, Task
+from sparsekit.dense_classes import is_dense_linear
+from sparsekit.pruning.split_model import split_modules
 
 
 def block_names(model: nn.Module) -> list[str]:
@@ -83,9 +85,7 @@ class Job:
 
     def outside_blocks(self) -> list[str]:
         """Names of the linear layers that are in no block, such as heads and poolers."""
-        inside = {id(module) for module in self.blocks().modules()}
-        return [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear) and id(module) not in inside
-        ]
+        with split_modules(self.model):  # as prune finds them
+            inside = {id(module) for module in self.blocks().modules()}
+            named = self.model.named_modules()
+            return [name for name, module in named if is_dense_linear(module) and id(module) not in inside]

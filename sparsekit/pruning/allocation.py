@@ -17,6 +17,7 @@ from torch import nn
 from sparsekit.pruning.gradients import Loss, weight_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import masks_by_sparsity, structure_sparsity
+from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.weights import check_sparsity, find_criterion, score_groups
 
 #: Sparsities at which costs are known: every twentieth.
@@ -97,6 +98,7 @@ def give_out(
     return given
 
 
+@on_split_modules
 def allocate_sparsity(
     model: nn.Module,
     sparsity: float,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.layers import weight_of
+from sparsekit.splitting.split_module import is_routed
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -134,9 +135,11 @@ def shared_inputs(block: nn.Module, number: int, layers: Mapping[str, nn.Module]
         for handle in handles:
             handle.remove()
     idle = set(layers) - {name for group in groups.values() for name in group}
+    unreached = [[name] for name in layers if name in idle and is_routed(block, name)]
+    idle -= {name for group in unreached for name in group}
     if idle:
         raise ValueError(f"{', '.join(sorted(idle))} did not run on the calibration batches; put them into ignore")
-    return list(groups.values())
+    return list(groups.values()) + unreached
 
 
 @dataclass
@@ -149,7 +152,10 @@ class Moments:
 
 def _rows_at(block: nn.Module, number: int, layer: str, sample: Sample) -> torch.Tensor:
     """The layer's input in the block, float32 rows [tokens, features] without padding."""
-    arguments = _arguments_at(block.get_submodule(layer), lambda: sample.run(block, number))
+    linear = block.get_submodule(layer)
+    arguments = _arguments_at(linear, lambda: sample.run(block, number))
+    if arguments is None and is_routed(block, layer):
+        return weight_of(linear).new_zeros(0, weight_of(linear).shape[1], dtype=torch.float32)
     if arguments is None:
         raise ValueError(f"{layer} did not run on a calibration batch; put it into ignore")
     return token_rows(arguments[0][0], sample.tokens).float()
@@ -166,15 +172,24 @@ class BlockPair:
     dense_samples: Sequence[Sample]
 
     def gather_moments(self, layer: str) -> Moments:
-        """Moments of a layer over all samples; the forward passes end at the layer."""
+        """Moments of a layer over all samples; the forward passes end at the layer.
+
+        Which tokens reach an expert differs in the dense block: there the cross moments are those of its own inputs. An
+        expert that none reaches has those of inputs that do not depend on each other, by which magnitude decides.
+        """
         weight = weight_of(self.block.get_submodule(layer))
         zeros = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float32, device=weight.device)
         moments = Moments(zeros, zeros.clone())
         for sample, dense_sample in zip(self.samples, self.dense_samples, strict=True):
             rows = _rows_at(self.block, self.number, layer, sample)
-            dense_rows = _rows_at(self.dense_block, self.number, layer, dense_sample)
+            dense_rows = rows
+            if not is_routed(self.block, layer):
+                dense_rows = _rows_at(self.dense_block, self.number, layer, dense_sample)
             moments.hessian.addmm_(rows.T, rows)
             moments.cross.addmm_(dense_rows.T, rows)
+        if is_routed(self.block, layer) and not moments.hessian.any():
+            moments.hessian.fill_diagonal_(1.0)
+            moments.cross.fill_diagonal_(1.0)
         return moments
 
     def advance(self) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from sparsekit.progress import Progress
 from sparsekit.pruning.layers import oriented
 from sparsekit.selection import stored_weight
+from sparsekit.splitting.split_module import is_routed
 
 #: Of a model and a batch: a scalar tensor.
 Loss = Callable[[nn.Module, Any], torch.Tensor]
@@ -55,12 +56,16 @@ def _gradients_of(
         if not value.requires_grad:
             raise ValueError("loss must depend on the weights, got a tensor without gradient; do not detach it")
         found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-    idle = [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
+    reached = [  # no token of a batch may reach an expert
+        torch.zeros_like(weight) if gradient is None and is_routed(model, name) else gradient
+        for (name, weight), gradient in zip(weights.items(), found, strict=True)
+    ]
+    idle = [name for name, gradient in zip(weights, reached, strict=True) if gradient is None]
     if idle:
         raise ValueError(f"the loss of a batch does not depend on {', '.join(idle)}; put into ignore")
     return {
         name: oriented(layers[name], gradient).to(torch.promote_types(gradient.dtype, torch.float32))
-        for name, gradient in zip(weights, found, strict=True)
+        for name, gradient in zip(weights, reached, strict=True)
     }
 
 
@@ -114,9 +119,17 @@ def weight_gradients(
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
     weights = _weights_of(layers)
+    unreached = set(layers)
     with _ready(model, list(weights.values())):
         for batch in Progress(batches, title="calibrate", unit="batches"):
-            yield _gradients_of(model, layers, weights, batch, loss or model_loss)
+            found = _gradients_of(model, layers, weights, batch, loss or model_loss)
+            unreached -= {name for name in unreached if not is_routed(model, name) or found[name].any()}
+            yield found
+    if unreached:
+        raise ValueError(
+            f"no token of the batches reaches {len(unreached)} experts ({', '.join(sorted(unreached)[:3])}, ...); "
+            "give more batches, put them into ignore, or prune them by magnitude"
+        )
 
 
 def mean_squared_gradients(

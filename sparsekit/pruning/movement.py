@@ -8,6 +8,7 @@ drives them below it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from sparsekit.pruning.layers import select_prunable
 from sparsekit.pruning.masks import drop_lowest
-from sparsekit.pruning.parametrization import Mask, mask_of
+from sparsekit.pruning.parametrization import Mask, mask_of, masked_parameters
 from sparsekit.pruning.weights import check_sparsity
 from sparsekit.surgery import undo_on_failure
 
@@ -127,7 +128,7 @@ class Movement:
 
 def masked_sparsity(model: nn.Module) -> float:
     """Part of the weights under masks, fixed or learnt, that is pruned now; 0 without masks."""
-    fixed = [mask for mask in map(mask_of, model.modules()) if mask is not None]
+    fixed: list[Any] = [mask_of(module, name) for module in model.modules() for name in masked_parameters(module)]
     learnt = [module for module in model.modules() if isinstance(module, MovementMask)]
     size = sum(mask.numel() for mask in fixed) + sum(step.scores.numel() for step in learnt)
     kept = sum(int(mask.sum()) for mask in fixed) + sum(step.kept() for step in learnt)

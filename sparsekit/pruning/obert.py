@@ -17,6 +17,7 @@ from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
 from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.weights import sparsities_of
 from sparsekit.surgery import undo_on_failure
 
@@ -40,6 +41,7 @@ def _prune_layer(
     return inverse.correct(weight, mask).to(weight.dtype), mask
 
 
+@on_split_modules
 def prune_second_order(
     model: nn.Module,
     batches: Sequence[Any],

@@ -14,6 +14,7 @@ from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.second_order import match_targets, prune_weight
+from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.weights import sparsities_of
 from sparsekit.surgery import undo_on_failure
 
@@ -78,6 +79,7 @@ def _prune_blocks(
 
 
 @torch.no_grad()
+@on_split_modules
 def prune_one_shot(
     model: nn.Module,
     batches: Sequence[Batch],

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.parametrization import mask_of
-from sparsekit.selection import stored_weight
+from sparsekit.pruning.parametrization import mask_of, masked_parameters
 
 
 def _zero_masked(value: Any, mask: torch.Tensor) -> None:
@@ -32,9 +31,12 @@ def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> 
         optimizer: holds the model's parameters; those that it has no state of yet are passed over.
         model: with masks, before `finalize`; its weights may be sharded.
     """
-    for module in model.modules():
-        mask, weight = mask_of(module), stored_weight(module)
-        if mask is None or weight is None:
+    masked = [(module, name) for module in model.modules() for name in masked_parameters(module)]
+    for module, name in masked:
+        mask: Any = mask_of(module, name)
+        steps: Any = module.parametrizations
+        weight = steps[name]._parameters.get("original")
+        if weight is None:
             continue
         for value in optimizer.state.get(weight, {}).values():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape:

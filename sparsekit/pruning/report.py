@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsekit.dense_classes import is_dense_linear
 from sparsekit.pruning.layers import left_out, weight_of
+from sparsekit.pruning.split_model import on_split_modules
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
         yield LayerZeros(name, (out_features, in_features), nnz, dead_rows, dead_columns, over_pruned)
 
 
+@on_split_modules
 def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
     """Count the zeros of every linear layer, masked or finalized, whatever structure they were pruned in.
 

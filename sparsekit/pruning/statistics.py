@@ -10,6 +10,7 @@ from torch import nn
 from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import Batch, token_rows
 from sparsekit.pruning.layers import weight_of
+from sparsekit.splitting.split_module import is_routed
 
 
 def _adder(
@@ -52,6 +53,9 @@ def input_norms(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequ
         model.train(was_training)
         for handle in handles:
             handle.remove()
+    for name, found in squares.items():
+        if is_routed(model, name) and not found.any():
+            found.fill_(1.0)  # no token reached this expert: magnitude decides
     idle = [name for name, found in squares.items() if not found.any()]
     if idle:
         raise ValueError(f"{', '.join(idle)} did not run on the calibration batches, or only on zeros; put into ignore")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sparsekit.pruning.layers import check_weight
+from sparsekit.dense_classes import is_dense_linear
+from sparsekit.pruning.layers import check_weight, weight_of
 from sparsekit.pruning.parametrization import apply_mask, mask_of
+from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure
 
 
+@on_split_modules
 def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tensor]:
     """Linear layers of a model that was pruned elsewhere.
 
@@ -27,14 +30,15 @@ def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tens
         raise ValueError(f"least must be in (0, 1], got {least}")
     found = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and mask_of(module) is None:
+        if is_dense_linear(module) and mask_of(module) is None:
             check_weight(name, module)
-            mask = module.weight.detach() != 0
+            mask = weight_of(module) != 0
             if 1.0 - mask.float().mean().item() >= least:
                 found[name] = mask
     return found
 
 
+@on_split_modules
 def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
     """Mask the zeros of a model that was pruned elsewhere, in place: they stay while it is trained on.
 

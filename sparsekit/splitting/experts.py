@@ -80,6 +80,8 @@ def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 class _Experts(SplitModule):
     """What is common to experts, however their tokens come."""
 
+    routes = True
+
     @property
     def layout(self) -> Layout:
         """Where the matrices were."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -44,14 +44,17 @@ def stored_parameter(module: nn.Module, path: str) -> nn.Parameter:
 
 
 def shape_of(module: nn.Module, path: str) -> tuple[int, ...]:
-    """Shape of a parameter at a dotted path; empty where there is none."""
+    """Shape of a parameter at a dotted path, masked or not; empty where there is none, or one that is computed."""
     within, _, name = path.rpartition(".")
     try:
         owner = module.get_submodule(within)
     except AttributeError:
         return ()
-    is_there = name in owner._parameters or parametrize.is_parametrized(owner, name)
-    found = stored_parameter(module, path) if is_there else None
+    if parametrize.is_parametrized(owner, name):
+        steps: Any = owner.parametrizations
+        is_masked = all(isinstance(getattr(step, "mask", None), torch.Tensor) for step in steps[name])
+        return tuple(steps[name].original.shape) if is_masked else ()
+    found = owner._parameters.get(name)
     return () if found is None else tuple(found.shape)
 
 
@@ -88,6 +91,26 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter,
     return layer.train(training)
 
 
+class LayerStack(nn.Module):
+    """Layers by number. No `nn.ModuleList`, in which those who look for the blocks of a model would find them."""
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, number: int) -> nn.Module:
+        return self.get_submodule(str(number))
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return self.children()
+
+
+def is_routed(model: nn.Module, layer: str) -> bool:
+    """Whether a layer of the model runs only on the tokens that are routed to it, perhaps none."""
+    parts = layer.split(".")
+    holders = (model.get_submodule(".".join(parts[:length])) for length in range(len(parts)))
+    return any(isinstance(holder, SplitModule) and holder.routes for holder in holders)
+
+
 class SplitModule(nn.Module):
     """A module whose matrices are linear layers; everything else is that of the module that was split.
 
@@ -97,6 +120,8 @@ class SplitModule(nn.Module):
         shapes: shape of every parameter that was cut.
     """
 
+    #: Whether which of the layers run, and on which tokens, is decided anew in each call.
+    routes = False
     shell: Any
     matrices: tuple[Matrix, ...]
     shapes: dict[str, tuple[int, ...]]
@@ -132,8 +157,8 @@ class SplitModule(nn.Module):
 
     def _add(self, path: str, layer: nn.Module) -> None:
         within, _, name = path.rpartition(".")
-        if within and not isinstance(self._modules.get(within), nn.ModuleList):
-            self._modules[within] = nn.ModuleList()
+        if within and not isinstance(self._modules.get(within), LayerStack):
+            self._modules[within] = LayerStack()
         self.get_submodule(within)._modules[name] = layer
 
     def layers(self) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ the file's header.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsekit.files import write_atomically
+from sparsekit.pruning.layers import oriented
 from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.training.processes import from_all, process_number
 from sparsekit.training.sharding import load_whole_state, parts_like, whole_tensors
 
 _FORMAT = "2"
-_MASK = ".parametrizations.weight.0.mask"
+_MASK = re.compile(r"(?P<layer>.*)\.parametrizations\.(?P<name>\w+)\.0\.mask")
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -110,10 +112,11 @@ def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
     """
     try:
         for key in state:
-            if key.endswith(_MASK):
-                layer = model.get_submodule(key.removesuffix(_MASK))
-                if mask_of(layer) is None:
-                    apply_mask(layer, state[key].clone())
+            found = _MASK.fullmatch(key)
+            if found:
+                layer = model.get_submodule(found["layer"])
+                if mask_of(layer, found["name"]) is None:
+                    apply_mask(layer, oriented(layer, state[key].clone()), name=found["name"])
         load_whole_state(model, state)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"the checkpoint is of another model: {error}") from error

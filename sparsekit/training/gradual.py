@@ -10,6 +10,7 @@ from torch import nn
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.pruning.schedule import Schedule
+from sparsekit.pruning.split_model import split_modules
 from sparsekit.pruning.weights import prune
 
 
@@ -37,9 +38,10 @@ class GradualPruning:
     def add_masks(self) -> None:
         """Give layers without a mask one that keeps every weight, as sharding needs before training begins."""
         chosen = (self.arguments.get("targets", ("Linear",)), self.arguments.get("ignore", ()))
-        for first, *others in (list(group.values()) for group in group_prunable(self.model, *chosen)):
-            if mask_of(first) is None:
-                apply_mask(first, torch.ones_like(weight_of(first), dtype=torch.bool), *others)
+        with split_modules(self.model):
+            for first, *others in (list(group.values()) for group in group_prunable(self.model, *chosen)):
+                if mask_of(first) is None:
+                    apply_mask(first, torch.ones_like(weight_of(first), dtype=torch.bool), *others)
 
     def __call__(self, step: int) -> bool:
         """What belongs before a step; whether masks changed."""

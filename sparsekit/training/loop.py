@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsekit.progress import Progress
-from sparsekit.pruning.parametrization import mask_of
+from sparsekit.pruning.parametrization import masked_parameters
 from sparsekit.training.checkpoint import load_model_state
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.movement import GradualMovement
@@ -170,4 +170,4 @@ def _forward_of(objective: nn.Module) -> nn.Module:
 
 
 def _masked(model: nn.Module) -> int:
-    return sum(mask_of(module) is not None for module in model.modules())
+    return sum(len(masked_parameters(module)) for module in model.modules())
