@@ -1,7 +1,7 @@
 """Modules that hold several weight matrices in parameters of their own, with a linear layer for each matrix instead.
 
-`nn.MultiheadAttention` and the experts of mixtures multiply by parts of their parameters themselves. Split, they call
-`nn.Linear` layers, which can be pruned, measured and converted one by one; merged, they are what they were.
+`nn.MultiheadAttention`, the experts of mixtures and XLNet multiply by parts of their parameters themselves. Split, they
+call `nn.Linear` layers, which can be pruned, measured and converted one by one; merged, they are what they were.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ from __future__ import annotations
 from torch import nn
 
 from sparsekit.splitting.attention import SplitAttention
+from sparsekit.splitting.einsum import SplitEinsum
 from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders
 from sparsekit.splitting.experts import SplitBatchedExperts, SplitExperts, SplitParallelExperts
 from sparsekit.splitting.split_module import Matrix, SplitModule
 
 #: Kinds of modules that can be split; the first that finds its matrices takes a module.
-KINDS: tuple[type[SplitModule], ...] = (SplitAttention, SplitExperts, SplitBatchedExperts, SplitParallelExperts)
+KINDS: tuple[type[SplitModule], ...] = (
+    SplitAttention,
+    SplitExperts,
+    SplitBatchedExperts,
+    SplitParallelExperts,
+    SplitEinsum,
+)
 
 __all__ = ["KINDS", "Matrix", "PaddedEncoder", "SplitAttention", "SplitExperts", "SplitModule", "pad_encoders", "split"]
 

@@ -20,13 +20,15 @@ class Matrix:
     index: int = 0
     count: int = 1
     turned: bool = False  # whether they are [in_features, out_features]
+    flat: bool = False  # one matrix, whose columns are all dimensions but the first
     bias: str | None = None  # parameter that holds biases
     bias_index: int | None = None  # which of how many; None: as the weight
     bias_count: int | None = None
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """View [out_features, in_features] of a tensor of the parameter's shape."""
-        found = tensor.view(self.count, -1, tensor.shape[-1])[self.index]
+        stacked = tensor.view(self.count, -1, tensor[0].numel() if self.flat else tensor.shape[-1])
+        found = stacked[self.index]
         return found.T if self.turned else found
 
     def bias_of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -60,7 +62,7 @@ def shape_of(module: nn.Module, path: str) -> tuple[int, ...]:
 
 def stack(layer: str, parameter: str, count: int, *, turned: bool = False, bias: str | None = None) -> list[Matrix]:
     """The matrices of a parameter that holds `count` of them, as layers `LAYER.0`, `LAYER.1`, ..."""
-    return [Matrix(f"{layer}.{index}", parameter, index, count, turned, bias) for index in range(count)]
+    return [Matrix(f"{layer}.{index}", parameter, index, count, turned, bias=bias) for index in range(count)]
 
 
 def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
@@ -77,7 +79,7 @@ def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
         if rest:
             inside.setdefault(child, []).append(rest)
         else:
-            shell._parameters[child] = None  # keeps its place in the order
+            shell._parameters.pop(child, None)
     for child, rests in inside.items():
         shell._modules[child] = _without(module._modules[child], rests)  # type: ignore[arg-type]
     return shell
@@ -118,6 +120,7 @@ class SplitModule(nn.Module):
         shell: the module that was split, without the parameters of the matrices; it is no submodule.
         matrices: what each layer was cut from.
         shapes: shape of every parameter that was cut.
+        order: names of the module's parameters.
     """
 
     #: Whether which of the layers run, and on which tokens, is decided anew in each call.
@@ -125,6 +128,7 @@ class SplitModule(nn.Module):
     shell: Any
     matrices: tuple[Matrix, ...]
     shapes: dict[str, tuple[int, ...]]
+    order: tuple[str, ...]
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
@@ -141,11 +145,10 @@ class SplitModule(nn.Module):
         self.__dict__["matrices"] = tuple(matrices)
         cut = list(dict.fromkeys(path for one in self.matrices for path in (one.parameter, one.bias) if path))
         self.__dict__["shapes"] = {path: shape_of(module, path) for path in cut}
+        self.__dict__["order"] = tuple(module._parameters)
         self.__dict__["shell"] = _without(module, cut)  # not by setattr, which would make it a submodule
-        for kind in ("_parameters", "_buffers", "_modules"):
-            getattr(self, kind).update(
-                {name: one for name, one in getattr(self.shell, kind).items() if name not in cut}
-            )
+        for kind in ("_parameters", "_buffers", "_modules"):  # one for both, so that neither misses what is set
+            self.__dict__[kind] = vars(self.shell)[kind]
         self._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
         for matrix in self.matrices:
             weight = stored_parameter(module, matrix.parameter)
@@ -172,13 +175,14 @@ class SplitModule(nn.Module):
     def merge(self) -> Any:
         """The module that was split, with the weights that the layers, all of them dense, have now."""
         layers: dict[str, Any] = self.layers()
-        for path, shape in self.shapes.items():
+        cut = {path: self._assembled(path, shape, layers) for path, shape in self.shapes.items()}
+        for layer in {matrix.layer.partition(".")[0] for matrix in self.matrices}:
+            self._modules.pop(layer)
+        for path, parameter in cut.items():
             within, _, name = path.rpartition(".")
-            owner = self.shell.get_submodule(within)
-            owner._parameters[name] = self._assembled(path, shape, layers)
-        for kind in ("_parameters", "_buffers", "_modules"):
-            kept, own = getattr(self.shell, kind), getattr(self, kind)
-            kept.update({name: own[name] for name in kept if name in own})
+            self.shell.get_submodule(within)._parameters[name] = parameter
+        own = self.shell._parameters
+        self.shell.__dict__["_parameters"] = {name: own[name] for name in dict.fromkeys((*self.order, *own))}
         self.shell.training = self.training
         return self.shell
 
