@@ -1,4 +1,4 @@
-"""Model folders with damaged files: `load` refuses each in words, or gives a model; it raises nothing else.
+"""Model folders with damaged files: `load` and `verify` refuse each in words, or read it; they raise nothing else.
 
     python tests/fuzz/fuzz_folder.py [SECONDS [SEED]]
 
@@ -19,9 +19,7 @@ from mutations import byte_changes, json_changes, resealed, safetensors_changes
 from running import arguments, run_for
 from torch import nn
 
-from sparsekit import SparseLinear, convert, finalize, load, prune, save
-
-JSON = ("sparsekit.json", "config.json")
+from sparsekit import SparseLinear, convert, finalize, load, prune, save, verify
 
 
 def fresh() -> nn.Module:
@@ -52,35 +50,52 @@ def write_bert(folder: Path) -> None:
     save(model, folder)
 
 
+def write_llama(folder: Path) -> None:
+    """A folder with several weight files, settings for generation and inputs to verify with."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=10, max_position_embeddings=8, **sizes))
+    prune(model, 0.8, targets=["re:model.layers"])
+    convert(model, targets=["re:model.layers"], min_sparsity=0.5)
+    save(model, folder, max_shard_size=500, verify_inputs={"input_ids": torch.ones(1, 3, dtype=torch.int64)})
+
+
 @st.composite
 def damaged(draw: st.DrawFn, good: dict[str, bytes]) -> dict[str, bytes]:
     """The files of a folder, one or two of them changed."""
     files = dict(good)
     for name in draw(st.lists(st.sampled_from(sorted(good)), min_size=1, max_size=2, unique=True)):
-        deep: Any = json_changes if name in JSON else safetensors_changes
+        deep: Any = json_changes if name.endswith(".json") else safetensors_changes
         change = deep if draw(st.integers(0, 3)) else byte_changes
         files[name] = draw(change(files[name]))
     if draw(st.booleans()):
-        files["sparsekit.json"] = resealed(files["sparsekit.json"], files["model.safetensors"])
+        files["sparsekit.json"] = resealed(files["sparsekit.json"], files.get("model.safetensors", b""))
     return files
 
 
 def main() -> None:
     seconds, seed = arguments()
-    for write, make in ((write_plain, fresh), (write_bert, lambda: None)):
+    kinds: list[tuple[Any, Any]] = [
+        (write_plain, lambda folder: load(folder, model=fresh())),
+        (write_bert, load),
+        (write_llama, verify),
+    ]
+    for write, read in kinds:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "model"
             write(folder)
-            names = [name for name in (*JSON, "model.safetensors") if (folder / name).exists()]
-            good = {name: (folder / name).read_bytes() for name in names}
+            good = {
+                path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".safetensors")
+            }
 
-            def check(files: dict[str, bytes], folder: Path = folder, make: Any = make) -> None:
+            def check(files: dict[str, bytes], folder: Path = folder, read: Any = read) -> None:
                 for name, data in files.items():
                     (folder / name).write_bytes(data)
                 with contextlib.suppress(ValueError, FileNotFoundError):
-                    load(folder, model=make())
+                    read(folder)
 
-            run_for(seconds / 2, seed, check, damaged(good))
+            run_for(seconds / len(kinds), seed, check, damaged(good))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ def scipy_file(form: str) -> bytes:
     return buffer.getvalue()
 
 
-def torch_file() -> bytes:
+def torch_file(*, zipped: bool = True) -> bytes:
     model = nn.Linear(6, 4)
     prune.l1_unstructured(model, "weight", 0.5)
     buffer = BytesIO()
-    torch.save({"epoch": 1, "state_dict": model.state_dict()}, buffer)
+    torch.save({"epoch": 1, "state_dict": model.state_dict()}, buffer, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
 
 
@@ -69,10 +69,90 @@ def repacked(draw: st.DrawFn, archive: bytes) -> bytes:
     return buffer.getvalue()
 
 
+#: What pickles are made of, in small parts; put one after the other at random, some are pickles.
+OPERATIONS = [b"}", b")", b"]", b"(", b"t", b"\x85", b"\x86", b"\x87", b"R", b"s", b"u", b"e", b"a", b"b", b"Q", b"N"]
+OPERATIONS += [
+    b"q\0",
+    b"q\1",
+    b"h\0",
+    b"h\1",
+    b"K\1",
+    b"J\xff\xff\xff\x7f",
+    b"\x81",
+    b"X\1\0\0\0w",
+    b"X\7\0\0\0storage",
+]
+OPERATIONS += [b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n"]
+OPERATIONS += [
+    b"ctorch\nSize\n",
+    b"cbuiltins\nbytearray\n",
+    b"ctorch._utils\n_rebuild_sparse_tensor\n",
+    b"h\0h\0\x86q\0" * 40,
+]
+
+
+@st.composite
+def pickled(draw: st.DrawFn, archive: bytes) -> bytes:
+    """An archive of torch with a pickle of random operations, the first of them those of the right one."""
+    with zipfile.ZipFile(BytesIO(archive)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    kept = members[name][: draw(st.integers(0, len(members[name])))]
+    members[name] = kept + b"".join(draw(st.lists(st.sampled_from(OPERATIONS), max_size=40))) + b"."
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for one, data in members.items():
+            file.writestr(one, data)
+    return buffer.getvalue()
+
+
+NAMES = [
+    "0.weight",
+    "0.bias",
+    "val_1",
+    "onnx::MatMul_9",
+    "0.weight_orig",
+    "0.weight_mask",
+    "/0/MatMul",
+    "/a" * 2000,
+    "x" * 5000,
+]
+SIZES = st.sampled_from([0, 1, 2, 3, 6, 2**20, 2**31, 2**62, -1, -(2**40)])
+SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> bytes:
+    """An ONNX model of layers that name one another's tensors, as often as not a hundred times."""
+    names, few = st.sampled_from(NAMES), {"max_size": 4}
+    graph = onnx.GraphProto()
+    for _ in range(draw(st.integers(0, 4))):
+        dims = draw(st.one_of(st.sampled_from([[2, 3], [3], [1] * 3000, [2**62] * 70]), st.lists(SIZES, **few)))
+        graph.initializer.add(
+            name=draw(names), data_type=draw(st.sampled_from([1, 7, 9, 99])), dims=dims, raw_data=bytes(24)
+        )
+    for _ in range(draw(st.integers(0, 5))):
+        node = onnx.NodeProto(
+            name=draw(names), op_type=draw(st.sampled_from(["MatMul", "Gemm", "Add", "Mul", "Identity"]))
+        )
+        node.input.extend(draw(st.lists(names, **few)))
+        node.output.extend(draw(st.lists(names, min_size=1, **few)))
+        if draw(st.booleans()):
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{draw(names)}', 'linear']")
+        graph.node.extend([node] * draw(st.sampled_from([1, 1, 300])))
+    if draw(st.booleans()):
+        targets = [f"PARAMETER target='{draw(names)}.{number}'" for number in range(draw(st.sampled_from([1, 500])))]
+        graph.metadata_props.add(key=SIGNATURE, value=", ".join(targets))
+    return onnx.helper.make_model(graph).SerializeToString()
+
+
 def cases() -> st.SearchStrategy[dict[str, bytes]]:
     """A file to read by its name; or the files of a folder."""
     archives = {f"{form}.npz": scipy_file(form) for form in ("csr", "csc", "coo", "bsr")} | {"model.pt": torch_file()}
     found = [byte_changes(onnx_file()).map(lambda data: {"model.onnx": data})]
+    found.append(graphs().map(lambda data: {"model.onnx": data}))
+    found.append(pickled(torch_file()).map(lambda data: {"model.pt": data}))
+    found.append(byte_changes(torch_file(zipped=False)).map(lambda data: {"model.pt": data}))
     for name, data in archives.items():
         for change in (byte_changes, repacked):
             found.append(change(data).map(lambda data, name=name: {name: data}))

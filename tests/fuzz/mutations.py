@@ -29,6 +29,21 @@ WORDS = [
     "relu",
     "ü",
 ]
+#: Values that are small in a file and large for what takes them apart.
+_LARGE = [
+    [1] * 5000,
+    [2**62] * 5000,
+    [0, 2**62, 2**62],
+    "x" * 20_000,
+    "a." * 5000,
+    "\x1b[31m" * 1000,
+    [[]] * 5000,
+    {str(key): {} for key in range(2000)},
+    json.loads("[" * 100 + "]" * 100),
+    json.loads('{"a":' * 100 + "0" + "}" * 100),
+    10**4000,
+]
+LARGE = [json.dumps(value) for value in _LARGE]
 SCALARS = st.one_of(st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(WORDS), st.text(max_size=5))
 
 
@@ -48,9 +63,13 @@ def _changed(draw: st.DrawFn, value: Any) -> Any:
     holder = value
     for key in path[:-1]:
         holder = holder[key]
-    match draw(st.sampled_from(["scalar", "scalar", "remove", "copy", "wrap"])):
+    match draw(st.sampled_from(["scalar", "scalar", "large", "remove", "copy", "copies", "wrap"])):
         case "scalar":
             holder[path[-1]] = draw(SCALARS)
+        case "large":
+            holder[path[-1]] = json.loads(draw(st.sampled_from(LARGE)))  # a copy: it may be changed next
+        case "copies" if isinstance(holder, dict):
+            holder.update((f"{path[-1]}{number}", holder[path[-1]]) for number in range(500))
         case "remove":
             del holder[path[-1]]
         case "copy" if isinstance(holder, dict):
@@ -117,7 +136,7 @@ def resealed(manifest: bytes, weights: bytes) -> bytes:
         return manifest
     if not isinstance(value, dict):
         return manifest
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         _arrays_resealed(value, weights)
     sealed = {key: value.get(key) for key in ("arrays", "format", "layers", "library", "shared")}
     value["sha256"] = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
