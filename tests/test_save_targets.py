@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sparsekit import load, save
-from sparsekit.checkpoint import folders, locks, targets
+from sparsekit.checkpoint import convert_folder, folders, locks, targets
 
 FORK = multiprocessing.get_context("fork")
 
@@ -55,6 +55,12 @@ def test_files_and_links(tmp_path):
     refused(tmp_path / "file" / "model", ValueError, "cannot be made, .*file is a file", tmp_path)
     refused(tmp_path / "file" / "deep" / "model", ValueError, "cannot be made, .*file is a file", tmp_path)
     refused(tmp_path / "circle", ValueError, "leads nowhere", tmp_path)
+
+
+def test_convert_says_so_before_it_opens_the_model(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file must be a folder or not be there yet, it is a file"):
+        convert_folder(str(tmp_path / "no-model"), tmp_path / "file")
 
 
 def test_links_to_folders_stay_links(tmp_path):

@@ -14,13 +14,14 @@ from torch import nn
 
 from sparsekit.checkpoint.foreign import code_is_not_run, from_folder
 from sparsekit.checkpoint.hub import local_folder
-from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES
+from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES, is_written_by_save
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.models import class_in_mappings
-from sparsekit.checkpoint.opening import parse_json, regular_file
+from sparsekit.checkpoint.opening import read_json, regular_file
 from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.sentences import encoders_of, is_sentence_transformer
+from sparsekit.checkpoint.targets import checked_target
 from sparsekit.conversion import convert
 from sparsekit.conversion_report import ConversionReport
 
@@ -54,7 +55,7 @@ def _open_dense(folder: Path) -> Any:
 
 def _check_steps(folder: Path) -> None:
     """Raise ValueError where steps are not sentence-transformers' own; its versions before 6 run what they name."""
-    steps = parse_json(regular_file(folder, SENTENCE_MODULES).read_bytes())
+    steps = read_json(regular_file(folder, SENTENCE_MODULES))
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"{folder / SENTENCE_MODULES} must hold a list of objects")
     if not all(isinstance(step.get("type"), str) and _STEP.fullmatch(step["type"]) for step in steps):
@@ -142,8 +143,10 @@ def convert_folder(
     Raises:
         FileNotFoundError: there is no such model.
         ModuleNotFoundError: the library that the folder is for is not installed.
+        PermissionError, ValueError: `out` cannot be written, as `save` says it.
         ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; or weights are missing.
     """
+    checked_target(out, is_written_by_save)  # before minutes of measuring
     model, tokenizer = open_folder(local_folder(source))
     if dense:
         save(model, out, tokenizer=tokenizer, dense=True)

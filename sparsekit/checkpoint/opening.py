@@ -87,19 +87,28 @@ def parse_json(text: bytes) -> Any:
     return found
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of reasonable size.
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of reasonable size.
 
     Raises:
-        ValueError: the file is larger than `LARGEST_JSON`, no JSON, or holds something else than an object.
+        ValueError: the file is larger than `LARGEST_JSON`, or no JSON that `parse_json` reads.
     """
     size = path.stat().st_size
     if size > LARGEST_JSON:
         raise ValueError(f"{path} must have at most {LARGEST_JSON} bytes, got {size}")
     try:
-        found = parse_json(path.read_bytes())
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); copy the folder again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of reasonable size.
+
+    Raises:
+        ValueError: as `read_json`; or the file holds something else than an object.
+    """
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
     return found

@@ -69,6 +69,8 @@ def repacked(draw: st.DrawFn, archive: bytes) -> bytes:
     return buffer.getvalue()
 
 
+#: A tuple that holds itself twice, forty times.
+BOMB = b")q\0" + b"h\0h\0\x86q\0" * 40
 #: What pickles are made of, in small parts; put one after the other at random, some are pickles.
 OPERATIONS = [b"}", b")", b"]", b"(", b"t", b"\x85", b"\x86", b"\x87", b"R", b"s", b"u", b"e", b"a", b"b", b"Q", b"N"]
 OPERATIONS += [
@@ -87,7 +89,8 @@ OPERATIONS += [
     b"ctorch\nSize\n",
     b"cbuiltins\nbytearray\n",
     b"ctorch._utils\n_rebuild_sparse_tensor\n",
-    b"h\0h\0\x86q\0" * 40,
+    BOMB,
+    BOMB + b"K\1s",
 ]
 
 
@@ -97,8 +100,8 @@ def pickled(draw: st.DrawFn, archive: bytes) -> bytes:
     with zipfile.ZipFile(BytesIO(archive)) as file:
         members = {name: file.read(name) for name in file.namelist()}
     name = next(name for name in members if name.endswith("data.pkl"))
-    kept = members[name][: draw(st.integers(0, len(members[name])))]
-    members[name] = kept + b"".join(draw(st.lists(st.sampled_from(OPERATIONS), max_size=40))) + b"."
+    kept = members[name][: draw(st.one_of(st.just(3), st.integers(0, len(members[name]))))]  # 3: an empty dict
+    members[name] = kept + b"".join(draw(st.lists(st.sampled_from(OPERATIONS), max_size=10))) + b"."
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         for one, data in members.items():
@@ -114,7 +117,7 @@ NAMES = [
     "0.weight_orig",
     "0.weight_mask",
     "/0/MatMul",
-    "/a" * 2000,
+    "/a" * 100_000,
     "x" * 5000,
 ]
 SIZES = st.sampled_from([0, 1, 2, 3, 6, 2**20, 2**31, 2**62, -1, -(2**40)])
@@ -123,26 +126,29 @@ SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 
 @st.composite
 def graphs(draw: st.DrawFn) -> bytes:
-    """An ONNX model of layers that name one another's tensors, as often as not a hundred times."""
+    """An ONNX model of layers that name one another's tensors, as often as not a few thousand times."""
     names, few = st.sampled_from(NAMES), {"max_size": 4}
     graph = onnx.GraphProto()
     for _ in range(draw(st.integers(0, 4))):
-        dims = draw(st.one_of(st.sampled_from([[2, 3], [3], [1] * 3000, [2**62] * 70]), st.lists(SIZES, **few)))
+        shapes = [[2, 3], [3], [2**15], [1, 2**15], [1] * 3000, [2**62] * 70]
+        dims = draw(st.one_of(st.sampled_from(shapes), st.lists(SIZES, **few)))
+        raw = bytes(4 * 2**15 if 2**15 in dims else 24)
         graph.initializer.add(
-            name=draw(names), data_type=draw(st.sampled_from([1, 7, 9, 99])), dims=dims, raw_data=bytes(24)
+            name=draw(names), data_type=draw(st.sampled_from([1, 1, 7, 9, 99])), dims=dims, raw_data=raw
         )
-    for _ in range(draw(st.integers(0, 5))):
-        node = onnx.NodeProto(
-            name=draw(names), op_type=draw(st.sampled_from(["MatMul", "Gemm", "Add", "Mul", "Identity"]))
-        )
-        node.input.extend(draw(st.lists(names, **few)))
-        node.output.extend(draw(st.lists(names, min_size=1, **few)))
-        if draw(st.booleans()):
-            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{draw(names)}', 'linear']")
-        graph.node.extend([node] * draw(st.sampled_from([1, 1, 300])))
-    if draw(st.booleans()):
-        targets = [f"PARAMETER target='{draw(names)}.{number}'" for number in range(draw(st.sampled_from([1, 500])))]
-        graph.metadata_props.add(key=SIGNATURE, value=", ".join(targets))
+    count = draw(st.sampled_from([1, 1, 4000]))
+    for _ in range(draw(st.integers(0, 3))):
+        operation, output = draw(st.sampled_from(["MatMul", "Gemm", "Add", "Mul", "Identity"])), draw(names)
+        inputs, scope = [draw(names), draw(names)][: draw(st.integers(1, 2))], draw(st.sampled_from(["", "n"]))
+        for number in range(count):
+            node = graph.node.add(name=draw(names) if not number else "", op_type=operation)
+            node.input.extend(inputs)
+            node.output.append(f"{output}{number or ''}")
+            if scope:
+                node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}{number}', 'linear']")
+    keys = draw(st.lists(st.sampled_from(["weight", "bias"]), max_size=2, unique=True))
+    targets = [f"PARAMETER target='n{number}.{key}'" for number in range(count) for key in keys]
+    graph.metadata_props.add(key=SIGNATURE, value=", ".join(targets))
     return onnx.helper.make_model(graph).SerializeToString()
 
 
