@@ -127,7 +127,9 @@ def _read_config(path: Path, manifest: Manifest, config_class: type[Any] | None)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     found = PreTrainedConfig._decode_special_floats(read_object(path))
-    check_format((found.get("quantization_config") or {}).get("format"))
+    quantization = found.get("quantization_config")
+    if isinstance(quantization, dict) and quantization.get("quant_method") == METHOD:
+        check_format(quantization.get("format"))
     values = _harmless(found)
     model_type, architectures = values.get("model_type"), values.get("architectures")
     if config_class is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
