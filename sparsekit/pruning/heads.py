@@ -32,7 +32,8 @@ def _select(model: nn.Module, targets: Iterable[str] | None, ignore: Iterable[st
     if not found:
         raise ValueError(
             "found no attention whose layers have names that are known; heads are removed where query, key and value "
-            "are linear layers of their own (BERT, Llama, OPT, DistilBERT, ...), and from GPT-2"
+            "are linear layers of their own (BERT, Llama, OPT, T5, ...), or one layer as in GPT-2, GPT-NeoX, Falcon, "
+            "Phi-3 and ModernBERT"
         )
     names = select_by_layers(model, {name: attention.layers for name, attention in found.items()}, targets, ignore)
     return [found[name] for name in names]
@@ -117,10 +118,14 @@ def prune_heads(
     value head (grouped-query attention), they go together with it. The numbers of heads that the attention modules read
     are set. Modules stay the same objects with new, smaller parameters: make optimisers afterwards. Configs derive the
     size of a head from the number of heads, so they keep that and note the shapes in `config.sparsekit_widths`, from
-    which `resize_to` makes a model that the weights fit.
+    which `resize_to` makes a model that the weights fit; Phi-3's, which says both, follows.
+
+    The narrow model is run on a tiny input, from the batches or made for it, and must say what the wide one says with
+    those heads at zero; it must also be what its config would build. Where one of the two fails, everything is put back
+    (the old weights are kept until then); where no input is known, a warning says that it was not tried.
 
     Args:
-        model: any model with attentions of the families in `attention.PATTERNS`.
+        model: any model with attentions of the families in `attention_patterns.PATTERNS`.
         fraction: fraction of the heads to remove, in [0, 1).
         heads: instead of a fraction: attention's name, or its number in model order -> query heads to remove.
         criterion: "taylor": first-order estimate of how much the loss changes without a head; "activation": mean
@@ -140,8 +145,9 @@ def prune_heads(
         TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantised, wrapped), or targets or ignore is a
             string.
         ValueError: an argument is out of range or contradicts another, nothing is found, heads that share a key and
-            value head are not named together, an attention would lose all heads or holds something for every head
-            beside its layers, or a layer is masked (call `finalize` first) or shares its weight.
+            value head, or whose attentions share position biases (T5, MPNet), are not named together, an attention
+            would lose all heads or holds something for every head beside its layers, a layer is masked (call
+            `finalize` first) or shares its weight, or the narrow model fails its trial. Nothing is changed then.
     """
     if heads is None:
         check_amount(fraction, None, scope, minimum)

@@ -71,8 +71,9 @@ def _without_tied(model: nn.Module, layers: Mapping[str, nn.Module], targets: It
     kept = {name: layer for name, layer in layers.items() if name not in reasons or name in named}
     if not kept:
         name, reason = next((name, reasons[name]) for name in layers)
+        other = "['Conv1D'], say" if any(is_conv1d(module) for module in model.modules()) else "others"
         raise ValueError(
-            f"there is nothing to prune: {name} {reason}, which pruning it would change; give other targets"
+            f"there is nothing to prune: {name} {reason}, which would change with it; give targets: {other}"
         )
     return kept
 

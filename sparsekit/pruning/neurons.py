@@ -62,7 +62,8 @@ def prune_neurons(
     Outputs of the layers that make the units go, with their biases, and inputs of the layer that reads them; the width
     of the residual stream stays. Modules stay the same objects with new, smaller parameters: make optimisers
     afterwards. A transformers config follows: its `intermediate_size` (or what it is called there) where all MLPs have
-    the same new width, else `config.sparsekit_widths`, from which `resize_to` makes a model that the weights fit.
+    the same new width, else `config.sparsekit_widths`, from which `resize_to` makes a model that the weights fit. The
+    result is tried, and undone where it fails, as `prune_heads` does it.
 
     Args:
         model: any PyTorch model.
@@ -90,7 +91,8 @@ def prune_neurons(
         TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantised, wrapped), or targets or ignore is a
             string.
         ValueError: an argument is out of range or contradicts another, nothing is found, or a layer is masked (call
-            `finalize` first), shares its weight, or has something beside it that is as wide as the units.
+            `finalize` first), shares its weight, or has something beside it that is as wide as the units, or the
+            narrow model fails its trial. Nothing is changed then.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> prune_neurons(model, 0.75, criterion="magnitude")
