@@ -189,3 +189,11 @@ def test_tied_heads_are_left_out_and_the_report_says_so(name):
     assert report.to_dict()["left_out"] == report.left_out
     with pytest.raises(ValueError, match=f"{named}.weight is shared with"):
         prune(model, 0.8, targets=[named])
+
+
+def test_layers_without_weights_are_left_out():
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 0))
+    assert prune(model, 0.5) == {"0": 0.5}
+    report = pruning_report(model)
+    assert [layer.name for layer in report.layers] == ["0"]
+    assert report.left_out == {"1": "has no weights"}

@@ -46,18 +46,24 @@ def check_weight(name: str, layer: nn.Module) -> None:
 
 
 def left_out(model: nn.Module) -> dict[str, str]:
-    """Linear layers that are not pruned unless they are named, by name: they share their weight with an embedding.
+    """Linear layers that are not pruned unless they are named: they share their weight with an embedding, or have none.
 
     Returns:
         Layer name -> why.
     """
     modules = dict(model.named_modules())
-    found = {}
+    empty = [name for name, module in modules.items() if _is_matrix(module) and not _size(module)]
+    found = dict.fromkeys(empty, "has no weights")
     for name, others in shared_weights(model).items():
         outside = [other for other in others if not _is_matrix(modules[other])]
         if _is_matrix(modules[name]) and outside:
             found[name] = f"shares its weight with {', '.join(outside)}"
     return found
+
+
+def _size(layer: nn.Module) -> int:
+    weight = stored_weight(layer)
+    return 1 if weight is None or is_lazy(weight) else weight.numel()
 
 
 def _is_matrix(module: nn.Module) -> bool:
@@ -71,10 +77,7 @@ def _without_tied(model: nn.Module, layers: Mapping[str, nn.Module], targets: It
     kept = {name: layer for name, layer in layers.items() if name not in reasons or name in named}
     if not kept:
         name, reason = next((name, reasons[name]) for name in layers)
-        other = "['Conv1D'], say" if any(is_conv1d(module) for module in model.modules()) else "others"
-        raise ValueError(
-            f"there is nothing to prune: {name} {reason}, which would change with it; give targets: {other}"
-        )
+        raise ValueError(f"there is nothing to prune: {name} {reason}; give other targets")
     return kept
 
 

@@ -84,6 +84,8 @@ def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
         if weight_of(module).is_meta:
             raise ValueError(f"{name}.weight has no values yet (it is on the meta device); load the model first")
         kept = weight_of(module) != 0
+        if not kept.numel():
+            continue
         out_features, in_features = kept.shape
         nnz = int(kept.sum())
         dead_rows = out_features - int(kept.any(1).sum())
