@@ -16,6 +16,7 @@ from sparsekit.pruning.fisher import BlockInverse, inverse_blocks, layer_groups,
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
+from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.weights import sparsities_of
@@ -41,6 +42,7 @@ def _prune_layer(
     return inverse.correct(weight, mask).to(weight.dtype), mask
 
 
+@warns_if_far
 @on_split_modules
 def prune_second_order(
     model: nn.Module,

@@ -12,6 +12,7 @@ from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
+from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.second_order import match_targets, prune_weight
 from sparsekit.pruning.split_model import on_split_modules
@@ -78,6 +79,7 @@ def _prune_blocks(
     return reached
 
 
+@warns_if_far
 @torch.no_grad()
 @on_split_modules
 def prune_one_shot(

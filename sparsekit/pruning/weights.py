@@ -14,6 +14,7 @@ from sparsekit.pruning import fisher, magnitude, taylor, wanda
 from sparsekit.pruning.gradients import Loss, mean_squared_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import check_scope, masks_by_sparsity, masks_by_threshold, structure_sparsity
+from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.statistics import input_norms
@@ -169,6 +170,7 @@ def score_groups(
     return scores
 
 
+@warns_if_far
 @on_split_modules
 def prune(
     model: nn.Module,
