@@ -299,6 +299,9 @@ def convert(
     ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Layers that stay dense: names or re:PATTERN.")] = None,
     dense: Annotated[bool, typer.Option("--dense", help="Write every weight dense, for others to open.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="The model before it was pruned: says how far outputs moved from it.")
+    ] = None,
 ) -> None:
     """Make a sparse folder of a pruned model, each layer sparse where that is faster on this machine.
 
@@ -311,7 +314,9 @@ def convert(
     _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
     from sparsekit.checkpoint import convert_folder
 
-    report = convert_folder(model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense)
+    report = convert_folder(
+        model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
+    )
     if report is not None:
         console.print(str(report), highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"wrote {escape(str(out))}")

@@ -139,6 +139,21 @@ def test_a_folder_without_zeros_is_not_converted(pruned, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_is_compared_with_what_it_was_pruned_from(pruned, tmp_path):
+    arguments = ["convert", str(pruned), str(tmp_path / "out"), "--min-sparsity", "0.5", "--reference"]
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig.from_pretrained(pruned), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "another")
+    result = runner.invoke(app, [*arguments, str(tmp_path / "another")])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[2].startswith("outputs against the reference: cosine ")
+    assert lines[3].startswith("the outputs moved FAR")
+    result = runner.invoke(app, [*arguments, str(pruned)])
+    assert "outputs against the reference: cosine 1.0000" in result.stdout
+    assert "FAR" not in result.stdout
+
+
 def test_convert_and_verify_a_folder(pruned, tmp_path):
     arguments = ["--values", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
     result = runner.invoke(app, ["convert", str(pruned), str(tmp_path / "sparse"), *arguments])

@@ -123,6 +123,7 @@ def convert_folder(
     min_sparsity: float | None = None,
     ignore: Iterable[str] = (),
     dense: bool = False,
+    reference: str | None = None,
 ) -> ConversionReport | None:
     """Convert the model in a folder and save it to another one, tokenizer and all.
 
@@ -136,6 +137,7 @@ def convert_folder(
         min_sparsity: see `convert`; None measures each layer on this machine.
         ignore: layers to leave dense.
         dense: convert nothing, and write every weight dense, for others to open.
+        reference: folder or name of the model before it was pruned, to compare outputs with.
 
     Returns:
         What was converted; None with `dense`.
@@ -144,7 +146,8 @@ def convert_folder(
         FileNotFoundError: there is no such model.
         ModuleNotFoundError: the library that the folder is for is not installed.
         PermissionError, ValueError: `out` cannot be written, as `save` says it.
-        ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; or weights are missing.
+        ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; weights are missing; or there are
+            no inputs to compare with the reference on.
     """
     checked_target(out, is_written_by_save)  # before minutes of measuring
     model, tokenizer = open_folder(local_folder(source))
@@ -153,6 +156,7 @@ def convert_folder(
         return None
     inputs = _sample_inputs(model)
     batches = _batches(model, inputs)
-    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity, batches=batches)
+    other = None if reference is None else open_folder(local_folder(reference))[0]
+    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity, batches=batches, reference=other)
     save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
     return report
