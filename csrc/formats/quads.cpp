@@ -19,20 +19,6 @@ std::int64_t rows_of(std::int64_t out_features, std::int64_t height, std::int64_
   return std::min(height, out_features - lane * height);
 }
 
-/// Calls `visit(block, lane, i, count)` for the `count` entries that a lane has in a block; those of its first output
-/// feature are the entries of the CSR from `i` on.
-template <class Visit>
-void for_each_run(const CsrView& csr, std::int64_t height, const Visit& visit) {
-  for (std::int64_t row = 0; row < csr.out_features; row += height) {
-    const std::int64_t last = csr.crow_indices[row + 1];
-    for (std::int64_t i = csr.crow_indices[row], end = i; i < last; i = end) {
-      const std::int64_t block = csr.col_indices[i] / kBlockWidth;
-      while (end < last && csr.col_indices[end] < (block + 1) * kBlockWidth) ++end;
-      visit(block, row / height, i, end - i);
-    }
-  }
-}
-
 /// Throws where output features of one lane have entries in different columns.
 void check_lanes(const CsrView& csr, std::int64_t height) {
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
@@ -48,66 +34,80 @@ void check_lanes(const CsrView& csr, std::int64_t height) {
   }
 }
 
-/// Entries of every lane in every block, [blocks, lanes].
-std::vector<std::uint8_t> counts_by_lane(const CsrView& csr, std::int64_t height, const Cells& cells) {
-  const std::int64_t lanes = cells.tiles * kLanes;
-  std::vector<std::uint8_t> counts(static_cast<std::size_t>(cells.blocks * lanes));
-  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t, std::int64_t count) {
-    counts[static_cast<std::size_t>(block * lanes + lane)] = static_cast<std::uint8_t>(count);
-  });
-  return counts;
-}
+/// The lanes of a window from block to block: where the entries of each begin, those of its first output feature, and
+/// which columns they are in. Packing holds no more than this of a weight besides the CSR and the packed one.
+struct WindowRuns {
+  std::int64_t first[kWindow];
+  std::int64_t last[kWindow];
+  std::int64_t end[kWindow];  // of all entries
+  ColumnSet sets[kWindow];
 
-/// Column of a CSR within its block.
-std::uint8_t column_in_block(std::int32_t column) { return static_cast<std::uint8_t>(column % kBlockWidth); }
-
-/// The columns of every lane in every block, [blocks, lanes].
-std::vector<ColumnSet> columns_by_lane(const CsrView& csr, std::int64_t height, const Cells& cells) {
-  const std::int64_t lanes = cells.tiles * kLanes;
-  std::vector<ColumnSet> sets(static_cast<std::size_t>(cells.blocks * lanes));
-  for_each_run(csr, height, [&](std::int64_t block, std::int64_t lane, std::int64_t first, std::int64_t count) {
-    ColumnSet& set = sets[static_cast<std::size_t>(block * lanes + lane)];
-    for (std::int64_t i = first; i < first + count; ++i) set.set(column_in_block(csr.col_indices[i]));
-  });
-  return sets;
-}
-
-/// Puts the lanes of one block in order and appends where its cells start. `sets`: of the block's lanes where
-/// neighbours are to share inputs, or null.
-void plan_block(const std::uint8_t* counts, const ColumnSet* sets, std::int64_t lanes, std::int64_t first,
-                PackPlan& plan) {
-  for (std::int64_t l = 0; l < lanes; l += kWindow) {
-    const std::int64_t size = std::min(kWindow, lanes - l);
-    std::uint8_t* order = plan.lanes.data() + first + l;
-    sort_lanes(counts + l, order, size);
-    for (std::int64_t t = 0; sets != nullptr && t < size; t += kLanes) pair_lanes(sets + l, order + t);
-    std::uint8_t* positions = plan.positions.data() + first + l;
-    for (std::int64_t p = 0; p < size; ++p) positions[order[p]] = static_cast<std::uint8_t>(p);
+  /// Before the first block, for the `size` lanes from `lane` on.
+  WindowRuns(const CsrView& csr, std::int64_t height, std::int64_t lane, std::int64_t size) {
+    for (std::int64_t l = 0; l < size; ++l) {
+      const std::int64_t row = std::min((lane + l) * height, csr.out_features);
+      last[l] = csr.crow_indices[row];
+      end[l] = csr.crow_indices[std::min(row + 1, csr.out_features)];
+    }
   }
-  for (std::int64_t p = 0; p < lanes; ++p) {
-    const auto at = static_cast<std::size_t>(first + p);
-    plan.counts[at] = counts[window_of(p) + plan.lanes[at]];
+
+  /// Goes on to the next entries of lane `l`: those in columns below `limit`.
+  std::int64_t go_on(const CsrView& csr, std::int64_t l, std::int64_t limit) {
+    first[l] = last[l];
+    while (last[l] < end[l] && csr.col_indices[last[l]] < limit) ++last[l];
+    return last[l] - first[l];
   }
-  for (std::int64_t p = 0; p < lanes; p += kLanes) {
-    const std::uint32_t most =
-        *std::max_element(plan.counts.data() + first + p, plan.counts.data() + first + p + kLanes);
-    plan.starts.push_back(plan.starts.back() + (most + kQuad - 1) / kQuad);
+
+  /// Goes on to the next `count` entries of lane `l`. So many lanes are read in turn that no hardware prefetcher
+  /// follows.
+  void take(const CsrView& csr, std::int64_t l, std::int64_t count) {
+    first[l] = last[l];
+    last[l] += count;
+    __builtin_prefetch(csr.col_indices + last[l] + 16);
+    __builtin_prefetch(csr.values + last[l] + 16);
+  }
+
+  /// The columns that the lane has entries in, in the block that begins at `start`.
+  void find_columns(const CsrView& csr, std::int64_t l, std::int64_t start) {
+    sets[l].reset();
+    for (std::int64_t i = first[l]; i < last[l]; ++i) {
+      sets[l][static_cast<std::size_t>(csr.col_indices[i] - start)] = true;
+    }
+  }
+};
+
+/// Puts the lanes of a window in order, block by block.
+void plan_window(const CsrView& csr, const LayoutEntry& layout, const Cells& cells, std::int64_t lane, PackPlan& plan) {
+  const std::int64_t size = std::min(kWindow, cells.tiles * kLanes - lane);
+  WindowRuns runs(csr, layout.height, lane, size);
+  for (std::int64_t b = 0; b < cells.blocks; ++b) {
+    std::uint8_t counts[kWindow];
+    for (std::int64_t l = 0; l < size; ++l) {
+      counts[l] = static_cast<std::uint8_t>(runs.go_on(csr, l, cells.start(b) + kBlockWidth));
+      if (layout.paired) runs.find_columns(csr, l, cells.start(b));
+    }
+    const auto at = static_cast<std::size_t>(cells.order_at(b, lane));
+    std::uint8_t* order = plan.lanes.data() + at;
+    sort_lanes(counts, order, size);
+    for (std::int64_t t = 0; layout.paired && t < size; t += kLanes) pair_lanes(runs.sets, order + t);
+    for (std::int64_t p = 0; p < size; ++p) {
+      plan.positions[at + order[p]] = static_cast<std::uint8_t>(p);
+      plan.counts[at + static_cast<std::size_t>(p)] = counts[order[p]];
+    }
   }
 }
 
 void plan_blocks(const CsrView& csr, const LayoutEntry& layout, const Cells& cells, PackPlan& plan) {
   const std::int64_t lanes = cells.tiles * kLanes;
-  const std::vector<std::uint8_t> counts = counts_by_lane(csr, layout.height, cells);
-  for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) array->resize(counts.size());
-  const std::vector<ColumnSet> sets =
-      layout.paired ? columns_by_lane(csr, layout.height, cells) : std::vector<ColumnSet>();
-  for (std::int64_t first = 0; first < cells.blocks * lanes; first += lanes) {
-    plan_block(counts.data() + first, layout.paired ? sets.data() + first : nullptr, lanes, first, plan);
+  for (auto* array : {&plan.counts, &plan.lanes, &plan.positions}) {
+    array->resize(static_cast<std::size_t>(cells.blocks * lanes));
+  }
+  for (std::int64_t lane = 0; lane < lanes; lane += kWindow) plan_window(csr, layout, cells, lane, plan);
+  for (auto cell = plan.counts.begin(); cell != plan.counts.end(); cell += kLanes) {
+    const std::uint32_t most = *std::max_element(cell, cell + kLanes);
+    plan.starts.push_back(plan.starts.back() + (most + kQuad - 1) / kQuad);
   }
 }
-
-/// A sum of products of codes and quantised inputs, at most 127 * 255 each, stays in 32 bits up to this many.
-constexpr std::int64_t kMostCodes = std::numeric_limits<std::int32_t>::max() / (127 * 255);
 
 void check_row_of_codes(const CsrView& csr, std::int64_t row, float scale) {
   const std::int64_t first = csr.crow_indices[row];
@@ -153,49 +153,12 @@ struct Place {
   }
 };
 
-/// The entries of a lane in a block, as planned.
-struct Run {
-  std::int64_t block;
-  std::int64_t lane;
-  std::int64_t position;
-  std::int64_t at;     // of their count in the plan
-  std::int64_t first;  // entry of the CSR, of the lane's first output feature
-  std::int64_t last;
-};
-
-/// Calls `visit(run)` for every lane and block.
-template <class Visit>
-void for_each_planned(const CsrView& csr, std::int64_t height, const Cells& cells, const PackPlan& plan,
-                      const Visit& visit) {
-  for (std::int64_t row = 0; row < csr.out_features; row += height) {
-    const std::int64_t lane = row / height;
-    std::int64_t first = csr.crow_indices[row];
-    for (std::int64_t b = 0; b < cells.blocks; ++b) {
-      const std::int64_t position = window_of(lane) + plan.positions[static_cast<std::size_t>(cells.order_at(b, lane))];
-      const std::int64_t at = cells.at(b, position);
-      const std::int64_t last = first + plan.counts[static_cast<std::size_t>(at)];
-      visit(Run{b, lane, position, at, first, last});
-      first = last;
-    }
-  }
-}
-
-/// Where the entries of a run are among those of their lane; `sets` as `columns_by_lane` gives them for lanes that
-/// share inputs.
-Places paired_places(const Run& run, const std::vector<ColumnSet>& sets, const Cells& cells, const PackPlan& plan) {
-  const auto window = static_cast<std::size_t>(cells.order_at(run.block, window_of(run.lane)));
-  const std::uint8_t* order = plan.lanes.data() + window;
-  const std::int64_t position = run.position - window_of(run.position);
-  const std::size_t shared = shared_entries(sets.data() + window, order + position / kLanes * kLanes);
-  return {sets[window + order[position]], sets[window + order[position ^ 1]], shared};
-}
-
 template <class Value>
-Value held(float value, const PackPlan& plan, std::int64_t row) {
+Value held(float value, float scale) {
   if constexpr (std::is_same_v<Value, float>) return value;
   if constexpr (std::is_same_v<Value, BFloat16>) return to_bfloat16(value);
   if constexpr (std::is_same_v<Value, Float16>) return to_float16(value);
-  if constexpr (std::is_same_v<Value, std::int8_t>) return to_code(value, plan.scales[static_cast<std::size_t>(row)]);
+  if constexpr (std::is_same_v<Value, std::int8_t>) return to_code(value, scale);
 }
 
 template <class Value>
@@ -224,27 +187,94 @@ void plan_quads(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
   if (layout.scaled) plan_totals(csr, plan);
 }
 
+namespace {
+
+/// The output features of a lane while its entries are written: values that go on from entry to entry, and scales.
+template <class Value, int height>
+struct LaneRows {
+  std::int64_t count;
+  const float* values[static_cast<std::size_t>(height)] = {};  // of entry 0 of the lane's first output feature
+  float scales[static_cast<std::size_t>(height)] = {};
+
+  LaneRows(const CsrView& csr, const PackPlan& plan, std::int64_t lane)
+      : count(rows_of(csr.out_features, height, lane)) {
+    const std::int64_t row = lane * height;
+    for (std::int64_t r = 0; r < count; ++r) {
+      values[r] = csr.values + (csr.crow_indices[row + r] - csr.crow_indices[row]);
+      if constexpr (sizeof(Value) == 1) scales[r] = plan.scales[static_cast<std::size_t>(row + r)];
+    }
+  }
+};
+
+/// Writes the entries of a lane in a block, `[first, last)` of its first output feature, from `place` on.
+template <class Value, int height>
+void fill_run(const LaneRows<Value, height>& rows, const std::int32_t* col_indices, std::int64_t first,
+              std::int64_t last, std::int64_t start, Places places, const Place<Value, height>& place, Value* values,
+              std::uint8_t* columns) {
+  for (std::int64_t i = first; i < last; ++i) {
+    const auto column = static_cast<std::uint8_t>(col_indices[i] - start);
+    const auto to = static_cast<std::int64_t>(places.next(column));
+    columns[place.column(to)] = column;
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+      values[place.value(to, r)] = held<Value>(rows.values[r][i], rows.scales[r]);
+    }
+  }
+}
+
+/// Writes the entries of a lane, block by block.
+template <class Value, int height>
+void fill_lane(const CsrView& csr, const PackPlan& plan, const Cells& cells, std::int64_t lane, Value* values,
+               std::uint8_t* columns) {
+  const LaneRows<Value, height> rows(csr, plan, lane);
+  std::int64_t first = csr.crow_indices[lane * height];
+  for (std::int64_t b = 0; b < cells.blocks; ++b) {
+    const std::int64_t position = window_of(lane) + plan.positions[static_cast<std::size_t>(cells.order_at(b, lane))];
+    const std::int64_t at = cells.at(b, position);
+    const std::int64_t last = first + plan.counts[static_cast<std::size_t>(at)];
+    fill_run(rows, csr.col_indices, first, last, cells.start(b), Places(), Place<Value, height>(plan.starts.data(), at),
+             values, columns);
+    first = last;
+  }
+}
+
+/// Writes the entries of a window's lanes, from `lane` on, where neighbours share inputs.
+template <class Value, int height>
+void fill_pairs(const CsrView& csr, const PackPlan& plan, const Cells& cells, std::int64_t lane, Value* values,
+                std::uint8_t* columns) {
+  const std::int64_t size = std::min(kWindow, cells.tiles * kLanes - lane);
+  WindowRuns runs(csr, height, lane, size);
+  for (std::int64_t b = 0; b < cells.blocks; ++b) {
+    const std::uint8_t* order = plan.lanes.data() + cells.order_at(b, lane);
+    for (std::int64_t p = 0; p < size; ++p) {
+      runs.take(csr, order[p], plan.counts[static_cast<std::size_t>(cells.at(b, lane + p))]);
+      runs.find_columns(csr, order[p], cells.start(b));
+    }
+    std::size_t shared = 0;
+    for (std::int64_t p = 0; p < size; ++p) {
+      const std::int64_t l = order[p];
+      if (p % kLanes == 0) shared = shared_entries(runs.sets, order + p);
+      fill_run(LaneRows<Value, height>(csr, plan, lane + l), csr.col_indices, runs.first[l], runs.last[l],
+               cells.start(b), Places(runs.sets[l], runs.sets[order[p ^ 1]], shared),
+               Place<Value, height>(plan.starts.data(), cells.at(b, lane + p)), values, columns);
+    }
+  }
+}
+
+}  // namespace
+
 template <class Value, int height>
 void fill_quads(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
-  auto* typed = reinterpret_cast<Value*>(values);
   const Cells cells = cells_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
-  std::vector<ColumnSet> sets;
-  if constexpr (kPaired<Value, height>) sets = columns_by_lane(csr, height, cells);
-  for_each_planned(csr, height, cells, plan, [&](const Run& run) {
-    Places places;
-    if constexpr (kPaired<Value, height>) places = paired_places(run, sets, cells, plan);
-    const Place<Value, height> place(plan.starts.data(), run.at);
-    const std::int64_t row = run.lane * height;
-    for (std::int64_t i = run.first; i < run.last; ++i) {
-      const auto column = static_cast<std::uint8_t>(csr.col_indices[i] - cells.start(run.block));
-      const auto to = static_cast<std::int64_t>(places.next(column));
-      columns[place.column(to)] = column;
-      for (std::int64_t r = 0; r < rows_of(csr.out_features, height, run.lane); ++r) {
-        const float value = csr.values[i - csr.crow_indices[row] + csr.crow_indices[row + r]];
-        typed[place.value(to, r)] = held<Value>(value, plan, row + r);
-      }
+  auto* typed = reinterpret_cast<Value*>(values);
+  if constexpr (kPaired<Value, height>) {
+    for (std::int64_t lane = 0; lane < cells.tiles * kLanes; lane += kWindow) {
+      fill_pairs<Value, height>(csr, plan, cells, lane, typed, columns);
     }
-  });
+  } else {
+    for (std::int64_t lane = 0; lane * height < csr.out_features; ++lane) {
+      fill_lane<Value, height>(csr, plan, cells, lane, typed, columns);
+    }
+  }
 }
 
 template <class Value, int height>

@@ -1,9 +1,14 @@
 // The `quads` layouts (kernels/views.h): 16 lanes side by side, four entries of each at a time.
 #pragma once
 
+#include <limits>
+
 #include "packed.h"
 
 namespace sparsekit {
+
+/// A sum of products of codes and quantised inputs, at most 127 * 255 each, stays in 32 bits up to this many.
+inline constexpr std::int64_t kMostCodes = std::numeric_limits<std::int32_t>::max() / (127 * 255);
 
 /// Whether neighbouring lanes begin with the columns that they share (pairs.h): where a kernel multiplies lanes one by
 /// one, and an input that it loads is not used for several output features anyway.

@@ -23,16 +23,17 @@ from sparsekit.formats import CSR
 #: are 99.9% zeros need 170.
 MOST_GROWTH = 256
 _GROWTH_ROOM = 64 * 2**20
-#: Bytes that a packed weight has for every row and 128 columns, at most, besides its entries.
-_PACKED_BYTES = 4
+#: Bytes that packing takes for every row and 128 columns, and for every row, besides the entries: those of the packed
+#: weight and of the plan that it is written from. tests/test_packing_memory.py holds them against the process's memory.
+_CELL_BYTES, _ROW_BYTES = 7, 48
 
 
 def memory_of(layer: LayerEntry) -> int:
-    """Bytes that a layer takes in memory whatever its entries are, roughly."""
+    """Bytes that it takes to bring a layer into memory whatever its entries are, roughly."""
     out_features, in_features = layer.shape
     if layer.held == "dense":
         return out_features * in_features * 4
-    return (out_features + 16) * (in_features // 128 + 1) * _PACKED_BYTES
+    return (out_features + 16) * ((in_features // 128 + 1) * _CELL_BYTES + _ROW_BYTES)
 
 
 def memory_limit(file_bytes: int) -> int:
