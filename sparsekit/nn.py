@@ -14,6 +14,7 @@ from sparsekit import ops, runtime
 from sparsekit.absent_weight import absent_weight
 from sparsekit.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
 from sparsekit.formats import CSR
+from sparsekit.formats.tensors import as_array
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -249,15 +250,15 @@ class SparseLinear(nn.Module):
         error_msgs: list[str],
     ) -> None:
         keys = (*_WEIGHT_KEYS, "scales")
-        arrays = {key: state_dict[prefix + key] for key in keys if prefix + key in state_dict}
+        found = {key: state_dict[prefix + key] for key in keys if prefix + key in state_dict}
         rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in keys}
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        absent = [prefix + key for key in _WEIGHT_KEYS if key not in arrays]
+        absent = [prefix + key for key in _WEIGHT_KEYS if key not in found]
         if absent:
             missing_keys.extend(absent)
             return
         try:
-            packed = _pack_state(arrays, self)
+            packed = _pack_state({key: as_array(key, value) for key, value in found.items()}, found["values"], self)
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
@@ -265,20 +266,21 @@ class SparseLinear(nn.Module):
         self.packed = torch.from_numpy(packed).to(device)
 
 
-def _pack_state(tensors: dict[str, torch.Tensor], layer: SparseLinear) -> runtime.Packed:
-    """The packed weight of a state dict's tensors: float values of any width, or int8 codes with scales."""
+def _pack_state(arrays: dict[str, NDArray[Any]], values: torch.Tensor, layer: SparseLinear) -> runtime.Packed:
+    """The packed weight of a state dict's arrays: float values of any width, or int8 codes with scales."""
     shape = layer.out_features, layer.in_features
-    half = next((name for name, dtype in _HALVES.items() if tensors["values"].dtype == dtype), None)
-    wide = {key: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for key, tensor in tensors.items()}
-    arrays = {key: tensor.numpy(force=True) for key, tensor in wide.items()}
-    crow_indices, col_indices, values = (arrays[key] for key in _WEIGHT_KEYS)
+    crow_indices, col_indices, numbers = (arrays[key] for key in _WEIGHT_KEYS)
     scales = arrays.get("scales")
     if scales is None:
-        return CSR(crow_indices, col_indices, values, shape=shape).pack(half or "float32")
-    if values.dtype != np.int8:
-        raise TypeError(f"values must be int8 where there are scales, got {values.dtype}")
-    weight = CSR(crow_indices, col_indices, values.astype(np.float32), shape=shape)
+        half = next((name for name, dtype in _HALVES.items() if values.dtype == dtype), None)
+        return CSR(crow_indices, col_indices, numbers, shape=shape).pack(half or "float32")
+    if numbers.dtype != np.int8:
+        raise TypeError(f"values must be int8 where there are scales, got {numbers.dtype}")
+    if numbers.size and numbers.min() < -127:
+        raise ValueError("values must be codes from -127 to 127, got -128")
+    weight = CSR(crow_indices, col_indices, numbers.astype(np.float32), shape=shape)
     if scales.shape != (layer.out_features,):
         raise ValueError(f"scales must have shape [out_features] = [{layer.out_features}], got {list(scales.shape)}")
-    weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
+    with np.errstate(over="ignore"):  # pack refuses infinities, in words
+        weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
     return weight.pack("int8", scales)

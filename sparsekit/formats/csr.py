@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sparsekit import _C, runtime
 from sparsekit.formats.quantization import SCALES
+from sparsekit.formats.tensors import as_array
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -47,7 +48,13 @@ def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDAr
 def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
     given = np.asarray(array)
     _check_array(name, given, ndim, "f", "floats")
-    return np.ascontiguousarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(given, dtype=np.float32)
+    if given.dtype.itemsize > narrow.dtype.itemsize:
+        beyond = given[np.isinf(narrow) & np.isfinite(given)]
+        if beyond.size:
+            raise ValueError(f"{name} must fit in float32, got {beyond[0]}; the largest is {np.finfo(np.float32).max}")
+    return narrow
 
 
 def _height(block: str) -> int:
@@ -176,11 +183,12 @@ class CSR:
 
         tensor = weight.detach().cpu()
         if tensor.layout == torch.sparse_csr:
-            arrays = tensor.crow_indices().numpy(), tensor.col_indices().numpy(), tensor.values().float().numpy()
-            return cls(*arrays, shape=(tensor.shape[0], tensor.shape[1]))
+            parts = tensor.crow_indices(), tensor.col_indices(), tensor.values()
+            crow_indices, col_indices, values = (as_array("weight", part) for part in parts)
+            return cls(crow_indices, col_indices, values, shape=(tensor.shape[0], tensor.shape[1]))
         if tensor.layout != torch.strided or not tensor.is_floating_point():
             raise TypeError(f"expected a dense or CSR float tensor, got {tensor.dtype} with layout {tensor.layout}")
-        return cls.from_dense(tensor.float().numpy())
+        return cls.from_dense(as_array("weight", tensor))
 
     def to_torch(self) -> torch.Tensor:
         """The weight as a `torch.sparse_csr` tensor with 64-bit indices."""

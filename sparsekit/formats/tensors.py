@@ -1,0 +1,42 @@
+"""Tensors of torch as arrays of numpy; torch is imported by whoever has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_memory(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError for a tensor without memory, which ends the process when it is read.
+
+    FSDP and `untyped_storage().resize_(0)` free it; torch's zero tensors have none.
+    """
+    if tensor.numel() and (tensor._is_zerotensor() or not tensor.untyped_storage().data_ptr()):
+        raise ValueError(
+            f"{name} has {tensor.numel()} numbers and no memory: it was freed; fill the tensor again first"
+        )
+
+
+def as_array(name: str, tensor: Any) -> NDArray[Any]:
+    """A dense tensor of any type as an array; floats that numpy lacks, such as bfloat16, as float32.
+
+    Raises:
+        TypeError: it is no tensor, or a sparse one.
+        ValueError: it has no values: it is on meta, or its memory was freed.
+    """
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+        found = f"layout {tensor.layout}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise TypeError(f"{name} must be a dense tensor, got {found}")
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on meta and has no values; load them first")
+    plain = tensor.detach().cpu()
+    check_memory(name, plain)
+    lacks = plain.is_floating_point() and plain.dtype not in (torch.float16, torch.float32, torch.float64)
+    array: NDArray[Any] = (plain.float() if lacks else plain).numpy(force=True)
+    return array
