@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sparsekit import ops, runtime
+from sparsekit.addresses import packed_address, plain_address
 from sparsekit.model_code import shared_inputs
 from sparsekit.nn import SparseLinear
 
@@ -74,27 +75,23 @@ def joined_with(layer: nn.Module) -> tuple[SparseLinear, ...]:
     return layers
 
 
-def _address(tensor: torch.Tensor, dtype: torch.dtype) -> int:
-    """Where the tensor lies, 0 if it is not as kernels want it."""
-    return tensor.data_ptr() if tensor.dtype is dtype and tensor.is_cpu and tensor.is_contiguous() else 0
-
-
 def _outputs(layers: tuple[SparseLinear, ...], input: torch.Tensor) -> dict[SparseLinear, torch.Tensor] | None:
     """What all layers give; None where it is not as the kernels want it, which `SparseLinear` deals with."""
     *leading, features = input.shape if input.dim() else (0,)
-    address = _address(input, torch.float32)
+    address = plain_address(input, torch.float32)
     if not address or features != layers[0].in_features:
         return None
     outputs, parts = {}, []
     for layer in layers:
         packed: Any = layer._buffers["packed"]  # faster than as attributes: 2 microseconds a group
         bias = layer._parameters.get("bias")
-        places = _address(packed, torch.uint8), 0 if bias is None else _address(bias, torch.float32)
-        if not places[0] or (bias is not None and not places[1]):
+        bias_address = 0 if bias is None else plain_address(bias, torch.float32)
+        if bias is not None and not bias_address:
             return None
         output = torch.empty(*leading, layer.out_features, dtype=torch.float32, device="cpu")
         code = runtime.activation_code(layer.activation)
-        parts.append((places[0], packed.numel(), output.data_ptr(), layer.out_features, places[1], code))
+        place = packed_address(packed)
+        parts.append((place, packed.numel(), output.data_ptr(), layer.out_features, bias_address, code))
         outputs[layer] = output
     runtime.joined_linear_at(address, features, features, math.prod(leading), parts)
     return outputs

@@ -16,6 +16,9 @@ import torch
 from torch.autograd import forward_ad
 
 from sparsekit import runtime
+from sparsekit.addresses import LEAST_ADDRESS, check_packed, float_rows, in_memory, packed_address, refuse
+from sparsekit.checked_weights import checked_places
+from sparsekit.formats.tensors import check_memory
 
 _LIBRARY = torch.library.Library("sparsekit", "DEF")
 _LIBRARY.define("linear(Tensor input, Tensor packed, Tensor? bias, SymInt out_features, str? activation) -> Tensor")
@@ -25,75 +28,57 @@ _LIBRARY.define("add_layer_norm(Tensor input, Tensor added, Tensor? weight, Tens
 
 runtime.follow_torch_threads()
 
-_HALVES = (torch.float16, torch.bfloat16)
-
-
-def _refuse(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> None:
-    """Raise for what `_float_rows` cannot take."""
-    if tensor.device.type != "cpu" or packed.device.type != "cpu":
-        raise runtime.KernelUnavailableError(
-            f"sparse kernels run on the CPU, got {name} on {tensor.device} and the weight on {packed.device}; "
-            "move both to 'cpu'"
-        )
-    if tensor.dtype is not torch.float32 and tensor.dtype not in _HALVES:
-        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}; convert it with .float()")
-    if tensor.dim() == 0:
-        raise ValueError(f"{name} must have at least one dimension, got a scalar")
-
-
-def _float_rows(name: str, tensor: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
-    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features.
-
-    Raises for a tensor or a packed weight whose address a kernel must not get.
-    """
-    if packed.dtype is not torch.uint8 or not packed.is_contiguous():
-        raise TypeError(f"the packed weight must be contiguous uint8, got {packed.dtype}; make it with CSR.pack()")
-    if tensor.dtype is torch.float32 and tensor.is_cpu and packed.is_cpu and tensor.is_contiguous() and tensor.dim():
-        return tensor
-    _refuse(name, tensor, packed)
-    return tensor.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-
 
 def _bias_address(bias: torch.Tensor, out_features: int) -> tuple[torch.Tensor, int]:
     """A contiguous float32 bias, which the caller keeps alive, and its address."""
     if bias.shape != (out_features,):
         raise ValueError(f"bias must have shape [{out_features}], got {list(bias.shape)}")
-    if bias.dtype is not torch.float32 or not bias.is_cpu or not bias.is_contiguous():
-        _refuse("bias", bias, bias)
-        bias = bias.detach().float().contiguous()
-    return bias, bias.data_ptr()
+    if bias.dtype is not torch.float32 or not bias.is_cpu or not bias.is_contiguous() or bias.is_neg():
+        refuse("bias", bias)
+        bias = in_memory("bias", bias.detach()).float().contiguous()
+    address = bias.data_ptr()
+    if address < LEAST_ADDRESS:
+        check_memory("bias", bias)
+    return bias, address
 
 
 def _linear(
     input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: str | None
 ) -> torch.Tensor:
-    rows = _float_rows("input", input, packed)
+    place = packed.data_ptr()
+    if checked_places.get(id(packed)) != place:  # as `packed_address`, without the time of a call
+        check_packed(packed)
+    rows = float_rows("input", input)
+    rows_address = rows.data_ptr()
+    if rows_address < LEAST_ADDRESS:
+        check_memory("input", rows)
     bias_address = 0
     if bias is not None:
         bias, bias_address = _bias_address(bias, out_features)
     *leading, in_features = input.shape
     result = torch.empty(*leading, out_features, dtype=torch.float32, device="cpu")
     runtime.linear_at(
-        packed.data_ptr(),
+        place,
         packed.numel(),
-        rows.data_ptr(),
+        rows_address,
         in_features,
         in_features,
         math.prod(leading),
         result.data_ptr(),
         out_features,
         bias_address,
-        runtime.activation_code(activation),
+        0 if activation is None else runtime.activation_code(activation),
     )
     return result if input.dtype is torch.float32 else result.to(input.dtype)
 
 
 def _linear_input_gradient(gradient: torch.Tensor, packed: torch.Tensor, in_features: int) -> torch.Tensor:
-    rows = _float_rows("gradient", gradient, packed)
+    place = packed_address(packed)
+    rows = in_memory("gradient", float_rows("gradient", gradient))
     *leading, out_features = gradient.shape
     result = torch.empty(*leading, in_features, dtype=torch.float32, device="cpu")
     runtime.linear_input_gradient_at(
-        packed.data_ptr(),
+        place,
         packed.numel(),
         rows.data_ptr(),
         out_features,
@@ -115,6 +100,7 @@ def _heads(name: str, tensor: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"{name} must be float32, got {tensor.dtype}; convert it with .float()")
     if tensor.dim() != 4:
         raise ValueError(f"{name} must have shape [batch, heads, tokens, features], got {list(tensor.shape)}")
+    tensor = in_memory(name, tensor)
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()
 
 
@@ -122,6 +108,7 @@ def _mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """The mask as a view of this shape, copied where its keys are not contiguous."""
     if mask.dtype not in (torch.bool, torch.float32) or not mask.is_cpu:
         raise TypeError(f"mask must be bool or float32 on the CPU, got {mask.dtype} on {mask.device}")
+    mask = in_memory("mask", mask)
     try:
         keys = mask if mask.dim() > 0 and mask.shape[-1] == shape[3] else mask.expand(*mask.shape[:-1], shape[3])
         return (keys if keys.stride(-1) == 1 else keys.contiguous()).expand(shape)
@@ -177,7 +164,7 @@ def _normed(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tens
         raise TypeError(f"{name} must be float32 on the CPU, got {tensor.dtype} on {tensor.device}")
     if tensor.shape != shape or not shape:
         raise ValueError(f"{name} must have shape {list(shape)} to go with the others, got {list(tensor.shape)}")
-    return tensor.contiguous()
+    return in_memory(name, tensor).contiguous()
 
 
 def _add_layer_norm(
@@ -310,7 +297,7 @@ def _records_gradients(*tensors: torch.Tensor | None) -> bool:
 
 
 def _refuse_forward_mode() -> None:
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
         raise NotImplementedError("forward-mode gradients are not supported; use reverse mode (backward, grad, vjp)")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C
+from sparsekit.checked_weights import checked_places, remember
 
 KernelUnavailableError = _C.KernelUnavailableError
 
@@ -151,6 +152,16 @@ class PackedInfo:
         return f"{self.height}x1"
 
 
+def check_packed(holder: Any, place: int, nbytes: int) -> None:
+    """Check the packed weight of an array or tensor, once: see `checked_weights`.
+
+    Raises:
+        ValueError: it is no packed weight, or a damaged one.
+    """
+    _C.check_packed(place, nbytes)
+    remember(holder, place)
+
+
 def packed_info(packed: Packed) -> PackedInfo:
     """Read the header of a packed weight.
 
@@ -205,6 +216,9 @@ def linear(
     array([[8., 0.]], dtype=float32)
     """
     info = packed_info(packed)
+    place = packed.ctypes.data
+    if checked_places.get(id(packed)) != place:
+        check_packed(packed, place, packed.size)
     out_features, in_features = info.out_features, info.in_features
     code = activation_code(activation)
     _check_float32("x", x)
@@ -219,7 +233,7 @@ def linear(
     result = np.empty((rows.shape[0], out_features), dtype=np.float32)
     follow_torch_threads()
     _C.linear(
-        packed.ctypes.data,
+        place,
         packed.size,
         rows.ctypes.data,
         in_features,

@@ -15,8 +15,16 @@ CSRC = ROOT / "csrc"
 
 #: Lower layers first; a module imports only from its own layer and those before it.
 LAYERS = [
-    ["sparsekit._C", "sparsekit.files", "sparsekit.memory", "sparsekit.progress", "sparsekit.timing"],
+    [
+        "sparsekit._C",
+        "sparsekit.files",
+        "sparsekit.memory",
+        "sparsekit.progress",
+        "sparsekit.checked_weights",
+        "sparsekit.timing",
+    ],
     ["sparsekit.runtime", "sparsekit.formats", "sparsekit.environment"],
+    ["sparsekit.addresses"],
     [
         "sparsekit.absent_weight",
         "sparsekit.ops",
@@ -70,6 +78,7 @@ NO_TORCH = [
     "sparsekit.files",
     "sparsekit.memory",
     "sparsekit.progress",
+    "sparsekit.checked_weights",
     "sparsekit.timing",
 ]
 

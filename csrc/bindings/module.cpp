@@ -16,6 +16,7 @@
 #include "dispatch/parallel.h"
 #include "dispatch/pool.h"
 #include "formats/blocks.h"
+#include "formats/check_packed.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
 
@@ -101,8 +102,13 @@ py::tuple fill_blocks(const Array<std::int64_t>& crow, const Array<std::int32_t>
   return to_tuple(with_full_blocks(csr, height, full_block_entries(csr, height, 0.0)));
 }
 
+void check_packed_at(Address packed, std::size_t packed_bytes) {
+  check_packed(reinterpret_cast<const std::byte*>(packed), packed_bytes);
+}
+
 py::tuple unpack(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
+  check_packed(reinterpret_cast<const std::byte*>(&header), header.total_bytes);
   return to_tuple(layout_entry(header.layout).unpack(packed_view(header), header.nnz));
 }
 
@@ -246,6 +252,8 @@ PYBIND11_MODULE(_C, m) {
         py::arg("in_features"), py::arg("height"), py::arg("least_full"));
   m.def("with_full_blocks", &fill_blocks, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
         py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("height"));
+  m.def("check_packed", &check_packed_at, py::call_guard<py::gil_scoped_release>(), py::arg("packed"),
+        py::arg("packed_bytes"));
   m.def("packed_scales", &packed_scales, py::arg("packed").noconvert());
   m.def("unpack", &unpack, py::arg("packed").noconvert());
   m.def("packed_info", &packed_info, py::arg("packed").noconvert());

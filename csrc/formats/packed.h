@@ -88,7 +88,7 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer);
 
 /// The header of a buffer that `write_packed` wrote. Throws std::invalid_argument when the buffer is too short, has
 /// another magic number or version, or its sizes and offsets do not follow from its layout and shape. The arrays behind
-/// it are trusted: a packed weight lives in memory only, CSR is what comes from files.
+/// it are trusted: `check_packed` looks at them once, where a packed weight comes from outside.
 const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes);
 
 /// The kernel's view of a packed buffer that starts with this header.

@@ -1,0 +1,128 @@
+// The check of packed weights from outside: good ones pass, and what kernels could not run on is refused.
+#include <cstring>
+#include <vector>
+
+#include "check.h"
+#include "formats/check_packed.h"
+#include "layer.h"
+
+using namespace sparsekit;
+
+namespace {
+
+constexpr Layout kEveryLayout[] = {Layout::quads_f32,      Layout::quads_s8,      Layout::quads_bf16,
+                                   Layout::quads_fp16,     Layout::quads_4x1_f32, Layout::quads_4x1_s8,
+                                   Layout::quads_4x1_bf16, Layout::quads_4x1_fp16};
+
+Bytes packed_in(const Layer& layer, Layout layout) {
+  const std::vector<float> scales(static_cast<std::size_t>(layer.out_features), 1.0F / 127.0F);
+  const PackPlan plan = plan_pack(layer.view(), layout, scales.data());
+  Bytes buffer(plan.header.total_bytes);
+  write_packed(layer.view(), plan, buffer.data());
+  return buffer;
+}
+
+void good_ones_pass() {
+  for (const Layout layout : kEveryLayout) {
+    const std::int64_t height = layout_entry(layout).height;
+    for (const std::int64_t out : {0, 1, 16, 17, 65, 150}) {
+      for (const std::int64_t in : {0, 1, 127, 128, 129, 700}) {
+        for (const double sparsity : {0.0, 0.5, 0.97, 1.0}) {
+          const Bytes buffer = packed_in(random_layer(out, in, sparsity, 1, height), layout);
+          check_packed(buffer.data(), buffer.size());
+        }
+      }
+    }
+  }
+}
+
+/// One entry of an array of a packed weight, and what it is overwritten with.
+template <class T>
+struct Damage {
+  std::uint64_t PackedHeader::* offset;
+  std::int64_t index;
+  T value;
+};
+
+template <class T>
+void refuses(Bytes buffer, const Damage<T>& damage, const char* why) {
+  PackedHeader header;
+  std::memcpy(&header, buffer.data(), sizeof header);
+  std::byte* at = buffer.data() + header.*damage.offset + damage.index * static_cast<std::int64_t>(sizeof(T));
+  std::memcpy(at, &damage.value, sizeof(T));
+  CHECK_THROWS(check_packed(buffer.data(), buffer.size()), why);
+}
+
+/// 70 lanes in all: the second window has two tiles, of which the last lanes are beyond the output features.
+void refuses_damage() {
+  using Byte = std::uint8_t;
+  for (const Layout layout : kEveryLayout) {
+    const LayoutEntry& entry = layout_entry(layout);
+    const Layer layer = random_layer(70 * entry.height, 300, 0.5, 1, entry.height);
+    const Bytes good = packed_in(layer, layout);
+    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 0, 1}, "must start at 0");
+    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 2, 0xFFFFFFFF}, "must not overlap");
+    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 2, 0}, "must not overlap");
+    refuses<Byte>(good, {&PackedHeader::counts_offset, 0, 255}, "another number of entries than places");
+    refuses<Byte>(good, {&PackedHeader::lanes_offset, 0, 64}, "no lane of its own");
+    refuses<Byte>(good, {&PackedHeader::lanes_offset, 70, 32}, "no lane of its own");
+    refuses<Byte>(good, {&PackedHeader::positions_offset, 3, 200}, "no lane of its own");
+    refuses<Byte>(good, {&PackedHeader::columns_offset, 0, 129}, "input features do not have");
+    if (!entry.scaled) continue;
+    refuses<float>(good, {&PackedHeader::scales_offset, 69, -1.0F}, "positive and finite");
+    refuses<std::int32_t>(good, {&PackedHeader::totals_offset, 69, 1 << 30}, "another sum of codes in row 69");
+    refuses<Byte>(good, {&PackedHeader::values_offset, 0, 128}, "from -127 to 127, got -128");
+  }
+}
+
+/// The last block of 300 input features has 44: kernels for one token read them as they lie.
+void refuses_columns_past_the_last_input_feature() {
+  const Layer layer = random_layer(16, 300, 0.0);
+  const Bytes good = packed_in(layer, Layout::quads_f32);
+  const PackedWeight weight = packed_view(packed_header(good.data(), good.size()));
+  const std::int64_t at = std::int64_t{weight.starts[2]} * kGroup;
+  CHECK(weight.columns[at] < 44);
+  refuses<std::uint8_t>(good, {&PackedHeader::columns_offset, at, 44}, "columns that its 300 input features");
+}
+
+void refuses_another_number_of_nonzeros() {
+  Bytes buffer = packed_in(random_layer(17, 33, 0.5), Layout::quads_f32);
+  PackedHeader header;
+  std::memcpy(&header, buffer.data(), sizeof header);
+  --header.nnz;
+  std::memcpy(buffer.data(), &header, sizeof header);
+  CHECK_THROWS(check_packed(buffer.data(), buffer.size()), "its rows must have " + std::to_string(header.nnz));
+}
+
+/// Whatever byte is changed, the weight is refused or can be run and unpacked: nothing is read or written elsewhere.
+void every_changed_byte_is_refused_or_runs() {
+  const std::vector<float> input = random_floats(3 * 140, 1);
+  for (const Layout layout : kEveryLayout) {
+    const LayoutEntry& entry = layout_entry(layout);
+    const Layer layer = random_layer(5 * entry.height, 140, 0.8, 1, entry.height);
+    const Bytes good = packed_in(layer, layout);
+    for (std::size_t i = sizeof(PackedHeader); i < good.size(); ++i) {
+      Bytes buffer = good;
+      buffer[i] ^= static_cast<std::byte>(1U << i % 8);
+      try {
+        check_packed(buffer.data(), buffer.size());
+      } catch (const std::invalid_argument&) {
+        continue;
+      }
+      for (const std::int64_t batch : {1, 3}) output_of(layer, buffer, Direction::forward, input, batch);
+      if (!entry.scaled) output_of(layer, buffer, Direction::transposed, input, 1);
+      held(layer, buffer);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  good_ones_pass();
+  refuses_damage();
+  refuses_columns_past_the_last_input_feature();
+  refuses_another_number_of_nonzeros();
+  every_changed_byte_is_refused_or_runs();
+  return check::result();
+}
