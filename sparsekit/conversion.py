@@ -73,8 +73,15 @@ def _places(model: nn.Module) -> _Places:
     return found
 
 
+def _keep_bias(old: nn.Module, new: nn.Module) -> None:
+    """Give a new layer the bias of the one before, the parameter itself: it may have other names and an optimizer."""
+    if isinstance(old.bias, nn.Parameter):
+        new.bias = old.bias
+
+
 def _replace(places: _Places, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in every place that holds `old`."""
+    _keep_bias(old, new)
     for parent, name in places[old]:
         parent._modules[name] = new
 
@@ -281,7 +288,10 @@ def densify(model: nn.Module) -> nn.Module:
     """
     split_activations(model)
     sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
-    replace_modules(model, {module: module.to_linear() for module in sparse})
+    dense = {module: module.to_linear() for module in sparse}
+    for old, new in dense.items():
+        _keep_bias(old, new)
+    replace_modules(model, dense)
     split = [module for module in model.modules() if isinstance(module, SplitModule)]
     replace_modules(model, {module: module.merge() for module in split})
     pad_encoders(model, SparseLinear)

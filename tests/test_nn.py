@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import CSR, SparseLinear, finalize, prune
+from sparsekit import (
+    CSR,
+    SparseLinear,
+    convert,
+    densify,
+    finalize,
+    load,
+    load_state_dict,
+    prune,
+    save,
+)
 from sparsekit.runtime import packed_info
 
 
@@ -212,6 +222,110 @@ def test_gradient_flows_to_input_and_bias_only(dense, sparse):
     assert x.grad is not None
     torch.testing.assert_close(sparse.bias.grad, torch.full((40,), 3.0))
     assert all(name == "bias" for name, _ in sparse.named_parameters())
+
+
+class TiedBias(nn.Module):
+    """Two layers with one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(24, 16), nn.Linear(24, 16)
+        self.two.bias = self.one.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) + 2 * self.two(x)
+
+
+@pytest.fixture
+def tied() -> TiedBias:
+    torch.manual_seed(0)
+    model = TiedBias()
+    prune(model, 0.5)
+    for layer in (model.one, model.two):
+        finalize(layer)
+    return model
+
+
+def test_a_bias_that_two_layers_share_stays_one(tied, tmp_path):
+    dense, bias, x = copy.deepcopy(tied), tied.one.bias, torch.randn(5, 24)
+    convert(tied, min_sparsity=0.0)
+    assert tied.one.bias is bias
+    assert tied.two.bias is bias
+    tied(x).sum().backward()
+    dense(x).sum().backward()
+    torch.testing.assert_close(bias.grad, dense.one.bias.grad)
+    with torch.no_grad():
+        bias += 1
+    save(tied, tmp_path / "model")
+    opened = load(tmp_path / "model", model=TiedBias())
+    assert opened.one.bias is opened.two.bias
+    torch.testing.assert_close(opened(x), tied(x))
+    filled = load_state_dict(TiedBias(), tied.state_dict())
+    assert filled.one.bias is filled.two.bias
+    torch.testing.assert_close(filled(x), tied(x))
+    assert tied.double().one.bias is tied.float().two.bias
+    densify(tied)
+    assert tied.one.bias is bias
+    assert tied.two.bias is bias
+
+
+def test_one_of_two_layers_that_share_a_bias_is_converted(tied):
+    bias = tied.one.bias
+    convert(tied, ignore=["two"], min_sparsity=0.0)
+    assert isinstance(tied.one, SparseLinear)
+    assert tied.one.bias is tied.two.bias is bias
+
+
+def freed(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def test_freed_memory_is_refused_in_words(sparse):
+    x = torch.randn(2, 48)
+    with torch.inference_mode():
+        for input in (freed(torch.randn(2, 48)), freed(torch.randn(4, 48)[2:]), freed(torch.randn(48, 2).t())):
+            with pytest.raises(ValueError, match="input has 96 numbers and no memory"):
+                sparse(input)
+    with torch.no_grad(), pytest.raises(ValueError, match="input has 96 numbers and no memory"):
+        sparse(freed(torch.randn(2, 48).half()))
+    with pytest.raises(ValueError, match="input has 96 numbers and no memory"):
+        sparse(freed(torch.randn(2, 48, requires_grad=True)))
+    sparse.packed = sparse.packed.clone()
+    sparse(x)
+    freed(sparse.packed)
+    with pytest.raises(ValueError, match="the packed weight has .* numbers and no memory"):
+        sparse(x)
+    other = SparseLinear.from_linear(nn.Linear(48, 40))
+    freed(other.bias)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="bias has 40 numbers and no memory"):
+            other(x)
+    with pytest.raises(ValueError, match="weight has 1920 numbers and no memory"):
+        SparseLinear.from_linear(freed_weight())
+
+
+def freed_weight() -> nn.Linear:
+    linear = nn.Linear(48, 40)
+    freed(linear.weight)
+    return linear
+
+
+def test_negative_bits_keep_their_sign(dense, sparse):
+    x = torch.randn(5, 48)
+    imaginary = torch.complex(torch.randn(5, 48), x).conj().imag
+    assert imaginary.is_neg()
+    with torch.inference_mode():
+        for input in (torch._neg_view(x), imaginary, torch._neg_view(x.half()).float()):
+            torch.testing.assert_close(sparse(input), dense(input.resolve_neg()), atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(sparse(torch._neg_view(x)), dense(-x))
+        negative = copy.deepcopy(sparse)
+        negative.bias = nn.Parameter(torch._neg_view(sparse.bias.detach()))
+        assert negative.bias.is_neg()
+        torch.testing.assert_close(negative(x), dense(x) - 2 * dense.bias)
+    negated = nn.Linear(48, 40, bias=False)
+    negated.weight = nn.Parameter(torch._neg_view(dense.weight.detach()))
+    torch.testing.assert_close(SparseLinear.from_linear(negated)(x), -dense(x) + dense.bias)
 
 
 def test_wrong_arguments(dense):

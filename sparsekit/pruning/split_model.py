@@ -75,11 +75,9 @@ def _take_over(old: nn.Module, new: SplitModule) -> None:
 
 
 def _own_memory(new: SplitModule) -> None:
-    """Let layers that stay dense keep nothing of the parameters that they were cut from."""
-    for layer in new.layers().values():
-        if isinstance(layer, nn.Linear):
-            for parameter in layer.parameters():
-                parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    """Let layers keep nothing of the parameters that they were cut from."""
+    for parameter in new.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager
