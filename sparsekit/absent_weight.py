@@ -7,6 +7,22 @@ from typing import Any
 
 import torch
 
+#: What a weight may be asked for without its values.
+FACTS = (
+    *("device", "dtype", "shape", "ndim", "requires_grad"),
+    *("dim", "numel", "size", "element_size", "is_floating_point"),
+)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """What torch calls for an attribute or a method of a tensor."""
+    member = getattr(torch.Tensor, name)
+    function: Callable[..., Any] = member if callable(member) else member.__get__
+    return function
+
+
+_FUNCTIONS = frozenset(_function(name) for name in FACTS)
+
 
 class AbsentWeight(torch.Tensor):
     """Has the shape, type and device of a dense weight that is not there, and no values.
@@ -26,23 +42,11 @@ class AbsentWeight(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _FACTS:
+        if func in _FUNCTIONS:
             return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         raise RuntimeError("the weight of a SparseLinear has a shape, a dtype and a device, but no values to compute "
                            "with; call the layer, take to_csr() or to_linear(), or leave it dense: convert(model, "
                            "ignore=[its name])")  # fmt: skip
-
-
-_FACTS = frozenset(
-    {
-        torch.Tensor.device.__get__,
-        torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
-        torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
-        torch.Tensor.dim,
-        torch.Tensor.numel,
-        torch.Tensor.size,
-    }
-)
 
 
 def absent_weight(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

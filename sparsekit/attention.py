@@ -106,7 +106,7 @@ def use_attention(model: Model) -> Model:
 
     They compute in float32 on the CPU, without gradients: run the model under `torch.no_grad()` or
     `torch.inference_mode()`. Everything else, such as training with dropout, other types and attention weights that are
-    asked for, is computed by torch as before. `model.set_attn_implementation("sdpa")` undoes it.
+    asked for, is computed by torch as before. `leave_attention` undoes it.
 
     Args:
         model: a transformers model, or a module that holds one.
@@ -129,6 +129,9 @@ def use_attention(model: Model) -> Model:
     AttentionInterface.register(_NAME, attention_forward)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     for found in models:
+        if found.config._attn_implementation != _NAME:
+            found._attention_before = found.config._attn_implementation
+    for found in models:
         found.set_attn_implementation(_NAME)
         if found.config._attn_implementation != _NAME:
             raise ValueError(f"{type(found).__name__} does not let its attention function be chosen")
@@ -136,7 +139,10 @@ def use_attention(model: Model) -> Model:
 
 
 def leave_attention(model: nn.Module) -> None:
-    """Undo `use_attention`, in place: attention becomes torch's, "sdpa"."""
-    for module in model.modules():
-        if getattr(getattr(module, "config", None), "_attn_implementation", None) == _NAME:
-            module.set_attn_implementation("sdpa")  # type: ignore[operator]
+    """Undo `use_attention`, in place: attention becomes what it was before, "sdpa" where that is not known."""
+    configs = ((module, getattr(module, "config", None)) for module in model.modules())
+    fused = [module for module, config in configs if getattr(config, "_attn_implementation", None) == _NAME]
+    for module in fused:  # a model before those inside it, which may have been set otherwise
+        before = vars(module).pop("_attention_before", "sdpa")
+        if hasattr(module, "set_attn_implementation"):
+            module.set_attn_implementation(before)  # type: ignore[operator]

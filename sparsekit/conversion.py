@@ -14,7 +14,7 @@ from sparsekit.fidelity import fidelity
 from sparsekit.formats.csr import VALUES
 from sparsekit.fusion import fuse_activations, split_activations
 from sparsekit.gain import GainTable
-from sparsekit.model_code import weights_used
+from sparsekit.hooks import attached
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.layers import weight_of
@@ -24,6 +24,7 @@ from sparsekit.selection import select_matrices, shared_weights
 from sparsekit.sensitivity import output_errors
 from sparsekit.splitting import SplitModule, pad_encoders
 from sparsekit.unreached import count_weights, unreached_weights
+from sparsekit.weight_users import weights_used
 from sparsekit.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.zeros import check_zeros
 
@@ -41,23 +42,20 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str]) -> str:
+def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str], users: Mapping[str, str]) -> str:
     """Why a layer cannot be sparse, whatever its weights; empty when it can."""
-    path, _, own_name = name.rpartition(".")
-    parent = model.get_submodule(path)
+    parent = model.get_submodule(name.rpartition(".")[0])
     # torch's encoder layer reads weights for its fast path only, which it leaves where one is an AbsentWeight.
-    reads = not isinstance(parent, nn.TransformerEncoderLayer)
-    if reads and own_name in weights_used(type(parent)):  # type: ignore[arg-type]  # mypy knows no hash of it
-        return f"{type(parent).__name__} computes with its weight itself"
+    if name in users and not isinstance(parent, nn.TransformerEncoderLayer):
+        return f"{users[name]} computes with its weight itself"
     if name in shared:
         return "its weight is shared with another module"
     if layer.weight.device.type != "cpu":
         return f"its weight is on {layer.weight.device}, kernels run on the CPU"
     if layer.weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its weight is {layer.weight.dtype}, kernels compute in float32"
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-        return "it has hooks, which a new module would not run"
-    return why_not_linear(layer)
+    found = attached(layer)
+    return f"{found}, which a new module would not run" if found else why_not_linear(layer)
 
 
 _Places = Mapping[nn.Module, Sequence[tuple[nn.Module, str]]]
@@ -99,12 +97,16 @@ def _least(values: str, min_sparsity: float | None) -> float:
 
 
 def _candidates(
-    model: nn.Module, layers: Mapping[str, nn.Module], held: Mapping[str, str], shared: Container[str]
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    held: Mapping[str, str],
+    shared: Container[str],
+    users: Mapping[str, str],
 ) -> Iterator[tuple[nn.Module, str]]:
     """The layers to measure, and how their values are to be held."""
     for name, layer in layers.items():
         hopeless = _sparsity(weight_of(layer)) < _least(held[name], None)
-        if not hopeless and not _why_not(model, name, layer, shared):
+        if not hopeless and not _why_not(model, name, layer, shared, users):
             yield layer, held[name]
 
 
@@ -114,6 +116,7 @@ def _convert_layer(
     name: str,
     layer: nn.Module,
     shared: Container[str],
+    users: Mapping[str, str],
     min_sparsity: float | None,
     gains: GainTable,
     values: str,
@@ -122,7 +125,7 @@ def _convert_layer(
     weight = weight_of(layer)
     sparsity, before = _sparsity(weight), _bytes(layer)
     after, gained = before, {}
-    reason = _why_not(model, name, layer, shared)
+    reason = _why_not(model, name, layer, shared, users)
     least = _least(values, min_sparsity)
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
@@ -187,14 +190,14 @@ def _swap(
 ) -> tuple[LayerReport, ...]:
     """Put sparse layers in the places of those that gain."""
     layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
-    shared, places = shared_weights(model), _places(model)
+    shared, users, places = shared_weights(model), weights_used(model), _places(model)
     gains = GainTable(tokens)
     errors = {} if error_budget is None else output_errors(model, layers, values, batches)
     held = {name: _held(values, error_budget, errors.get(name)) for name in layers}
     if min_sparsity is None:
-        gains.survey(_candidates(model, layers, held, shared))
+        gains.survey(_candidates(model, layers, held, shared, users))
     rows = [
-        _convert_layer(model, places, name, layer, shared, min_sparsity, gains, held[name], errors.get(name))
+        _convert_layer(model, places, name, layer, shared, users, min_sparsity, gains, held[name], errors.get(name))
         for name, layer in layers.items()
     ]
     pad_encoders(model, SparseLinear)

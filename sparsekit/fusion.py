@@ -1,13 +1,13 @@
 """Let sparse layers apply the activation function that follows them, while the result is in cache.
 
-Which function follows which layer is read from the model's own code: the method that calls both must hand the layer's
-result straight to the activation function, and nothing else of the class may use either.
+Which function follows which layer is read from the model's own code: the call that hands a layer's result straight to
+an activation function is recompiled (`rewriting`) to ask the layer for both. All other uses of the two stay as they
+are, whoever's they are.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
@@ -17,11 +17,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsekit.attention import leave_attention, use_attention
+from sparsekit.call_parts import SUM, Pair
 from sparsekit.chunking import forget_signatures, keep_signatures
+from sparsekit.fused_linear import FusedActivation, FusedLinear, FusedSequential
+from sparsekit.hooks import attached
 from sparsekit.joining import join_layers, separate_layers
-from sparsekit.model_code import following
 from sparsekit.nn import SparseLinear
 from sparsekit.norms import fuse_norms, split_norms
+from sparsekit.rewriting import Recompiled, hand_parts, pairs_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -35,36 +38,18 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class FusedActivation(nn.Module):
-    """Takes the place of an activation function that the sparse layer before it applies; returns its input.
-
-    Args:
-        original: the activation function.
-        layer: name of the sparse layer among the modules of the same parent.
-    """
-
-    def __init__(self, original: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.original = original
-        self.layer = layer
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input as it is."""
-        return input
-
-
 def recognise(module: nn.Module) -> str | None:
     """Name of the fused activation function that computes the same as `module`, if there is one.
 
     The module is tried on numbers from -10,000 to 10,000.
     """
-    if type(module).__module__ not in _KNOWN_MODULES or any(True for _ in module.parameters()):
-        return None
-    if module._forward_hooks or module._forward_pre_hooks:
+    if isinstance(module, FusedActivation):
+        return module.name
+    if type(module).__module__ not in _KNOWN_MODULES or any(True for _ in module.parameters()) or attached(module):
         return None
     probe = torch.cat([torch.linspace(-8, 8, 1602), torch.tensor([-1e4, -100.0, 100.0, 1e4])])
     with torch.inference_mode():
-        found = module(probe)
+        found = module(probe.clone())  # which it may write to
         for name, function in _FUNCTIONS.items():
             expected = function(probe)
             if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6):
@@ -72,47 +57,68 @@ def recognise(module: nn.Module) -> str | None:
     return None
 
 
-def _pairs(parent: nn.Module) -> dict[str, str]:
+def _candidates(parent: nn.Module) -> list[Pair]:
+    """Names of modules that get another's result, and whose, as far as the parent's code says."""
+    if type(parent) in (nn.Sequential, FusedSequential):
+        return [(second, first) for first, second in itertools.pairwise(parent._modules)]
+    if "forward" in vars(parent):
+        return []
+    return sorted(pair for pair in pairs_of(parent) if pair[1] != SUM)
+
+
+def _fusable(parent: nn.Module, chosen: set[SparseLinear]) -> dict[Pair, str]:
+    """Pairs of a parent's own modules that can be fused -> name of the activation function."""
+    found: dict[Pair, str] = {}
+    names: dict[SparseLinear, str] = {}
+    for second, first in _candidates(parent):
+        layer, following = parent._modules.get(first), parent._modules.get(second)
+        if following is None or type(layer) is not SparseLinear or layer not in chosen:
+            continue
+        name = None if layer.activation or attached(layer) else recognise(following)
+        if name is not None and names.setdefault(layer, name) == name:
+            found[second, first] = name
+    return found
+
+
+def _take_pairs(parent: nn.Module, pairs: dict[Pair, str]) -> int:
+    """Fuse these pairs of a parent's own modules. Returns how many layers."""
     if type(parent) is nn.Sequential:
-        return dict(itertools.pairwise(name for name, _ in parent.named_children()))
-    return following(type(parent))  # type: ignore[arg-type]  # mypy knows no hash of it
+        parent.__class__ = FusedSequential
+    elif type(parent) is not FusedSequential:
+        hand_parts(parent, frozenset(pairs))
+    for (second, first), name in pairs.items():
+        module, layer = parent.get_submodule(second), parent.get_submodule(first)
+        if not isinstance(module, FusedActivation):
+            setattr(parent, second, FusedActivation(module, name))
+        layer.__class__, layer.activation = FusedLinear, name  # type: ignore[assignment]
+    return len({first for _, first in pairs})
 
 
 def fuse_activations(model: nn.Module, layers: Iterable[SparseLinear] | None = None) -> int:
     """Have sparse layers apply the activation functions that follow them, in place. Returns how many.
+
+    The classes of the modules that call them become subclasses of the same name whose methods are recompiled.
 
     Args:
         model: the model.
         layers: which layers of it; None for all.
     """
     chosen = {layer for layer in (model.modules() if layers is None else layers) if isinstance(layer, SparseLinear)}
-    places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     parents = [module for module in model.modules() if not chosen.isdisjoint(module.children())]
-    fused = 0
-    for parent in parents:
-        children = dict(parent.named_children())
-        for first, second in _pairs(parent).items():
-            layer, following = children.get(first), children.get(second)
-            if not isinstance(layer, SparseLinear) or layer not in chosen or following is None:
-                continue
-            if layer.activation is not None:
-                continue
-            name = recognise(following)
-            if name is not None and places[id(layer)] == 1 and not layer._forward_hooks:
-                layer.activation = name
-                setattr(parent, second, FusedActivation(following, first))
-                fused += 1
-    return fused
+    return sum(_take_pairs(parent, pairs) for parent in parents if (pairs := _fusable(parent, chosen)))
 
 
 def split_activations(model: nn.Module) -> None:
     """Undo `fuse_activations`, in place."""
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        if type(parent) is FusedSequential:
+            parent.__class__ = nn.Sequential  # type: ignore[assignment]
+        elif type(parent) is FusedLinear:
+            parent.__class__, parent.activation = SparseLinear, None  # type: ignore[assignment]
+        elif isinstance(parent, Recompiled):
+            hand_parts(parent, frozenset(), frozenset(pair for pair in parent.pairs if pair[1] != SUM))
+        for name, child in list(parent._modules.items()):
             if isinstance(child, FusedActivation):
-                layer = parent.get_submodule(child.layer)
-                if isinstance(layer, SparseLinear):
-                    layer.activation = None
                 setattr(parent, name, child.original)
 
 
@@ -149,7 +155,7 @@ def fuse(model: Model) -> Model:
 
 
 def unfuse(model: Model) -> Model:
-    """Undo `fuse`, in place; attention becomes torch's, "sdpa". Returns the model."""
+    """Undo `fuse`, in place; attention becomes what it was before. Returns the model."""
     forget_signatures(model)
     separate_layers(model)
     split_norms(model)

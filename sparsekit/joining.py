@@ -15,8 +15,11 @@ from torch import nn
 
 from sparsekit import ops, runtime
 from sparsekit.addresses import packed_address, plain_address
-from sparsekit.model_code import shared_inputs
+from sparsekit.fused_linear import FusedLinear
+from sparsekit.hooks import attached
 from sparsekit.nn import SparseLinear
+from sparsekit.rewriting import original_class
+from sparsekit.shared_inputs import shared_inputs
 
 
 def _version(input: torch.Tensor) -> int | None:
@@ -67,9 +70,14 @@ def joined_forward(layer: SparseLinear, layers: tuple[SparseLinear, ...], input:
     return found
 
 
+def entry_of(layer: SparseLinear) -> str:
+    """Name of the method that computes with others: of a fused layer, the one that applies its activation function."""
+    return "activated" if type(layer) is FusedLinear else "forward"
+
+
 def joined_with(layer: nn.Module) -> tuple[SparseLinear, ...]:
     """The layers that this one is computed with, in the order of their calls; none for a layer alone."""
-    forward = vars(layer).get("forward")
+    forward = vars(layer).get(entry_of(layer)) if isinstance(layer, SparseLinear) else None
     is_joined = isinstance(forward, functools.partial) and forward.func is joined_forward
     layers: tuple[SparseLinear, ...] = forward.args[1] if is_joined else ()  # type: ignore[union-attr]
     return layers
@@ -97,17 +105,25 @@ def _outputs(layers: tuple[SparseLinear, ...], input: torch.Tensor) -> dict[Spar
     return outputs
 
 
+def _fits(layer: SparseLinear) -> bool:
+    """Whether a layer can be computed with others: it computes as its class does, and is not joined yet."""
+    is_own = vars(layer).keys().isdisjoint(("forward", "activated"))
+    return is_own and type(layer) in (SparseLinear, FusedLinear) and layer.in_features > 0
+
+
+def _only_reads(module: nn.Module | None) -> bool:
+    """Whether a module gives a new tensor and leaves its input as it is."""
+    return isinstance(module, nn.Linear | SparseLinear) and (joined_with(module) != () or not attached(module))
+
+
 def _groups(parent: nn.Module) -> Iterator[list[SparseLinear]]:
     """Layers of a module that its code calls with the same input, and that hold their values alike."""
-    children = dict(parent.named_children())
-    for names in shared_inputs(type(parent)):  # type: ignore[arg-type]  # mypy knows no hash of it
+    children = parent._modules
+    linear = frozenset(name for name, child in children.items() if _only_reads(child))
+    for names in shared_inputs(original_class(parent), linear):  # type: ignore[arg-type]  # mypy knows no hash of it
         alike: dict[tuple[int, str, str], list[SparseLinear]] = defaultdict(list)
-        for name in names:
-            layer = children.get(name)
-            if not isinstance(layer, nn.Linear | SparseLinear):  # which could write to its input
-                yield from alike.values()
-                alike.clear()
-            elif type(layer) is SparseLinear and layer.in_features:
+        for layer in (children[name] for name in names):
+            if isinstance(layer, SparseLinear) and _fits(layer):
                 alike[layer.in_features, layer.values, layer.block].append(layer)
         yield from alike.values()
 
@@ -121,11 +137,11 @@ def join_layers(model: nn.Module) -> int:
     groups = 0
     for parent in list(model.modules()):
         for found in _groups(parent):
-            layers = tuple(dict.fromkeys(layer for layer in found if "forward" not in vars(layer)))
+            layers = tuple(dict.fromkeys(found))
             if len(layers) < 2:
                 continue
             for layer in layers:
-                layer.forward = functools.partial(joined_forward, layer, layers)  # type: ignore[method-assign]
+                setattr(layer, entry_of(layer), functools.partial(joined_forward, layer, layers))
             groups += 1
     return groups
 
@@ -133,5 +149,5 @@ def join_layers(model: nn.Module) -> int:
 def separate_layers(model: nn.Module) -> None:
     """Undo `join_layers`, in place."""
     for layer in model.modules():
-        if joined_with(layer):
-            del layer.forward
+        if isinstance(layer, SparseLinear) and joined_with(layer):
+            delattr(layer, entry_of(layer))

@@ -7,7 +7,9 @@ from torch import nn
 
 from sparsekit import ops
 from sparsekit.attention import leaves_torch
-from sparsekit.rewriting import Recompiled, given_sums, with_terms
+from sparsekit.call_parts import SUM
+from sparsekit.hooks import attached, is_plain_call
+from sparsekit.rewriting import Recompiled, hand_parts, pairs_of
 
 #: Below this many numbers torch's two operators are faster: called from Python they cost 4 microseconds less than ours.
 _FEW = 16384
@@ -32,6 +34,13 @@ class AddLayerNorm(nn.LayerNorm):
             return ops.add_layer_norm(input, added, weight, bias, self.eps)
         return super().forward(input + added)
 
+    def of_sum(self, input: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        """`self(input + added)`, in one pass unless somebody listens to this norm."""
+        if type(self) is AddLayerNorm and is_plain_call(self):
+            return self.forward(input, added)
+        result: torch.Tensor = self(input + added)
+        return result
+
     def _fits(self, input: torch.Tensor, added: torch.Tensor) -> bool:
         """Whether the kernel computes this; the rest is torch's."""
         if not (_is_float(input) and _is_float(added)) or input.shape != added.shape:
@@ -47,31 +56,29 @@ def _is_float(tensor: object) -> bool:
 
 def _norms(module: nn.Module) -> dict[str, nn.LayerNorm]:
     """Plain norms of the last dimension by name, to which the module's code gives sums."""
-    if "forward" in vars(module) or isinstance(module, Recompiled) or hasattr(module, "save_pretrained"):
+    if "forward" in vars(module) or hasattr(module, "save_pretrained"):
         return {}
-    named = {name: getattr(module, name, None) for name in given_sums(type(module))}  # type: ignore[arg-type]
+    done = module.pairs if isinstance(module, Recompiled) else frozenset()
+    named = {name: module._modules.get(name) for name, parts in pairs_of(module) - done if parts == SUM}
     return {name: norm for name, norm in named.items() if isinstance(norm, nn.LayerNorm) and _is_simple(norm)}
 
 
 def _is_simple(norm: nn.LayerNorm) -> bool:
     """Whether it is torch's own, of the last dimension, and nobody listens to it."""
-    hooks = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
-    return type(norm) in (nn.LayerNorm, AddLayerNorm) and len(norm.normalized_shape) == 1 and not hooks
+    return type(norm) in (nn.LayerNorm, AddLayerNorm) and len(norm.normalized_shape) == 1 and not attached(norm)
 
 
 def fuse_norms(model: nn.Module) -> int:
     """Have layer norms add the residual that they normalise, in place. Returns how many.
 
     They are found in the model's code: `self.NORM(a + b)`, or `x = a + b` and `x = self.NORM(x)` in the next line. Such
-    methods are compiled anew with `self.NORM(a, b)`, in a subclass that takes the place of the module's class.
+    methods are recompiled to hand over both terms, in a subclass that takes the place of the module's class.
     """
     fused = 0
     for module in list(model.modules()):
         norms = _norms(module)
-        cls = with_terms(type(module), frozenset(norms)) if norms else None  # type: ignore[arg-type]
-        if cls is None:
-            continue
-        module.__class__ = cls
+        if norms:
+            hand_parts(module, frozenset((name, SUM) for name in norms))
         for norm in norms.values():
             norm.__class__ = AddLayerNorm
         fused += len(norms)
@@ -82,6 +89,6 @@ def split_norms(model: nn.Module) -> None:
     """Undo `fuse_norms`, in place."""
     for module in model.modules():
         if isinstance(module, Recompiled):
-            module.__class__ = module.original  # type: ignore[assignment]
+            hand_parts(module, frozenset(), frozenset(pair for pair in module.pairs if pair[1] == SUM))
         elif type(module) is AddLayerNorm:
             module.__class__ = nn.LayerNorm  # type: ignore[assignment]

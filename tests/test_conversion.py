@@ -22,7 +22,7 @@ def test_convert_and_back(model):
     x = torch.randn(7, 64)
     expected = dense(x)
     report = convert(model, ignore=["3"], min_sparsity=0.5)
-    assert [type(module).__name__ for module in model] == ["SparseLinear", "FusedActivation", "SparseLinear", "Linear"]
+    assert [type(module).__name__ for module in model] == ["FusedLinear", "FusedActivation", "SparseLinear", "Linear"]
     assert report.fused == 1
     torch.testing.assert_close(model(x), expected)
     assert report.converted == 2

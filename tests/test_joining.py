@@ -14,7 +14,7 @@ from torch import nn
 import sparsekit
 from sparsekit import SparseLinear, convert, runtime
 from sparsekit.joining import _of_thread, join_layers, joined_with, separate_layers
-from sparsekit.model_code import shared_inputs
+from sparsekit.shared_inputs import shared_inputs
 
 
 class Layers(nn.Module):
@@ -201,7 +201,7 @@ def runs(line: str) -> tuple:
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     space: dict = {"Layers": Layers, "__name__": __name__}
     exec(compile(source, name, "exec"), space)  # noqa: S102
-    return shared_inputs(space["Made"])
+    return shared_inputs(space["Made"], frozenset("qkv"))
 
 
 @pytest.mark.parametrize("line", ["pass", "y = x.shape", "k = self.k(x).relu()", "y = self.act(y)"])
@@ -234,7 +234,7 @@ def test_lines_between_that_may_not(line):
 
 
 def test_inputs_that_differ_are_not_shared():
-    assert shared_inputs(Other) == (("k", "v"),)
+    assert shared_inputs(Other, frozenset("qkv")) == (("k", "v"),)
 
 
 @torch.no_grad()

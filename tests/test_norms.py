@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
+import transformers
+from accelerate.hooks import ModelHook, add_hook_to_module
 from tolerances import layer_norm_bound
 from torch import nn
 
 from sparsekit import ops, runtime
+from sparsekit.call_parts import SUM
 from sparsekit.norms import AddLayerNorm, fuse_norms, split_norms
-from sparsekit.rewriting import given_sums
+from sparsekit.rewriting import pairs_of
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +199,7 @@ class OtherModule(Block):
 @pytest.mark.parametrize("cls", [UsedLater, NotInTheNextLine, Difference, OtherModule])
 def test_code_that_does_anything_else_is_left_alone(cls):
     block = cls()
-    assert "norm" not in given_sums(cls)
+    assert ("norm", SUM) not in pairs_of(block)
     assert fuse_norms(block) == 0
     assert type(block) is cls
 
@@ -213,7 +217,10 @@ def test_norms_that_are_not_plain_are_left_alone():
 
 
 def decorated(function):
-    return function
+    def double(self, x):
+        return 2 * function(self, x)
+
+    return double
 
 
 class Decorated(Block):
@@ -222,8 +229,81 @@ class Decorated(Block):
         return self.norm(self.dense(x) + x)
 
 
+class NoGradient(Block):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.norm(self.dense(x) + x)
+
+
+class Checkpointed(transformers.modeling_layers.GradientCheckpointingLayer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        return self.norm(x + x)
+
+
+@pytest.mark.parametrize("cls", [NoGradient, Checkpointed])
+@torch.no_grad()
+def test_what_decorators_and_base_classes_put_around_methods_stays(cls, calls):
+    block, x = cls().eval(), torch.randn(3, 8)
+    expected, wrapper = block(x), cls.forward.__code__
+    assert fuse_norms(block) == 1
+    assert type(block).forward.__code__ is wrapper
+    assert torch.equal(copy.deepcopy(block)(x), block(x))
+    torch.testing.assert_close(block(x), expected)
+    assert len(calls) == 3
+
+
+def test_a_layer_is_checkpointed_once():
+    block, x, seen = Checkpointed().train(), torch.randn(3, 8, requires_grad=True), []
+
+    def checkpoint(function, *inputs):
+        seen.append(inputs)
+        return torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False)
+
+    fuse_norms(block)
+    block.gradient_checkpointing, block._gradient_checkpointing_func = True, checkpoint
+    block(x).sum().backward()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda norm, seen: norm.register_forward_hook(lambda _, inputs, output: seen.append((*inputs, output))),
+        lambda norm, seen: norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs)),
+        lambda norm, seen: add_hook_to_module(norm, Noting(seen)),
+    ],
+    ids=["hook", "pre-hook", "accelerate"],
+)
+@torch.no_grad()
+def test_whoever_listens_to_a_norm_hears_what_the_model_computes(change, is_late):
+    torch.manual_seed(0)
+    plain, x, heard = Nested().eval(), torch.randn(3, 8), ([], [])
+    fused = copy.deepcopy(plain)
+    assert not is_late or fuse_norms(fused) == 1
+    for block, seen in zip((plain, fused), heard, strict=True):
+        change(block.norm, seen)
+    assert is_late or fuse_norms(fused) == 0
+    torch.testing.assert_close(fused(x), plain(x))
+    torch.testing.assert_close(heard[1], heard[0])
+    assert len(heard[0]) == 1
+
+
+class Noting(ModelHook):
+    def __init__(self, seen: list) -> None:
+        self.seen = seen
+
+    def pre_forward(self, module, *inputs):
+        self.seen.append(inputs)
+        return inputs, {}
+
+
 def test_code_that_cannot_be_compiled_anew_is_left_alone():
-    assert fuse_norms(Decorated()) == 0
+    assert fuse_norms(Decorated()) == 0, "the decorator does not say what it wraps"
 
     outside = 2.0
 

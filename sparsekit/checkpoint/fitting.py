@@ -66,7 +66,7 @@ def _resize_all(model: nn.Module, manifest: Manifest) -> None:
 def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
     """An empty sparse layer in place of a layer."""
     out_features, in_features = entry.shape
-    activation = layer.activation if isinstance(layer, SparseLinear) else None
+    activation = layer.activation if type(layer) is SparseLinear else None
     sparse = SparseLinear(in_features, out_features, layer.bias is not None, activation)
     sparse.stand_for(layer)
     if layer.bias is not None:

@@ -1,0 +1,19 @@
+"""What others have attached to a module, which code that does not call it whole would leave out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def attached(module: nn.Module) -> str:
+    """Says what is attached to a module: hooks of any kind, or another `forward`; empty where nothing is."""
+    own = vars(module)
+    if "forward" in own:
+        return "its forward was replaced"
+    return "it has hooks" if any(value for name, value in own.items() if name.endswith("_hooks")) else ""
+
+
+def is_plain_call(module: nn.Module) -> bool:
+    """Whether calling a module runs its class's `forward` and nothing else; quick enough to ask in every call."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooks and "forward" not in module.__dict__
