@@ -286,6 +286,28 @@ def test_undone_and_not_saved(bert, tmp_path):
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("before", ["eager", "sdpa"])
+def test_attention_becomes_what_it_was(bert, before):
+    model = copy.deepcopy(bert)
+    model.set_attn_implementation(before)
+    for _ in range(2):
+        sparsekit.fuse(sparsekit.fuse(model))
+        assert model.config._attn_implementation == "sparsekit"
+        sparsekit.unfuse(copy.deepcopy(model))
+        sparsekit.unfuse(model)
+        assert model.config._attn_implementation == before
+    sparsekit.fuse(model)
+    model.set_attn_implementation("sdpa")  # by the user
+    assert sparsekit.unfuse(model).config._attn_implementation == "sdpa"
+
+
+def test_models_inside_a_model_keep_their_own(bert):
+    both = nn.ModuleList([copy.deepcopy(bert), copy.deepcopy(bert)])
+    both[0].set_attn_implementation("eager")
+    sparsekit.unfuse(sparsekit.fuse(both))
+    assert [model.config._attn_implementation for model in both] == ["eager", "sdpa"]
+
+
 def test_models_that_it_does_not_fit(bert, monkeypatch):
     with pytest.raises(TypeError, match="expected a transformers model, or a module that holds one, got Linear"):
         sparsekit.use_attention(nn.Linear(2, 2))

@@ -204,7 +204,13 @@ def runs(line: str) -> tuple:
     return shared_inputs(space["Made"], frozenset("qkv"))
 
 
-@pytest.mark.parametrize("line", ["pass", "y = x.shape", "k = self.k(x).relu()", "y = self.act(y)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("pass", "y = x.shape", "k = self.k(x).relu()", "y = self.act(y)", "k = self.act(self.k(x).view(-1))"),
+        *("y = (*x.shape, 2); k = self.k(x).view(y)", "print(x.size(0), x.dtype)"),
+    ],
+)
 def test_lines_between_that_leave_the_input_alone(line):
     found = runs(line)
     assert len(found) == 1
@@ -227,6 +233,14 @@ def test_lines_between_that_leave_the_input_alone(line):
         "y = y or self.k(x)",
         "for x in y: pass",
         "return q",
+        "self.act(x.view(-1))",
+        "y = x.view(-1); self.act(y)",
+        "y, z = x.t().chunk(2); self.act(z)",
+        "(y := x[0]); self.act(y)",
+        "self.kept = x.t(); self.act(self.kept)",
+        "y = self.act(x); self.act(y)",
+        "torch.relu(x.view(-1), inplace=True)",
+        "print(other=x.view(-1))",
     ],
 )
 def test_lines_between_that_may_not(line):
@@ -235,6 +249,36 @@ def test_lines_between_that_may_not(line):
 
 def test_inputs_that_differ_are_not_shared():
     assert shared_inputs(Other, frozenset("qkv")) == (("k", "v"),)
+
+
+class WritesToAView(Layers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        q = self.q(x)
+        self.act(x.view(-1))
+        return q, self.v(x)
+
+
+class WritesFirst(Layers):
+    def forward(self, x):
+        return self.q(x), self.k(x), self.v(x)
+
+
+@pytest.mark.parametrize("cls", [WritesToAView, WritesFirst])
+@torch.inference_mode()
+def test_an_input_that_is_written_to_through_a_view_is_read_anew(cls, calls):
+    model, x = cls().sparse(), torch.randn(4, 40)
+    plain, heard = copy.deepcopy(model), []
+    for one in (model, plain):
+        if cls is WritesFirst:
+            one.k.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].view(-1).relu_()))
+    assert join_layers(model) == 0
+    found, expected = model(x.clone()), plain(x.clone())
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert calls == []
 
 
 @torch.no_grad()
