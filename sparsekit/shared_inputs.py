@@ -51,6 +51,8 @@ class _Aliases:
             return {f"self.{node.attr}"}
         if isinstance(node, ast.Subscript):
             return self.of(node.value)
+        if isinstance(node, ast.IfExp):
+            return self.of(node.body) | self.of(node.orelse)
         if isinstance(node, ast.Call):
             is_new = called(node)[0] in self.layers
             is_fact = isinstance(node.func, ast.Attribute) and node.func.attr in FACTS
@@ -82,6 +84,10 @@ class _SharedInputs(ast.NodeVisitor):
                 self.open[argument.id] = []
                 self.runs.append(self.open[argument.id])
             self.open[argument.id].append(name)
+            return
+        if _only_reads(node):
+            for given in (one for one in _arguments(node) if not isinstance(one, ast.Name)):
+                self.visit(given)
             return
         self.generic_visit(node)
         if name not in self.layers:  # what is called may write to what it gets
@@ -115,6 +121,13 @@ class _SharedInputs(ast.NodeVisitor):
         super().visit(node)
         if isinstance(node, _ENDS_OR_WRITES):
             self.open.clear()
+
+
+def _only_reads(node: ast.Call) -> bool:
+    """Whether a function of torch is called that leaves its arguments as they are."""
+    is_torch = re.fullmatch(r"(torch|(torch\.)?nn\.functional|F)\.\w*[^_]", ast.unparse(node.func))
+    asked = {keyword.arg for keyword in node.keywords} & {"out", "inplace", None}
+    return bool(is_torch) and not asked and not any(getattr(one, "value", None) is True for one in node.args)
 
 
 def _arguments(node: ast.Call) -> Iterator[ast.expr]:

@@ -209,6 +209,7 @@ def runs(line: str) -> tuple:
     [
         *("pass", "y = x.shape", "k = self.k(x).relu()", "y = self.act(y)", "k = self.act(self.k(x).view(-1))"),
         *("y = (*x.shape, 2); k = self.k(x).view(y)", "print(x.size(0), x.dtype)"),
+        *("y = torch.relu(x)", "y = F.gelu(x.t())"),
     ],
 )
 def test_lines_between_that_leave_the_input_alone(line):
@@ -239,7 +240,8 @@ def test_lines_between_that_leave_the_input_alone(line):
         "(y := x[0]); self.act(y)",
         "self.kept = x.t(); self.act(self.kept)",
         "y = self.act(x); self.act(y)",
-        "torch.relu(x.view(-1), inplace=True)",
+        *("F.relu(x.view(-1), inplace=True)", "F.relu(x, True)", "torch.relu_(x.view(-1))", "torch.relu(x, **y)"),
+        "torch.utils.checkpoint.checkpoint(y, x)",
         "print(other=x.view(-1))",
     ],
 )
