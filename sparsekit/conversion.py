@@ -291,7 +291,7 @@ def densify(model: nn.Module) -> nn.Module:
     """
     split_activations(model)
     sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
-    dense = {module: module.to_linear() for module in sparse}
+    dense: dict[nn.Module, nn.Module] = {module: module.to_linear() for module in sparse}
     for old, new in dense.items():
         _keep_bias(old, new)
     replace_modules(model, dense)
