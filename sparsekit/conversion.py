@@ -232,8 +232,9 @@ def convert(
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
             converted when it is not slower for any of them.
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
-        fuse: have sparse layers apply the ReLU, GELU or SiLU module that follows them, where the model's code hands
-            their result to nothing else; a `FusedActivation` that returns its input takes the place of the module.
+        fuse: have sparse layers apply the ReLU, GELU or SiLU module that the model's code hands their result to. Such
+            calls are recompiled, in a subclass of the same name that takes the place of the class; all other calls of
+            the layer, which becomes a `FusedLinear`, and of the module, a `FusedActivation`, are what they were.
         values: "float32"; "bf16" or "fp16": weights of two bytes; "int8": weights of one byte, inputs quantised in the
             call; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
         error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `batches`;

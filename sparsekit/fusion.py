@@ -114,6 +114,7 @@ def split_activations(model: nn.Module) -> None:
         if type(parent) is FusedSequential:
             parent.__class__ = nn.Sequential  # type: ignore[assignment]
         elif type(parent) is FusedLinear:
+            vars(parent).pop("activated", None)  # of layers that were joined
             parent.__class__, parent.activation = SparseLinear, None  # type: ignore[assignment]
         elif isinstance(parent, Recompiled):
             hand_parts(parent, frozenset(), frozenset(pair for pair in parent.pairs if pair[1] != SUM))

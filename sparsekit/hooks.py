@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def attached(module: nn.Module) -> str:
@@ -16,4 +17,4 @@ def attached(module: nn.Module) -> str:
 def is_plain_call(module: nn.Module) -> bool:
     """Whether calling a module runs its class's `forward` and nothing else; quick enough to ask in every call."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__
+    return not hooks and "forward" not in module.__dict__ and not _has_any_global_hook()

@@ -89,7 +89,7 @@ def _patterns(read: Read, cls: type[nn.Module] | None, places: _Places) -> Itera
 
 
 def weights_used(model: nn.Module) -> dict[str, str]:
-    """Linear layers with whose `weight` a model's code may compute -> the class or function that does.
+    """Layers with whose `weight` a model's code may compute -> the class or function that does.
 
     Found are `self.LAYER.weight`, `BLOCK.LAYER.weight`, layers by variables, in loops and by `getattr`, and layers that
     are handed whole to other code, wherever `forward` may come by: in methods, properties and helper functions. What
@@ -100,7 +100,7 @@ def weights_used(model: nn.Module) -> dict[str, str]:
     layers = []
     for name, module in model.named_modules(remove_duplicate=False):
         places[original_class(module)].append((name, module))
-        if hasattr(module, "in_features"):
+        if hasattr(module, "in_features") or "weight" in module._parameters:
             layers.append(name)
     text = "\n".join(layers)
     found: dict[str, str] = {}

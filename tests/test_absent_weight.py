@@ -274,6 +274,14 @@ def test_without_source_what_is_mentioned_beside_a_weight_is_used():
     assert weights_used(space["Calls"]()) == {}
 
 
+def test_layouts_encoder():
+    from transformers.models.layoutlmv2.modeling_layoutlmv2 import LayoutLMv2Encoder
+
+    sizes = {**SMALL, "intermediate_size": 48, "has_spatial_attention_bias": False}
+    encoder = LayoutLMv2Encoder(transformers.LayoutLMv2Config(**sizes, has_relative_attention_bias=True))
+    assert set(weights_used(encoder)) == {"rel_pos_bias"}
+
+
 _MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "vocab_size": 50, "time_step_rank": 4}
 _JAMBA = {
     **{"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},

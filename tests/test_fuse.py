@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 import sparsekit
 from sparsekit import convert, finalize, fuse, prune, unfuse
@@ -86,6 +86,29 @@ def test_a_fused_model_is_saved_as_it_would_be(tmp_path):
     loaded = fuse(sparsekit.load(tmp_path / "fused"))
     assert groups(loaded) == [3, 3]
     torch.testing.assert_close(loaded(input_ids=ids)[0], model(input_ids=ids)[0])
+
+
+@torch.no_grad()
+def test_a_model_whose_own_calls_are_fused(tmp_path):
+    sizes = {"vocab_size": 40, "dim": 32, "n_heads": 2, "n_layers": 1, "hidden_dim": 64}
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model("distilbert", **sizes)).eval()
+    ids, cls = torch.arange(20).reshape(2, 10), type(model)
+    expected, signature = model(input_ids=ids), inspect.signature(model.forward)
+    assert convert(model, min_sparsity=0.0).fused == 2
+    assert model.vocab_transform.activation == "gelu"
+    fuse(model)
+    sparsekit.save(model, tmp_path / "model")
+    again = sparsekit.load(tmp_path / "model")
+    opened = cls.from_pretrained(tmp_path / "model")
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301 - made right here
+    for one in (model, copy.deepcopy(model), copied, again, opened):
+        assert isinstance(one, cls)
+        assert type(one).__name__ == cls.__name__
+        assert inspect.signature(one.forward) == signature
+        found = one(input_ids=ids)
+        assert type(found) is type(expected)
+        torch.testing.assert_close(found.logits, expected.logits)
+    assert type(sparsekit.densify(unfuse(model))) is cls
 
 
 @torch.no_grad()

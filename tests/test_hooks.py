@@ -34,6 +34,14 @@ def test_layers_with_another_forward_stay_dense():
     torch.testing.assert_close(model(x), expected)
 
 
+def test_hooks_of_all_modules_run_for_what_is_fused():
+    model, seen = nn.Sequential(nn.Linear(8, 8), nn.GELU()).eval(), []
+    convert(model, min_sparsity=0.0)
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)):
+        model(torch.randn(2, 8))
+    assert seen == [model[0], model[1].original, model[1], model]
+
+
 def test_every_kind_of_hook_that_runs_in_a_call_is_asked_for():
     in_a_call = {"forward", "forward_pre", "full_backward", "full_backward_pre"}
     for name in in_a_call:
