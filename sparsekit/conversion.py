@@ -45,6 +45,8 @@ def _bytes(module: nn.Module) -> int:
 def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str], users: Mapping[str, str]) -> str:
     """Why a layer cannot be sparse, whatever its weights; empty when it can."""
     parent = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        return "nn.MultiheadAttention computes with its weight itself"
     # torch's encoder layer reads weights for its fast path only, which it leaves where one is an AbsentWeight.
     if name in users and not isinstance(parent, nn.TransformerEncoderLayer):
         return f"{users[name]} computes with its weight itself"

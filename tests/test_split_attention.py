@@ -204,6 +204,28 @@ def test_what_is_not_converted_stays_what_it_was():
     attention.register_forward_hook(lambda *_: None)
     prune(model, 0.7)
     finalize(model)
-    convert(model, min_sparsity=0.5)
+    report = convert(model, min_sparsity=0.5)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert "computes with its weight itself" in reasons["layers.0.self_attn.out_proj"]
+    assert "layers.0.self_attn.in_proj_weight" in [other.name for other in report.others]
+    model(torch.randn(2, 3, 8))
     assert type(model.layers[0].self_attn) is nn.MultiheadAttention, "hooks would not run"
+    assert not isinstance(model.layers[0].self_attn.out_proj, SparseLinear), "it is read by the attention"
     assert isinstance(model.layers[1].self_attn, SplitAttention)
+
+
+def test_attentions_that_share_a_parameter_are_left_alone():
+    model = encoder()
+    first, second = (layer.self_attn for layer in model.layers)
+    second.in_proj_weight = first.in_proj_weight
+    prune(model, 0.7)
+    finalize(model)
+    convert(model, min_sparsity=0.5)
+    assert model.layers[0].self_attn is first
+    assert second.in_proj_weight is first.in_proj_weight
+    module = nn.ModuleList([first, first])
+    prune(module, 0.7)
+    convert(module, min_sparsity=0.5)
+    assert isinstance(module[0], SplitAttention)
+    assert module[0] is module[1]
+    assert densify(module)[0] is module[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -29,11 +30,13 @@ def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> Non
 def _split_all(model: nn.Module) -> dict[SplitModule, nn.Module]:
     """Split what can be split; each new module -> the one whose place it took."""
     made = {}
+    holders = Counter(id(one) for module in model.modules() for one in module._parameters.values())
     for module in model.modules():
         new = None if module is model or isinstance(module, SplitModule) else split(module)
-        if new is not None:
-            _mask_layers(new, module)
-            made[new] = module
+        if new is None or any(holders[id(stored_parameter(module, path))] > 1 for path in new.shapes):
+            continue  # layers would not share what modules share
+        _mask_layers(new, module)
+        made[new] = module
     replace_modules(model, {old: new for new, old in made.items()})
     return made
 

@@ -71,7 +71,7 @@ def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
         return False
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 1.0
-    tolerance = 64 * torch.finfo(expected.dtype).eps
+    tolerance = 16 * torch.finfo(expected.dtype).eps
     return torch.allclose(
         found.view_as(expected).to(expected.dtype), expected, tolerance, tolerance * scale, equal_nan=True
     )
