@@ -10,9 +10,12 @@ def main() -> None:
         import typer  # noqa: F401
     except ImportError as error:
         sys.exit(f"The sparsekit command needs {error.name}: pip install 'sparsekit-cpu[cli]'")
-    from sparsekit.cli import run
+    try:
+        from sparsekit.cli import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while modules were imported
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,29 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 import sparsekit
 from sparsekit.files import printable
-from sparsekit.progress import Progress
+from sparsekit.progress import Progress, close_all
+
+#: Status of a command that Ctrl-C ended: 128 and the signal's number.
+_STOPPED = 130
+
+
+class _Stoppable(TyperGroup):
+    """Commands that say what is kept when they are stopped with Ctrl-C, and end with the status that shells expect."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command of a context."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            close_all()
+            for note in getattr(stop, "__notes__", ["stopped"]):
+                Console(stderr=True).print(note, highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(_STOPPED) from None
+
 
 app = typer.Typer(
     name="sparsekit",
@@ -23,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    cls=_Stoppable,
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
 app.add_typer(bench_app, name="bench")
@@ -231,7 +251,7 @@ def compress(
     _need_training()
     from sparsekit.compress import compress as run_recipe
 
-    _show_stages(run_recipe(recipe, model, data, out, test, validation), out)
+    _show_run(run_recipe(recipe, model, data, out, test, validation), out)
 
 
 @app.command()
@@ -351,7 +371,7 @@ def evaluate(
 
 
 def _need_training() -> None:
-    _need("compress", "torch", "transformers", "datasets", "pydantic", "yaml", "sklearn")
+    _need("compress", "torch", "transformers", "datasets", "pydantic", "yaml")
 
 
 def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: Path) -> None:
@@ -360,15 +380,15 @@ def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: P
     from sparsekit.compress import make_recipe
 
     recipe = make_recipe({"task": task, "stages": [stage]})
-    _show_stages(run_recipe(recipe, model, data, out), out)
+    _show_run(run_recipe(recipe, model, data, out), out)
 
 
-def _show_stages(report: dict[str, Any], out: Path) -> None:
-    table = Table("stage", "what it did", "seconds", title=f"{report['task']}, seed {report['seed']}")
-    for row in report["stages"]:
-        told = {name: value for name, value in row.items() if name not in ("stage", "seconds")}
-        text = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
-        table.add_row(row["stage"], escape(printable(text)), f"{row['seconds']:.0f}")
-    console.print(table)
-    console.print(", ".join(f"{name} {value:.4f}" for name, value in report["scores"].items()) or "no test data")
-    console.print(escape(f"wrote {out / 'model'} and {out / 'report.json'}"))
+def _show_run(report: dict[str, Any], out: Path) -> None:
+    from sparsekit.compress.telling import as_text, comparison_notes, comparison_table
+
+    table = as_text(comparison_table(report["comparison"]))
+    console.print(table, highlight=False, markup=False, soft_wrap=True)
+    console.print(comparison_notes(report), highlight=False, markup=False)
+    if not report["scores"]:
+        console.print("no test data: nothing was scored")
+    console.print(f"wrote {out / 'model'} and {out / 'report.json'}", highlight=False, markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 
+import sparsekit  # noqa: E402
 from sparsekit.cli import app  # noqa: E402
 from sparsekit.compress import compress, evaluate, read_recipe  # noqa: E402
 from sparsekit.compress.batches import padded, windows  # noqa: E402
@@ -54,8 +55,24 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     assert "cosine_to_dense" not in stages["finetune"] | stages["evaluate"]
     for name in ("shorten", "prune", "distil", "convert"):
         assert -1.0 <= stages[name]["cosine_to_dense"] <= 1.0
-    assert set(report["scores"]) == {"accuracy", "f1"}
+    assert set(report["scores"]) == set(report["intervals"]) == {"accuracy", "f1"}
     assert stages["evaluate"]["accuracy"] == report["scores"]["accuracy"]
+    low, high = report["intervals"]["accuracy"]
+    assert 0.0 <= low < report["scores"]["accuracy"] < high <= 1.0
+    rows = {row["name"]: row for row in report["comparison"]["rows"]}
+    assert list(rows) == ["dense", "after distillation", "after float32"]
+    for name in ("dense", "after float32"):
+        assert {"score", "interval", "one_text_ms", "texts_per_second", "folder_mb", "memory_mb"} <= rows[name].keys()
+    assert rows["after float32"]["score"] == report["scores"]["accuracy"]
+    assert rows["after float32"]["folder_mb"] < rows["dense"]["folder_mb"]
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert card.count("## Dense beside compressed") == 1
+    assert "|  | accuracy (95%) | ms/text | texts/s | MB disk | MB RAM |" in card
+    assert "sparsekit.load" in card
+    assert "Wilson" in card
+    verified = sparsekit.verify(tmp_path / "out" / "model")
+    assert verified.passed
+    assert list(verified.outputs) == ["logits"]
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     stored = read_recipe(tmp_path / "out" / "model" / "recipe.yaml")
     assert stored == recipe

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsekit.checkpoint.layout import CARD
 from sparsekit.checkpoint.manifest import Manifest
+from sparsekit.files import write_atomically
 
 _CARD = """\
 ---
@@ -24,6 +29,8 @@ model = sparsekit.load("path/to/this/folder"{argument})
 Sparse weights are stored as `crow_indices`, `col_indices` and `values`; other libraries find no `weight` there.
 """
 
+_MEASURED = "## Dense beside compressed"
+
 _TRANSFORMERS = """
 `import sparsekit` (`pip install 'sparsekit-cpu[train]'`) is also all that transformers and sentence-transformers need:
 
@@ -36,6 +43,28 @@ model = {title}.from_pretrained("path/to/this/folder")
 
 Without it they refuse the folder: their own code reads no sparse weights.
 """
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def write_section(folder: Path, title: str, table: Sequence[Sequence[str]], notes: str) -> None:
+    """Put a table of measurements at the end of a folder's card, in place of one that is there.
+
+    Args:
+        folder: the folder; a card that holds nothing else is begun where there is none.
+        title: what the model is.
+        table: cells, the names of the columns first.
+        notes: how they were measured.
+    """
+    path = folder / CARD
+    text = path.read_text() if path.exists() else f"---\nlibrary_name: transformers\n---\n\n# {title}\n"
+    text = text.partition(_MEASURED)[0].rstrip("\n")
+    section = f"{text}\n\n{_MEASURED}\n\n{_markdown(table)}\n{notes}\n"
+    write_atomically(path, lambda temporary: temporary.write_text(section))
 
 
 def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *, needs_model: bool) -> str:

@@ -43,14 +43,25 @@ def from_folder(loader: Callable[..., Any], folder: Path | str, **options: Any) 
 
 
 @contextmanager
-def _errors_of(folder: Path | str) -> Iterator[None]:
-    """Have what is raised within say what is wrong with which folder, without bars of transformers."""
+def without_bars() -> Iterator[None]:
+    """Keep transformers from showing bars of its own, which stay behind."""
     from transformers.utils import logging
 
     had_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _errors_of(folder: Path | str) -> Iterator[None]:
+    """Have what is raised within say what is wrong with which folder; not errors of the system, packages and memory."""
+    try:
+        with without_bars():
+            yield
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # transformers, tokenizers and safetensors have no error in common
@@ -60,6 +71,3 @@ def _errors_of(folder: Path | str) -> Iterator[None]:
         raise ValueError(
             f"{folder} is damaged, or its files do not fit each other ({type(error).__name__}: {said[-1].strip()})"
         ) from error
-    finally:
-        if had_bars:
-            logging.enable_progress_bar()

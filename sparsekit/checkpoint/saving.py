@@ -14,6 +14,7 @@ from torch import nn
 
 from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
+from sparsekit.checkpoint.foreign import without_bars
 from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save
 from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
 from sparsekit.checkpoint.readback import check_readable, state_to_store
@@ -161,4 +162,5 @@ def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
                 "neurons were removed; save with dense=False and open with sparsekit.load"
             )
     plain.config.__dict__.pop("quantization_config", None)
-    type(plain).save_pretrained(plain, folder, max_shard_size=max_shard_size)  # the class's: the copy may have another
+    with without_bars():
+        type(plain).save_pretrained(plain, folder, max_shard_size=max_shard_size)  # the class's: the copy may differ

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparsekit.compress.batches import Batch, has_label, sample
+from sparsekit.compress.intervals import intervals
 from sparsekit.compress.recipe import Recipe
 from sparsekit.compress.tasks import Named, Task
 from sparsekit.dense_classes import is_dense_linear
@@ -47,14 +48,16 @@ class Job:
     test: Any  # what the scores that are reported are taken on; None where there is none
     validation: Any  # what stages score the model on as it trains; None where there is none
     work: Path  # folder of checkpoints and the teacher's answers
-    teacher: Any = None  # the model as it was before it was made smaller
+    given: Callable[[], Any]  # loads the model as it was given
+    dense_after: int | None = None  # after how many stages it was the dense one; None: it was not made smaller
+    teacher: Any = None  # that dense model, once it was asked for
     stage: str = ""  # name of the stage that runs, with its number
     rows: list[dict[str, Any]] = field(default_factory=list)  # what the stages report
 
     def keep_teacher(self) -> None:
-        """Copy the model before it is made smaller, once."""
-        if self.teacher is None:
-            self.teacher = copy.deepcopy(self.model)
+        """Remember that the model is about to be made smaller; what was kept of it before is the dense one."""
+        if self.dense_after is None:
+            self.dense_after = len(self.rows)
 
     def labelled(self) -> list[Batch]:
         """Batches in which at least one text has a label."""
@@ -67,9 +70,16 @@ class Job:
         return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
 
     @torch.inference_mode()
-    def scores(self) -> dict[str, float]:
-        """Scores of the model as it is, on the test data, in eval mode; empty without any."""
-        return {} if self.test is None else self.task.scores(Named(self.model).eval(), self.test)
+    def scores(self, model: Any = None) -> dict[str, Any]:
+        """Scores on the test data, in eval mode, and their "intervals"; empty without test data.
+
+        Args:
+            model: whose; None: of the model as it is.
+        """
+        if self.test is None:
+            return {}
+        answers = self.task.answers(Named(self.model if model is None else model).eval(), self.test)
+        return {**self.task.scores_of(answers), "intervals": intervals(self.task, answers)}
 
     def validation_score(self, model: nn.Module) -> float:
         """One number of a `Named` model on the validation data, higher is better."""

@@ -42,6 +42,11 @@ def prepare(
         splits = splits.changed(lambda rows: numbered(rows, names))
         options["classes"] = names
     loaded, tokenizer = task.load(model, **options)
+
+    def given() -> Any:
+        torch.manual_seed(recipe.seed)
+        return task.load(model, **options)[0].eval()
+
     how = (recipe.data.batch_size, recipe.data.max_tokens)
     validation_set, test_set = (
         None if rows is None else task.test_set(tokenizer, rows, *how) for rows in (splits.validation, splits.test)
@@ -56,4 +61,5 @@ def prepare(
         test_set,
         validation_set,
         out / "work",
+        given,
     )

@@ -25,6 +25,7 @@ def _one_batch(job: Job) -> list[Batch]:
 
 def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
     """Swap the pruned layers for sparse ones, on the CPU."""
+    job.keep_teacher()
     finalize(job.model.cpu())
     report = convert(
         job.model,
@@ -37,7 +38,8 @@ def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
     )
     found = report.to_dict()
     told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
-    return told | ({} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy})
+    whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
+    return {"values": stage.values, **told, **whole}
 
 
 def evaluate(job: Job, stage: recipe.Evaluate) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +22,7 @@ from sparsekit.compress.batches import Batch, inputs_of, padded, windows
 from sparsekit.compress.data import Rows
 from sparsekit.compress.recipe import Distil
 from sparsekit.distill import Embeddings, SoftTargets, TopSoftTargets
+from sparsekit.progress import Progress
 
 
 class Named(nn.Module):
@@ -90,6 +92,8 @@ class Task(ABC):
     auto_class: str
     #: Beginnings of names of weights that the task has no use for.
     unused: tuple[str, ...] = ()
+    #: Scores that are the part of the answers that are right.
+    proportions: tuple[str, ...] = ()
 
     def load(self, folder: Path | str, *, anew: bool = False, classes: Sequence[str] = ()) -> tuple[Any, Any]:
         """Model in float32 and tokenizer of a folder of transformers or of `sparsekit.save`; nothing is downloaded.
@@ -145,8 +149,16 @@ class Task(ABC):
         return self.batches(tokenizer, rows, batch_size, max_tokens)
 
     @abstractmethod
+    def answers(self, model: nn.Module, test: Any) -> np.ndarray[Any, Any]:
+        """What scores are taken of, of a `Named` model on a test set: a row for each text, pair or window."""
+
+    @abstractmethod
+    def scores_of(self, answers: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Scores of answers, the most telling first."""
+
     def scores(self, model: nn.Module, test: Any) -> dict[str, float]:
         """Scores of a `Named` model on a test set, the most telling first."""
+        return self.scores_of(self.answers(model, test))
 
     def better(self, scores: dict[str, float]) -> float:
         """One number of the scores, higher is better."""
@@ -158,6 +170,7 @@ class Classification(Task):
 
     output = "logits"
     auto_class = "AutoModelForSequenceClassification"
+    proportions = ("accuracy",)
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
         """Padded texts with their labels."""
@@ -172,16 +185,23 @@ class Classification(Task):
         """Soft targets."""
         return SoftTargets(stage.temperature, stage.alpha)
 
-    def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
-        """Accuracy and the mean F1 over classes."""
-        from sklearn.metrics import accuracy_score, f1_score
-
-        guesses = torch.cat([model(**inputs_of(batch))["logits"].argmax(1).cpu() for batch in test])
+    def answers(self, model: nn.Module, test: list[Batch]) -> np.ndarray[Any, Any]:
+        """Guess and label of every text that has one."""
+        shown = Progress(test, title="score", unit="batches")
+        guesses = torch.cat([model(**inputs_of(batch))["logits"].argmax(1).cpu() for batch in shown])
         labels = torch.cat([batch["labels"] for batch in test])
-        guesses, labels = guesses[labels != -100], labels[labels != -100]
+        return torch.stack([guesses, labels], dim=1)[labels != -100].numpy()
+
+    def scores_of(self, answers: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Accuracy and the mean F1 over the classes that are guessed or right."""
+        guesses, labels = answers[:, 0], answers[:, 1]
+        size = int(answers.max()) + 1
+        guessed, right = np.bincount(guesses, minlength=size), np.bincount(labels, minlength=size)
+        hits = np.bincount(labels[guesses == labels], minlength=size)
+        there = guessed + right > 0
         return {
-            "accuracy": float(accuracy_score(labels, guesses)),
-            "f1": float(f1_score(labels, guesses, average="macro")),
+            "accuracy": float((guesses == labels).mean()),
+            "f1": float((2 * hits[there] / (guessed + right)[there]).mean()),
         }
 
 
@@ -206,6 +226,7 @@ class Embedding(Task):
     output = "embeddings"
     auto_class = "AutoModel"
     unused = ("pooler.",)
+    proportions = ("recall@10",)
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
         """Padded texts; of pairs, the first and the second as rows of their own, in batches one after the other."""
@@ -234,19 +255,25 @@ class Embedding(Task):
         )
         return PairSet(first, second, [_similarity(value) for value in rows.labels])
 
-    def scores(self, model: nn.Module, test: PairSet) -> dict[str, float]:
-        """Rank correlation with the similarities, or where there are none how high each text ranks its partner."""
+    def answers(self, model: nn.Module, test: PairSet) -> np.ndarray[Any, Any]:
+        """Cosine and similarity of every pair, or where there are none how high each text ranks its partner."""
         first, second = (
-            torch.cat([model(**batch)["embeddings"] for batch in batches]) for batches in (test.first, test.second)
+            torch.cat([model(**batch)["embeddings"].cpu() for batch in Progress(part, title="score", unit="batches")])
+            for part in (test.first, test.second)
         )
         if test.similarities:
-            from scipy.stats import spearmanr
-
-            cosines = (first * second).sum(1).tolist()
-            return {"spearman": float(spearmanr(cosines, test.similarities).statistic)}
+            return np.column_stack([(first * second).sum(1).numpy(), np.array(test.similarities)])
         likeness = first @ second.T
         ranks = (likeness > likeness.diagonal().unsqueeze(1)).sum(1) + 1
-        return {"mrr": float((1.0 / ranks).mean()), "recall@10": float((ranks <= 10).float().mean())}
+        return ranks.unsqueeze(1).numpy()
+
+    def scores_of(self, answers: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Rank correlation with the similarities, or mean reciprocal rank and recall."""
+        if answers.shape[1] == 2:
+            from scipy.stats import spearmanr
+
+            return {"spearman": float(spearmanr(answers[:, 0], answers[:, 1]).statistic)}
+        return {"mrr": float((1.0 / answers).mean()), "recall@10": float((answers <= 10).mean())}
 
 
 class Language(Task):
@@ -272,14 +299,19 @@ class Language(Task):
         """Soft targets from the teacher's largest logits."""
         return TopSoftTargets(stage.temperature, stage.alpha)
 
-    def scores(self, model: nn.Module, test: list[Batch]) -> dict[str, float]:
+    def answers(self, model: nn.Module, test: list[Batch]) -> np.ndarray[Any, Any]:
+        """Sum of the losses, and number of tokens, of every window."""
+        found = []
+        for batch in Progress(test, title="score", unit="batches"):
+            logits = model(**inputs_of(batch))["logits"].cpu()
+            losses = F.cross_entropy(logits.transpose(1, 2).float(), batch["labels"], reduction="none")
+            found.append(torch.stack([losses.double().sum(1), (batch["labels"] != -100).sum(1)], dim=1))
+        return torch.cat(found).numpy()
+
+    def scores_of(self, answers: np.ndarray[Any, Any]) -> dict[str, float]:
         """Perplexity, lower is better."""
-        total, count = 0.0, 0
-        for batch in test:
-            tokens = int((batch["labels"] != -100).sum())
-            total += float(self.loss(model, batch)) * tokens
-            count += tokens
-        return {"perplexity": float(torch.tensor(total / count).exp())}
+        losses, tokens = answers.sum(0)
+        return {"perplexity": float(np.exp(losses / tokens))}
 
     def better(self, scores: dict[str, float]) -> float:
         """Minus the perplexity."""

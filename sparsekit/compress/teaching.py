@@ -12,6 +12,7 @@ from torch import nn
 from sparsekit.compress import recipe
 from sparsekit.compress.batches import Batch, inputs_of
 from sparsekit.compress.job import Job, block_names
+from sparsekit.compress.keeping import dense_model, teacher_cache_of
 from sparsekit.compress.learning import learn
 from sparsekit.compress.tasks import Named, attention_maps_of
 from sparsekit.distill import AttentionMaps, Distillation, HiddenStates, LayerMap, SquareHead, Teacher, TeacherCache
@@ -63,7 +64,7 @@ def _lessons(job: Job, stage: recipe.Distil, teacher: Any) -> _Lessons:
     inputs = [inputs_of(batch) for batch in job.train]
     if not stage.cache:
         return _Lessons(job.train, lambda number: _asked_now(asked, stage.precision, inputs[number], keep, top_k))
-    folder = job.work / f"{job.stage}-teacher"
+    folder = teacher_cache_of(job)
     with Progress[Batch](title=f"{job.stage}, ask the teacher", unit="batches", total=len(inputs)) as bar:
         cache = first_alone(
             lambda: TeacherCache(
@@ -112,7 +113,7 @@ def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
     """Learn from the teacher, without dropout: its answers were given without."""
     if stage.pruning is not None:
         job.keep_teacher()
-    teacher = job.teacher if stage.teacher is None else job.task.load(stage.teacher)[0]
+    teacher = dense_model(job) if stage.teacher is None else job.task.load(stage.teacher)[0]
     device = next(job.model.parameters()).device
     teacher.to(device)
     with ExitStack() as shown:
