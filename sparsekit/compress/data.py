@@ -53,7 +53,8 @@ def _check_text(path: Path) -> None:
     Raises:
         ValueError: the file is empty, no UTF-8, or CSV with a row that is longer than its header.
     """
-    if not sum(1 for _ in text_lines(path)):
+    lines = sum(1 for _ in text_lines(path))
+    if lines <= (path.suffix == ".csv"):  # a header alone
         raise ValueError(f"{path} has no rows")
     if path.suffix != ".csv":
         return
