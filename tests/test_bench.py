@@ -225,6 +225,12 @@ def test_models_are_measured_whole_and_operator_by_operator():
     assert model_report.speedup(sparse, rows) == best / sparse["ms"]
 
 
+def test_a_model_without_zeros_is_measured_dense():
+    grid = models.ModelGrid(sparsities=[0.0], inputs=[(1, 4)], engines=["sparsekit"], seconds=0.01)
+    (group,) = models.run(small_encoder(), grid)
+    assert group[0].sparsity == 0.0
+
+
 def test_a_peer_that_answers_wrongly_for_a_whole_model_is_marked_and_its_remedy_measured(monkeypatch):
     monkeypatch.setitem(MODEL_PEERS, "other", MODEL_PEERS["torch"])
     spoiled(MODEL_PEERS, "torch", monkeypatch, remedy="other")

@@ -24,7 +24,9 @@ from torch import nn
 
 from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
 from sparsekit.conversion import convert
+from sparsekit.conversion_report import LEAST_ZEROS
 from sparsekit.fusion import fuse
+from sparsekit.pruning import pruning_report
 
 
 class HiddenState(nn.Module):
@@ -88,7 +90,8 @@ def _torch(problem: ModelProblem) -> ModelCall:
 def _sparsekit(problem: ModelProblem, values: str) -> ModelCall:
     """Converted for the number of tokens of the inputs, layers that would lose stay dense, and fused."""
     model = copy.deepcopy(problem.model)
-    convert(model, tokens=[problem.input_ids.numel()], values=values)
+    if values != "float32" or any(layer.sparsity >= LEAST_ZEROS for layer in pruning_report(model).layers):
+        convert(model, tokens=[problem.input_ids.numel()], values=values)
     return InTorch(fuse(model), problem)
 
 
