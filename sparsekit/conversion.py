@@ -60,12 +60,12 @@ def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str], us
     return f"{found}, which a new module would not run" if found else why_not_linear(layer)
 
 
-_Places = Mapping[nn.Module, Sequence[tuple[nn.Module, str]]]
+_Places = dict[nn.Module, list[tuple[nn.Module, str]]]
 
 
 def _places(model: nn.Module) -> _Places:
     """For every module of a model, which modules hold it under which names."""
-    found: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+    found: _Places = {}
     for parent in model.modules():
         for name, child in parent._modules.items():
             if child is not None:
@@ -82,7 +82,7 @@ def _keep_bias(old: nn.Module, new: nn.Module) -> None:
 def _replace(places: _Places, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in every place that holds `old`."""
     _keep_bias(old, new)
-    for parent, name in places[old]:
+    for parent, name in places.pop(old):
         parent._modules[name] = new
 
 
@@ -199,8 +199,10 @@ def _swap(
     if min_sparsity is None:
         gains.survey(_candidates(model, layers, held, shared, users))
     rows = [
-        _convert_layer(model, places, name, layer, shared, users, min_sparsity, gains, held[name], errors.get(name))
-        for name, layer in layers.items()
+        _convert_layer(
+            model, places, name, layers.pop(name), shared, users, min_sparsity, gains, held[name], errors.get(name)
+        )
+        for name in held  # a dense layer is freed once it has been replaced
     ]
     pad_encoders(model, SparseLinear)
     return tuple(rows)
@@ -277,10 +279,10 @@ def convert(
     if reference is not None and not batches:
         raise ValueError("reference needs batches, to compare the outputs of both models on")
     names = _prepare(model, targets, ignore, values, min_sparsity, batches)
-    both = BothModels(model)
+    both = BothModels(model) if batches else None
     rows = _swap(model, names, tokens, min_sparsity, values, error_budget, batches)
     fused = fuse_activations(model) if fuse else 0
-    whole = compare_whole(both, batches) if both.replaced() and batches else None
+    whole = compare_whole(both, batches) if both is not None and both.replaced() else None
     nearness = None if reference is None else fidelity(model, reference, batches)
     others = unreached_weights(model, [row.name for row in rows])
     return ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)

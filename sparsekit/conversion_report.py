@@ -37,6 +37,10 @@ class LayerReport:
 
 
 _NOISY = "; noisy: on one thread, by processor time, since others keep this machine busy"
+_SLOWER = (
+    "whatever its layers seem to gain, the whole does not: convert the dense model again on a quieter machine, or keep "
+    "it dense (sparsekit.densify)"
+)
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,6 @@ class ConversionReport:
         """Bytes of the selected layers now."""
         return sum(layer.bytes_after for layer in self.layers)
 
-    @property
-    def far(self) -> bool:
-        """Whether outputs are known to have moved so far that the model computes something else."""
-        known = [self.reference, None if self.whole is None else self.whole.fidelity]
-        return any(found is not None and found.far for found in known)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -111,17 +109,25 @@ class ConversionReport:
             "weights": self.weights,
         }
 
-    def _first_lines(self) -> list[str]:
-        """What is to be known before the layers are looked at."""
+    def _about_outputs(self) -> list[str]:
+        """How far outputs moved, by conversion and by pruning."""
         lines = []
         if self.whole is not None:
-            lines += [str(self.whole), f"outputs against the same model dense: {self.whole.fidelity}"]
-            if self.whole.speedup < 1.0:
-                lines.append(_SLOWER)
+            lines.append(f"outputs against the same model dense: {self.whole.fidelity}")
+            if self.whole.fidelity.far:
+                lines.append("they moved FAR: hold values in more bits, or set error_budget")
         if self.reference is not None:
             lines.append(f"outputs against the reference: {self.reference}")
-        if self.far:
-            lines.append(_FAR)
+            if self.reference.far:
+                lines.append("they moved FAR: prune less, or train the pruned model before it is converted")
+        return lines
+
+    def _first_lines(self) -> list[str]:
+        """What is to be known before the layers are looked at."""
+        lines = [] if self.whole is None else [str(self.whole)]
+        if self.whole is not None and self.whole.speedup < 1.0:
+            lines.append(_SLOWER)
+        lines += self._about_outputs()
         if self.converted and all(layer.sparsity < LEAST_ZEROS for layer in self.layers):
             lines.append("no layer has zeros: whatever is gained comes from values of fewer bits; prune for more")
         noisy = sum(bool(layer.noisy) for layer in self.layers)
@@ -152,13 +158,6 @@ class ConversionReport:
             share = self.sparse_weights / self.weights
             lines.append(f"{share:.1%} of the model's {self.weights:,} weights are in sparse layers")
         return "\n".join(lines)
-
-
-_SLOWER = (
-    "the whole does not gain what its layers seem to: do not go by their figures; convert the dense model again on a "
-    "quieter machine, or keep it dense (sparsekit.densify)"
-)
-_FAR = "the outputs moved FAR: prune less, or train the pruned model before it is converted (sparsekit distill)"
 
 
 def _unreached_text(other: UnreachedWeight) -> str:

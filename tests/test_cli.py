@@ -148,7 +148,7 @@ def test_a_folder_is_compared_with_what_it_was_pruned_from(pruned, tmp_path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[2].startswith("outputs against the reference: cosine ")
-    assert lines[3].startswith("the outputs moved FAR")
+    assert lines[3].startswith("they moved FAR")
     result = runner.invoke(app, [*arguments, str(pruned)])
     assert "outputs against the reference: cosine 1.0000" in result.stdout
     assert "FAR" not in result.stdout

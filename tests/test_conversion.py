@@ -1,6 +1,8 @@
 """convert and densify."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -110,6 +112,20 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     assert report.to_dict()["layers"][1]["speedups"] == {1: 0.5, 32: 3.0}
     assert report.to_dict()["layers"][1]["noisy"] == (1,)
     assert measured == [(64, 64), (32, 64)], "layers that look alike are measured once"
+
+
+def test_dense_layers_are_freed_as_they_are_replaced(model, monkeypatch):
+    dense = [weakref.ref(layer) for layer in model if isinstance(layer, nn.Linear)]
+    alive, before = [], SparseLinear.from_linear
+
+    def from_linear(*args, **kwargs):
+        gc.collect()
+        alive.append(sum(layer() is not None for layer in dense))
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(SparseLinear, "from_linear", from_linear)
+    convert(model, min_sparsity=0.0)
+    assert alive == [3, 2, 1]
 
 
 def test_what_is_measured_are_both_layers_on_this_machine(model):
