@@ -214,6 +214,15 @@ class CSR:
         """
         return CSR(*_C.with_full_blocks(*self._arrays, _height(block)), shape=self.shape)
 
+    def has_full_blocks(self, block: str = "4x1") -> bool:
+        """Whether all rows of a block have entries in the same columns.
+
+        Raises:
+            ValueError: `block` is unknown.
+        """
+        height = _height(block)
+        return height == 1 or self._full_entries(height, 0.0) == self.nnz
+
     def block(self) -> str:
         """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their places are stored.
 
@@ -253,8 +262,8 @@ class CSR:
         if values not in VALUES:
             raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
         height = _height(self.block() if block is None else block)
-        is_full = height == 1 or self._full_entries(height, 0.0) == self.nnz
-        full = self if is_full else self.with_full_blocks(f"{height}x1")
+        name = f"{height}x1"
+        full = self if self.has_full_blocks(name) else self.with_full_blocks(name)
         return _C.pack(*full._arrays, values, height, self._scales(scales) if values == "int8" else None)
 
     def _scales(self, scales: str | NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from sparsekit import SparseLinear, load, save
+from sparsekit.checkpoint import open_layers
 from sparsekit.checkpoint.arrays import ArrayFile
 from sparsekit.checkpoint.opening import LARGEST_JSON
 from sparsekit.checkpoint.stored import ModelFolder
@@ -237,6 +238,18 @@ def test_a_manifest_that_does_not_fit(folder, change, message):
         load(folder, model=fresh())  # a wider layer with the same entries is a good one
     else:
         refused(folder, message)
+
+
+def test_rows_of_a_block_that_differ(folder):
+    def declare(manifest):
+        manifest["layers"]["0"]["block"] = "4x1"
+
+    edit_manifest(folder, declare)
+    refused(
+        folder, "weight of layer '0' .* must have full blocks of 4x1, got rows of a block with entries in different"
+    )
+    with pytest.raises(ValueError, match="must have full blocks of 4x1"):
+        open_layers(folder)
 
 
 def test_a_sparse_weight_for_something_that_is_no_linear_layer(folder):
