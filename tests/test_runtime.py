@@ -98,6 +98,27 @@ def test_the_pool_without_torch():
     assert output("from sparsekit import runtime; print(runtime.num_threads())", SPARSEKIT_NUM_THREADS="7") == "7"
 
 
+def test_no_more_threads_than_the_machine_has_use_for():
+    code = """
+        import os, numpy as np
+        from sparsekit import CSR, runtime
+        most = max(64, os.cpu_count())
+        assert runtime.num_threads() == most, runtime.num_threads()
+        packed = CSR.from_dense(np.ones((500, 500), np.float32)).pack()
+        runtime.linear(np.ones((64, 500), np.float32), packed)
+        assert len(os.listdir('/proc/self/task')) <= 2 * most
+        for count in (most + 1, 100_000):
+            try:
+                runtime.set_num_threads(count)
+            except ValueError as error:
+                assert str(error) == f'the number of threads must be at most {most} on this machine, got {count}'
+            else:
+                raise AssertionError(count)
+    """
+    for wanted in ("100000", "9" * 30):
+        output(code, SPARSEKIT_NUM_THREADS=wanted, OPENBLAS_NUM_THREADS="1")
+
+
 def test_the_pool_gives_the_same_results_and_survives_a_fork():
     code = """
         import os, numpy as np

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -18,10 +19,17 @@
 namespace sparsekit {
 namespace {
 
+/// Threads beyond the processors only wait for each other, and the system has room for tens of thousands of them. On
+/// small machines tests and quotas that change ask for some more.
+int most_threads() {
+  constexpr unsigned kFewestAllowed = 64;
+  return static_cast<int>(std::max(kFewestAllowed, std::thread::hardware_concurrency()));
+}
+
 int first_thread_count() {
   const char* wanted = std::getenv("SPARSEKIT_NUM_THREADS");
-  const int count = wanted == nullptr ? 0 : std::atoi(wanted);
-  return count > 0 ? count : usable_processors();
+  const long count = wanted == nullptr ? 0 : std::strtol(wanted, nullptr, 10);
+  return count > 0 ? static_cast<int>(std::min<long>(count, most_threads())) : usable_processors();
 }
 
 class Pool {
@@ -151,6 +159,10 @@ int pool_threads() { return current_state().threads.load(); }
 
 void set_pool_threads(int count) {
   if (count < 1) throw std::invalid_argument("the number of threads must be at least 1, got " + std::to_string(count));
+  if (count > most_threads()) {
+    throw std::invalid_argument("the number of threads must be at most " + std::to_string(most_threads()) +
+                                " on this machine, got " + std::to_string(count));
+  }
   current_state().threads.store(count);
 }
 
