@@ -116,8 +116,8 @@ def follow_torch_threads() -> None:
 def num_threads() -> int:
     """Threads a call may use: torch's number when torch is loaded, else that of the pool.
 
-    The pool starts with `SPARSEKIT_NUM_THREADS`, at most 64 or the machine's processors, or with the processors that the
-    affinity mask and the container's CPU quota leave to this process.
+    The pool starts with `SPARSEKIT_NUM_THREADS`, at most 64 or the machine's processors, or with the processors that
+    the affinity mask and the container's CPU quota leave to this process.
     """
     follow_torch_threads()
     return _C.num_threads()

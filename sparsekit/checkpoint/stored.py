@@ -198,8 +198,8 @@ class ModelFolder:
         entry = self.manifest.layers[layer]
         weight, scales = self.weight(layer)
         if not weight.has_full_blocks(entry.block):
-            raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got rows "
-                             "of a block with entries in different columns")  # fmt: skip
+            raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
+                             "rows of a block with entries in different columns")  # fmt: skip
         try:
             return weight.pack(entry.values, "maximum" if scales is None else scales, entry.block)
         except ValueError as error:
