@@ -111,6 +111,16 @@ def test_numbers_that_depend_on_the_old_place_of_a_layer(tmp_path):
     assert body.layers[1].self_attn.lambda_init == model.model.layers[1].self_attn.lambda_init
 
 
+def test_a_dense_folder_has_no_place_for_numbers(tmp_path):
+    model = shallower(diffllama(), [1, 3])
+    with pytest.raises(ValueError, match=r"lambda_init'.* are not what the configuration leads to.*dense=False"):
+        save(model, tmp_path / "model", dense=True)
+    model = bert().bfloat16()
+    model.bert.embeddings.dropout.p = 0.0
+    save(model, tmp_path / "model", dense=True)
+    save(falcon_h1().bfloat16(), tmp_path / "other", dense=True)
+
+
 def test_numbers_that_were_changed(tmp_path):
     model = bert().eval()
     model.bert.encoder.layer[0].output.LayerNorm.eps = 0.25

@@ -24,10 +24,11 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quanti
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from sparsekit.checkpoint.buffers import check_room, fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.layout import FORMAT, MANIFEST, METHOD
 from sparsekit.checkpoint.loading import check_filled, fill
-from sparsekit.checkpoint.models import WEIGHTS_KEY, check_format, check_room, fill_buffers
+from sparsekit.checkpoint.models import WEIGHTS_KEY, check_format
 from sparsekit.checkpoint.module_state import computed_buffers
 from sparsekit.checkpoint.part import lacking, part_for
 from sparsekit.checkpoint.saving import save

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.checkpoint.buffers import fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.manifest import Manifest
-from sparsekit.checkpoint.models import class_in_mappings, fill_buffers, is_transformers, make_empty
-from sparsekit.checkpoint.module_state import differing
+from sparsekit.checkpoint.models import class_in_mappings, is_transformers, make_empty
+from sparsekit.checkpoint.module_state import differing, left_out
 from sparsekit.checkpoint.stored import ModelFolder, memory_limit
 from sparsekit.checkpoint.tensors import storable
 
@@ -78,6 +79,42 @@ def _check_classes(model: nn.Module, fresh: nn.Module) -> None:
         if not _stands_for(module, other):
             raise ValueError(f"{name} is a {type(module).__name__}, and a {type(other).__name__} in the model that "
                              "config.json describes; change the configuration too")  # fmt: skip
+
+
+def check_plain(model: nn.Module, fresh: nn.Module) -> None:
+    """Refuse a model for a folder that holds nothing but tensors, in the shapes that its configuration leads to.
+
+    Args:
+        model: the model, dense.
+        fresh: one made from its configuration.
+
+    Raises:
+        ValueError: neurons were removed, or the model has state that no tensor in such a folder is.
+    """
+    expected = {name: tensor.shape for name, tensor in fresh.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        if name in expected and tensor.shape != expected[name]:
+            raise ValueError(
+                f"{name} must have shape {list(expected[name])} for transformers to open it, got {list(tensor.shape)}: "
+                "neurons were removed; save with dense=False and open with sparsekit.load"
+            )
+    lost = _lost_without_a_place(model, fresh)
+    if lost:
+        raise ValueError(f"{lost[:5]} are not what the configuration leads to, and a dense folder holds only tensors; "
+                         "save with dense=False")  # fmt: skip
+
+
+def _lost_without_a_place(model: nn.Module, fresh: nn.Module) -> list[str]:
+    """State that `differing` finds, that of modules apart which do nothing when a model answers."""
+    modules = dict(model.named_modules())
+    made = left_out(fresh)
+    found = {name: value for name, value in differing(model, fresh).items() if not _was_cast(value, made[name])}
+    return [name for name in found if not isinstance(modules[name.rpartition(".")[0]], _IDLE)]
+
+
+def _was_cast(value: torch.Tensor, made: object) -> bool:
+    """Whether a buffer is the one that is made, in the type that the model was brought to."""
+    return isinstance(made, torch.Tensor) and not made.is_meta and torch.equal(made.to(value.dtype), value)
 
 
 def check_readable(model: nn.Module, folder: Path) -> None:

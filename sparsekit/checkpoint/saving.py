@@ -16,8 +16,8 @@ from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
 from sparsekit.checkpoint.foreign import without_bars
 from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save
-from sparsekit.checkpoint.models import class_in_mappings, is_transformers, shapes_of_config, write_config
-from sparsekit.checkpoint.readback import check_readable, state_to_store
+from sparsekit.checkpoint.models import class_in_mappings, from_config, is_transformers, write_config
+from sparsekit.checkpoint.readback import check_plain, check_readable, state_to_store
 from sparsekit.checkpoint.sentences import (
     check_sparse_layers,
     encoders_of,
@@ -154,13 +154,7 @@ def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
             shards.add({name: storable(name, tensor)})
         shards.close()
         return
-    expected = shapes_of_config(plain)
-    for name, tensor in plain.state_dict().items():
-        if name in expected and tensor.shape != expected[name]:
-            raise ValueError(
-                f"{name} must have shape {list(expected[name])} for transformers to open it, got {list(tensor.shape)}: "
-                "neurons were removed; save with dense=False and open with sparsekit.load"
-            )
+    check_plain(plain, from_config(plain))
     plain.config.__dict__.pop("quantization_config", None)
     with without_bars():
         type(plain).save_pretrained(plain, folder, max_shard_size=max_shard_size)  # the class's: the copy may differ
