@@ -223,6 +223,8 @@ def test_layers_that_cannot_shrink_are_refused():
         prune_neurons(normed, 0.5, criterion="magnitude")
     with pytest.raises(ValueError, match="found no MLP"):
         prune_neurons(nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1), nn.Linear(2, 2)), 0.5, criterion="magnitude")
+    with torch.device("meta"), pytest.raises(ValueError, match=r"0\.weight has no values yet"):
+        prune_neurons(mlp(), 0.5, criterion="magnitude")
     broken = mlp()
     broken[0].weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="2: scores hold inf or NaN"):

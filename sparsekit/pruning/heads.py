@@ -22,7 +22,7 @@ from sparsekit.pruning.head_entries import settle_heads
 from sparsekit.pruning.narrowing import check_layers, keep_columns
 from sparsekit.pruning.removal import removing
 from sparsekit.pruning.tied_heads import check_same_heads, choose_heads, tied_heads
-from sparsekit.pruning.unit_scores import find_unit_criterion
+from sparsekit.pruning.unit_scores import check_values, find_unit_criterion
 from sparsekit.pruning.units import Units, check_amount, check_units, keep_units, select_by_layers
 from sparsekit.pruning.widths import record_shapes
 
@@ -154,6 +154,7 @@ def prune_heads(
         chosen = find_unit_criterion(criterion, batches, loss)
         attentions = _select(model, targets, ignore)
         units = _check(model, attentions)
+        check_values(model, units)
         scores = chosen.score(model, units, batches, loss)
         kept = choose_heads(scores, tied_heads(model, attentions), fraction, scope, minimum)
     elif fraction is not None or batches or loss is not None or targets is not None or ignore:

@@ -11,7 +11,7 @@ from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.narrowing import check_layers
 from sparsekit.pruning.neuron_groups import NeuronGroup, check_between, find_groups, units_of
 from sparsekit.pruning.removal import removing
-from sparsekit.pruning.unit_scores import find_unit_criterion
+from sparsekit.pruning.unit_scores import check_values, find_unit_criterion
 from sparsekit.pruning.units import Units, check_amount, check_units, choose_units, keep_units, select_by_layers
 from sparsekit.pruning.widths import WidthEntries, record_shapes, tell_width
 
@@ -104,6 +104,7 @@ def prune_neurons(
     chosen = find_unit_criterion(criterion, batches, loss)
     found = find_groups(model)
     units = _find_units(model, groups, found, targets, ignore)
+    check_values(model, units)
     scores = chosen.score(model, units, batches, loss)
     kept = choose_units(scores, fraction, threshold, scope=scope, minimum=minimum)
     with removing(model, units, kept, batches, loss, "without these neurons") as description:

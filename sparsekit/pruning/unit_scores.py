@@ -147,6 +147,13 @@ def _gradients(value: Any, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Ten
     return torch.autograd.grad(value, inputs, allow_unused=True)
 
 
+def check_values(model: nn.Module, units: Sequence[Units]) -> None:
+    """Raise ValueError where a layer holds no values by which units could be scored."""
+    for layer in (layer for one in units for layer in one.layers):
+        if weight_of(model.get_submodule(layer)).is_meta:
+            raise ValueError(f"{layer}.weight has no values yet (it is on the meta device); load the model first")
+
+
 @dataclass(frozen=True)
 class UnitCriterion:
     """How units are scored; the lowest go."""
