@@ -76,6 +76,8 @@ def _measured_again(first: Gain, dense: nn.Module, sparse: SparseLinear, count: 
         seen.append(measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST)[count])
         if not seen[-1].noisy and agree(seen[-2].times, seen[-1].times):
             return seen[-1]
+        if seen[-1].noisy and seen[-2].noisy:  # it will not become quieter
+            break
     middle = sorted(seen, key=lambda gain: gain.times)[(len(seen) - 1) // 2]
     alone = measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST, compare_on_one_thread)[count]
     return replace(middle if alone.noisy else alone, noisy=True)

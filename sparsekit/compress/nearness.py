@@ -8,8 +8,8 @@ from sparsekit.compress.job import Job
 from sparsekit.compress.tasks import Named
 from sparsekit.fidelity import fidelity
 
-#: Texts whose outputs are compared.
-_TEXTS = 64
+#: Texts whose outputs are compared, as many as one or two batches hold: of a language model they take long.
+_TEXTS = 16
 
 
 def nearness(job: Job) -> dict[str, Any]:
