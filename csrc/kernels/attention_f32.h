@@ -102,7 +102,8 @@ inline void scale_rows(float* rows, std::int64_t count, const Vectors<vectors>& 
 
 template <int vectors>
 void begin_tile(const sparsekit::AttentionHead& head, const AttentionTile<vectors>& tile) {
-  pack_tile_f32<tile.lanes>({head.query, head.query_stride, head.queries}, {0, head.head_dim}, 0, tile.query);
+  pack_tile_f32<AttentionTile<vectors>::lanes>({head.query, head.query_stride, head.queries}, {0, head.head_dim}, 0,
+                                               tile.query);
   Vectors<vectors> scale;
   for (Vector& one : scale) one = Vector::broadcast(head.scale);
   scale_rows<vectors>(tile.query, head.head_dim, scale);
@@ -198,7 +199,7 @@ void finish_tile(const sparsekit::AttentionHead& head, const AttentionTile<vecto
   load_row<vectors>(tile.total, factor);
   scale_rows<vectors>(tile.output, head.value_dim, factor);
   const sparsekit::Output out{head.output, head.output_stride, head.queries, nullptr, sparsekit::Activation::none};
-  store_tile_with<tile.lanes>(tile.output, {0, head.value_dim}, out, [](Vector x) { return x; });
+  store_tile_with<AttentionTile<vectors>::lanes>(tile.output, {0, head.value_dim}, out, [](Vector x) { return x; });
 }
 
 /// `head` has at most as many queries as the tile.
