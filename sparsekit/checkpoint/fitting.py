@@ -47,8 +47,8 @@ def _resize(layer: Any, shape: tuple[int, int]) -> None:
         layer.bias = _like(layer.bias, shape[:1])
 
 
-def _resize_all(model: nn.Module, manifest: Manifest) -> None:
-    """Make dense layers as wide as those stored, and tell attentions how many heads they have then."""
+def _resize_all(model: nn.Module, manifest: Manifest) -> set[str]:
+    """Make dense layers as wide as those stored, and tell attentions how many heads they have then; names of layers."""
     changed = set()
     for name, module in model.named_modules():
         if not is_dense(module) or module._parameters.get("weight") is None:
@@ -61,6 +61,7 @@ def _resize_all(model: nn.Module, manifest: Manifest) -> None:
         all_dense = all(is_dense(model.get_submodule(layer)) for layer in attention.layers)
         if all_dense and attention.head_size > 0 and not changed.isdisjoint(attention.layers):
             fit_attributes(model, attention)
+    return changed
 
 
 def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
@@ -87,10 +88,13 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
 
 
 @on_split_modules
-def fit(model: nn.Module, manifest: Manifest) -> None:
+def fit(model: nn.Module, manifest: Manifest) -> set[str]:
     """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
 
     Modules that are split in the folder are split; see `sparsekit.splitting`.
+
+    Returns:
+        Names of the layers that are of another size now.
 
     Raises:
         ValueError: the folder has a sparse weight for something that is no linear layer of the model, or an activation
@@ -100,7 +104,7 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
     places: dict[int, list[str]] = {}
     for name, module in modules.items():
         places.setdefault(id(module), []).append(name)
-    _resize_all(model, manifest)
+    resized = _resize_all(model, manifest)
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
         is_sparse = entry.held == "sparse"
@@ -113,6 +117,7 @@ def fit(model: nn.Module, manifest: Manifest) -> None:
                 model.set_submodule(place, sparse)
     pad_encoders(model, SparseLinear)
     _fuse(model, manifest)
+    return resized
 
 
 def _stored_kind(model: nn.Module, manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
