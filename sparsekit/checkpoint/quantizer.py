@@ -188,11 +188,18 @@ class SparseQuantizer(HfQuantizer):
         if model.dtype != model.config.dtype:  # from_pretrained was given another one
             nn.Module.to(model, model.config.dtype)
         if not any(isinstance(module, SparseLinear) for module in model.modules()):
-            self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
+            self.remove_quantization_config(model)
         return model
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         return densify(model)
+
+    def remove_quantization_config(self, model: Any) -> None:
+        """Make an ordinary model of one without sparse layers: some code computes otherwise in quantized ones."""
+        super().remove_quantization_config(model)  # type: ignore[no-untyped-call]
+        for module in model.modules():
+            if hasattr(module, "config"):
+                vars(module.config).pop("_is_quantized", None)
 
     def is_serializable(self) -> bool:
         """Whether models can be saved: see `_save_pretrained`."""
@@ -237,7 +244,7 @@ def _save_pretrained(original: Callable[..., Any]) -> Callable[..., Any]:
             return _save_sparse(self, signature.bind(self, *args, **kwargs).arguments)
         quantizer = getattr(self, "hf_quantizer", None)
         if isinstance(quantizer, SparseQuantizer) and not adapters_only:  # it was made dense
-            quantizer.remove_quantization_config(self)  # type: ignore[no-untyped-call]
+            quantizer.remove_quantization_config(self)
         return original(self, *args, **kwargs)
 
     return save_pretrained
