@@ -96,6 +96,12 @@ NAMED = {
     "neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", {**_SIZES, **_PADS}),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {**_GROUPED, **_PADS}),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _GROUPED),
+    "qwen3-next": (
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        {**_GROUPED, "head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2}
+        | {"linear_num_value_heads": 2, "num_experts": 0, "num_experts_per_tok": 0},
+    ),
     "reformer": (
         "ReformerForMaskedLM",
         "ReformerConfig",

@@ -24,37 +24,26 @@ _NUMBER = ("layer_idx", "layer_id", "layer_number", "seed")
 Layers = int | Iterable[int]
 
 
-def _differing(blocks: Sequence[nn.Module], kept: Sequence[int]) -> tuple[int, int, list[str]] | None:
-    """The first place, the block to take it, and what these two differ in."""
-    for place, number in enumerate(kept):
-        other = blocks[place].state_dict().keys() ^ blocks[number].state_dict().keys()
-        if other:
-            return place, number, sorted(other)
-    return None
+def _check_places(model: nn.Module, cuts: Sequence[Cut]) -> None:
+    """Refuse a student that has other parameters in a block than the teacher has in that place."""
+    for cut in cuts:
+        for place, number in enumerate(cut.kept):
+            blocks = [model.get_submodule(f"{cut.name}.{one}") for one in (place, number)]
+            other = blocks[0].state_dict().keys() ^ blocks[1].state_dict().keys()
+            if other:
+                raise ValueError(
+                    f"block {number} cannot take the place of block {place}: they differ in "
+                    f"{', '.join(sorted(other))}; keep block {place} by naming the blocks: layers=[..., {place}, ...]"
+                )
 
 
-def _kept_blocks(layers: Layers, blocks: Sequence[nn.Module]) -> list[int]:
-    """Numbers of the blocks that stay.
-
-    Raises:
-        ValueError: there are no such blocks, or the config would build other ones than the student has.
-    """
-    count = len(blocks)
+def _kept_blocks(layers: Layers, count: int) -> list[int]:
+    """Numbers of the blocks that stay, of so many."""
     if isinstance(layers, int):
-        kept = [teacher for _, teacher in LayerMap.even(layers, count).pairs]
-        if _differing(blocks, kept) is not None:
-            kept = [0, *kept[1:]]  # the first is special: T5's has the position biases, ModernBERT's no norm
-    else:
-        kept = list(layers)
+        return [teacher for _, teacher in LayerMap.even(layers, count).pairs]
+    kept = list(layers)
     if not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < count:
         raise ValueError(f"layers must be ascending numbers of the teacher's blocks 0 to {count - 1}, got {kept}")
-    found = _differing(blocks, kept)
-    if found is not None:
-        place, number, other = found
-        raise ValueError(
-            f"block {number} cannot take the place of block {place}: they differ in {', '.join(other)}; "
-            f"keep block {place} by naming the blocks: layers=[..., {place}, ...]"
-        )
     return kept
 
 
@@ -68,14 +57,19 @@ def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) ->
     return dict(layers)
 
 
-def _cuts(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[Cut]:
-    """What is to be cut, with all checked that can be known before."""
+def _plans(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[list[Cut]]:
+    """Which blocks to keep: first as asked, then, where only a number was given, with the first block among them.
+
+    The first is special in some models: T5's has the position biases of all, ModernBERT's has no norm.
+    """
     stacks = find_stacks(model)
-    found = []
+    even, special = [], []
     for part, given in _wanted(layers, stacks).items():
-        blocks: Any = model.get_submodule(stacks[part])
-        found.append(Cut(stacks[part], part, _kept_blocks(given, list(blocks)), len(blocks)))
-    return found
+        count = len(model.get_submodule(stacks[part]))  # type: ignore[arg-type]
+        kept = _kept_blocks(given, count)
+        even.append(Cut(stacks[part], part, kept, count))
+        special.append(Cut(stacks[part], part, [0, *kept[1:]] if isinstance(given, int) else kept, count))
+    return [even] if even == special else [even, special]
 
 
 def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
@@ -134,6 +128,38 @@ def _adapt(student: nn.Module, cut: Cut) -> None:
         ) from error
 
 
+def _student(model: nn.Module, cuts: Sequence[Cut], trial: Trial, description: Description) -> nn.Module:
+    """The student that keeps certain blocks.
+
+    Raises:
+        ValueError: it could not be made again from its config, or says something else than it must.
+    """
+    expected = _expected(model, trial, cuts) if trial.runs else None
+    student = _copy_without(model, cuts)
+    for cut in cuts:
+        for name in lists_beside(model, cut.name):
+            _drop_blocks(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
+        _adapt(student, cut)
+    fault = description.fault(student)
+    if fault is not None or not description.known:
+        _check_places(model, cuts)
+    if fault is not None:
+        raise ValueError(f"{fault}; nothing was changed")
+    trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} blocks")
+    return student
+
+
+def _first_student(model: nn.Module, plans: Sequence[Sequence[Cut]], batches: Sequence[Any]) -> nn.Module:
+    trial, description = Trial(model, batches), Description(model)
+    faults = []
+    for cuts in plans:
+        try:
+            return _student(model, cuts, trial, description)
+        except ValueError as error:
+            faults.append(error)
+    raise faults[-1]
+
+
 def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()) -> nn.Module:
     """Cut a student with fewer blocks out of a teacher; the teacher stays as it is.
 
@@ -144,9 +170,9 @@ def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batche
     Args:
         model: a model whose blocks are an `nn.ModuleList`; the longest one counts, also deep inside, as where an
             encoder is part of a classifier. An encoder with a decoder has two.
-        layers: how many blocks to keep: those that `LayerMap.even` maps to, so that the map fits, with the first one
-            instead where it is built like no other; or their numbers, ascending, counted from 0. With an encoder and a
-            decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
+        layers: how many blocks to keep: those that `LayerMap.even` maps to, so that the map fits, with the first block
+            instead of the first of these where they would not do; or their numbers, ascending, counted from 0. With an
+            encoder and a decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
         batches: keyword arguments of the model's forward, of which the first is tried; needed only where no input can
             be made up for the model.
 
@@ -157,22 +183,13 @@ def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batche
     Raises:
         ValueError: there are no blocks, `layers` does not fit their number, a block would take the place of one that is
             built differently, or the student cannot run or could not be made again from its config (DiffLlama's blocks
-            compute by their numbers, DPT reads blocks by them).
+            compute by their numbers, DINOv2's config names blocks whose outputs are read).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
     >>> len(shallower(teacher, 3)[0])
     3
     """
-    cuts = _cuts(model, layers)
-    trial, description = Trial(model, batches), Description(model)
-    expected = _expected(model, trial, cuts) if trial.runs else None
-    student = _copy_without(model, cuts)
-    for cut in cuts:
-        for name in lists_beside(model, cut.name):
-            _drop_blocks(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
-        _adapt(student, cut)
-    trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} blocks")
-    description.check(student)
+    student = _first_student(model, _plans(model, layers), batches)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         student.requires_grad_(True)
     return student

@@ -79,6 +79,11 @@ class Description:
                 continue  # a class that is not made of its config alone
             self._known[name] = {(kind, key) for kind, _, key, _, _ in found}
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a config that the model could be made of again before."""
+        return bool(self._known)
+
     def fault(self, model: nn.Module) -> str | None:
         """What about a changed model is not what its config would build, in words; None for nothing."""
         for name, known in self._known.items():
