@@ -11,6 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+#: Attributes of `nn.Linear` and of `Conv1D`.
+_PLAIN = frozenset({*vars(nn.Linear(1, 1, device="meta")), "nf", "nx"})
+
 
 def is_conv1d_class(cls: type[nn.Module]) -> bool:
     """Whether a class is transformers' `Conv1D` or derived from it; see `is_conv1d`."""
@@ -90,8 +93,7 @@ def _small(cls: type[nn.Module], bias: bool) -> nn.Module:
 def _own_state(layer: nn.Module) -> list[str]:
     """What a layer has that `nn.Linear` has not: parameters, buffers, modules, attributes."""
     tensors = {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias", "parametrizations"}
-    plain = {*vars(nn.Linear(1, 1, device="meta")), "nf", "nx"}
-    return sorted(tensors | {name for name in vars(layer) if name not in plain and not name.startswith("_")})
+    return sorted(tensors | {name for name in vars(layer) if name not in _PLAIN and not name.startswith("_")})
 
 
 def why_not_linear(layer: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any, cast
@@ -82,7 +83,7 @@ class _Experts(SplitModule):
 
     routes = True
 
-    @property
+    @functools.cached_property
     def layout(self) -> Layout:
         """Where the matrices were."""
         names = {matrix.parameter for matrix in self.matrices}
@@ -164,17 +165,20 @@ class SplitExperts(_Experts):
         hidden, index, weights = (*args, *named)
         tokens = hidden.reshape(-1, hidden.shape[-1])
         result = torch.zeros_like(tokens, dtype=torch.result_type(tokens, weights))
-        for expert in index.unique().tolist():
-            token, place = torch.where(index == expert)
-            output = self._routed(expert, tokens[token])
-            if output is not None:
-                result.index_add_(0, token, (output * weights[token, place, None]).to(result.dtype))
+        if not index.numel():
+            return torch.zeros_like(hidden)
+        order = index.flatten().argsort(stable=True)  # each expert's tokens beside each other
+        experts, counts = index.flatten()[order].unique_consecutive(return_counts=True)
+        token = order // index.shape[-1]
+        parts = zip(experts.tolist(), tokens[token].split(counts.tolist()), strict=True)
+        outputs = torch.cat([self._routed(expert, part) for expert, part in parts])
+        result.index_add_(0, token, (outputs * weights.flatten()[order, None]).to(result.dtype))
         return result.to(hidden.dtype).view(hidden.shape)
 
-    def _routed(self, expert: int, x: torch.Tensor) -> torch.Tensor | None:
+    def _routed(self, expert: int, x: torch.Tensor) -> torch.Tensor:
         if expert < len(self._modules[self.layout.down.rpartition(".")[2]]):  # type: ignore[arg-type]
             return self._expert(expert, x)
-        return x if hasattr(self, "identity_expert") else None
+        return x if hasattr(self, "identity_expert") else torch.zeros_like(x)
 
     def _example(self) -> tuple[Any, ...]:
         tokens = self._tokens(4)

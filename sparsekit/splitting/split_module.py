@@ -86,10 +86,12 @@ def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter, training: bool) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    layer = nn.Linear.__new__(nn.Linear)  # the constructor would initialise weights, for each of 10,000 experts
+    nn.Module.__init__(layer)
+    layer.out_features, layer.in_features = weight.shape
     layer.weight = nn.Parameter(weight.detach(), requires_grad=like.requires_grad)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    new = None if bias is None else nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    layer.register_parameter("bias", new)
     return layer.train(training)
 
 
