@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +62,16 @@ def run() -> None:
         text = escape(printable(str(error), keep="\n"))
         Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
+
+
+@contextmanager
+def _noting(note: str) -> Iterator[None]:
+    """Have Ctrl-C within say what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(note)
+        raise
 
 
 def _need(extra: str, *modules: str) -> None:
@@ -144,8 +156,14 @@ def bench_layers(
     )
     source = weights.random_weight if own is None else weights.imposed_on(own)
     store = stored.Store(json, grid, "random" if model is None else model.name)
-    for rows in Progress(layers.run(grid, source, store.known()), title="measure", unit="groups", total=grid.groups):
-        store.add(rows)
+    kept = (
+        "stopped" if json is None else f"stopped; what was measured is in {json}, the same command goes on from there"
+    )
+    with _noting(kept):
+        for rows in Progress(
+            layers.run(grid, source, store.known()), title="measure", unit="groups", total=grid.groups
+        ):
+            store.add(rows)
     result = store.finish(layers.ceilings(grid))
     report.show(result, console)
     if json is not None:
@@ -334,9 +352,10 @@ def convert(
     _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
     from sparsekit.checkpoint import convert_folder
 
-    report = convert_folder(
-        model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
-    )
+    with _noting(f"stopped; {out} is as it was"):
+        report = convert_folder(
+            model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
+        )
     if report is not None:
         console.print(str(report), highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"wrote {escape(str(out))}")

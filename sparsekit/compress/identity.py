@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from sparsekit.compress.recipe import Recipe
@@ -24,7 +25,7 @@ def _digest(path: Path | None) -> str:
     return found.hexdigest()
 
 
-def claim(work: Path, recipe: Recipe, **inputs: Path | None) -> None:
+def claim(work: Path, recipe: Recipe, inputs: Mapping[str, Path | None]) -> None:
     """Mark a folder as belonging to a run.
 
     Args:

@@ -111,10 +111,17 @@ def compress(
         raise
 
 
+def _teachers(recipe: Recipe) -> dict[str, Path | None]:
+    """Folders of other teachers, by what they are."""
+    stages = enumerate(recipe.stages, 1)
+    return {f"teacher of stage {n}": one.distil.teacher for n, one in stages if one.distil and one.distil.teacher}
+
+
 def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: Path | None) -> dict[str, Any]:
     check_stages(job)
     first_alone(lambda: check_space(job))
-    first_alone(lambda: claim(job.work, job.recipe, model=model, data=data, test=test, validation=validation))
+    read = {"model": model, "data": data, "test": test, "validation": validation, **_teachers(job.recipe)}
+    first_alone(lambda: claim(job.work, job.recipe, read))
     restore(job)
     _run_stages(job)
     finalize(job.model.cpu())

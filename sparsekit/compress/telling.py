@@ -74,13 +74,8 @@ def name_after(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"after {names[-1]}" + (f" (stage {changed[-1]['stage'].partition('-')[0]})" if again else "")
 
 
-#: Column -> key of a row, and how its value is written.
-_COLUMNS = {
-    "ms/text": ("one_text_ms", "{:.3g}"),
-    "texts/s": ("texts_per_second", "{:.3g}"),
-    "MB disk": ("folder_mb", "{:.3g}"),
-    "MB RAM": ("memory_mb", "{:.3g}"),
-}
+#: Column -> key of a row.
+_COLUMNS = {"ms/text": "one_text_ms", "texts/s": "texts_per_second", "MB disk": "folder_mb", "MB RAM": "memory_mb"}
 
 
 def _quality(row: Mapping[str, Any]) -> str:
@@ -90,12 +85,17 @@ def _quality(row: Mapping[str, Any]) -> str:
     return f"{row['score']:.3g}" + (f" ({ends[0]:.3g}-{ends[1]:.3g})" if ends else "")
 
 
+def _figure(value: float) -> str:
+    """Three digits that count, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def comparison_table(comparison: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table, the names of its columns first."""
     score = comparison["score"]
     table = [["", *([f"{score} (95%)"] if score else []), *_COLUMNS]]
     for row in comparison["rows"]:
-        figures = [form.format(row[key]) if key in row else "" for key, form in _COLUMNS.values()]
+        figures = [_figure(row[key]) if key in row else "" for key in _COLUMNS.values()]
         table.append([row["name"], *([_quality(row)] if score else []), *figures])
     return table
 
