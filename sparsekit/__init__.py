@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sparsekit.checkpoint.registration import register_when_imported
+from sparsekit.extras import how_to_install
 
 if TYPE_CHECKING:
     from sparsekit.attention import use_attention
@@ -79,7 +80,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ModuleNotFoundError(f"sparsekit.{name} needs torch: pip install 'sparsekit-cpu[torch]'") from error
+        raise ModuleNotFoundError(f"sparsekit.{name} needs torch: {how_to_install('torch')}") from error
 
 
 def __dir__() -> list[str]:

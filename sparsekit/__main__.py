@@ -2,6 +2,8 @@
 
 import sys
 
+from sparsekit.extras import how_to_install
+
 
 def main() -> None:
     """Run the command line; without its libraries, say what to install."""
@@ -9,7 +11,7 @@ def main() -> None:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ImportError as error:
-        sys.exit(f"The sparsekit command needs {error.name}: pip install 'sparsekit-cpu[cli]'")
+        sys.exit(f"The sparsekit command needs {error.name}: {how_to_install('cli')}")
     try:
         from sparsekit.cli import run
 

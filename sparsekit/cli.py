@@ -16,6 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 import sparsekit
+from sparsekit.extras import how_to_install
 from sparsekit.files import printable
 from sparsekit.progress import Progress, close_all
 
@@ -77,9 +78,8 @@ def _noting(note: str) -> Iterator[None]:
 def _need(extra: str, *modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        Console(stderr=True).print(
-            f"this command needs {', '.join(missing)}: pip install 'sparsekit-cpu\\[{extra}]'", soft_wrap=True
-        )
+        text = f"this command needs {', '.join(missing)}: {how_to_install(extra)}"
+        Console(stderr=True).print(text, markup=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sparsekit.conversion import densify
+from sparsekit.extras import how_to_install
 from sparsekit.pruning.parametrization import finalize
 
 #: A protobuf file ends at 2 GiB; above this the weights lie beside the model.
@@ -119,7 +120,7 @@ def export_onnx(model: nn.Module, path: Path | str, example_inputs: Mapping[str,
     try:
         program = _program(plain, example_inputs)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("exporting needs onnx: pip install 'sparsekit-cpu[export]'") from error
+        raise ModuleNotFoundError(f"exporting needs onnx: {how_to_install('export')}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     outside = sum(tensor.nbytes for tensor in plain.state_dict().values()) > _MOST_INSIDE
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder, _quiet():

@@ -17,6 +17,7 @@ CSRC = ROOT / "csrc"
 LAYERS = [
     [
         "sparsekit._C",
+        "sparsekit.extras",
         "sparsekit.files",
         "sparsekit.memory",
         "sparsekit.progress",
@@ -81,6 +82,7 @@ NO_NATIVE = [
     "sparsekit.timing",
 ]
 NO_TORCH = [
+    "sparsekit.extras",
     "sparsekit.runtime",
     "sparsekit.formats",
     "sparsekit.files",

@@ -22,6 +22,7 @@ from sparsekit.bench.summary import (
     remarks,
     speedups,
 )
+from sparsekit.extras import how_to_install
 
 
 def usable_engines(
@@ -38,9 +39,9 @@ def usable_engines(
     missing = {name: peers[name].missing for name in asked or default if peers[name].missing}
     text = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in missing.items())
     if missing and asked:
-        raise ValueError(f"not installed: {text}; pip install 'sparsekit-cpu[peers]'")
+        raise ValueError(f"not installed: {text}; {how_to_install('peers')}")
     if missing:
-        console.print(f"left out: {text}; pip install 'sparsekit-cpu\\[peers]'", style="yellow")
+        console.print(f"left out: {text}; {how_to_install('peers')}", style="yellow", markup=False)
     return [name for name in asked or default if name not in missing]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsekit.checkpoint.layout import CARD
 from sparsekit.checkpoint.manifest import Manifest
+from sparsekit.extras import how_to_install
 from sparsekit.files import write_atomically
 
 _CARD = """\
@@ -32,7 +33,7 @@ Sparse weights are stored as `crow_indices`, `col_indices` and `values`; other l
 _MEASURED = "## Dense beside compressed"
 
 _TRANSFORMERS = """
-`import sparsekit` (`pip install 'sparsekit-cpu[train]'`) is also all that transformers and sentence-transformers need:
+`import sparsekit` ({install}) is also all that transformers and sentence-transformers need:
 
 ```python
 import sparsekit
@@ -90,5 +91,5 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
         dense=dense_bytes,
         times=dense_bytes / max(stored_bytes, 1),
         argument=f", model={title}(...)" if needs_model else "",
-        transformers="" if needs_model else _TRANSFORMERS.format(title=title),
+        transformers="" if needs_model else _TRANSFORMERS.format(title=title, install=how_to_install("train")),
     )

@@ -20,6 +20,7 @@ from sparsekit.checkpoint.layout import CONFIG, FORMAT, GENERATION_CONFIG, METHO
 from sparsekit.checkpoint.manifest import Manifest
 from sparsekit.checkpoint.module_budget import enough_for
 from sparsekit.checkpoint.opening import read_object, regular_file
+from sparsekit.extras import how_to_install
 
 #: Key of a configuration that names the weight file, and what stands there: transformers refuses it by showing it, so
 #: that it does not open the folder alone, with random weights in place of those that it cannot read.
@@ -175,7 +176,7 @@ def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
-        raise ModuleNotFoundError(f"{path} needs transformers: pip install 'sparsekit-cpu[train]'") from error
+        raise ModuleNotFoundError(f"{path} needs transformers: {how_to_install('train')}") from error
     except Exception as error:  # transformers raises whatever a strange configuration leads to
         raise ValueError(f"{path} describes no model that can be made: {error}") from error
 

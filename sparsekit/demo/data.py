@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sparsekit.demo.settings import Settings
+from sparsekit.extras import how_to_install
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def package_folder(package: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the demo needs the package {package}: pip install 'sparsekit-cpu[demo]'")
+        raise FileNotFoundError(f"the demo needs the package {package}: {how_to_install('demo')}")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -12,6 +12,7 @@ import torch
 from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.opening import regular_file
 from sparsekit.checkpoint.stored import memory_limit
+from sparsekit.extras import how_to_install
 from sparsekit.importers.weight_files import tensor_of
 
 #: Types of `TensorProto` that weights come in, and buffers.
@@ -87,7 +88,7 @@ def open_graph(path: Path) -> Any:
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path} needs onnx: pip install 'sparsekit-cpu[import]'") from error
+        raise ModuleNotFoundError(f"{path} needs onnx: {how_to_install('import')}") from error
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # the parser has classes of its own

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsekit.checkpoint.arrays import entries_of
 from sparsekit.checkpoint.stored import memory_limit
+from sparsekit.extras import how_to_install
 from sparsekit.formats import CSR
 
 #: Formats of SciPy that weights come in; its others hold what would be a dense matrix.
@@ -68,7 +69,7 @@ def _read(path: Path) -> CSR:
     try:
         return CSR.from_scipy(_load(path))
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path} needs SciPy: pip install 'sparsekit-cpu[import]'") from error
+        raise ModuleNotFoundError(f"{path} needs SciPy: {how_to_install('import')}") from error
     except Exception as error:  # SciPy and zipfile raise whatever a strange file leads to
         raise ValueError(f"{path} holds no sparse weight: {error}") from error
 
