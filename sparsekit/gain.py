@@ -67,9 +67,9 @@ def measure(
 
 
 def _measured_again(first: Gain, dense: nn.Module, sparse: SparseLinear, count: int) -> Gain:
-    """The first of longer measurements that the one before confirms; noisy where none does.
+    """The first of longer measurements that the one before confirms; where none does, that on one thread, noisy.
 
-    That on one thread tells then, where it is quiet enough.
+    Noise can be a factor of 100 on several threads, each waiting a time slice for the others, but is small on one.
     """
     seen = [first]
     for _ in range(_AGAIN):
@@ -78,9 +78,8 @@ def _measured_again(first: Gain, dense: nn.Module, sparse: SparseLinear, count: 
             return seen[-1]
         if seen[-1].noisy and seen[-2].noisy:  # it will not become quieter
             break
-    middle = sorted(seen, key=lambda gain: gain.times)[(len(seen) - 1) // 2]
     alone = measure(dense, sparse, [count], _AGAIN_SECONDS, _AGAIN_AT_MOST, compare_on_one_thread)[count]
-    return replace(middle if alone.noisy else alone, noisy=True)
+    return replace(alone, noisy=True)
 
 
 class GainTable:

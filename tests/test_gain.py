@@ -28,7 +28,7 @@ def played(monkeypatch):
 
     def measure(dense, sparse, tokens, *how):
         if compare_on_one_thread in how:
-            return dict.fromkeys(tokens, Gain(1.0, noisy=True))
+            return dict.fromkeys(tokens, Gain(2.5, noisy=True))
         calls[dense] += 1
         rest = gains[dense]
         found = rest.pop(0) if len(rest) > 1 else rest[0]
@@ -75,9 +75,9 @@ def test_held_in_another_way_is_another_layer(played):
         ([40.0, 3.0, 3.1], Gain(3.1), 3),  # a slow moment of the dense one: more than a fifth of the products permits
         ([40.0, 41.0], Gain(41.0), 2),  # this dense kernel really is that slow
         ([Gain(3.0, noisy=True), 3.1], Gain(3.1), 2),
-        ([0.2, 3.0, 5.6], Gain(3.0, noisy=True), 3),  # no two agree: the one in the middle
-        ([Gain(3.0, noisy=True), Gain(4.0, noisy=True), 3.9], Gain(3.0, noisy=True), 2),
-        ([Gain(3.0, noisy=True), 4.0, Gain(3.8, noisy=True)], Gain(3.8, noisy=True), 3),
+        ([0.2, 3.0, 5.6], Gain(2.5, noisy=True), 3),  # no two agree: one thread tells
+        ([Gain(3.0, noisy=True), Gain(4.0, noisy=True), 3.9], Gain(2.5, noisy=True), 2),
+        ([Gain(3.0, noisy=True), 4.0, Gain(3.8, noisy=True)], Gain(2.5, noisy=True), 3),
     ],
 )
 def test_doubtful_gains_are_measured_until_two_agree(played, seen, wanted, calls):
