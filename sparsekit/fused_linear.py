@@ -43,7 +43,7 @@ class FusedActivation(nn.Module):
     def of_layer(self, layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
         """`self(layer(input))`, in one step unless somebody listens to one of them."""
         fits = type(layer) is FusedLinear and layer.activation == self.name
-        if fits and is_plain_call(layer) and is_plain_call(self) and is_plain_call(self.original):
+        if fits and is_plain_call(layer, self, self.original):
             result: torch.Tensor = layer.activated(input)  # type: ignore[operator]
         else:
             result = self(layer(input))

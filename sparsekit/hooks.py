@@ -14,7 +14,11 @@ def attached(module: nn.Module) -> str:
     return "it has hooks" if any(value for name, value in own.items() if name.endswith("_hooks")) else ""
 
 
-def is_plain_call(module: nn.Module) -> bool:
-    """Whether calling a module runs its class's `forward` and nothing else; quick enough to ask in every call."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__ and not _has_any_global_hook()
+def is_plain_call(*modules: nn.Module) -> bool:
+    """Whether calling any of these runs its class's `forward` and nothing else; quick enough to ask in every call."""
+    for one in modules:
+        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
+            return False
+        if "forward" in one.__dict__:
+            return False
+    return not _has_any_global_hook()

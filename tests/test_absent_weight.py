@@ -291,6 +291,7 @@ _LAYOUT = {**SMALL, "intermediate_size": 48, "max_position_embeddings": 20, "coo
 #: Class of the model, class of its config, sizes, and the last names of the layers that it computes with itself.
 USERS = {
     "bert": ("BertModel", "BertConfig", {**SMALL, "intermediate_size": 48}, ""),
+    "deberta": ("DebertaModel", "DebertaConfig", {**SMALL, "intermediate_size": 48}, "in_proj"),  # for `query_states`
     "bloom": ("BloomModel", "BloomConfig", {"vocab_size": 50, "hidden_size": 32, "n_layer": 2, "n_head": 4}, ""),
     "llama": ("LlamaModel", "LlamaConfig", {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2}, ""),
     "mt5": ("MT5EncoderModel", "MT5Config", {"d_model": 32, "d_ff": 48, "num_layers": 2, "vocab_size": 50}, ""),
