@@ -34,6 +34,11 @@ void check_lanes(const CsrView& csr, std::int64_t height) {
   }
 }
 
+/// Asks for the cache line after this one, which may lie behind the end of the array.
+void prefetch_after(const void* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + 64));
+}
+
 /// The lanes of a window from block to block: where the entries of each begin, those of its first output feature, and
 /// which columns they are in. Packing holds no more than this of a weight besides the CSR and the packed one.
 struct WindowRuns {
@@ -63,8 +68,8 @@ struct WindowRuns {
   void take(const CsrView& csr, std::int64_t l, std::int64_t count) {
     first[l] = last[l];
     last[l] += count;
-    __builtin_prefetch(csr.col_indices + last[l] + 16);
-    __builtin_prefetch(csr.values + last[l] + 16);
+    prefetch_after(csr.col_indices + last[l]);
+    prefetch_after(csr.values + last[l]);
   }
 
   /// The columns that the lane has entries in, in the block that begins at `start`.

@@ -1,8 +1,9 @@
 // What comes from outside, as any bytes: CSR arrays, and buffers that say they are packed weights.
 //
 // Arrays that `validate` lets pass are packed in every layout and must come back: entry by entry, values as near as
-// their type holds them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what
-// is there (libFuzzer runs this with the address and undefined behaviour sanitizers).
+// their type holds them. Packed weights of which bytes were changed are refused by `check_packed`, or kernels run on
+// them and they can be unpacked. Everything else must end in std::invalid_argument, and nothing may read or write
+// beyond what is there (libFuzzer runs this with the address and undefined behaviour sanitizers).
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>
@@ -16,12 +17,17 @@
 #include <stdexcept>
 #include <vector>
 
+#include "dispatch/product.h"
 #include "formats/blocks.h"
+#include "formats/check_packed.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
 #include "formats/values.h"
 
 using namespace sparsekit;
+
+extern "C" const KernelTable sparsekit_kernels_scalar;
+extern "C" const KernelTable sparsekit_kernels_avx2;
 
 namespace {
 
@@ -211,20 +217,82 @@ void check_header(FuzzedDataProvider& data) {
   try_header(reinterpret_cast<const std::byte*>(buffer.data()), buffer.size() * sizeof(buffer[0]));
 }
 
+/// A weight of up to 200 lanes, and the bytes that it is packed in.
+std::vector<std::uint64_t> some_packed(FuzzedDataProvider& data) {
+  const LayoutEntry& layout = layout_entry(kEveryLayout[data.ConsumeIntegralInRange<std::size_t>(0, 7)]);
+  const std::int64_t rows = data.ConsumeIntegralInRange<std::int64_t>(0, 200) * layout.height;
+  const std::int64_t columns = data.ConsumeIntegralInRange<std::int64_t>(0, 400);
+  const std::int64_t step = data.ConsumeIntegralInRange<std::int64_t>(1, 255);
+  std::vector<float> dense(static_cast<std::size_t>(rows * columns));
+  for (std::int64_t i = 0; i < rows / layout.height * columns; i += 1 + i * i % step) {
+    for (std::int64_t r = 0; r < layout.height; ++r) {
+      dense[static_cast<std::size_t>((i / columns * layout.height + r) * columns + i % columns)] = 1.0F;
+    }
+  }
+  const Matrix matrix{csr_from_dense(dense.data(), rows, columns), rows, columns};
+  const std::vector<float> scales(static_cast<std::size_t>(rows), 1.0F);
+  const PackPlan plan = plan_pack(matrix.view(), layout.layout, scales.data());
+  std::vector<std::uint64_t> buffer(plan.header.total_bytes / sizeof(std::uint64_t));
+  write_packed(matrix.view(), plan, reinterpret_cast<std::byte*>(buffer.data()));
+  return buffer;
+}
+
+void run_kernels(const PackedHeader& header, Direction direction, std::int64_t batch, const KernelTable& table) {
+  const bool forward = direction == Direction::forward;
+  const std::int64_t inputs = forward ? header.in_features : header.out_features;
+  const std::int64_t outputs = forward ? header.out_features : header.in_features;
+  const std::vector<float> input(static_cast<std::size_t>(batch * inputs), 0.5F);
+  std::vector<float> output(static_cast<std::size_t>(batch * outputs));
+  run({{packed_view(header),
+        header.layout,
+        header.entries,
+        direction,
+        {input.data(), inputs, batch},
+        {output.data(), outputs, batch, nullptr, Activation::none}}},
+      table);
+}
+
+/// A good packed weight with some of its bytes changed.
+void check_body(FuzzedDataProvider& data) {
+  std::vector<std::uint64_t> buffer = some_packed(data);
+  const std::size_t size = buffer.size() * sizeof(buffer[0]);
+  auto* bytes = reinterpret_cast<std::byte*>(buffer.data());
+  while (data.remaining_bytes() > 0) {
+    const auto at = data.ConsumeIntegralInRange<std::size_t>(0, size - 1);
+    bytes[at] = static_cast<std::byte>(data.ConsumeIntegral<std::uint8_t>());
+  }
+  try {
+    check_packed(bytes, size);
+  } catch (const std::invalid_argument&) {
+    return;
+  }
+  const PackedHeader& header = packed_header(bytes, size);
+  const LayoutEntry& layout = layout_entry(header.layout);
+  layout.unpack(packed_view(header), header.nnz);
+  for (const KernelTable* table : {&sparsekit_kernels_scalar, &sparsekit_kernels_avx2}) {
+    if (table == &sparsekit_kernels_avx2 && __builtin_cpu_supports("avx2") == 0) continue;
+    for (const std::int64_t batch : {1, 2, 9, 33}) run_kernels(header, Direction::forward, batch, *table);
+    if (!layout.scaled) run_kernels(header, Direction::transposed, 9, *table);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   if (size == 0) return 0;
   FuzzedDataProvider data(bytes, size);
-  switch (data.ConsumeIntegralInRange<int>(0, 2)) {
+  switch (data.ConsumeIntegralInRange<int>(0, 3)) {
     case 0:
       check_matrix(any_arrays(data));
       break;
     case 1:
       check_matrix(well_formed(data));
       break;
-    default:
+    case 2:
       check_header(data);
+      break;
+    default:
+      check_body(data);
   }
   return 0;
 }
