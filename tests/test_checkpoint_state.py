@@ -247,6 +247,19 @@ def test_a_model_of_ones_own_class_comes_back(tmp_path):
         load(tmp_path / "model")
 
 
+def test_a_model_of_ones_own_class_that_takes_more_than_a_configuration(tmp_path):
+    class Own(transformers.BertModel):
+        def __init__(self, config, outputs):
+            super().__init__(config)
+            self.head = nn.Linear(config.hidden_size, outputs)
+
+    model = Own(bert().config, 3).eval()
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model", model=Own(model.config, 3).eval())
+    assert torch.equal(loaded.head.weight, model.head.weight)
+    assert torch.equal(of_bert(loaded), of_bert(model))
+
+
 def test_names_of_state_that_a_folder_may_not_set(tmp_path):
     model = bert()
     save(model, tmp_path / "model")
@@ -285,3 +298,17 @@ def test_modules_that_another_thread_makes_are_not_counted():
             pool.submit(lambda: nn.Sequential(*(nn.ReLU() for _ in range(6_000)))).result()
         with pytest.raises(ValueError, match="more than 5000"):
             nn.Sequential(*(nn.ReLU() for _ in range(6_000)))
+
+
+def test_sparse_layers_where_the_configuration_has_a_conv1d(tmp_path):
+    model = family("gpt2").float()
+    prune_neurons(model, 0.5, criterion="magnitude")
+    for block in model.transformer.h:
+        for owner, name in ((block.mlp, "c_fc"), (block.mlp, "c_proj"), (block.attn, "c_attn")):
+            conv1d = getattr(owner, name)
+            weight = conv1d.weight.detach().T * (torch.rand(conv1d.nf, conv1d.nx) > 0.7)
+            linear = nn.Linear(conv1d.nx, conv1d.nf)
+            linear.weight, linear.bias = nn.Parameter(weight), conv1d.bias
+            setattr(owner, name, sparsekit.SparseLinear.from_linear(linear))
+    comes_back(model, tmp_path / "model")
+    assert isinstance(load(tmp_path / "model").transformer.h[1].mlp.c_fc, sparsekit.SparseLinear)

@@ -33,17 +33,25 @@ def _refusals_of_readers(folder: Path) -> Iterator[None]:
         raise ValueError(f"nothing was saved, because the folder could not be opened again: {reason}") from error
 
 
-def _as_read(model: nn.Module, folder: Path, manifest: Manifest, most_bytes: int) -> tuple[Any, set[str]]:
-    """The model as `load` makes it of a folder, without weights (None where it is given one), and what was resized."""
-    if not is_transformers(model):
-        return None, set()
-    is_known = class_in_mappings(model.config, type(model).__name__) is not None
-    fresh: Any = make_empty(folder, manifest, None if is_known else type(model))
+def _made(folder: Path, manifest: Manifest, most_bytes: int, cls: type[Any] | None) -> tuple[Any, set[str]]:
+    fresh = make_empty(folder, manifest, cls)
     blank = copy.deepcopy(fresh)
     resized = fit(fresh, manifest)
     check_names(fresh, manifest)
     fill_buffers(fresh, blank, most_bytes)
     return fresh, resized
+
+
+def _as_read(model: nn.Module, folder: Path, manifest: Manifest, most_bytes: int) -> tuple[Any, set[str]]:
+    """The model as `load` makes it of a folder, without weights (None where it is given one), and what was resized."""
+    if not is_transformers(model):
+        return None, set()
+    if class_in_mappings(model.config, type(model).__name__) is not None:
+        return _made(folder, manifest, most_bytes, None)
+    try:
+        return _made(folder, manifest, most_bytes, type(model))
+    except ValueError:  # a class of one's own may be made of more than its configuration
+        return None, set()
 
 
 def state_to_store(model: nn.Module, folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
