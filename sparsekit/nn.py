@@ -70,6 +70,7 @@ class SparseLinear(nn.Module):
         self.activation = None if activation == "none" else activation
         self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
         self.dense_class: type[nn.Module] = nn.Linear  # likewise
+        self._is_turned = False  # whether that one holds its weight as [in_features, out_features]
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.register_buffer("packed", _no_nonzeros(out_features, in_features) if packed is None else packed, False)
 
@@ -150,6 +151,7 @@ class SparseLinear(nn.Module):
         else:
             self.dense_class = parametrize.type_before_parametrizations(dense)
             self.weight_dtype = dense.weight.dtype  # type: ignore[assignment]
+        self._is_turned = is_conv1d_class(self.dense_class)
 
     def to_csr(self) -> CSR:
         """The weight as CSR."""
@@ -176,11 +178,6 @@ class SparseLinear(nn.Module):
     def _dense_dtype(self) -> torch.dtype:
         """Type of the dense layer that this one stands for: that of its bias follows `module.to`."""
         return self.weight_dtype if self.bias is None else self.bias.dtype
-
-    @property
-    def _is_turned(self) -> bool:
-        """Whether the dense layer holds its weight as [in_features, out_features]."""
-        return is_conv1d_class(self.dense_class)
 
     @property
     def weight(self) -> torch.Tensor:
