@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparsekit.fidelity import Fidelity
@@ -12,6 +13,8 @@ from sparsekit.unreached import UnreachedWeight
 
 #: Of the zeros in a weight; fewer are chance.
 LEAST_ZEROS = 0.01
+#: So many layers in a row that differ only in their number are one line of the table: a mixture has thousands.
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -137,13 +140,13 @@ class ConversionReport:
         return lines
 
     def __str__(self) -> str:
-        width = max(5, *(len(printable(layer.name)) for layer in self.layers))
+        width = max(5, *(len(printable(layer.name)) for layer in _together(self.layers)))
         title = (
             f"{'layer':{width}}  {'out x in':>12}  sparsity  {'bytes before':>12}  {'bytes after':>12}  "
             f"{'held as':11}  times faster"
         )
         lines = [*self._first_lines(), title]
-        for layer in self.layers:
+        for layer in _together(self.layers):
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
                 f"{printable(layer.name):{width}}  {shape:>12}  {layer.sparsity:8.1%}  "
@@ -158,6 +161,34 @@ class ConversionReport:
             share = self.sparse_weights / self.weights
             lines.append(f"{share:.1%} of the model's {self.weights:,} weights are in sparse layers")
         return "\n".join(lines)
+
+
+def _together(layers: Sequence[LayerReport]) -> list[LayerReport]:
+    """The layers with those of one stack as one, `experts.down_proj.0-7`, of which the same became."""
+
+    def kind(layer: LayerReport) -> tuple[object, ...]:
+        stack, _, number = layer.name.rpartition(".")
+        what = (layer.shape, layer.reason, layer.values, layer.block, layer.error is None)
+        return (stack, number.isdecimal(), *what, _gain_text(layer.speedups))
+
+    found = []
+    for (_, numbered, *_), members in itertools.groupby(layers, kind):
+        group = list(members)
+        if not numbered or len(group) < _TOGETHER:
+            found += group
+            continue
+        first, count = group[0], len(group)
+        found.append(
+            replace(
+                first,
+                name=f"{first.name}-{group[-1].name.rpartition('.')[2]}",
+                sparsity=sum(layer.sparsity for layer in group) / count,
+                bytes_before=sum(layer.bytes_before for layer in group),
+                bytes_after=sum(layer.bytes_after for layer in group),
+                error=None if first.error is None else max(layer.error or 0.0 for layer in group),
+            )
+        )
+    return found
 
 
 def _unreached_text(other: UnreachedWeight) -> str:

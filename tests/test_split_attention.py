@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 import sparsekit
 from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
@@ -229,3 +230,33 @@ def test_attentions_that_share_a_parameter_are_left_alone():
     assert isinstance(module[0], SplitAttention)
     assert module[0] is module[1]
     assert densify(module)[0] is module[1]
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        query = x @ self.attention.in_proj_weight[:8].T
+        return self.attention(query, x, x)[0]
+
+
+def test_an_attention_whose_parameters_others_read_is_left_alone():
+    model = randomized(nn.Sequential(Reader()))
+    x = torch.randn(2, 3, 8)
+    expected = model(x)
+    report = convert(model, min_sparsity=0.0)
+    assert report.converted == 0
+    assert type(model[0].attention) is nn.MultiheadAttention
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_an_attention_pruned_by_torch_is_left_alone():
+    model = randomized(nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)))
+    torch_prune.l1_unstructured(model[0].self_attn, "in_proj_weight", 0.5)
+    x = torch.randn(2, 3, 8)
+    expected = model(x)
+    report = convert(model, ["0.linear1", "0.self_attn"], min_sparsity=0.0)
+    assert [layer.name for layer in report.layers if layer.converted] == ["0.linear1"]
+    torch.testing.assert_close(model(x), expected)

@@ -297,3 +297,24 @@ def test_experts_that_no_token_reaches():
                 assert kept is None or bool((mine.flatten()[kept] != 0).float().mean() > 0.7)
     with pytest.raises(ValueError, match=r"no token of the batches reaches 8 experts .*\.experts\."):
         prune(mixture("mixtral"), 0.5, criterion="taylor", batches=batches, ignore=["lm_head"])
+
+
+def test_the_report_has_a_line_for_each_stack_of_experts():
+    model = pruned("mixtral")
+    report = convert(model, ignore=["lm_head", "model.layers.1.mlp"], min_sparsity=0.5)
+    lines = [line for line in str(report).splitlines() if ".mlp." in line]
+    assert [line.split()[0] for line in lines[:2]] == [
+        "model.layers.0.mlp.experts.gate_up_proj.0-3",
+        "model.layers.0.mlp.experts.down_proj.0-3",
+    ]
+    unreached = {other.name: other for other in report.others}
+    router, experts = "model.layers.*.mlp.gate", "model.layers.*.mlp.experts.gate_up_proj.*"
+    assert unreached[router].reason == "a parameter that MixtralTopKRouter computes with itself"
+    assert (unreached[experts].count, unreached[experts].shape) == (4, (48, 32))
+    assert unreached[experts].reason == "targets and ignore leave it out"
+    assert f"not reached: {experts} (4 of 48 x 32), " in str(report)
+    assert len(report.layers) == 2 * 4 + 8
+    assert report.weights == sum(parameter.numel() for parameter in mixture("mixtral").parameters())
+    held = [layer.shape[0] * layer.shape[1] for layer in report.layers]
+    assert report.sparse_weights == sum(held)
+    assert f"{sum(held) / report.weights:.1%} of the model's {report.weights:,} weights" in str(report)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.parametrization import apply_mask, mask_of, remove_mask
-from sparsekit.splitting import SplitModule, split
+from sparsekit.splitting import SplitModule, reads, split
 from sparsekit.splitting.split_module import stored_parameter
 
 P = ParamSpec("P")
@@ -30,11 +30,17 @@ def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> Non
 def _split_all(model: nn.Module) -> dict[SplitModule, nn.Module]:
     """Split what can be split; each new module -> the one whose place it took."""
     made = {}
+    parents: dict[nn.Module, set[type[nn.Module]]] = {}
+    for parent in model.modules():
+        for child in parent.children():
+            parents.setdefault(child, set()).add(type(parent))
     holders = Counter(id(one) for module in model.modules() for one in module._parameters.values())
-    for module in model.modules():
-        new = None if module is model or isinstance(module, SplitModule) else split(module)
+    for module in [one for one in parents if not isinstance(one, SplitModule)]:
+        new = split(module)
         if new is None or any(holders[id(stored_parameter(module, path))] > 1 for path in new.shapes):
             continue  # layers would not share what modules share
+        if any(reads(parent, path) for parent in parents[module] for path in new.shapes):
+            continue
         _mask_layers(new, module)
         made[new] = module
     replace_modules(model, {old: new for new, old in made.items()})

@@ -6,6 +6,11 @@ call `nn.Linear` layers, which can be pruned, measured and converted one by one;
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
+from contextlib import suppress
+
 from torch import nn
 
 from sparsekit.splitting.attention import SplitAttention
@@ -23,7 +28,34 @@ KINDS: tuple[type[SplitModule], ...] = (
     SplitEinsum,
 )
 
-__all__ = ["KINDS", "Matrix", "PaddedEncoder", "SplitAttention", "SplitExperts", "SplitModule", "pad_encoders", "split"]
+__all__ = [
+    "KINDS",
+    "Matrix",
+    "PaddedEncoder",
+    "SplitAttention",
+    "SplitExperts",
+    "SplitModule",
+    "pad_encoders",
+    "reads",
+    "split",
+]
+
+
+@functools.cache
+def _code(cls: type[nn.Module]) -> str:
+    """Source of a class and its bases but torch's; what cannot be read is left out."""
+    found = []
+    for base in cls.mro():
+        if not base.__module__.startswith("torch."):
+            with suppress(OSError, TypeError):
+                found.append(inspect.getsource(base))
+    return "\n".join(found)
+
+
+def reads(parent: type[nn.Module], path: str) -> bool:
+    """Whether the code of a class asks a module inside for a parameter that it loses when it is split."""
+    code = _code(parent)  # type: ignore[arg-type]  # mypy knows no hash of it
+    return re.search(rf"self\.\w+\.{re.escape(path)}\b", code) is not None
 
 
 def split(module: nn.Module) -> SplitModule | None:
