@@ -231,7 +231,7 @@ def convert(
 
     Args:
         model: any PyTorch model on the CPU.
-        targets: layers to convert: class names, module names or "re:" patterns.
+        targets: layers to convert: class names, module names or "re:" patterns; see `prune` for what "Linear" takes in.
         ignore: layers to leave dense, in the same notation.
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
             converted when it is not slower for any of them.

@@ -169,7 +169,7 @@ def _together(layers: Sequence[LayerReport]) -> list[LayerReport]:
     def kind(layer: LayerReport) -> tuple[object, ...]:
         stack, _, number = layer.name.rpartition(".")
         what = (layer.shape, layer.reason, layer.values, layer.block, layer.error is None)
-        return (stack, number.isdecimal(), *what, _gain_text(layer.speedups))
+        return (stack, number.isdecimal(), *what, _gain_text(layer))
 
     found = []
     for (_, numbered, *_), members in itertools.groupby(layers, kind):

@@ -104,8 +104,9 @@ def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
             counts too.
 
     Returns:
-        One entry for every `nn.Linear` and every `Conv1D` of transformers. Those that share their weight with an
-        embedding, which pruning leaves out, are also in `left_out` with the reason.
+        One entry for every `nn.Linear` and every `Conv1D` of transformers, and for each matrix of
+        `nn.MultiheadAttention` and of the experts of mixtures. Those that share their weight with an embedding, which
+        pruning leaves out, are also in `left_out` with the reason.
 
     Raises:
         ValueError: the limit is out of range, or the model has no such layer, or one without values.

@@ -201,8 +201,9 @@ def prune(
         scope: "row" masks this fraction in every output, "layer" in every layer, "global" over all layers together;
             None: "row" for wanda, else "layer".
         threshold: instead of a sparsity: mask weights whose score is below it.
-        targets: layers to prune: class names, module names or "re:" patterns; `nn.Linear` and, where a pattern such as
-            "Conv1D" takes it in, the linear layer of GPT-2 in transformers.
+        targets: layers to prune: class names, module names or "re:" patterns. "Linear" stands for all linear layers:
+            those of GPT-2 (`Conv1D`) too, each matrix of the experts of a mixture (`experts.down_proj.3`) and of
+            `nn.MultiheadAttention` (`self_attn.q_proj`). The masks of the latter are on the parameter that holds them.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" (N kept of every M consecutive inputs) or "RxC" blocks (R outputs of C
             inputs are kept or masked together).
