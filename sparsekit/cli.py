@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,6 +34,8 @@ class _Stoppable(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             close_all()
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # behind the ^C that the terminal shows
             for note in getattr(stop, "__notes__", ["stopped"]):
                 Console(stderr=True).print(note, highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(_STOPPED) from None
