@@ -5,11 +5,12 @@ import time
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparsekit.pruning import Schedule, apply_movement, prune
-from sparsekit.training import GradualMovement, GradualPruning, Penalised, TrainSettings, train
+from sparsekit.training import GradualMovement, GradualPruning, Penalised, TrainSettings, checkpoint, train
 from sparsekit.training.order import shuffled, stream
 
 
@@ -251,6 +252,23 @@ def test_a_resumed_run_has_one_log_and_begins_at_a_checkpoint_of_two_minutes(tmp
     train(make_model(), make_batches(), loss_of, TrainSettings(epochs=1), **given)
     assert taken[stopped_at + 1] == (8 if stopped_at == 8 else 0)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_one_before_stays(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    settings = TrainSettings(epochs=1, checkpoint_minutes=0)
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def fill_the_disk(step):
+        if step == 5:
+            monkeypatch.setattr(checkpoint, "save_file", full)
+
+    with pytest.raises(OSError, match="run.safetensors cannot be written .*No space left.*is the disk full"):
+        train(make_model(), make_batches(), loss_of, settings, before_step=fill_the_disk, checkpoint=path)
+    assert checkpoint.read_progress(path)["report"]["steps"] == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
 
 
 def test_a_file_that_is_no_log_is_not_replaced(tmp_path):

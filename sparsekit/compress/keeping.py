@@ -11,18 +11,17 @@ import copy
 import json
 import shutil
 import textwrap
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sparsekit.checkpoint import load, save
 from sparsekit.compress.job import Job
 from sparsekit.compress.learning import log_of
-from sparsekit.files import write_atomically, write_json
+from sparsekit.files import write_json
 from sparsekit.pruning import finalize
-from sparsekit.training.checkpoint import load_model_state, read_progress
+from sparsekit.training.checkpoint import load_model_state, read_progress, write_tensors
 from sparsekit.training.processes import process_number
 
 _STAGES, _MASKS = "stages.json", "masks.safetensors"
@@ -51,7 +50,7 @@ def _write_model(job: Job, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a stage that was stopped while it was kept
     save(finalize(copy.deepcopy(job.model).cpu()), folder, tokenizer=job.tokenizer)
     if masks:
-        write_atomically(folder / _MASKS, partial(save_file, masks))
+        write_tensors(folder / _MASKS, masks)
 
 
 def _read_model(folder: Path) -> Any:

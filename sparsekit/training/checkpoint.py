@@ -66,7 +66,19 @@ def save_checkpoint(
     apart = whole_tensors(tensors, kept=first)
     if first:
         header = {"format": _FORMAT, "progress": json.dumps(progress)}
-        write_atomically(path, partial(save_file, apart, metadata=header))
+        write_tensors(path, apart, header)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str] | None = None) -> None:
+    """Write tensors to a file, atomically.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; what was there is as it was.
+    """
+    try:
+        write_atomically(path, partial(save_file, tensors, metadata=header))
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error}); is the disk full?") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

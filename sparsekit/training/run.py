@@ -7,19 +7,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from sparsekit.files import write_atomically
 from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
-from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint
+from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint, write_tensors
 from sparsekit.training.order import stream
 from sparsekit.training.precision import autocast
 from sparsekit.training.processes import process_count, process_number, same_everywhere
@@ -158,7 +156,7 @@ class Run(Generic[T]):
         progress["processes"] = process_count()
         progress |= {"without_gain": self.without_gain, "best_score": self.best_score, "has_best": bool(self.best)}
         if self.best and process_number() == 0:
-            write_atomically(_best_path(checkpoint), partial(save_file, self.best))
+            write_tensors(_best_path(checkpoint), self.best)
         save_checkpoint(checkpoint, self.objective, self.optimizer, progress)
         self.saved_at = time.monotonic()
 
