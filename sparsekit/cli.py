@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,32 +11,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from typer.core import TyperGroup
 
 import sparsekit
 from sparsekit.extras import how_to_install
 from sparsekit.files import printable
-from sparsekit.progress import Progress, close_all
-
-#: Status of a command that Ctrl-C ended: 128 and the signal's number.
-_STOPPED = 130
-
-
-class _Stoppable(TyperGroup):
-    """Commands that say what is kept when they are stopped with Ctrl-C, and end with the status that shells expect."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command of a context."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            close_all()
-            if sys.stderr.isatty():
-                print(file=sys.stderr)  # behind the ^C that the terminal shows
-            for note in getattr(stop, "__notes__", ["stopped"]):
-                Console(stderr=True).print(note, highlight=False, markup=False, soft_wrap=True)
-            raise typer.Exit(_STOPPED) from None
-
+from sparsekit.progress import Progress
+from sparsekit.stopping import Stoppable, noting
 
 app = typer.Typer(
     name="sparsekit",
@@ -48,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    cls=_Stoppable,
+    cls=Stoppable,
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
 app.add_typer(bench_app, name="bench")
@@ -66,16 +43,6 @@ def run() -> None:
         text = escape(printable(str(error), keep="\n"))
         Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
-
-
-@contextmanager
-def _noting(note: str) -> Iterator[None]:
-    """Have Ctrl-C within say what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        stop.add_note(note)
-        raise
 
 
 def _need(extra: str, *modules: str) -> None:
@@ -162,7 +129,7 @@ def bench_layers(
     kept = (
         "stopped" if json is None else f"stopped; what was measured is in {json}, the same command goes on from there"
     )
-    with _noting(kept):
+    with noting(kept):
         for rows in Progress(
             layers.run(grid, source, store.known()), title="measure", unit="groups", total=grid.groups
         ):
@@ -355,7 +322,7 @@ def convert(
     _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
     from sparsekit.checkpoint import convert_folder
 
-    with _noting(f"stopped; {out} is as it was"):
+    with noting(f"stopped; {out} is as it was"):
         report = convert_folder(
             model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
         )

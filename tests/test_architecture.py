@@ -66,7 +66,7 @@ LAYERS = [
     ["sparsekit.compress"],
     ["sparsekit.bench"],
     ["sparsekit.demo"],
-    ["sparsekit.cli", "sparsekit.__main__"],
+    ["sparsekit.stopping", "sparsekit.cli", "sparsekit.__main__"],
 ]
 #: Pure PyTorch: usable where no compiler is.
 NO_NATIVE = [

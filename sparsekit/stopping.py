@@ -1,0 +1,43 @@
+"""Commands that are stopped with Ctrl-C: they say what is kept, and end with the status that shells expect."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from sparsekit.progress import close_all
+
+#: Status of a command that Ctrl-C ended: 128 and the signal's number.
+_STOPPED = 130
+
+
+class Stoppable(TyperGroup):
+    """Commands that say what is kept when they are stopped with Ctrl-C, and end with the status that shells expect."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command of a context."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            close_all()
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # behind the ^C that the terminal shows
+            for note in getattr(stop, "__notes__", ["stopped"]):
+                Console(stderr=True).print(note, highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(_STOPPED) from None
+
+
+@contextmanager
+def noting(note: str) -> Iterator[None]:
+    """Have Ctrl-C within say what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(note)
+        raise
