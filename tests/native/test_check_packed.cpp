@@ -103,7 +103,7 @@ void every_changed_byte_is_refused_or_runs() {
     const Bytes good = packed_in(layer, layout);
     const PackedHeader header = packed_header(good.data(), good.size());
     const auto is_value = [&](std::size_t i) { return i >= header.values_offset && i < header.columns_offset; };
-    for (std::size_t i = sizeof(PackedHeader); i < good.size(); i += is_value(i) ? 61 : 1) {
+    for (std::size_t i = sizeof(PackedHeader); i < good.size(); i += is_value(i) ? 61U : 1U) {
       Bytes buffer = good;
       buffer[i] ^= static_cast<std::byte>(1U << i % 8);
       try {
