@@ -173,6 +173,16 @@ def test_dinov3_comes_back(tmp_path):
             assert torch.equal(found(pixels)[0], expected)
 
 
+def test_convolutions_with_weight_norm_come_back(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    layers = {"conv_dim": [8, 8], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_conv_pos_embedding_groups": 2}
+    model = made(transformers.Wav2Vec2Config(**sizes, **layers), transformers.AutoModel)
+    save(model, tmp_path / "model")
+    sound = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(load(tmp_path / "model")(sound)[0], model(sound)[0])
+
+
 def deeper_than_said(model: nn.Module) -> None:
     model.bert.encoder.layer.append(copy.deepcopy(model.bert.encoder.layer[0]))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from sparsekit.checkpoint.buffers import fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
@@ -74,7 +75,8 @@ def state_to_store(model: nn.Module, folder: Path, manifest: Manifest) -> dict[s
 
 def _stands_for(module: nn.Module, other: nn.Module) -> bool:
     """Whether a model with one in place of the other is the same."""
-    return isinstance(module, type(other)) or (isinstance(module, _IDLE) and isinstance(other, _IDLE))
+    kinds = type_before_parametrizations(module), type_before_parametrizations(other)
+    return issubclass(*kinds) or (isinstance(module, _IDLE) and isinstance(other, _IDLE))
 
 
 def _is_changed_by_itself(module: nn.Module, other: nn.Module) -> bool:
