@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,22 @@ _ROUND = 200
 #: Of one case: seconds of this process, seconds until a hang is given up with a traceback, and bytes more than before.
 #: A model may take 64 MiB and 256 times its files, and reading it a copy of what it takes.
 _SECONDS, _HANGS, _BYTES = 2.0, 120.0, 400 * 2**20
-_PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
+_PHASES = (Phase.explicit, Phase.generate)  # to make a slow case smaller takes minutes
+
+
+class _Files(dict[str, bytes]):
+    """Files by name, shown by their sizes: to print them whole takes minutes."""
+
+    def __repr__(self) -> str:
+        return f"files of { ({name: len(data) for name, data in self.items()}) } bytes"
+
+
+def _kept(files: _Files) -> Path:
+    """The files of a case that failed, written to a folder."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def _status(name: str) -> int:
@@ -30,8 +46,16 @@ def _status(name: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def _limited(check: Callable[[Any], None], case: Any) -> None:
-    """Run `check`, and raise AssertionError where it takes long or much memory."""
+def _limited(check: Callable[[Any], None], case: _Files) -> None:
+    """Run `check`, and raise AssertionError where it takes long or much memory; keep the files of what fails."""
+    try:
+        _checked(check, case)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error!s:.500}; see {_kept(case)}", flush=True)
+        raise
+
+
+def _checked(check: Callable[[Any], None], case: _Files) -> None:
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")  # the largest memory until now is that of now
@@ -49,7 +73,7 @@ def _limited(check: Callable[[Any], None], case: Any) -> None:
 
 
 def run_for(seconds: float, first_seed: int, check: Callable[[Any], None], cases: st.SearchStrategy[Any]) -> int:
-    """Run `check` on drawn cases; what it raises ends the run, with the smallest case that hypothesis finds.
+    """Run `check` on drawn cases; what it raises ends the run, with the case.
 
     Returns:
         Number of rounds.
@@ -61,7 +85,7 @@ def run_for(seconds: float, first_seed: int, check: Callable[[Any], None], cases
             max_examples=_ROUND, deadline=None, database=None, phases=_PHASES, suppress_health_check=list(HealthCheck)
         )
         print(f"round {rounds}, seed {first_seed + rounds}", flush=True)
-        seed(first_seed + rounds)(limits(given(cases)(lambda case: _limited(check, case))))()
+        seed(first_seed + rounds)(limits(given(cases.map(_Files))(lambda case: _limited(check, case))))()
         rounds += 1
     print(f"{rounds} rounds of {_ROUND} files, nothing found")
     return rounds
