@@ -56,7 +56,8 @@ def test_int8_stays_near(pruned):
 
 def generated(model: torch.nn.Module, kind: str) -> torch.Tensor:
     given = {name: tensor for name, tensor in zoo.inputs(kind).items() if name != "decoder_input_ids"}
-    return model.generate(**given, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    start = {"decoder_start_token_id": 1} if kind == "encoder-decoder" else {}
+    return model.generate(**given, **start, max_new_tokens=5, min_new_tokens=5, do_sample=False)
 
 
 def test_the_same_text_is_generated(pruned):

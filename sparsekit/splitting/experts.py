@@ -4,62 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from sparsekit.splitting.expert_layouts import LAYOUTS, Layout, layout_of, matrices_of
 from sparsekit.splitting.split_module import Matrix, SplitModule, shape_of, stack
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a family of classes holds its experts' matrices.
-
-    Args:
-        up: parameters of the first product: gate and up in one or in two.
-        down: the parameter of the second.
-        turned: parameters whose matrices are [in_features, out_features]; None: all or none, as `is_transposed` says.
-        activation: path of the activation function.
-    """
-
-    up: tuple[str, ...]
-    down: str
-    turned: tuple[str, ...] | None = None
-    activation: str = "act_fn"
-
-
-#: Classes of transformers' `use_experts_implementation` and others alike, with a gate and without; DBRX.
-LAYOUTS = (
-    Layout(("gate_up_proj",), "down_proj"),
-    Layout(("up_proj",), "down_proj"),
-    Layout(("mlp.w1", "mlp.v1"), "mlp.w2", turned=("mlp.w2",), activation="mlp.activation_fn"),
-)
-
-
-def _count(module: nn.Module, parameter: str) -> int:
-    """How many matrices a parameter holds; 0 when there is no telling."""
-    shape = shape_of(module, parameter)
-    count = shape[0] if len(shape) == 3 else getattr(module, "num_experts", 0)
-    return count if len(shape) == 3 or (len(shape) == 2 and count and shape[0] % count == 0) else 0
-
-
-def _layout_of(module: nn.Module) -> Layout | None:
-    for layout in LAYOUTS:
-        if all(_count(module, name) for name in (*layout.up, layout.down)):
-            return layout
-    return None
-
-
-def _matrices(module: nn.Module, layout: Layout, turned: tuple[str, ...]) -> list[Matrix]:
-    found = []
-    for name in (*layout.up, layout.down):
-        bias = f"{name}_bias" if shape_of(module, f"{name}_bias") else None
-        layer = name.rpartition(".")[2]
-        found += stack(layer, name, _count(module, name), turned=name in turned, bias=bias)
-    return found
 
 
 def _arguments(module: nn.Module) -> list[str]:
@@ -146,13 +98,13 @@ class SplitExperts(_Experts):
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
         """All matrices of all experts, where the module takes hidden states, experts' numbers and weights."""
-        layout = _layout_of(module)
+        layout = layout_of(module)
         if layout is None or len(_arguments(module)) != 3:
             return []
         turned = layout.turned
         if turned is None:
             turned = (*layout.up, layout.down) if getattr(module, "is_transposed", False) else ()
-        return _matrices(module, layout, turned)
+        return matrices_of(module, layout, turned)
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Weighted sum of the experts' outputs for every token.
@@ -197,10 +149,10 @@ class SplitBatchedExperts(_Experts):
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
         """All matrices of all experts, where the module takes hidden states only."""
-        layout = _layout_of(module)
+        layout = layout_of(module)
         if layout is not LAYOUTS[0] or len(_arguments(module)) != 1 or shape_of(module, "gate_up_proj_bias"):
             return []
-        return _matrices(module, layout, (*layout.up, layout.down))
+        return matrices_of(module, layout, (*layout.up, layout.down))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The experts' outputs, [experts * tokens, hidden], as the hidden states are."""
