@@ -150,7 +150,8 @@ def apply_movement(
 
     Args:
         model: a model that is to be fine-tuned.
-        targets: layers to prune, as in `prune`.
+        targets: layers to prune, as in `prune`, but for matrices that are no layers: those of experts and the input
+            projections of `nn.MultiheadAttention` get no scores.
         ignore: layers to leave out, in the same notation.
         soft: keep by threshold and penalty instead of by rank.
         threshold: what `sigmoid(score)` must exceed in soft pruning, in (0, 0.5); the paper has 0.1.
