@@ -284,7 +284,7 @@ def convert(
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both is not None and both.replaced() else None
     nearness = None if reference is None else fidelity(model, reference, batches)
-    others = unreached_weights(model, [row.name for row in rows])
+    others = on_split_modules(unreached_weights)(model, [row.name for row in rows])
     return ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)
 
 

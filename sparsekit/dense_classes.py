@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 #: Attributes of `nn.Linear` and of `Conv1D`.
@@ -33,6 +34,8 @@ def is_dense_linear(module: nn.Module) -> bool:
     if not isinstance(module, nn.Linear) and not is_conv1d(module):
         return False
     weight: Any = module.weight
+    if is_lazy(weight):
+        return True
     return isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.is_floating_point()
 
 

@@ -121,6 +121,17 @@ def test_a_dense_folder_has_no_place_for_numbers(tmp_path):
     save(falcon_h1().bfloat16(), tmp_path / "other", dense=True)
 
 
+def test_padding_that_was_named_once_the_model_was_made(tmp_path):
+    """`model.config.pad_token_id = tokenizer.eos_token_id` is how people give a language model padding."""
+    model = family("llama")
+    assert model.model.padding_idx is None
+    model.config.pad_token_id = 2
+    comes_back(model, tmp_path / "model")
+    assert "model.padding_idx" in arrays_of(tmp_path / "model")
+    assert load(tmp_path / "model").model.padding_idx is None
+    save(model, tmp_path / "dense", dense=True)
+
+
 def test_numbers_that_were_changed(tmp_path):
     model = bert().eval()
     model.bert.encoder.layer[0].output.LayerNorm.eps = 0.25
@@ -195,8 +206,8 @@ def another_activation(model: nn.Module) -> None:
     model.bert.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
 
 
-def no_number(model: nn.Module) -> None:
-    model.bert.encoder.layer[0].attention.self.scaling = None
+def too_large(model: nn.Module) -> None:
+    model.bert.encoder.layer[0].attention.self.all_head_size = 2**63
 
 
 @pytest.mark.parametrize(
@@ -208,7 +219,10 @@ def no_number(model: nn.Module) -> None:
             another_activation,
             "nothing was saved.*act_fn is a ReLU, and a FusedActivation in the model that config.json",
         ),
-        (no_number, "attention.self.scaling is None in this model and something else in one made from its config"),
+        (
+            too_large,
+            "all_head_size is 9223372036854775808 in this model and something else in one made from its config",
+        ),
     ],
 )
 def test_what_no_reader_would_open_is_not_saved(tmp_path, change, message):

@@ -118,12 +118,11 @@ def test_neurons_that_cannot_be_removed_are_refused(name):
 
 
 LAYERS = [
-    *("bamba", "bart", "dpt", "gpt-neo", "led", "longformer"),
+    *("bamba", "bart", "diffllama", "dpt", "gpt-neo", "led", "longformer"),
     *("markuplm", "modernbert", "moonshine", "reformer", "t5"),
 ]
 LAYERS_REFUSED = {
     "beit": "BeitModel could not be made again from its config: .*out_features",
-    "diffllama": "has lambda_init 0.5.*, and made again from its config it would have 0.3",
     "dinov2": "Dinov2Model could not be made again from its config: .*out_features",
     "dinov3": "DINOv3ViTModel could not be made again from its config: .*out_features",
     "lxmert": "LxmertModel could not be saved and loaded",
@@ -157,7 +156,7 @@ def test_a_student_says_what_the_teacher_says_without_the_blocks(name):
                 block.register_forward_hook(pass_on, with_kwargs=True)
     if name != "reformer":  # whose blocks do not take the hidden states alone
         assert_same(outputs(student), outputs(teacher))
-    if name != "bamba":  # whose config holds an infinity that JSON has not
+    if name not in ("bamba", "diffllama"):  # infinity in a config, which JSON has not; floats that only folders keep
         assert_made_again(student)
 
 

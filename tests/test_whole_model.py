@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sparsekit import SparseLinear, convert, finalize, prune, whole_model
 from sparsekit.fidelity import fidelity
-from sparsekit.fusion import FusedActivation
+from sparsekit.fused_linear import FusedActivation, FusedLinear
 from sparsekit.timing import Timing
 
 
@@ -62,7 +62,7 @@ def test_the_whole_comes_first(model, batches, played):
     assert 0 < report.whole.fidelity.error < 0.05
     assert not report.whole.fidelity.far
     assert report.to_dict()["whole"]["speedup"] == pytest.approx(4.0)
-    assert [type(module) for module in model] == [SparseLinear, FusedActivation, nn.Dropout, SparseLinear]
+    assert [type(module) for module in model] == [FusedLinear, FusedActivation, nn.Dropout, SparseLinear]
     assert all(module.training for module in model)
 
 

@@ -1,7 +1,8 @@
 """State of modules that state dicts leave out: non-persistent buffers, and numbers and tensors in plain attributes.
 
 A freshly made model computes it from its configuration. Where a model has it otherwise (a decoder layer that kept the
-`lambda_init` of its old number, a buffer that was cast), a folder holds it as arrays under its own name.
+`lambda_init` of its old number, a buffer that was cast), a folder holds it as arrays under its own name: numbers with
+the shape [], None as an array of no elements.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def _is_same(one: Any, other: Any) -> bool:
 def _as_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
-    if value is None or (type(value) is int and not -(2**63) <= value < 2**63):
+    if value is None:
+        return torch.empty(0)
+    if type(value) is int and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} is {value} in this model and something else in one made from its configuration, "
                          "which a folder cannot hold; bring the two in line")  # fmt: skip
     return torch.tensor(value, dtype=_DTYPES[type(value)])
@@ -95,7 +98,8 @@ def can_hold(model: nn.Module, name: str, dtype: torch.dtype, shape: tuple[int, 
     value = vars(module).get(key, "absent")
     if isinstance(value, torch.Tensor):
         return True
-    return (value is None or type(value) in _DTYPES) and shape == () and dtype in _DTYPES.values()
+    is_number = shape == () and dtype in _DTYPES.values()
+    return (value is None or type(value) in _DTYPES) and (is_number or shape == (0,))
 
 
 def restore(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -103,4 +107,4 @@ def restore(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     parent, _, key = name.rpartition(".")
     module = model.get_submodule(parent)
     is_tensor = key in module._buffers or isinstance(vars(module)[key], torch.Tensor)
-    setattr(module, key, tensor if is_tensor else tensor.item())
+    setattr(module, key, tensor if is_tensor else tensor.item() if tensor.numel() else None)

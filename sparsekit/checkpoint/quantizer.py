@@ -161,8 +161,9 @@ class SparseQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         stored = _open(kwargs.get("checkpoint_files"))
         stored.read_ahead()
-        with _outside_of_making(), split_modules(model):
-            part = part_for(stored, model)
+        with _outside_of_making():
+            with split_modules(model):  # the folder may name the matrices of modules that are split in it
+                part = part_for(stored, model)
             blank = copy.deepcopy(model)
             fit(model, part.manifest)
             new = lacking(model, part.manifest)

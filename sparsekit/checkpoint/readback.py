@@ -124,7 +124,13 @@ def _lost_without_a_place(model: nn.Module, fresh: nn.Module) -> list[str]:
     modules = dict(model.named_modules())
     made = left_out(fresh)
     found = {name: value for name, value in differing(model, fresh).items() if not _was_cast(value, made[name])}
-    return [name for name in found if not isinstance(modules[name.rpartition(".")[0]], _IDLE)]
+    changed = [name for name, value in found.items() if not _means_nothing(name, value)]
+    return [name for name in changed if not isinstance(modules[name.rpartition(".")[0]], _IDLE)]
+
+
+def _means_nothing(name: str, value: torch.Tensor) -> bool:
+    """Whether a model without padding became one with it, since `pad_token_id` was set once it was made."""
+    return name.rpartition(".")[2] == "padding_idx" and not value.numel()
 
 
 def _was_cast(value: torch.Tensor, made: object) -> bool:

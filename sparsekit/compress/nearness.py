@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparsekit.compress.job import Job
+from sparsekit.compress.keeping import dense_model
 from sparsekit.compress.tasks import Named
 from sparsekit.fidelity import fidelity
 
@@ -13,9 +14,9 @@ _TEXTS = 16
 
 
 def nearness(job: Job) -> dict[str, Any]:
-    """What a stage reports of the model's outputs beside the teacher's; nothing where there is no teacher yet."""
-    if job.teacher is None:
+    """What a stage reports of the model's outputs beside the dense model's; nothing before it was made smaller."""
+    if job.dense_after is None:
         return {}
-    found = fidelity(Named(job.model), Named(job.teacher), job.sample(_TEXTS))
+    found = fidelity(Named(job.model), Named(dense_model(job)), job.sample(_TEXTS))
     far = {"outputs": "moved FAR from the dense model's: train it, or make it less small"} if found.far else {}
     return {"cosine_to_dense": found.cosine, **far}

@@ -11,6 +11,8 @@ import torch
 
 from sparsekit.checkpoint import save
 from sparsekit.checkpoint.card import write_section
+from sparsekit.checkpoint.models import from_config
+from sparsekit.checkpoint.readback import check_plain
 from sparsekit.compress.checks import check_stages
 from sparsekit.compress.comparison import compare_with_dense, verify_inputs
 from sparsekit.compress.data import read_table
@@ -58,9 +60,15 @@ def _run_stages(job: Job) -> None:
 
 
 def _opens_anywhere(model: Any) -> bool:
-    """Whether transformers alone can open the model: nothing is sparse, and its widths are what its config says."""
+    """Whether transformers alone can open the model: nothing is sparse, and all of it is what its config says."""
     sparse = any(isinstance(module, SparseLinear) for module in model.modules())
-    return not sparse and not getattr(model.config, "sparsekit_widths", None)
+    if sparse or getattr(model.config, "sparsekit_widths", None):
+        return False
+    try:
+        check_plain(model, from_config(model))
+    except ValueError:
+        return False
+    return True
 
 
 def compress(

@@ -182,8 +182,8 @@ def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batche
 
     Raises:
         ValueError: there are no blocks, `layers` does not fit their number, a block would take the place of one that is
-            built differently, or the student cannot run or could not be made again from its config (DiffLlama's blocks
-            compute by their numbers, DINOv2's config names blocks whose outputs are read).
+            built differently, or the student cannot run or could not be made again from its config (DINOv2's config
+            names blocks whose outputs are read).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
     >>> len(shallower(teacher, 3)[0])

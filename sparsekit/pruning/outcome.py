@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sparsekit.fidelity import FidelityMeter, evaluating, floats_in, fresh
 
@@ -28,6 +29,11 @@ def _some_rows(batches: Any) -> dict[str, Any] | None:
     rows = {len(value) for value in batch.values() if isinstance(value, torch.Tensor) and value.ndim}
     cut = len(rows) == 1  # else the first dimension is not that of rows in all of them
     return {name: value[:_ROWS] if cut and isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def _has_values(model: nn.Module) -> bool:
+    """Whether a model can be run; `prune` refuses one that cannot."""
+    return not any(is_lazy(tensor) or tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _outputs(model: nn.Module, batch: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -57,7 +63,7 @@ def warns_if_far(prune: Callable[P, Result]) -> Callable[P, Result]:
     def run(*args: P.args, **kwargs: P.kwargs) -> Result:
         given = signature.bind(*args, **kwargs).arguments
         batch = None if given.get("loss") is not None else _some_rows(given.get("batches"))
-        if batch is None:
+        if batch is None or not _has_values(given["model"]):
             return prune(*args, **kwargs)
         wanted = _outputs(given["model"], batch)
         result = prune(*args, **kwargs)

@@ -45,6 +45,11 @@ def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Modu
     return fresh
 
 
+def _is_kept(have: Any, made: Any) -> bool:
+    """Whether a value is one that folders keep where it differs: a float, such as one of a block's depth."""
+    return type(have) is type(made) is float
+
+
 Difference = tuple[str, str, str, Any, Any]  # class, module, attribute, what the model has, what the config would build
 
 
@@ -57,6 +62,7 @@ def _differences(model: nn.Module, fresh: nn.Module) -> list[Difference]:
         for name, key in sorted(have.keys() | made.keys())
         if have.get((name, key), "nothing") != made.get((name, key), "nothing")
         and ((name, key) in made or f"{name}.{key}" in stored)  # what is there beside, unused, does no harm
+        and not _is_kept(have.get((name, key)), made.get((name, key)))
     ]
 
 

@@ -91,7 +91,7 @@ def test_a_teacher_with_code(tmp_path, evil, marker):
 def test_a_known_architecture_is_opened_by_its_own_class(tmp_path, evil, marker):
     """transformers has a class for it: that one is taken, and the folder's left alone."""
     edit(evil / "config.json", model_type="bert")
-    result = CliRunner().invoke(app, ["convert", str(evil), str(tmp_path / "out")], input=YES)
+    result = CliRunner().invoke(app, ["convert", str(evil), str(tmp_path / "out"), "--min-sparsity", "0"], input=YES)
     assert result.exit_code == 0, result.exception
     assert not marker.exists()
     assert type(sparsekit.load(tmp_path / "out")) is transformers.BertForSequenceClassification
@@ -112,7 +112,7 @@ def test_steps_of_sentence_transformers(tmp_path, evil, marker):
         refused(marker, "convert", folder, tmp_path / "out")
     (folder / "modules.json").write_text(json.dumps(steps))
     (folder / "evil.py").unlink()
-    result = CliRunner().invoke(app, ["convert", str(folder), str(tmp_path / "out")], input=YES)
+    result = CliRunner().invoke(app, ["convert", str(folder), str(tmp_path / "out"), "--min-sparsity", "0"], input=YES)
     assert result.exit_code == 0, result.exception
     add_code(folder, marker)
     refused(marker, "convert", folder, tmp_path / "out")
