@@ -111,7 +111,7 @@ fuzz: install
 	  export PATH="$(CURDIR)/$(BIN):$$PATH" && cmake -S tests/fuzz -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ && \
 	  cmake --build build/fuzz && mkdir -p build/fuzz/inputs build/fuzz/found && \
 	  $(FUZZER) -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=build/fuzz/found/ build/fuzz/inputs; \
-	else echo 'not run: fuzz_csr, which needs clang and its libFuzzer (clang and libclang-rt-14-dev in Debian)'; fi
+	else echo 'not run: fuzz_csr, which needs clang and its libFuzzer (clang and libclang-rt-dev in Debian)'; fi
 	$(BIN)/python tests/fuzz/fuzz_folder.py $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_importers.py $(FUZZ_SECONDS)
 

@@ -258,7 +258,7 @@ def plot(
 @app.command()
 def prune(
     model: Annotated[Path, typer.Argument(help="A transformers folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the pruned model.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the pruned model (in OUT/model) and report.json.")],
     data: Annotated[Path, typer.Option(help="Texts to calibrate on, a few hundred of the kind it will see.")],
     task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",
     sparsity: Annotated[
@@ -285,7 +285,7 @@ def prune(
 @app.command()
 def distill(
     student: Annotated[Path, typer.Argument(help="A transformers folder; the zeros of a pruned one stay.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the taught student.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the taught student (in OUT/model) and report.json.")],
     teacher: Annotated[Path, typer.Option(help="Folder of the model to follow.")],
     data: Annotated[Path, typer.Option(help="Texts to learn on.")],
     task: Annotated[str, typer.Option(help="classification, embedding or language.")] = "classification",

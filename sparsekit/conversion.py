@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sparsekit.conversion_report import ConversionReport, LayerReport
 from sparsekit.dense_classes import is_dense_linear, why_not_linear
@@ -47,8 +48,7 @@ def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str], us
     parent = model.get_submodule(name.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention):
         return "nn.MultiheadAttention computes with its weight itself"
-    # torch's encoder layer reads weights for its fast path only, which it leaves where one is an AbsentWeight.
-    if name in users and not isinstance(parent, nn.TransformerEncoderLayer):
+    if name in users:
         return f"{users[name]} computes with its weight itself"
     if name in shared:
         return "its weight is shared with another module"
@@ -169,6 +169,9 @@ def _prepare(
 ) -> list[str]:
     """Refuse what cannot be converted, then bake masks in. Returns the names of the layers to convert."""
     layers = select_matrices(model, targets, ignore)
+    for name, layer in layers.items():
+        if is_lazy(layer.weight):  # type: ignore[arg-type]
+            raise ValueError(f"{name}.weight has no values yet, it is lazy; run the model once before it is converted")
     weights = map(weight_of, layers.values())
     sparsities = (_sparsity(weight) for weight in weights if not weight.is_meta)
     check_zeros(sparsities, values, min_sparsity, _least(values, min_sparsity))
@@ -204,7 +207,6 @@ def _swap(
         )
         for name in held  # a dense layer is freed once it has been replaced
     ]
-    pad_encoders(model, SparseLinear)
     return tuple(rows)
 
 
@@ -281,6 +283,7 @@ def convert(
     names = _prepare(model, targets, ignore, values, min_sparsity, batches)
     both = BothModels(model) if batches else None
     rows = _swap(model, names, tokens, min_sparsity, values, error_budget, batches)
+    pad_encoders(model, SparseLinear)
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both is not None and both.replaced() else None
     nearness = None if reference is None else fidelity(model, reference, batches)
@@ -318,7 +321,6 @@ def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
     for layer in layers.values():
         if layer is not None and not isinstance(layer, SparseLinear):
             _replace(places, layer, SparseLinear.like(layer))
-    pad_encoders(model, SparseLinear)
 
 
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -340,6 +342,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
     )
     """
     _sparsify(model, [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")])
+    pad_encoders(model, SparseLinear)
     model.load_state_dict(state_dict)
     fuse_activations(model)
     return model

@@ -81,8 +81,8 @@ def is_linear_class(cls: type[nn.Module]) -> bool:
     try:
         with torch.no_grad(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return all(_computes_as_linear(_small(cls, bias)) for bias in (True, False))
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # it expects something else
-        return False
+    except (AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        return False  # it expects something else
 
 
 def _small(cls: type[nn.Module], bias: bool) -> nn.Module:

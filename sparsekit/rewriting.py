@@ -86,10 +86,15 @@ def _innermost(method: Any) -> Any:
     return method
 
 
+def _functions(cls: type[nn.Module]) -> tuple[types.FunctionType, ...]:
+    """A class's methods as they are now: people exchange them in classes of others."""
+    return tuple(method for method in _methods(cls).values() if isinstance(method, types.FunctionType))
+
+
 @functools.cache
-def _pairs_of(cls: type[nn.Module], children: frozenset[str]) -> frozenset[Pair]:
+def _pairs_of(methods: tuple[types.FunctionType, ...], children: frozenset[str]) -> frozenset[Pair]:
     found: set[Pair] = set()
-    for method in _methods(cls).values():
+    for method in methods:
         innermost = _innermost(method)
         if not isinstance(innermost, types.FunctionType) or children.isdisjoint(innermost.__code__.co_names):
             continue
@@ -100,7 +105,7 @@ def _pairs_of(cls: type[nn.Module], children: frozenset[str]) -> frozenset[Pair]
 
 def pairs_of(module: nn.Module) -> frozenset[Pair]:
     """Modules that a module's code calls with a sum, or with what another gives, in methods that can be recompiled."""
-    return _pairs_of(original_class(module), frozenset(module._modules))  # type: ignore[arg-type]
+    return _pairs_of(_functions(original_class(module)), frozenset(module._modules))
 
 
 class Recompiled:
@@ -122,13 +127,19 @@ class Recompiled:
 
 
 def _fresh(original: type[nn.Module], pairs: frozenset[Pair], *arguments: Any) -> nn.Module:
-    cls = _with_pairs(original, pairs) or original  # type: ignore[arg-type]  # mypy knows no hash of it
+    cls = _with_pairs(original, pairs) or original
     return cls.__new__(cls, *arguments)
 
 
-@functools.cache
 def _with_pairs(cls: type[nn.Module], pairs: frozenset[Pair]) -> type[nn.Module] | None:
     """Subclass, under the same name, that hands modules the parts of their inputs; None where it cannot be made."""
+    return _made(cls, _functions(cls), pairs)  # type: ignore[arg-type]  # mypy knows no hash of it
+
+
+@functools.cache
+def _made(
+    cls: type[nn.Module], functions: tuple[types.FunctionType, ...], pairs: frozenset[Pair]
+) -> type[nn.Module] | None:
     methods = {name: new for name, method in _methods(cls).items() if (new := _wrapped(method, pairs)) is not None}
     if not methods:
         return None
@@ -152,5 +163,5 @@ def hand_parts(module: nn.Module, add: frozenset[Pair], drop: frozenset[Pair] = 
     original = original_class(module)
     before = module.pairs if isinstance(module, Recompiled) else frozenset()
     pairs = (before - drop) | add
-    cls = _with_pairs(original, pairs) if pairs else None  # type: ignore[arg-type]
+    cls = _with_pairs(original, pairs) if pairs else None
     module.__class__ = original if cls is None else cls

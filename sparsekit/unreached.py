@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from sparsekit.dense_classes import is_dense_linear, why_not_linear
@@ -34,7 +35,7 @@ def count_weights(model: nn.Module) -> tuple[int, int]:
     """Weights of sparse layers, zeros included, and of the whole model."""
     layers = [module for module in model.modules() if isinstance(module, SparseLinear)]
     sparse = sum(layer.in_features * layer.out_features for layer in layers)
-    return sparse, sparse + sum(parameter.numel() for parameter in model.parameters())
+    return sparse, sparse + sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 
 def _why(module: nn.Module, name: str) -> str:
@@ -53,7 +54,9 @@ def _matrices(model: nn.Module, reported: Iterable[str]) -> Iterator[tuple[str, 
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is None or parameter.dim() < 2 or id(parameter) in embeddings or path in known:
+            if parameter is None or is_lazy(parameter) or parameter.dim() < 2:
+                continue
+            if id(parameter) in embeddings or path in known:
                 continue
             yield (path if name == "weight" else f"{path}.{name}".lstrip(".")), parameter.detach(), _why(module, name)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from math import prod
 from statistics import mean
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -22,13 +22,18 @@ _SECONDS, _AT_MOST, _LEAST_ROUNDS = 0.5, 3.0, 2
 _TIMED = 3
 
 
-def _children(model: nn.Module) -> dict[nn.Module, dict[str, nn.Module | None]]:
-    """Every module's own modules by name."""
-    return {module: dict(module._modules) for module in model.modules()}
+#: A module's class, which fusing and padding change, and its own modules by name.
+_Parts: TypeAlias = tuple[type[nn.Module], dict[str, nn.Module | None]]
 
 
-def _put(children: Mapping[nn.Module, Mapping[str, nn.Module | None]]) -> None:
-    for parent, modules in children.items():
+def _parts(model: nn.Module) -> dict[nn.Module, _Parts]:
+    """What every module of a model is made of."""
+    return {module: (type(module), dict(module._modules)) for module in model.modules()}
+
+
+def _put(parts: Mapping[nn.Module, _Parts]) -> None:
+    for parent, (cls, modules) in parts.items():
+        parent.__class__ = cls
         parent._modules.clear()
         parent._modules.update(modules)
 
@@ -44,14 +49,14 @@ class BothModels:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._before = _children(model)
+        self._before = _parts(model)
         self._after = self._before
 
     def replaced(self) -> bool:
         """Take the model as it is now for the new one; returns whether it is another."""
-        after = _children(self.model)
-        self._after = {parent: children for parent, children in after.items() if children != self._before.get(parent)}
-        self._before = {parent: children for parent, children in self._before.items() if parent in self._after}
+        after = _parts(self.model)
+        self._after = {parent: parts for parent, parts in after.items() if parts != self._before.get(parent)}
+        self._before = {parent: parts for parent, parts in self._before.items() if parent in self._after}
         return bool(self._before)
 
     def use_dense(self) -> None:

@@ -35,4 +35,4 @@ def check_zeros(sparsities: Iterable[float], values: str, min_sparsity: float | 
         )
     if min_sparsity is None:
         message = f"no layer has zeros: {values} values are all that can make the model faster; {advice} for more"
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=5)

@@ -206,6 +206,7 @@ def test_the_two_lists_of_instruction_sets_agree():
     assert set(runtime_list) == set(build_table()) == headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", sorted(build_table()))
 def test_each_instruction_set_exports_one_symbol(isa, tmp_path):
     """Code compiled for a newer machine must not be linked into generic objects."""

@@ -18,7 +18,7 @@ import sparsekit
 from sparsekit import load, save
 from sparsekit.checkpoint import shards
 from sparsekit.checkpoint.module_budget import enough_for
-from sparsekit.checkpoint.module_state import can_hold
+from sparsekit.checkpoint.module_state import can_hold, restore
 from sparsekit.distill.students import shallower
 from sparsekit.pruning import prune_heads, prune_neurons
 
@@ -336,3 +336,62 @@ def test_sparse_layers_where_the_configuration_has_a_conv1d(tmp_path):
             setattr(owner, name, sparsekit.SparseLinear.from_linear(linear))
     comes_back(model, tmp_path / "model")
     assert isinstance(load(tmp_path / "model").transformer.h[1].mlp.c_fc, sparsekit.SparseLinear)
+
+
+def test_settings_of_generation_that_no_reader_would_take_are_not_saved(tmp_path):
+    model = family("llama")
+    save(model, tmp_path / "model")
+    before = contents(tmp_path / "model")
+    model.generation_config.num_return_sequences = 3
+    with pytest.raises(ValueError, match="nothing was saved.*no settings for generation"):
+        save(model, tmp_path / "model")
+    assert contents(tmp_path / "model") == before
+
+
+def test_dense_folders_of_models_whose_configuration_was_edited(tmp_path):
+    model = family("llama")
+    model.resize_token_embeddings(70)
+    save(model, tmp_path / "resized", dense=True)
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "resized").lm_head.out_features == 70
+    model = bert()
+    model.config.pad_token_id = 5
+    model.config.attention_probs_dropout_prob = 0.3
+    save(model, tmp_path / "edited", dense=True)
+    model.config.layer_norm_eps = 1e-3
+    model.bert.embeddings.LayerNorm.eps = 1e-2
+    with pytest.raises(ValueError, match=r"LayerNorm.eps"):
+        save(model, tmp_path / "edited", dense=True)
+
+
+class OfOnesOwn(transformers.BertModel):
+    def __init__(self, config: transformers.BertConfig, extra: int) -> None:
+        super().__init__(config)
+        self.extra = extra
+
+
+def test_a_dense_folder_of_a_class_that_is_made_of_more_than_its_configuration(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    save(OfOnesOwn(transformers.BertConfig(vocab_size=50, **sizes), 3), tmp_path / "model", dense=True)
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+class WithState(nn.Module):
+    def __init__(self, *, as_buffer: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        if as_buffer:
+            self.register_buffer("threshold", torch.tensor(99.0, dtype=torch.float64))
+        else:
+            self.threshold = 0.5
+
+
+def test_a_folder_sets_no_attribute_of_a_model_of_ones_own(tmp_path):
+    save(WithState(as_buffer=True), tmp_path / "model")
+    with pytest.raises(ValueError, match=r"threshold'\] extra"):
+        load(tmp_path / "model", model=WithState(as_buffer=False))
+
+
+def test_numbers_are_bounded():
+    model = bert()
+    with pytest.raises(ValueError, match="padding_idx must be at most 1048576, got 6000000"):
+        restore(model, "bert.embeddings.padding_idx", torch.tensor(6_000_000))

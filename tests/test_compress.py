@@ -145,6 +145,29 @@ def test_a_language_model_follows_the_largest_logits(tmp_path, reviews):
     assert 1.0 < report["scores"]["perplexity"] < 1e6
 
 
+def test_a_mixture_goes_on_with_the_masks_of_its_experts(tmp_path, reviews):
+    folder = tiny(tmp_path / "mixture", "mixture", num_hidden_layers=1)
+    recipe = recipe_of(
+        "language",
+        {"prune": {"sparsity": 0.5, "criterion": "magnitude"}},
+        {"distil": {"epochs": 1, "hidden_weight": 0.0, "cache": False}},
+        {"convert": {"min_sparsity": 0.4}},
+    )
+    report = compress(recipe, folder, reviews, tmp_path / "out")
+    stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
+    assert stages["distil"]["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert stages["convert"]["converted"] == 4 + 2 * 2
+
+
+def test_test_data_without_labels_are_refused_before_training(tmp_path, classifier, reviews):
+    rows = [json.loads(line) | {"label": None} for line in reviews.read_text().splitlines()]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = recipe_of("classification", {"finetune": {"epochs": 1}})
+    with pytest.raises(ValueError, match="no row of the test data has a label"):
+        compress(recipe, classifier, reviews, tmp_path / "out", test=tmp_path / "test.jsonl")
+    assert not (tmp_path / "out" / "work").exists()
+
+
 def test_pruning_rises_while_a_student_learns(tmp_path, classifier, reviews):
     gradual = {"sparsity": 0.7, "frequency": 2, "end": 0.8}
     recipe = recipe_of(

@@ -221,3 +221,18 @@ def test_an_error_budget_needs_batches(model):
     for budget, samples in ((0.1, []), (0.0, [{"input": torch.randn(1, 64)}])):
         with pytest.raises(ValueError, match="error_budget must be positive and needs batches"):
             convert(model, values="int8", error_budget=budget, batches=samples)
+
+
+def test_lazy_modules():
+    model = nn.Sequential(nn.Linear(8, 8), nn.LazyBatchNorm1d())
+    report = convert(model, min_sparsity=0.0)
+    assert report.converted == 1
+    assert report.weights == 72
+    with pytest.raises(ValueError, match="0.weight has no values yet, it is lazy; run the model once"):
+        convert(nn.Sequential(nn.LazyLinear(8)), ["LazyLinear"], min_sparsity=0.0)
+
+
+def test_a_warning_names_the_line_that_converts():
+    with pytest.warns(UserWarning, match="no layer has zeros") as found:
+        convert(nn.Sequential(nn.Linear(8, 8)), values="int8")
+    assert found[0].filename == __file__

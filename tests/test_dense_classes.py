@@ -177,3 +177,19 @@ def test_only_what_computes_as_nn_linear_is_converted():
         SparseLinear.from_linear(named)
     with pytest.raises(TypeError, match="computes something else"):
         SparseLinear.from_linear(Scaled(8, 8))
+
+
+class Picky(nn.Linear):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        assert in_features % 8 == 0
+        super().__init__(in_features, out_features, bias)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input)
+
+
+def test_a_class_that_takes_no_small_sizes_stays_dense():
+    model = nn.Sequential(Picky(8, 8), nn.Linear(8, 8))
+    report = convert(model, min_sparsity=0.0)
+    assert [type(module) for module in model] == [Picky, SparseLinear]
+    assert report.converted == 1

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import tiny
 from torch import nn
 
 from sparsekit import load, save
@@ -73,7 +75,7 @@ def test_links_to_folders_stay_links(tmp_path):
         assert value_in(tmp_path / place) == 2.0
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "recipe.yaml", "verification.safetensors"])
+@pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "verification.safetensors"])
 def test_a_folder_of_something_else(tmp_path, name):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "code.py").write_text("mine")
@@ -302,3 +304,55 @@ def test_mount_points_where_the_system_does_not_list_them(tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "read_text", lambda _: (_ for _ in ()).throw(OSError("none")))
     assert targets.is_mount(Path("/"))
     assert not targets.is_mount(tmp_path)
+
+
+class Tokens:
+    """Writes files as a tokenizer does."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("new")
+
+
+def test_nothing_of_an_older_tokenizer_stays_beside_a_new_one(tmp_path):
+    save(model(), tmp_path / "model", tokenizer=Tokens())
+    for name in ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "merges.txt", "notes.txt"):
+        (tmp_path / "model" / name).write_text("old")
+    save(model(), tmp_path / "model")
+    assert (tmp_path / "model" / "chat_template.jinja").exists(), "no other tokenizer was given"
+    save(model(), tmp_path / "model", tokenizer=Tokens())
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"tokenizer.json", "notes.txt", "model.safetensors", "sparsekit.json", "README.md"}
+
+
+def test_a_configuration_alone_is_a_model_folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    save(model(), tmp_path / "model")
+    assert value_in(tmp_path / "model") == 1.0
+
+
+def test_children_that_were_forked_keep_no_lock(tmp_path):
+    with locks.one_at_a_time(tmp_path):
+        child = FORK.Process(target=time.sleep, args=(30,))
+        child.start()
+    try:
+        handle = os.open(tmp_path, os.O_RDONLY)
+        assert locks.try_lock(handle)
+        os.close(handle)
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_convert_does_not_lose_the_weights_that_it_was_given(tmp_path):
+    tiny(tmp_path / "model", "classification", num_hidden_layers=1)
+    before = tree(tmp_path / "model")
+    with pytest.raises(ValueError, match="is the folder to convert"):
+        convert_folder(str(tmp_path / "model"), tmp_path / "model", values="int8")
+    assert tree(tmp_path / "model") == before
+
+
+def test_a_folder_of_a_run_says_where_its_model_is(tmp_path):
+    tiny(tmp_path / "run" / "model", "classification", num_hidden_layers=1)
+    with pytest.raises(FileNotFoundError, match=r"it has no config.json; give .*run/model"):
+        convert_folder(str(tmp_path / "run"), tmp_path / "out")

@@ -260,3 +260,90 @@ def test_an_attention_pruned_by_torch_is_left_alone():
     report = convert(model, ["0.linear1", "0.self_attn"], min_sparsity=0.0)
     assert [layer.name for layer in report.layers if layer.converted] == ["0.linear1"]
     torch.testing.assert_close(model(x), expected)
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+def test_padded_batches_while_an_encoder_is_split():
+    model = randomized(Padded())
+    batches = [{"x": torch.randn(2, 5, 8), "padding": torch.tensor([[False] * 5, [False] * 3 + [True] * 2])}]
+    prune(model, 0.5, criterion="wanda", batches=batches)
+    assert type(model.encoder) is nn.TransformerEncoder, "split for a while only"
+    finalize(model)
+    expected = model(**batches[0])
+    report = convert(model, min_sparsity=0.4, batches=batches)
+    assert report.whole.fidelity.cosine > 0.9999
+    assert type(model.encoder) is PaddedEncoder
+    torch.testing.assert_close(model(**batches[0]), expected)
+    assert type(densify(model).encoder) is nn.TransformerEncoder
+
+
+def test_a_converted_encoder_that_cannot_run_is_dense_again(monkeypatch):
+    model = pruned(randomized(Padded()))
+    batches = [{"x": torch.randn(2, 5, 8), "padding": torch.zeros(2, 5, dtype=torch.bool)}]
+    before = [type(module) for module in model.modules()]
+    monkeypatch.setattr(SparseLinear, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert(model, min_sparsity=0.4, batches=batches)
+    assert [type(module) for module in model.modules()] == before
+
+
+def test_outputs_have_the_layout_of_the_dense_ones():
+    attention = randomized(nn.MultiheadAttention(8, 2))
+    x = torch.randn(5, 2, 8)
+    assert split(attention)(x, x, x)[0].is_contiguous() == attention(x, x, x)[0].is_contiguous()
+
+
+class ReaderAbove(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)}) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            attention = block["attention"]
+            x = attention(x, x, x)[0] + x @ attention.in_proj_weight[:8].T
+        return x
+
+
+def test_an_attention_whose_parameters_are_read_from_above_is_left_alone():
+    model = randomized(ReaderAbove())
+    x = torch.randn(3, 2, 8)
+    expected = model(x)
+    assert convert(model, min_sparsity=0.0).converted == 0
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_hooks_of_any_kind_keep_an_attention_whole():
+    attention = nn.MultiheadAttention(8, 2)
+    attention.register_state_dict_pre_hook(lambda *_: None)
+    assert split(attention) is None
+
+
+def test_what_was_set_on_a_split_module_is_still_set_when_it_is_dense_again():
+    model = pruned(randomized(nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2, dropout=0.1)})))
+    convert(model, min_sparsity=0.4)
+    model["attention"].dropout = 0.7
+    assert densify(model)["attention"].dropout == 0.7
+
+
+class ReadingLayer(nn.TransformerEncoderLayer):
+    def forward(self, src: torch.Tensor, **_) -> torch.Tensor:
+        return nn.functional.linear(src, self.linear1.weight, self.linear1.bias)
+
+
+def test_a_layer_of_ones_own_that_reads_a_weight():
+    model = pruned(randomized(nn.Sequential(ReadingLayer(8, 2, 16, batch_first=True))))
+    x = torch.randn(2, 3, 8)
+    expected = model(x)
+    report = convert(model, min_sparsity=0.4)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert "computes with its weight itself" in reasons["0.linear1"]
+    torch.testing.assert_close(model(x), expected)

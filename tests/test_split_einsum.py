@@ -1,6 +1,8 @@
 """XLNet's attention, split into linear layers: pruned, converted, stored."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -76,3 +78,17 @@ def test_a_split_parameter_is_not_used_otherwise():
     made.shell.forward = lambda: torch.einsum("hnd,hnd->", made.shell.q, made.shell.q)
     with pytest.raises(RuntimeError, match="takes part in its einsum only"):
         made()
+
+
+def test_threads_share_a_model():
+    model = pruned()
+    convert(model, min_sparsity=0.5)
+    expected = logits(model)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: logits(model), range(24)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(torch.equal(one, expected) for one in found)

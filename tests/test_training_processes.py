@@ -180,6 +180,7 @@ for message, make in wrong.items():
 """
 
 
+@pytest.mark.slow
 def test_what_does_not_work_on_sharded_weights_is_refused(tmp_path):
     run_twice(tmp_path, _REFUSED)
 
@@ -233,6 +234,7 @@ def one_process(make_pruning):
     return dict(model.state_dict())
 
 
+@pytest.mark.slow
 def test_two_sharded_processes_give_the_result_of_one(tmp_path):
     run_twice(tmp_path, _SHARDED)
     for name, make_pruning in (("gradual", gradual), ("movement", moving)):
@@ -245,6 +247,7 @@ def test_two_sharded_processes_give_the_result_of_one(tmp_path):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_sharded_processes_resume_bit_for_bit(tmp_path):
     run_twice(tmp_path, _SHARDED_RESUMED)
     assert same(stored(tmp_path, "whole"), stored(tmp_path, "resumed"))
@@ -264,6 +267,7 @@ def recipe(**changes):
     return recipe_of("classification", {"distil": distil | followed | changes}, batch_size=4)
 
 
+@pytest.mark.slow
 def test_a_recipe_gives_the_same_sharded_over_two_processes(tmp_path):
     write_reviews(tmp_path / "reviews.jsonl")
     tiny(tmp_path / "classifier", "classification")

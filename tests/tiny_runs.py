@@ -27,7 +27,12 @@ def tiny(folder, kind, **changes):
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64} | changes
-    if kind == "language":
+    if kind == "mixture":
+        config = transformers.MixtralConfig(
+            vocab_size=len(tokenizer), num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1, **sizes
+        )
+        model = transformers.MixtralForCausalLM(config)
+    elif kind == "language":
         config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
         model = transformers.LlamaForCausalLM(config)
     else:

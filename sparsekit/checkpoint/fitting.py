@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.manifest import LayerEntry, Manifest
+from sparsekit.checkpoint.models import is_transformers
 from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
 from sparsekit.dense_classes import is_conv1d, is_dense_linear
@@ -87,7 +88,6 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
                              f"code gives it {found}; make the model as the stored one was made")  # fmt: skip
 
 
-@on_split_modules
 def fit(model: nn.Module, manifest: Manifest) -> set[str]:
     """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
 
@@ -100,6 +100,14 @@ def fit(model: nn.Module, manifest: Manifest) -> set[str]:
         ValueError: the folder has a sparse weight for something that is no linear layer of the model, or an activation
             function was fused that is not there.
     """
+    resized = _fit_layers(model, manifest)
+    pad_encoders(model, SparseLinear)
+    _fuse(model, manifest)
+    return resized
+
+
+@on_split_modules
+def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
     modules = dict(model.named_modules(remove_duplicate=False))
     places: dict[int, list[str]] = {}
     for name, module in modules.items():
@@ -115,8 +123,6 @@ def fit(model: nn.Module, manifest: Manifest) -> set[str]:
             sparse = _sparse_for(layer, entry)
             for place in places[id(layer)]:
                 model.set_submodule(place, sparse)
-    pad_encoders(model, SparseLinear)
-    _fuse(model, manifest)
     return resized
 
 
@@ -142,7 +148,8 @@ def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ())
     missing = sorted(set(tensors) - set(source))
     alone = set(manifest.arrays) - set(manifest.shared.values())
     unknown = sorted(set(source) - set(tensors))
-    extra = [n for n in unknown if n not in alone or not can_hold(model, n, *_stored_kind(model, manifest, n))]
+    state = alone if is_transformers(model) else set()  # `save` stores none of other models
+    extra = [n for n in unknown if n not in state or not can_hold(model, n, *_stored_kind(model, manifest, n))]
     if missing or extra:
         raise ValueError(
             f"the folder does not fit the model: {missing[:5] or 'nothing'} missing, {extra[:5] or 'nothing'} extra; "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.foreign import code_is_not_run, from_folder
+from sparsekit.checkpoint.foreign import check_model_folder, code_is_not_run, from_folder
 from sparsekit.checkpoint.hub import local_folder
 from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES, is_written_by_save
 from sparsekit.checkpoint.loading import load
@@ -37,6 +37,7 @@ def _open_dense(folder: Path) -> Any:
     """The model in a transformers folder, of the class that its configuration names."""
     from transformers import AutoConfig
 
+    check_model_folder(folder)
     config = from_folder(AutoConfig.from_pretrained, folder)
     names = config.architectures or []
     cls: Any = class_in_mappings(config, names[0]) if len(names) == 1 else None
@@ -149,8 +150,11 @@ def convert_folder(
         ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; weights are missing; or there are
             no inputs to compare with the reference on.
     """
-    checked_target(out, is_written_by_save)  # before minutes of measuring
-    model, tokenizer = open_folder(local_folder(source))
+    target = checked_target(out, is_written_by_save)  # before minutes of measuring
+    folder = local_folder(source)
+    if target == folder.resolve():
+        raise ValueError(f"{out} is the folder to convert, whose dense weights would be lost; give another one")
+    model, tokenizer = open_folder(folder)
     if dense:
         save(model, out, tokenizer=tokenizer, dense=True)
         return None

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sparsekit.checkpoint.locks import one_at_a_time, try_lock
+from sparsekit.checkpoint.locks import one_at_a_time, release, try_lock
 from sparsekit.checkpoint.targets import checked_target
 
 _T = TypeVar("_T")
@@ -111,7 +111,7 @@ def _remove_leftovers(target: Path) -> None:
                     (path / _OLD).rename(target)
                 _remove(path)
         finally:
-            os.close(handle)
+            release(handle)
 
 
 def _place_beside(target: Path) -> tuple[Path, int]:
@@ -186,7 +186,7 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
     finally:
         if target.exists() or not (beside / _OLD).exists():  # else the next call gives the old one its name back
             _remove(beside)
-        os.close(handle)
+        release(handle)
 
 
 def read_whole(folder: Path, read: Callable[[], _T]) -> _T:

@@ -24,6 +24,10 @@ VERIFICATION = "verification.safetensors"
 #: Written by sentence-transformers: what its models consist of.
 SENTENCE_MODULES = "modules.json"
 
+#: Files that tokenizers of transformers are made of.
+_OF_TOKENIZER = re.compile(
+    r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template.*|vocab\..*|merges\.txt|.*\.model|.*\.bpe"
+)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 #: Types of arrays by their names in safetensors, as numpy reads them; it has no bfloat16 and reads bits.
@@ -56,6 +60,11 @@ def is_written_by_save(name: str) -> bool:
     """Whether `save` may have written a file of this name, tokenizer files apart: the next `save` replaces it."""
     fixed = (CONFIG, GENERATION_CONFIG, MANIFEST, WEIGHTS, INDEX, RECIPE, CARD, VERIFICATION)
     return name in fixed or is_shard(name)
+
+
+def is_written_with_tokenizer(name: str) -> bool:
+    """The same where `save` is given a tokenizer: files of the one before would change what the new one says."""
+    return is_written_by_save(name) or _OF_TOKENIZER.fullmatch(name) is not None
 
 
 def column_dtype(in_features: int) -> str:

@@ -22,6 +22,13 @@ def try_lock(handle: int) -> bool:
     return True
 
 
+def release(handle: int) -> None:
+    """Unlock an open folder, also for children that were forked meanwhile, and close it."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
 def _holder(handle: int) -> str:
     """Who has locked an open folder, as far as the system says."""
     status = os.fstat(handle)
@@ -66,4 +73,4 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         _wait_for(handle, folder)
         yield
     finally:
-        os.close(handle)
+        release(handle)

@@ -25,7 +25,7 @@ from sparsekit.extras import how_to_install
 #: Key of a configuration that names the weight file, and what stands there: transformers refuses it by showing it, so
 #: that it does not open the folder alone, with random weights in place of those that it cannot read.
 WEIGHTS_KEY = "transformers_weights"
-REFUSAL = "this model is sparse: call `import sparsekit` before you open it (pip install sparsekit-cpu)"
+REFUSAL = "this model is sparse: install sparsekit and call `import sparsekit` before you open it"
 #: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
 #: others are read. Those that begin with an underscore are not read either.
 _NOT_READ = (

@@ -18,6 +18,8 @@ from sparsekit.nn import SparseLinear
 
 #: Types of numbers -> types of tensors that hold them.
 _DTYPES: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
+#: Largest whole number: tables and positions are counted by them, and untrusted ones would take memory.
+_LARGEST = 2**20
 #: Modes that a model is switched to, not what it is.
 _MODES = ("training", "gradient_checkpointing")
 
@@ -60,7 +62,7 @@ def _as_tensor(name: str, value: Any) -> torch.Tensor:
         return value
     if value is None:
         return torch.empty(0)
-    if type(value) is int and not -(2**63) <= value < 2**63:
+    if type(value) is int and abs(value) > _LARGEST:
         raise ValueError(f"{name} is {value} in this model and something else in one made from its configuration, "
                          "which a folder cannot hold; bring the two in line")  # fmt: skip
     return torch.tensor(value, dtype=_DTYPES[type(value)])
@@ -103,7 +105,13 @@ def can_hold(model: nn.Module, name: str, dtype: torch.dtype, shape: tuple[int, 
 
 
 def restore(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Give a model state that `can_hold` accepted."""
+    """Give a model state that `can_hold` accepted.
+
+    Raises:
+        ValueError: it is a number too large to be one of a model's.
+    """
+    if tensor.dtype == torch.int64 and not tensor.dim() and abs(tensor.item()) > _LARGEST:
+        raise ValueError(f"{name} must be at most {_LARGEST}, got {tensor.item()}")
     parent, _, key = name.rpartition(".")
     module = model.get_submodule(parent)
     is_tensor = key in module._buffers or isinstance(vars(module)[key], torch.Tensor)

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from sparsekit.checkpoint.buffers import fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.manifest import Manifest
-from sparsekit.checkpoint.models import class_in_mappings, is_transformers, make_empty
+from sparsekit.checkpoint.models import class_in_mappings, fill_generation_config, is_transformers, make_empty
 from sparsekit.checkpoint.module_state import differing, left_out
 from sparsekit.checkpoint.stored import ModelFolder, memory_limit
 from sparsekit.checkpoint.tensors import storable
@@ -40,6 +40,7 @@ def _made(folder: Path, manifest: Manifest, most_bytes: int, cls: type[Any] | No
     resized = fit(fresh, manifest)
     check_names(fresh, manifest)
     fill_buffers(fresh, blank, most_bytes)
+    fill_generation_config(fresh, folder)
     return fresh, resized
 
 
@@ -124,13 +125,18 @@ def _lost_without_a_place(model: nn.Module, fresh: nn.Module) -> list[str]:
     modules = dict(model.named_modules())
     made = left_out(fresh)
     found = {name: value for name, value in differing(model, fresh).items() if not _was_cast(value, made[name])}
-    changed = [name for name, value in found.items() if not _means_nothing(name, value)]
+    changed = [name for name, value in found.items() if _is_computed_with(name, value)]
     return [name for name in changed if not isinstance(modules[name.rpartition(".")[0]], _IDLE)]
 
 
-def _means_nothing(name: str, value: torch.Tensor) -> bool:
-    """Whether a model without padding became one with it, since `pad_token_id` was set once it was made."""
-    return name.rpartition(".")[2] == "padding_idx" and not value.numel()
+def _is_computed_with(name: str, value: torch.Tensor) -> bool:
+    """Whether answers depend on a state: on floats.
+
+    Not those of dropout, nor `inv_freq`, which dynamic RoPE changes as it goes. People set numbers of tokens and of
+    padding in configurations of models that are there.
+    """
+    key = name.rpartition(".")[2]
+    return value.is_floating_point() and value.numel() > 0 and key != "inv_freq" and "dropout" not in key
 
 
 def _was_cast(value: torch.Tensor, made: object) -> bool:

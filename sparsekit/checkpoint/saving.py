@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from sparsekit.checkpoint.card import card
 from sparsekit.checkpoint.folders import replaced_folder
 from sparsekit.checkpoint.foreign import without_bars
-from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save
+from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save, is_written_with_tokenizer
 from sparsekit.checkpoint.models import class_in_mappings, from_config, is_transformers, write_config
 from sparsekit.checkpoint.readback import check_plain, check_readable, state_to_store
 from sparsekit.checkpoint.sentences import (
@@ -92,7 +93,8 @@ def save(
     if not dense:
         write = partial(_write_sparse, max_shard_size=max_shard_size, inputs=verify_inputs)
     try:
-        with replaced_folder(Path(folder), is_written_by_save) as new:
+        is_replaced = is_written_by_save if tokenizer is None else is_written_with_tokenizer
+        with replaced_folder(Path(folder), is_replaced) as new:
             if tokenizer is not None:
                 tokenizer.save_pretrained(new)
             if text is not None:
@@ -154,7 +156,8 @@ def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
             shards.add({name: storable(name, tensor)})
         shards.close()
         return
-    check_plain(plain, from_config(plain))
+    with suppress(TypeError):  # a class of one's own may be made of more than its configuration
+        check_plain(plain, from_config(plain))
     plain.config.__dict__.pop("quantization_config", None)
     with without_bars():
         type(plain).save_pretrained(plain, folder, max_shard_size=max_shard_size)  # the class's: the copy may differ

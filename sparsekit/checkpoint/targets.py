@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from sparsekit.checkpoint.layout import INDEX, MANIFEST, SENTENCE_MODULES, WEIGHTS
+from sparsekit.checkpoint.layout import CONFIG, INDEX, MANIFEST, SENTENCE_MODULES, WEIGHTS
 
 #: Any of them says that a folder holds a model, which the next one may replace.
-_MODEL_FILES = (MANIFEST, WEIGHTS, INDEX, SENTENCE_MODULES, "pytorch_model.bin", "pytorch_model.bin.index.json")
+_MODEL_FILES = (CONFIG, MANIFEST, WEIGHTS, INDEX, SENTENCE_MODULES, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def is_mount(folder: Path) -> bool:

@@ -57,8 +57,9 @@ def _read_model(folder: Path) -> Any:
     model: Any = load(folder)
     if (folder / _MASKS).exists():
         masked = load_file(folder / _MASKS)
-        layers = {name.partition(_MASKED)[0] for name in masked}
-        plain = {name: one for name, one in model.state_dict().items() if name.removesuffix(".weight") not in layers}
+        parts = [name.partition(_MASKED) for name in masked]
+        below = {f"{layer}.{rest.partition('.')[0]}" for layer, _, rest in parts}
+        plain = {name: one for name, one in model.state_dict().items() if name not in below}
         load_model_state(model, {**plain, **masked})
     return model
 

@@ -176,6 +176,17 @@ class Classification(Task):
         """Padded texts with their labels."""
         return padded(tokenizer, rows, batch_size, max_tokens)
 
+    def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
+        """Padded texts with their labels.
+
+        Raises:
+            ValueError: none has a label.
+        """
+        batches = self.batches(tokenizer, rows, batch_size, max_tokens)
+        if all((batch["labels"] == -100).all() for batch in batches):
+            raise ValueError("no row of the test data has a label: name the column of labels under data: label:")
+        return batches
+
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Cross-entropy with the labels."""
         logits = model(**inputs_of(batch))["logits"]

@@ -96,6 +96,8 @@ class _Pickle:
         if opcode.name == "GLOBAL" and not _is_known(argument):
             raise ValueError(f"state dicts are made without {argument!r:.80}")
         taken = self._taken(opcode.stack_before)
+        if opcode.name in ("REDUCE", "NEWOBJ") and taken[0].text.endswith("Storage"):
+            raise ValueError(f"storages must be in the file, its pickle makes a new {taken[0].text!r:.80}")
         objects = 1 + sum(item.objects for item in taken)
         self._objects += objects
         if self._objects > _MOST_OBJECTS:

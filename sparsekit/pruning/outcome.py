@@ -33,6 +33,8 @@ def _some_rows(batches: Any) -> dict[str, Any] | None:
 
 def _has_values(model: nn.Module) -> bool:
     """Whether a model can be run; `prune` refuses one that cannot."""
+    if not isinstance(model, nn.Module):
+        return False
     return not any(is_lazy(tensor) or tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 

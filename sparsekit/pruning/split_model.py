@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.parametrization import apply_mask, mask_of, remove_mask
-from sparsekit.splitting import SplitModule, reads, split
+from sparsekit.splitting import SplitAttention, SplitModule, pad_plain_encoders, reads, split
 from sparsekit.splitting.split_module import stored_parameter
 
 P = ParamSpec("P")
@@ -34,12 +34,18 @@ def _split_all(model: nn.Module) -> dict[SplitModule, nn.Module]:
     for parent in model.modules():
         for child in parent.children():
             parents.setdefault(child, set()).add(type(parent))
+    classes = {type(parent) for parent in model.modules()}
     holders = Counter(id(one) for module in model.modules() for one in module._parameters.values())
     for module in [one for one in parents if not isinstance(one, SplitModule)]:
         new = split(module)
         if new is None or any(holders[id(stored_parameter(module, path))] > 1 for path in new.shapes):
             continue  # layers would not share what modules share
         if any(reads(parent, path) for parent in parents[module] for path in new.shapes):
+            continue
+        # No other module has parameters of these names: whoever speaks of them means this kind.
+        if isinstance(new, SplitAttention) and any(
+            reads(other, path, through_variables=True) for other in classes - {type(module)} for path in new.shapes
+        ):
             continue
         _mask_layers(new, module)
         made[new] = module
@@ -97,6 +103,7 @@ def split_modules(model: nn.Module) -> Iterator[None]:
     objects with the same parameters, and have the weights and masks that their layers were given.
     """
     made = _split_all(model)
+    padded = pad_plain_encoders(model, SplitModule)
     try:
         yield
     finally:
@@ -106,6 +113,9 @@ def split_modules(model: nn.Module) -> Iterator[None]:
         replace_modules(model, {new: made[new] for new in dense})
         for new in made.keys() - dense:
             _own_memory(new)
+        for encoder in padded:
+            if not any(isinstance(module, SplitModule) for module in encoder.modules()):
+                encoder.__class__ = nn.TransformerEncoder
 
 
 def on_split_modules(

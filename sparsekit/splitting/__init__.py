@@ -13,9 +13,10 @@ from contextlib import suppress
 
 from torch import nn
 
+from sparsekit.hooks import attached
 from sparsekit.splitting.attention import SplitAttention
 from sparsekit.splitting.einsum import SplitEinsum
-from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders
+from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders, pad_plain_encoders
 from sparsekit.splitting.experts import SplitBatchedExperts, SplitExperts, SplitParallelExperts
 from sparsekit.splitting.split_module import Matrix, SplitModule
 
@@ -36,6 +37,7 @@ __all__ = [
     "SplitExperts",
     "SplitModule",
     "pad_encoders",
+    "pad_plain_encoders",
     "reads",
     "split",
 ]
@@ -52,10 +54,17 @@ def _code(cls: type[nn.Module]) -> str:
     return "\n".join(found)
 
 
-def reads(parent: type[nn.Module], path: str) -> bool:
-    """Whether the code of a class asks a module inside for a parameter that it loses when it is split."""
+def reads(parent: type[nn.Module], path: str, *, through_variables: bool = False) -> bool:
+    """Whether the code of a class asks a module inside for a parameter that it loses when it is split.
+
+    Args:
+        parent: the class.
+        path: name of the parameter.
+        through_variables: whether any object that is asked for the name counts, not just a module of the class's own.
+    """
     code = _code(parent)  # type: ignore[arg-type]  # mypy knows no hash of it
-    return re.search(rf"self\.\w+\.{re.escape(path)}\b", code) is not None
+    owner = "" if through_variables else r"self\.\w+"
+    return re.search(rf"{owner}\.{re.escape(path)}\b", code) is not None
 
 
 def split(module: nn.Module) -> SplitModule | None:
@@ -63,8 +72,7 @@ def split(module: nn.Module) -> SplitModule | None:
 
     The module itself stays as it is. Modules with hooks, or a `forward` of their own, are not split.
     """
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    if any(hooks) or "forward" in vars(module):
+    if attached(module):
         return None
     for kind in KINDS:
         matrices = kind.find(module)

@@ -86,12 +86,13 @@ class SplitAttention(SplitModule):
         q, k, v = self._heads(query, key, value)
         mask = self._mask(q, k.shape[2], key.shape[1], attn_mask, key_padding_mask)
         mixed, weights = self._attend(q, k, v, mask, need_weights)
-        output = self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[operator]
+        order = (2, 0, 1, 3) if turned else (0, 2, 1, 3)  # tokens first, or the batch
+        output = self.out_proj(mixed.permute(order).flatten(2))  # type: ignore[operator]
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
         if not is_batched:
             return output.squeeze(0), None if weights is None else weights.squeeze(0)
-        return output.transpose(0, 1) if turned else output, weights
+        return output, weights
 
     def _heads(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
         """Query, key and value, [batch, heads, tokens, head_dim], with what is added beside the keys and values."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -70,15 +70,23 @@ class SplitEinsum(SplitModule):
         turned = {name: equation == _TO_HEADS for name, equation in names.items()}
         return [Matrix(f"{name}_proj", name, turned=turned[name], flat=True) for name in names]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module that was split."""
+    @classmethod
+    def of(cls, module: nn.Module, matrices: Iterable[Matrix]) -> Self:
+        """Split a module; the layers share its memory."""
+        self = super().of(module, matrices)
         equations = _CLASSES[type(self.shell).__name__]
         for matrix in self.matrices:
             path = matrix.parameter
             # In __dict__, which is looked at before parameters; it is the layer's place that counts, not the layer.
             vars(self.shell)[path] = _Operand(self, matrix.layer, equations[path], self.shapes[path])
-        try:
-            return self.shell(*args, **kwargs)
-        finally:
-            for path in self.shapes:
-                vars(self.shell).pop(path, None)
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module that was split."""
+        return self.shell(*args, **kwargs)
+
+    def merge(self) -> Any:
+        """The module that was split, with the weights that the layers, all of them dense, have now."""
+        for path in self.shapes:
+            vars(self.shell).pop(path)
+        return super().merge()

@@ -55,6 +55,15 @@ def _is_padding(mask: torch.Tensor) -> torch.Tensor:
     return mask if mask.dtype == torch.bool else mask != 0
 
 
+def pad_plain_encoders(model: nn.Module, kind: type[nn.Module]) -> list[nn.TransformerEncoder]:
+    """Make every `nn.TransformerEncoder` that holds a module of this kind a `PaddedEncoder`; returns those."""
+    plain = [encoder for encoder in model.modules() if type(encoder) is nn.TransformerEncoder]
+    found = [encoder for encoder in plain if any(isinstance(module, kind) for module in encoder.modules())]
+    for encoder in found:
+        encoder.__class__ = PaddedEncoder
+    return found
+
+
 def pad_encoders(model: nn.Module, *sparse: type[nn.Module]) -> None:
     """Make every `nn.TransformerEncoder` that holds modules of these classes a `PaddedEncoder`, and the others dense.
 

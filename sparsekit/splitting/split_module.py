@@ -185,7 +185,8 @@ class SplitModule(nn.Module):
             self.shell.get_submodule(within)._parameters[name] = parameter
         own = self.shell._parameters
         self.shell.__dict__["_parameters"] = {name: own[name] for name in dict.fromkeys((*self.order, *own))}
-        self.shell.training = self.training
+        own = {name: value for name, value in vars(self).items() if name[0] != "_" and name in vars(self.shell)}
+        self.shell.__dict__.update(own)  # what was set since
         return self.shell
 
     def _assembled(self, path: str, shape: tuple[int, ...], layers: dict[str, Any]) -> nn.Parameter:

@@ -226,6 +226,7 @@ STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00AX\x
         (b"}c_codecs\nencode\nK\x01s.", "made without '_codecs encode'"),
         (b"}ctorch._utils\n_rebuild_qtensor\nK\x01s.", "made without"),
         (b"}" + STORAGE + b"K\x01s.", "storages must be numbered, got 'A'"),
+        (b"}ctorch.storage\nTypedStorage\n(J\0\xca\x9a;tRs.", "storages must be in the file, its pickle makes a new"),
         (b"]" + b"Na" * 600 + b".", "more than 1000 operations"),
         (b"}s.", "takes more than there is"),
         (b"h\x07.", "must hold a state dict"),
