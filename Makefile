@@ -99,8 +99,7 @@ valgrind: native
 haswell: native
 	echo 'not run: test_pool, in which the system refuses threads: qemu aborts there'
 	for cpu in $(HASWELL) Nehalem; do for test in $(filter-out %/test_pool,$(HASWELL_TESTS)); do \
-	  echo "$$cpu $$test"; SPARSEKIT_TEST_BARRIER=readable qemu-x86_64 -cpu $$cpu $$test || exit 1; \
-	done; done
+	  echo "-cpu $$cpu $$test"; done; done | SPARSEKIT_TEST_BARRIER=readable xargs -t -P 2 -L 1 qemu-x86_64
 
 # A while of each fuzzer. What they find is printed; the C++ one's inputs are kept in build/fuzz for the next time.
 FUZZ_SECONDS ?= 60
