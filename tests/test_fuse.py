@@ -157,3 +157,24 @@ def test_models_that_attention_does_not_fit_are_fused_all_the_same():
     torch.testing.assert_close(encoder(x), expected)
     unfuse(encoder)
     assert type(encoder) is nn.TransformerEncoderLayer
+
+
+def test_a_forward_that_is_exchanged_in_the_class_counts_from_then_on(monkeypatch):
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(8, 8), nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(self.fc(x))
+
+    def negated(self, x: torch.Tensor) -> torch.Tensor:
+        return -self.act(self.fc(x))
+
+    x = torch.randn(3, 8)
+    convert(nn.Sequential(Block()), min_sparsity=0.0)
+    monkeypatch.setattr(Block, "forward", negated)
+    model = nn.Sequential(Block())
+    expected = model(x)
+    convert(model, min_sparsity=0.0)
+    torch.testing.assert_close(model(x), expected)
