@@ -70,6 +70,7 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path, classifier, reviews):
     (tmp_path / "recipe.yaml").write_text(_RECIPE)
     running = start(tmp_path, "out")
