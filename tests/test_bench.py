@@ -204,6 +204,7 @@ def small_encoder():
     return BertModel(config, add_pooling_layer=False).eval()
 
 
+@pytest.mark.slow
 def test_models_are_measured_whole_and_operator_by_operator():
     installed = [name for name, peer in MODEL_PEERS.items() if not peer.missing]
     grid = models.ModelGrid(sparsities=[0.5, 0.9], inputs=[(2, 8)], engines=installed, seconds=0.01)

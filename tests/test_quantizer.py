@@ -272,7 +272,7 @@ assert "sparsekit" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("library", ["absent", "not imported"])
+@pytest.mark.parametrize("library", [pytest.param("absent", marks=pytest.mark.slow), "not imported"])
 def test_without_the_library_nothing_opens_a_folder(tmp_path, library):
     save(sparse_bert(), tmp_path / "model", tokenizer=tokenizer())
     subprocess.run([sys.executable, "-W", "ignore", "-c", OPEN_WITHOUT, str(tmp_path / "model"), library], check=True)

@@ -99,6 +99,7 @@ store(resumed, "resumed")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_resume_bit_for_bit_with_dropout_of_their_own(tmp_path):
     run_twice(tmp_path, _DROPOUT)
     assert same(stored(tmp_path, "whole"), stored(tmp_path, "resumed"))

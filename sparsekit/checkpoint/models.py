@@ -41,7 +41,7 @@ _NOT_READ = (
 )
 #: Endings of keys by which configurations make lists of their own, of layers or labels. More than this, and than there
 #: are arrays, no model has; making them would take forever. What models make is counted by `enough_for`.
-_COUNTS = ("layers", "n_layer", "num_labels", "dense_replace")
+_COUNTS = ("layers", "n_layer", "num_labels", "dense_replace", "depths")
 _MANY = 1000
 
 
@@ -117,8 +117,9 @@ def _harmless(value: Any) -> Any:
 
 def _check_counts(values: Any, most: int) -> None:
     for key, value in values.items() if isinstance(values, dict) else ():
-        if key.endswith(_COUNTS) and isinstance(value, int) and value > most:
-            raise ValueError(f"{key} must be at most {most}, got {value}")
+        counts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int)]
+        if key.endswith(_COUNTS) and max(counts, default=0) > most:
+            raise ValueError(f"{key} must be at most {most}, got {max(counts)}")
         _check_counts(value, most)
 
 

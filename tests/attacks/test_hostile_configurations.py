@@ -40,6 +40,7 @@ def bert(tmp_path) -> Path:
         (lambda c: c.update(architectures=[]), "architectures must hold"),
         (lambda c: c.update(num_hidden_layers=10**9), "num_hidden_layers must be at most 1000, got 1000000000"),
         (lambda c: c.update(num_labels=10**12), "num_labels must be at most 1000"),
+        (lambda c: c.update(depths=[1, 10**7]), "depths must be at most 1000, got 10000000"),
         (lambda c: c.update(num_hidden_layers=2), "encoder.layer.1.*missing"),
         (lambda c: c.update(hidden_size=10**9), r"config.json describes no model|must be"),
         (lambda c: c.update(vocab_size=10**12), "word_embeddings.weight must be"),
