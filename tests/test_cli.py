@@ -82,6 +82,7 @@ def test_wrong_input_gets_a_message_and_no_traceback(arguments, environment, mes
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_bench_model_prints_and_writes_what_it_measured(tmp_path):
     from transformers import BertConfig, BertModel
 

@@ -53,6 +53,7 @@ def test_the_converted_student_gives_the_answers_of_its_dense_self():
     assert accuracy(student, batches, "test") == accuracy(dense_self, batches, "test")
 
 
+@pytest.mark.slow
 def test_a_tiny_run_writes_its_results(tmp_path):
     console = Console(width=160, record=True)
     result = run_demo(TINY, tmp_path / "out", console)

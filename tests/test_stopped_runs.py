@@ -128,6 +128,7 @@ class Stop:
             self.patch.setitem(STAGES, name, function)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_before_every_stage_is_the_run_that_was_not(tmp_path, classifier, reviews, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -69,6 +69,7 @@ store(model, "pruned")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path):
     run_twice(tmp_path, _PRUNING)
     model = make_model().eval()
