@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from sparsekit import runtime
+from sparsekit import SparseLinear, finalize, prune, runtime
 
 
 @pytest.fixture(params=runtime.available_isas())
@@ -21,3 +23,19 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def rng() -> np.random.Generator:
     """Random numbers that are the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def dense() -> nn.Linear:
+    """A layer of which a fifth is left."""
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 40)
+    prune(nn.Sequential(layer), 0.8)
+    finalize(layer)
+    return layer.eval()
+
+
+@pytest.fixture
+def sparse(dense: nn.Linear) -> SparseLinear:
+    """The same, converted."""
+    return SparseLinear.from_linear(dense)

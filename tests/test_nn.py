@@ -21,20 +21,6 @@ from sparsekit import (
 from sparsekit.runtime import packed_info
 
 
-@pytest.fixture
-def dense() -> nn.Linear:
-    torch.manual_seed(0)
-    layer = nn.Linear(48, 40)
-    prune(nn.Sequential(layer), 0.8)
-    finalize(layer)
-    return layer.eval()
-
-
-@pytest.fixture
-def sparse(dense) -> SparseLinear:
-    return SparseLinear.from_linear(dense)
-
-
 def test_attributes_and_repr(dense, sparse):
     assert (sparse.in_features, sparse.out_features) == (48, 40)
     assert sparse.nnz == int(dense.weight.count_nonzero())

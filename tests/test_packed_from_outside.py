@@ -6,24 +6,9 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 
-from sparsekit import SparseLinear, finalize, prune, runtime
+from sparsekit import SparseLinear, runtime
 from sparsekit.checked_weights import checked_places
-
-
-@pytest.fixture
-def dense() -> nn.Linear:
-    torch.manual_seed(0)
-    layer = nn.Linear(48, 40)
-    prune(nn.Sequential(layer), 0.8)
-    finalize(layer)
-    return layer.eval()
-
-
-@pytest.fixture
-def sparse(dense) -> SparseLinear:
-    return SparseLinear.from_linear(dense)
 
 
 def test_a_packed_weight_from_outside_is_checked_before_kernels_run(sparse):

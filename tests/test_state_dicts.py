@@ -4,28 +4,13 @@ import re
 
 import pytest
 import torch
-from torch import nn
 
-from sparsekit import SparseLinear, finalize, prune
+from sparsekit import SparseLinear
 
 
 def freed(tensor: torch.Tensor) -> torch.Tensor:
     tensor.untyped_storage().resize_(0)
     return tensor
-
-
-@pytest.fixture
-def dense() -> nn.Linear:
-    torch.manual_seed(0)
-    layer = nn.Linear(48, 40)
-    prune(nn.Sequential(layer), 0.8)
-    finalize(layer)
-    return layer.eval()
-
-
-@pytest.fixture
-def sparse(dense) -> SparseLinear:
-    return SparseLinear.from_linear(dense)
 
 
 @pytest.fixture
