@@ -80,6 +80,20 @@ def test_two_processes_give_the_result_of_one(tmp_path):
 
 
 _DROPOUT = """
+import time
+import sparsekit.training.checkpoint as checkpoints
+
+write = checkpoints.write_tensors
+
+
+def write_slowly(*arguments):
+    time.sleep(0.2)
+    write(*arguments)
+
+
+checkpoints.write_tensors = write_slowly
+
+
 def stop(step):
     if step == 5:
         raise KeyboardInterrupt
@@ -107,6 +121,24 @@ def test_two_processes_resume_bit_for_bit_with_dropout_of_their_own(tmp_path):
     settings = TrainSettings(epochs=2, learning_rate=0.01, checkpoint_minutes=0)
     with pytest.raises(ValueError, match="of a run of 2 processes, and this one has 1; start as many"):
         train(make_model(), make_batches(), loss_of, settings, checkpoint=tmp_path / "run.safetensors")
+
+
+_APART = """
+settings = TrainSettings(epochs=1, checkpoint_minutes=0)
+paths = [out / "first.safetensors", out / "second.safetensors"]
+train(make_model(), make_batches(), loss_of, settings, checkpoint=paths[0])
+try:
+    train(make_model(), make_batches(), loss_of, settings, checkpoint=paths[process_number()])
+except ValueError as error:
+    assert "would go on from steps 6, 0: have" in str(error), error
+else:
+    raise AssertionError("not refused")
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_does_not_see_is_refused(tmp_path):
+    run_twice(tmp_path, _APART)
 
 
 class Blocks(nn.Module):

@@ -21,7 +21,7 @@ from torch import nn
 from sparsekit.files import write_atomically
 from sparsekit.pruning.layers import oriented
 from sparsekit.pruning.parametrization import apply_mask, mask_of
-from sparsekit.training.processes import from_all, process_number
+from sparsekit.training.processes import from_all, process_number, wait_for_all
 from sparsekit.training.sharding import load_whole_state, parts_like, whole_tensors
 
 _FORMAT = "2"
@@ -52,7 +52,7 @@ def _random_states() -> dict[str, torch.Tensor]:
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
 ) -> None:
-    """Write everything that a run needs to go on, atomically. All processes call it; process 0 writes.
+    """Write everything that a run needs to go on, atomically. All processes call it and wait for 0, which writes.
 
     Args:
         path: the file.
@@ -67,6 +67,7 @@ def save_checkpoint(
     if first:
         header = {"format": _FORMAT, "progress": json.dumps(progress)}
         write_tensors(path, apart, header)
+    wait_for_all()  # whoever is stopped right after it reads this checkpoint, and not the one before
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str] | None = None) -> None:

@@ -63,6 +63,12 @@ def from_all(tensor: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
+def wait_for_all() -> None:
+    """Go on when all processes are here."""
+    if process_count() > 1:
+        dist.barrier()
+
+
 def same_everywhere(value: float) -> float:
     """Process 0's value in all processes, so that all take the same decisions."""
     if process_count() == 1:

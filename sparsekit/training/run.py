@@ -20,7 +20,7 @@ from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint, write_tensors
 from sparsekit.training.order import stream
 from sparsekit.training.precision import autocast
-from sparsekit.training.processes import process_count, process_number, same_everywhere
+from sparsekit.training.processes import from_all, process_count, process_number, same_everywhere
 from sparsekit.training.settings import TrainSettings
 from sparsekit.training.sharding import averaged, gathered, whole_tensors
 
@@ -115,10 +115,17 @@ class Run(Generic[T]):
         """Go on from a checkpoint where there is one; the log gets the lines of this run alone.
 
         Raises:
-            ValueError: it is damaged, or of another run; or the log is a file of something else.
+            ValueError: it is damaged, of another run, or not the same for all processes; or the log is a file of
+                something else.
         """
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
+        starts = [int(one) for one in from_all(torch.tensor(self.report.steps))]
+        if len(set(starts)) > 1:
+            raise ValueError(
+                f"the processes would go on from steps {', '.join(map(str, starts))}: have {checkpoint} on a disk that "
+                "all of them read"
+            )
         self._cut_log()
         self.saved_at = time.monotonic()
 
