@@ -18,9 +18,9 @@ from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
 from sparsekit.demo.data import load_splits
 from sparsekit.demo.model import load_minilm
 from sparsekit.demo.settings import FULL
-from sparsekit.environment import environment
-from sparsekit.files import write_json
+from sparsekit.io.atomic_file import write_json
 from sparsekit.pruning import prune_one_shot
+from sparsekit.runtime.environment import environment
 
 CALIBRATION = 128
 SENTENCES = 256

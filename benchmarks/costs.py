@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from sparsekit import JoinedLinear, SparseLinear
 from sparsekit.bench.affinity import limited_to
-from sparsekit.environment import environment
-from sparsekit.files import write_json
-from sparsekit.timing import compare
+from sparsekit.io.atomic_file import write_json
+from sparsekit.runtime.environment import environment
+from sparsekit.timing.comparing import compare
 
 SECONDS = 1.0
 

@@ -30,10 +30,10 @@ from torch import nn
 import sparsekit
 from sparsekit import SparseLinear, convert, finalize, prune, save
 from sparsekit.checkpoint.folder_conversion import open_folder
-from sparsekit.checkpoint.foreign import from_folder
+from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.demo.model import minilm_folder
-from sparsekit.environment import environment
-from sparsekit.files import write_json
+from sparsekit.io.atomic_file import write_json
+from sparsekit.runtime.environment import environment
 
 REPEATS = 5
 #: Folder -> sparsity and how values are held; of the dense model, whether transformers or sparsekit saves it.

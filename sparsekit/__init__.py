@@ -1,52 +1,49 @@
 """Make PyTorch language models sparse and run them faster on CPUs.
 
-Names that need torch load it when they are first used; `import sparsekit` does not.
+Names that need torch load it when they are first used, as do the packages inside; `import sparsekit` does not.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from sparsekit.checkpoint.registration import register_when_imported
+from sparsekit.checkpoint.transformers.registration import register_when_imported
 from sparsekit.extras import how_to_install
 
 if TYPE_CHECKING:
-    from sparsekit.attention import use_attention
     from sparsekit.checkpoint import VerificationReport, load, save, verify
-    from sparsekit.conversion import convert, densify, load_state_dict
-    from sparsekit.conversion_report import ConversionReport
+    from sparsekit.conversion import ConversionReport, convert, densify, load_state_dict
     from sparsekit.formats import CSR
     from sparsekit.fusion import fuse, unfuse
-    from sparsekit.joined import JoinedLinear
-    from sparsekit.memory import keep_freed_memory
-    from sparsekit.nn import SparseLinear
+    from sparsekit.nn import JoinedLinear, SparseLinear, use_attention
     from sparsekit.pruning import finalize, prune
-    from sparsekit.runtime import KernelUnavailableError
+    from sparsekit.runtime import KernelUnavailableError, keep_freed_memory
 
 __version__ = version("sparsekit-cpu")
 
-#: Public name -> module that defines it.
+#: Public name -> package that defines it.
 _HOMES = {
-    "CSR": "sparsekit.formats",
-    "ConversionReport": "sparsekit.conversion_report",
-    "JoinedLinear": "sparsekit.joined",
-    "KernelUnavailableError": "sparsekit.runtime",
-    "SparseLinear": "sparsekit.nn",
-    "VerificationReport": "sparsekit.checkpoint",
-    "convert": "sparsekit.conversion",
-    "densify": "sparsekit.conversion",
-    "finalize": "sparsekit.pruning",
-    "fuse": "sparsekit.fusion",
-    "keep_freed_memory": "sparsekit.memory",
-    "load": "sparsekit.checkpoint",
-    "load_state_dict": "sparsekit.conversion",
-    "prune": "sparsekit.pruning",
-    "save": "sparsekit.checkpoint",
-    "unfuse": "sparsekit.fusion",
-    "use_attention": "sparsekit.attention",
-    "verify": "sparsekit.checkpoint",
+    "CSR": "formats",
+    "ConversionReport": "conversion",
+    "JoinedLinear": "nn",
+    "KernelUnavailableError": "runtime",
+    "SparseLinear": "nn",
+    "VerificationReport": "checkpoint",
+    "convert": "conversion",
+    "densify": "conversion",
+    "finalize": "pruning",
+    "fuse": "fusion",
+    "keep_freed_memory": "runtime",
+    "load": "checkpoint",
+    "load_state_dict": "conversion",
+    "prune": "pruning",
+    "save": "checkpoint",
+    "unfuse": "fusion",
+    "use_attention": "nn",
+    "verify": "checkpoint",
 }
 
 __all__ = [
@@ -72,11 +69,17 @@ __all__ = [
 ]
 
 
+def _packages() -> set[str]:
+    """Names of the packages inside, each imported when it is first used."""
+    return {found.name for found in pkgutil.iter_modules(__path__) if found.ispkg}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _packages():
         raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        home = importlib.import_module(f"sparsekit.{_HOMES.get(name, name)}")
+        return getattr(home, name) if name in _HOMES else home
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -84,7 +87,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_packages()})
 
 
 register_when_imported()

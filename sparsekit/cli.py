@@ -14,7 +14,7 @@ from rich.table import Table
 
 import sparsekit
 from sparsekit.extras import how_to_install
-from sparsekit.files import printable
+from sparsekit.io.atomic_file import printable
 from sparsekit.progress import Progress
 from sparsekit.stopping import Stoppable, noting
 
@@ -65,7 +65,7 @@ def _pair(text: str, form: str) -> tuple[int, int]:
 def info() -> None:
     """Show version, instruction sets and the one in use, threads and build."""
     from sparsekit import runtime
-    from sparsekit.environment import environment
+    from sparsekit.runtime.environment import environment
 
     facts = environment()
     table = Table(show_header=False, box=None)
@@ -168,9 +168,9 @@ def bench_model(
     from sparsekit.bench import model_report, models
     from sparsekit.bench.model_peers import MODEL_PEERS
     from sparsekit.bench.report import usable_engines
-    from sparsekit.environment import environment
-    from sparsekit.files import write_json
-    from sparsekit.memory import keep_freed_memory
+    from sparsekit.io.atomic_file import write_json
+    from sparsekit.runtime.environment import environment
+    from sparsekit.runtime.memory import keep_freed_memory
 
     default = models.ModelGrid()
     grid = models.ModelGrid(
@@ -237,7 +237,7 @@ def compress(
     Started again with the same arguments, a run that was stopped goes on.
     """
     _need_training()
-    from sparsekit.compress import compress as run_recipe
+    from sparsekit.recipes import compress as run_recipe
 
     _show_run(run_recipe(recipe, model, data, out, test, validation), out)
 
@@ -249,7 +249,7 @@ def plot(
     """Draw the curves of a run: loss, learning rate, sparsity and score against steps."""
     _need_training()
     _need("bench", "matplotlib")
-    from sparsekit.compress.pictures import draw_run
+    from sparsekit.recipes.pictures import draw_run
 
     for picture in draw_run(run):
         console.print(f"wrote {picture}")
@@ -315,8 +315,8 @@ def convert(
 
     Example: [bold]sparsekit convert my-pruned-encoder sparse --values int8[/]
     """
-    from sparsekit.checkpoint.hub import local_folder
-    from sparsekit.checkpoint.layout import SENTENCE_MODULES
+    from sparsekit.io.file_names import SENTENCE_MODULES
+    from sparsekit.io.hub_cache import local_folder
 
     sentences = (local_folder(model) / SENTENCE_MODULES).is_file()
     _need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
@@ -353,7 +353,7 @@ def evaluate(
 ) -> None:
     """Score a model: accuracy and F1, similarity or retrieval, or perplexity."""
     _need_training()
-    from sparsekit.compress import evaluate as scores_of
+    from sparsekit.recipes import evaluate as scores_of
 
     for name, value in scores_of(model, data, task).items():
         console.print(f"{name} {value:.4f}")
@@ -365,15 +365,15 @@ def _need_training() -> None:
 
 def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: Path) -> None:
     _need_training()
-    from sparsekit.compress import compress as run_recipe
-    from sparsekit.compress import make_recipe
+    from sparsekit.recipes import compress as run_recipe
+    from sparsekit.recipes import make_recipe
 
     recipe = make_recipe({"task": task, "stages": [stage]})
     _show_run(run_recipe(recipe, model, data, out), out)
 
 
 def _show_run(report: dict[str, Any], out: Path) -> None:
-    from sparsekit.compress.telling import as_text, comparison_notes, comparison_table
+    from sparsekit.recipes.telling import as_text, comparison_notes, comparison_table
 
     table = as_text(comparison_table(report["comparison"]))
     console.print(table, highlight=False, markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsekit import SparseLinear, convert, densify, finalize, load, prune, save
-from sparsekit.weight_users import weights_used
+from sparsekit.introspect.weight_users import weights_used
 
 IDS = torch.arange(5, 23).reshape(2, 9)
 

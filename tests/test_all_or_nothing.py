@@ -18,8 +18,8 @@ from sparsekit.pruning import (
     prune_second_order,
     pruning_report,
 )
-from sparsekit.pruning import one_shot as one_shot_module
 from sparsekit.pruning.parametrization import mask_of
+from sparsekit.pruning.sparsegpt import blockwise as one_shot_module
 from sparsekit.surgery import undo_on_failure
 from sparsekit.training import GradualPruning
 

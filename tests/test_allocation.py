@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsekit.pruning import allocate_sparsity, prune, prune_one_shot, prune_second_order
 from sparsekit.pruning.allocation import give_out, loss_curves
-from sparsekit.pruning.magnitude import score as magnitude
+from sparsekit.pruning.criteria.magnitude import score as magnitude
 from sparsekit.pruning.masks import masks_by_sparsity
 
 

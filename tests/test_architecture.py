@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,84 +14,30 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sparsekit"
 CSRC = ROOT / "csrc"
 
-#: Lower layers first; a module imports only from its own layer and those before it.
-LAYERS = [
-    [
-        "sparsekit._C",
-        "sparsekit.extras",
-        "sparsekit.files",
-        "sparsekit.memory",
-        "sparsekit.progress",
-        "sparsekit.checked_weights",
-        "sparsekit.timing",
-    ],
-    ["sparsekit.runtime", "sparsekit.formats", "sparsekit.environment"],
-    ["sparsekit.addresses"],
-    [
-        "sparsekit.absent_weight",
-        "sparsekit.ops",
-        "sparsekit.nn",
-        "sparsekit.joined",
-        "sparsekit.attention",
-        "sparsekit.chunking",
-        "sparsekit.fidelity",
-        "sparsekit.joining",
-        "sparsekit.norms",
-        "sparsekit.rewriting",
-        "sparsekit.selection",
-        "sparsekit.surgery",
-        "sparsekit.dense_classes",
-        "sparsekit.splitting",
-        "sparsekit.fused_linear",
-        "sparsekit.call_parts",
-        "sparsekit.function_source",
-        "sparsekit.hooks",
-        "sparsekit.model_code",
-        "sparsekit.settings_of",
-        "sparsekit.shared_inputs",
-        "sparsekit.weight_reads",
-        "sparsekit.weight_users",
-    ],
-    ["sparsekit.pruning", "sparsekit.distill"],
-    ["sparsekit.training"],
-    ["sparsekit.gain", "sparsekit.one_thread", "sparsekit.plausibility", "sparsekit.fusion", "sparsekit.sensitivity"],
-    [
-        "sparsekit.unreached",
-        "sparsekit.conversion_report",
-        "sparsekit.zeros",
-        "sparsekit.whole_model",
-        "sparsekit.conversion",
-    ],
-    ["sparsekit.checkpoint"],
-    ["sparsekit.importers", "sparsekit.exporters"],
-    ["sparsekit.compress"],
-    ["sparsekit.bench"],
-    ["sparsekit.demo"],
-    ["sparsekit.stopping", "sparsekit.cli", "sparsekit.__main__"],
-]
-#: Pure PyTorch: usable where no compiler is.
-NO_NATIVE = [
-    "sparsekit.pruning",
-    "sparsekit.distill",
-    "sparsekit.training",
-    "sparsekit.selection",
-    "sparsekit.surgery",
-    "sparsekit.fidelity",
-    "sparsekit.splitting",
-    "sparsekit.files",
-    "sparsekit.progress",
-    "sparsekit.timing",
-]
-NO_TORCH = [
-    "sparsekit.extras",
-    "sparsekit.runtime",
-    "sparsekit.formats",
-    "sparsekit.files",
-    "sparsekit.memory",
-    "sparsekit.progress",
-    "sparsekit.checked_weights",
-    "sparsekit.timing",
-]
+NATIVE = ("sparsekit._C", "sparsekit.runtime", "sparsekit.formats", "sparsekit.ops", "sparsekit.nn")
+
+
+@dataclass(frozen=True)
+class Room:
+    """A row of CONTRIBUTING's table."""
+
+    modules: tuple[str, ...]  # dotted names
+    forbidden: tuple[str, ...]  # last column
+
+
+def rooms() -> list[Room]:
+    """Python rooms of CONTRIBUTING's table, lowest first."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Rooms, lowest first")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if "`sparsekit/" in line and line[0] == "|"]
+    found = []
+    for row in rows:
+        paths = re.findall(r"`(sparsekit/[^`]*)`", row[1])
+        names = tuple(path.removesuffix(".py").strip("/").replace("/", ".") for path in paths)
+        found.append(Room(names, tuple(row[3].strip("| ").split(", ")) if len(row) > 3 else ()))
+    return found
+
+
+ROOMS = [Room(("sparsekit._C",), ()), *rooms()]
 
 
 def module_name(path: Path) -> str:
@@ -111,52 +58,56 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def layer_of(name: str) -> int | None:
-    for number, modules in enumerate(LAYERS):
-        if any(name == module or name.startswith(module + ".") for module in modules):
-            return number
-    return None
+def is_in(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+def room_number(name: str) -> int | None:
+    return next((number for number, room in enumerate(ROOMS) if is_in(name, room.modules)), None)
+
+
+def forbidden_imports(name: str, word: str) -> list[str]:
+    """Imports of a module that a word of the table's last column forbids."""
+    if word == "torch":
+        return [other for other in imports(MODULES[name], top_level_only=True) if is_in(other, ("torch",))]
+    return [
+        other
+        for other in imports(MODULES[name])
+        if is_in(other, NATIVE if word == "native code" else (f"sparsekit.{word}",))
+    ]
 
 
 MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
-def test_every_module_has_a_layer():
-    assert [name for name in MODULES if name != "sparsekit" and layer_of(name) is None] == []
+def test_the_table_of_rooms_is_found():
+    assert len(ROOMS) > 15
+    for room in ROOMS[1:]:
+        for word in room.forbidden:
+            assert word in ("", "torch", "native code") or room_number(f"sparsekit.{word}") is not None, word
+
+
+def test_every_module_has_a_room():
+    assert [name for name in MODULES if name != "sparsekit" and room_number(name) is None] == []
 
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"sparsekit"}))
 def test_imports_go_only_downwards(name):
-    above = [other for other in imports(MODULES[name]) if (layer_of(other) or 0) > layer_of(name)]
+    above = [other for other in imports(MODULES[name]) if (room_number(other) or 0) > room_number(name)]
     assert above == []
 
 
-def test_the_extension_is_imported_in_exactly_two_modules():
+@pytest.mark.parametrize("room", ROOMS[1:], ids=lambda room: room.modules[0])
+def test_rooms_know_nothing_they_must_not(room):
+    for name in filter(lambda name: is_in(name, room.modules), MODULES):
+        for word in filter(None, room.forbidden):
+            assert forbidden_imports(name, word) == [], (name, word)
+
+
+def test_the_extension_is_imported_only_by_runtime_and_formats():
     users = {name for name, path in MODULES.items() if "sparsekit._C" in imports(path)}
-    assert users == {"sparsekit.runtime", "sparsekit.formats.csr"}
-
-
-@pytest.mark.parametrize("part", NO_NATIVE)
-def test_the_training_side_needs_no_native_code(part):
-    native = ("sparsekit._C", "sparsekit.runtime", "sparsekit.formats", "sparsekit.ops", "sparsekit.nn")
-    for name, path in MODULES.items():
-        if name == part or name.startswith(part + "."):
-            assert not [other for other in imports(path) if other.startswith(native)], name
-
-
-@pytest.mark.parametrize("part", NO_TORCH)
-def test_the_runtime_loads_no_torch(part):
-    for name, path in MODULES.items():
-        if name == part or name.startswith(part + "."):
-            assert not [other for other in imports(path, top_level_only=True) if other.startswith("torch")], name
-
-
-def test_pruning_and_distillation_do_not_know_each_other():
-    for name, path in MODULES.items():
-        if name.startswith("sparsekit.pruning"):
-            assert not [other for other in imports(path) if other.startswith("sparsekit.distill")]
-        if name.startswith("sparsekit.distill"):
-            assert not [other for other in imports(path) if other.startswith("sparsekit.pruning")]
+    assert users
+    assert all(is_in(name, ("sparsekit.runtime", "sparsekit.formats.csr")) for name in users)
 
 
 def includes(path: Path) -> list[str]:

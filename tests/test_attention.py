@@ -11,7 +11,9 @@ from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import sparsekit
-from sparsekit import KernelUnavailableError, attention, ops, runtime
+from sparsekit import KernelUnavailableError, ops, runtime
+from sparsekit.nn import attention
+from sparsekit.ops.attention import _attention
 
 
 def heads(rng, batch: int, count: int, tokens: int, features: int) -> np.ndarray:
@@ -179,7 +181,7 @@ def test_torch_refuses_wrong_input():
     with pytest.raises(TypeError, match="mask must be bool or float32 on the CPU, got torch.int64"):
         ops.attention(query, key, value, torch.ones(6, 9).long())
     with pytest.raises(KernelUnavailableError, match="runs on the CPU, got key on meta"):
-        ops._attention(query, key.to("meta"), value, None, False, None)
+        _attention(query, key.to("meta"), value, None, False, None)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from sparsekit.bench.model_peers import MODEL_PEERS
 from sparsekit.bench.peers import PEERS
 from sparsekit.bench.plots import plot_roofline, plot_speedup
 from sparsekit.bench.weights import imposed_on, model_layers, random_weight
-from sparsekit.timing import Timing, compare
+from sparsekit.timing.comparing import Timing, compare
 
 
 def test_compare_runs_every_function_in_every_round():

@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sparsekit import SparseLinear, convert, load, prune, save
-from sparsekit.checkpoint import folders, open_layers, saving
-from sparsekit.checkpoint.layout import DTYPES, VALUE_DTYPES
+from sparsekit.checkpoint import open_layers, saving
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.tensors import TORCH_DTYPES
 from sparsekit.formats.csr import VALUES
-from sparsekit.fusion import FusedActivation
+from sparsekit.formats.dtypes import DTYPES, VALUE_DTYPES
+from sparsekit.fusion.fusing import FusedActivation
+from sparsekit.io import atomic_folder as folders
 
 
 def fresh() -> nn.Sequential:

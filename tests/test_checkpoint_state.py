@@ -17,9 +17,9 @@ from torch.nn.modules import module as registration
 import sparsekit
 from sparsekit import load, save
 from sparsekit.checkpoint import shards
-from sparsekit.checkpoint.module_budget import enough_for
 from sparsekit.checkpoint.module_state import can_hold, restore
-from sparsekit.distill.students import shallower
+from sparsekit.checkpoint.transformers.module_budget import enough_for
+from sparsekit.distillation.students import shallower
 from sparsekit.pruning import prune_heads, prune_neurons
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "pad_token_id": 0}

@@ -9,8 +9,8 @@ import transformers
 from torch import nn
 
 from sparsekit import CSR, SparseLinear, convert, load, prune, save
-from sparsekit.checkpoint.models import make_empty
-from sparsekit.checkpoint.stored import ModelFolder
+from sparsekit.checkpoint.transformers.models import make_empty
+from sparsekit.folder.model_folder import ModelFolder
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 

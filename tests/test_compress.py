@@ -14,12 +14,12 @@ from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 
 import sparsekit  # noqa: E402
 from sparsekit.cli import app  # noqa: E402
-from sparsekit.compress import compress, evaluate, read_recipe  # noqa: E402
-from sparsekit.compress.batches import padded, windows  # noqa: E402
-from sparsekit.compress.data import Rows, read_rows  # noqa: E402
-from sparsekit.compress.labels import class_names, numbered  # noqa: E402
-from sparsekit.compress.tasks import TASKS  # noqa: E402
 from sparsekit.demo.model import minilm_folder  # noqa: E402
+from sparsekit.recipes import compress, evaluate, read_recipe  # noqa: E402
+from sparsekit.recipes.batches import padded, windows  # noqa: E402
+from sparsekit.recipes.data import Rows, read_rows  # noqa: E402
+from sparsekit.recipes.labels import class_names, numbered  # noqa: E402
+from sparsekit.recipes.tasks import TASKS  # noqa: E402
 from sparsekit.training import TrainSettings  # noqa: E402
 
 

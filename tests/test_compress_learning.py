@@ -12,12 +12,12 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file  # noqa: E402
 from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 
-from sparsekit.compress import compress, read_recipe  # noqa: E402
-from sparsekit.compress.recipe import Distil  # noqa: E402
-from sparsekit.compress.splits import read_splits  # noqa: E402
-from sparsekit.compress.tasks import Named, attention_maps_of  # noqa: E402
-from sparsekit.distill import Teacher  # noqa: E402
-from sparsekit.pruning.magnitude import score as magnitude  # noqa: E402
+from sparsekit.distillation import Teacher  # noqa: E402
+from sparsekit.pruning.criteria.magnitude import score as magnitude  # noqa: E402
+from sparsekit.recipes import compress, read_recipe  # noqa: E402
+from sparsekit.recipes.recipe import Distil  # noqa: E402
+from sparsekit.recipes.splits import read_splits  # noqa: E402
+from sparsekit.recipes.tasks import Named, attention_maps_of  # noqa: E402
 from sparsekit.training.run import Run  # noqa: E402
 
 

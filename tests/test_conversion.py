@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
-from sparsekit.gain import Gain, measure
+from sparsekit.conversion.gain import Gain, measure
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
         slow = Gain(0.5 if dense.out_features == 32 else 2.0, noisy=dense.out_features == 32)
         return {count: slow if count == 1 else Gain(3.0) for count in tokens}
 
-    monkeypatch.setattr("sparsekit.gain.measure", measure)
+    monkeypatch.setattr("sparsekit.conversion.gain.measure", measure)
     model.append(nn.Linear(64, 64))
     prune(model, 0.8, ignore=["3"])
     report = convert(model, tokens=(1, 32))

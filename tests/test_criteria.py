@@ -17,7 +17,7 @@ from sparsekit.pruning import (
     prune_second_order,
     pruning_report,
 )
-from sparsekit.pruning.fisher import BlockInverse
+from sparsekit.pruning.criteria.fisher import BlockInverse
 from sparsekit.pruning.parametrization import mask_of
 
 

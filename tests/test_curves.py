@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from tiny_runs import recipe_of, tiny, write_reviews
 
 from sparsekit.cli import app
-from sparsekit.compress import compress
+from sparsekit.recipes import compress
 from sparsekit.training import curves
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit.distill import (
+from sparsekit.distillation import (
     LOSSES,
     AttentionMaps,
     Embeddings,

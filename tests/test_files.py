@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsekit.files import printable, write_atomically, write_json
+from sparsekit.io.atomic_file import printable, write_atomically, write_json
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 import sparsekit
 from sparsekit import convert, finalize, fuse, prune, unfuse
-from sparsekit.joining import joined_with
-from sparsekit.norms import AddLayerNorm
-from sparsekit.rewriting import original_class
+from sparsekit.fusion.joining import joined_with
+from sparsekit.fusion.norms import AddLayerNorm
+from sparsekit.fusion.rewriting import original_class
 
 _BERT = {"intermediate_size": 64, "num_hidden_layers": 2}
 _LLAMA = {**_BERT, "num_key_value_heads": 1}
@@ -45,7 +45,7 @@ def converted(name: str) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def kernels_for_any_size(monkeypatch):
-    monkeypatch.setattr("sparsekit.norms._FEW", 0)
+    monkeypatch.setattr("sparsekit.fusion.norms._FEW", 0)
 
 
 def groups(model: nn.Module) -> list[int]:

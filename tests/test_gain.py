@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import SparseLinear, gain
-from sparsekit.gain import Gain, GainTable
-from sparsekit.one_thread import compare_on_one_thread
-from sparsekit.timing import Timing
+from sparsekit import SparseLinear
+from sparsekit.conversion import gain
+from sparsekit.conversion.gain import Gain, GainTable
+from sparsekit.conversion.one_thread import compare_on_one_thread
+from sparsekit.timing.comparing import Timing
 
 
 def layer(sparsity: float, out_features: int = 40, in_features: int = 50) -> nn.Linear:

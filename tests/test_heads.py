@@ -10,7 +10,7 @@ from named_families import named
 from torch import nn
 
 from sparsekit.pruning import prune_heads
-from sparsekit.pruning.attention import find_attentions
+from sparsekit.pruning.structured.attention import find_attentions
 
 HEADS = {
     "bert": [[1], [0, 3]],

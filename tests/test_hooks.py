@@ -6,7 +6,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
 from sparsekit import convert
-from sparsekit.hooks import attached, is_plain_call
+from sparsekit.introspect.hooks import attached, is_plain_call
 
 
 class Doubles(ModelHook):

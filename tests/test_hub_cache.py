@@ -14,7 +14,7 @@ import sparsekit
 from sparsekit import load, save, verify
 from sparsekit.checkpoint import open_layers
 from sparsekit.checkpoint.folder_conversion import convert_folder
-from sparsekit.checkpoint.hub import local_folder
+from sparsekit.io.hub_cache import local_folder
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 

@@ -16,8 +16,9 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsekit import convert, load, prune, save
-from sparsekit.checkpoint import folders, saving
+from sparsekit.checkpoint import saving
 from sparsekit.checkpoint.shards import ShardWriter
+from sparsekit.io import atomic_folder as folders
 
 FORK = multiprocessing.get_context("fork")
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import sparsekit
 from sparsekit import SparseLinear, convert, runtime
-from sparsekit.joining import _of_thread, join_layers, joined_with, separate_layers
-from sparsekit.shared_inputs import shared_inputs
+from sparsekit.fusion.joining import _of_thread, join_layers, joined_with, separate_layers
+from sparsekit.introspect.shared_inputs import shared_inputs
 
 
 class Layers(nn.Module):

@@ -10,8 +10,8 @@ from torch import nn
 
 from sparsekit import finalize, prune
 from sparsekit.pruning import NeuronGroup, prune_heads, prune_neurons, resize_to, shapes_of
-from sparsekit.pruning.neuron_groups import find_groups, units_of
-from sparsekit.pruning.unit_scores import loss_changes, mean_activations
+from sparsekit.pruning.structured.neuron_groups import find_groups, units_of
+from sparsekit.pruning.structured.unit_scores import loss_changes, mean_activations
 
 
 def mlp() -> nn.Sequential:

@@ -15,14 +15,14 @@ from tolerances import layer_norm_bound
 from torch import nn
 
 from sparsekit import ops, runtime
-from sparsekit.call_parts import SUM
-from sparsekit.norms import AddLayerNorm, fuse_norms, split_norms
-from sparsekit.rewriting import pairs_of
+from sparsekit.fusion.call_parts import SUM
+from sparsekit.fusion.norms import AddLayerNorm, fuse_norms, split_norms
+from sparsekit.fusion.rewriting import pairs_of
 
 
 @pytest.fixture(autouse=True)
 def kernels_for_any_size(monkeypatch):
-    monkeypatch.setattr("sparsekit.norms._FEW", 0)
+    monkeypatch.setattr("sparsekit.fusion.norms._FEW", 0)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 1), (2, 5, 17), (7, 64), (4, 384), (3, 1000), (0, 8), (4, 0)])
@@ -338,7 +338,7 @@ def test_what_the_kernel_does_not_compute_is_left_to_torch(calls):
 @torch.no_grad()
 def test_a_few_numbers_are_left_to_torch(calls, monkeypatch):
     norm, x = AddLayerNorm(8), torch.randn(4, 8)
-    monkeypatch.setattr("sparsekit.norms._FEW", 33)
+    monkeypatch.setattr("sparsekit.fusion.norms._FEW", 33)
     norm(x, x)
     assert calls == []
     norm(x.repeat(2, 1), x.repeat(2, 1))

@@ -14,8 +14,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 transformers = pytest.importorskip("transformers")
 
-from sparsekit import exporters  # noqa: E402
 from sparsekit.exporters import export_onnx  # noqa: E402
+from sparsekit.exporters import onnx as exporters  # noqa: E402
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 

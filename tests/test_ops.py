@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from matrices import random_weight
 
 from sparsekit import CSR, KernelUnavailableError, ops
+from sparsekit.ops.linear import _linear
 from sparsekit.runtime import ACTIVATIONS
 
 
@@ -97,9 +98,9 @@ def test_errors(packed):
     with pytest.raises(ValueError, match="activation must be None or one of"):
         ops.linear(x, packed, None, 12, "tanh")
     with pytest.raises(KernelUnavailableError, match="run on the CPU, got input on meta"):
-        ops._linear(x.to("meta"), packed, None, 12, None)
+        _linear(x.to("meta"), packed, None, 12, None)
     with pytest.raises(KernelUnavailableError, match="got bias on meta"):
-        ops._linear(x, packed, torch.zeros(12, device="meta"), 12, None)
+        _linear(x, packed, torch.zeros(12, device="meta"), 12, None)
     with pytest.raises(TypeError, match="must be contiguous uint8, got torch.float32"):
         ops.linear(x, packed.float(), None, 12, None)
     with pytest.raises(TypeError, match="must be contiguous uint8"):

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
-from sparsekit import SparseLinear, runtime
-from sparsekit.checked_weights import checked_places
+from sparsekit import _C, SparseLinear
+from sparsekit.runtime.checked_weights import checked_places
 
 
 def test_a_packed_weight_from_outside_is_checked_before_kernels_run(sparse):
@@ -42,8 +42,8 @@ def test_a_damaged_weight_of_an_exported_program_is_refused(sparse, tmp_path):
 
 def test_a_packed_weight_is_checked_once(sparse, monkeypatch):
     x, checked = torch.randn(3, 48), []
-    check = runtime._C.check_packed
-    monkeypatch.setattr(runtime._C, "check_packed", lambda *where: (checked.append(where), check(*where)))
+    check = _C.check_packed
+    monkeypatch.setattr(_C, "check_packed", lambda *where: (checked.append(where), check(*where)))
     for _ in range(3):
         sparse(x)
     assert len(checked) == 1

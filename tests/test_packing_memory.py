@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsekit.checkpoint.manifest import LayerEntry
-from sparsekit.checkpoint.stored import memory_of
+from sparsekit.folder.manifest import LayerEntry
+from sparsekit.folder.model_folder import memory_of
 
 #: Packs a weight without nonzeros in a process of its own; prints the peak of its memory above what was there before.
 PEAK = """

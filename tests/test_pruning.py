@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sparsekit import finalize, prune
+from sparsekit.introspect.selection import select
 from sparsekit.pruning import Mask, Schedule, prune_one_shot, prune_second_order
+from sparsekit.pruning.criteria.statistics import input_norms
 from sparsekit.pruning.masks import masks_by_sparsity
 from sparsekit.pruning.parametrization import mask_of
-from sparsekit.pruning.statistics import input_norms
-from sparsekit.selection import select
 
 
 def mlp() -> nn.Sequential:

@@ -22,8 +22,8 @@ from transformers.quantizers import auto
 
 import sparsekit
 from sparsekit import SparseLinear, convert, densify, load, prune, save
-from sparsekit.checkpoint import registration
-from sparsekit.checkpoint.quantizer import SparseConfig, SparseQuantizer
+from sparsekit.checkpoint.transformers import registration
+from sparsekit.checkpoint.transformers.quantizer import SparseConfig, SparseQuantizer
 from sparsekit.demo.model import minilm_folder
 
 transformers.utils.logging.disable_progress_bar()
@@ -325,7 +325,7 @@ def test_registration_waits_for_transformers(tmp_path, monkeypatch):
 
 
 def test_a_version_that_does_not_fit_leaves_transformers_usable(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sparsekit.checkpoint.quantizer", None)
+    monkeypatch.setitem(sys.modules, "sparsekit.checkpoint.transformers.quantizer", None)
     with pytest.warns(UserWarning, match="cannot register with this version of transformers.*sparsekit.load"):
         registration._register()
     monkeypatch.undo()

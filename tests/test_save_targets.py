@@ -17,7 +17,9 @@ from tiny_runs import tiny
 from torch import nn
 
 from sparsekit import load, save
-from sparsekit.checkpoint import convert_folder, folders, locks, targets
+from sparsekit.checkpoint import convert_folder
+from sparsekit.io import atomic_folder as folders
+from sparsekit.io import locks, targets
 
 FORK = multiprocessing.get_context("fork")
 

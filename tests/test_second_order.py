@@ -10,7 +10,7 @@ from torch import nn
 from sparsekit import finalize, prune
 from sparsekit.pruning import prune_one_shot, prune_weight
 from sparsekit.pruning.calibration import samples_of
-from sparsekit.pruning.second_order import damped, match_targets
+from sparsekit.pruning.sparsegpt.solver import damped, match_targets
 
 
 def problem(rows: int = 12, features: int = 20, samples: int = 200) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from tiny_runs import recipe_of, tiny, write_reviews
 
 from sparsekit.cli import run
-from sparsekit.compress import compress, space
-from sparsekit.compress.stages import STAGES
+from sparsekit.recipes import compress, space
+from sparsekit.recipes.stages import STAGES
 
 _RECIPE = """\
 task: classification

@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from sparsekit.distill import Features, LayerMap, Teacher, shallower
+from sparsekit.distillation import Features, LayerMap, Teacher, shallower
 from sparsekit.pruning import prune_neurons, resize_to
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 24}

@@ -8,12 +8,12 @@ import torch
 from named_families import NAMED, named
 from torch import nn
 
-from sparsekit.distill import shallower
-from sparsekit.distill.stacks import find_stacks
+from sparsekit.distillation import shallower
+from sparsekit.distillation.stacks import find_stacks
 from sparsekit.pruning import prune_heads, prune_neurons, resize_to
-from sparsekit.pruning.attention import find_attentions
 from sparsekit.pruning.layers import oriented, weight_of
-from sparsekit.pruning.neuron_groups import find_groups
+from sparsekit.pruning.structured.attention import find_attentions
+from sparsekit.pruning.structured.neuron_groups import find_groups
 from sparsekit.surgery.inputs import tiny_inputs
 
 

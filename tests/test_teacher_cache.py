@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit.distill import Teacher, TeacherCache
+from sparsekit.distillation import Teacher, TeacherCache
 
 
 class Output(NamedTuple):

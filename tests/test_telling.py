@@ -16,10 +16,10 @@ from sparsekit import cli
 from sparsekit.bench import layers
 from sparsekit.checkpoint import folder_conversion
 from sparsekit.checkpoint.card import write_section
-from sparsekit.compress import compress
-from sparsekit.compress.intervals import intervals, wilson
-from sparsekit.compress.tasks import TASKS
-from sparsekit.compress.telling import as_text, comparison_table, duration, stage_line
+from sparsekit.recipes import compress
+from sparsekit.recipes.intervals import intervals, wilson
+from sparsekit.recipes.tasks import TASKS
+from sparsekit.recipes.telling import as_text, comparison_table, duration, stage_line
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (9, 10), (10, 10), (912, 1000)])

@@ -5,7 +5,7 @@ from itertools import cycle
 
 import pytest
 
-from sparsekit.timing import Clock, Timing, compare
+from sparsekit.timing.comparing import Clock, Timing, compare
 
 
 class Machine:

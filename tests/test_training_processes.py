@@ -17,8 +17,8 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file
 from tiny_runs import recipe_of, tiny, write_reviews
 
-from sparsekit.compress import compress
 from sparsekit.pruning import Schedule, apply_movement, prune
+from sparsekit.recipes import compress
 from sparsekit.training import GradualMovement, GradualPruning, TrainSettings, train
 
 _START = """

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import sparsekit
 from sparsekit import SparseLinear, load, runtime, save, verify
-from sparsekit.checkpoint import outputs
-from sparsekit.checkpoint.checks import compare
+from sparsekit.checkpoint.verification import outputs
 from sparsekit.cli import app, run
+from sparsekit.folder.checks import compare
 from sparsekit.formats.csr import VALUES
 
 INPUTS = {"input_ids": torch.arange(5, 23).reshape(2, 9)}

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparsekit import SparseLinear, convert, finalize, prune, whole_model
+from sparsekit import SparseLinear, convert, finalize, prune
+from sparsekit.conversion import whole_model
 from sparsekit.fidelity import fidelity
-from sparsekit.fused_linear import FusedActivation, FusedLinear
-from sparsekit.timing import Timing
+from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear
+from sparsekit.timing.comparing import Timing
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_both_models_are_run_on_batches_of_all_sizes(model, batches, played, mon
     before = SparseLinear.forward
     monkeypatch.setattr(SparseLinear, "forward", lambda self, x: (seen.append(("sparse", len(x))), before(self, x))[1])
     model[3].register_forward_pre_hook(watch("dense"))
-    monkeypatch.setattr("sparsekit.conversion._why_not", lambda *_: "")
+    monkeypatch.setattr("sparsekit.conversion.converting._why_not", lambda *_: "")
     convert(model, targets=["3"], min_sparsity=0.5, batches=batches)
     once = [(name, rows) for rows in (3, 9, 1, 5, 7) for name in ("sparse", "dense", "dense")]
     timed = [(name, rows) for kind in (["dense"] * 2, ["sparse"]) for rows in (1, 5, 9) for name in kind]
@@ -190,7 +191,7 @@ def test_a_model_without_zeros_says_so_before_anything_is_measured(model, monkey
     def measure(*_):
         raise AssertionError("said too late")
 
-    monkeypatch.setattr("sparsekit.gain.measure", measure)
+    monkeypatch.setattr("sparsekit.conversion.gain.measure", measure)
     with pytest.raises(ValueError, match="prune the model first"):
         convert(dense)
     with pytest.warns(UserWarning, match="no layer has zeros: int8 values are all"), pytest.raises(AssertionError):

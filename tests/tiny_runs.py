@@ -5,8 +5,8 @@ import json
 import torch
 import transformers
 
-from sparsekit.compress import Recipe, comparison
 from sparsekit.demo.model import minilm_folder
+from sparsekit.recipes import Recipe, comparison
 
 comparison._SECONDS = 0.0  # tests time nothing: as few rounds as there may be
 

@@ -14,7 +14,7 @@ from sparsekit.bench.ceilings import Ceilings, measure
 from sparsekit.bench.peers import PEERS, Call, Problem, Weight, answers_wrongly, is_ours
 from sparsekit.bench.summary import Group
 from sparsekit.bench.weights import WeightSource, random_weight
-from sparsekit.timing import Timing, compare
+from sparsekit.timing.comparing import Timing, compare
 
 #: Linear layers of MiniLM, BERT-base and a 7B language model, (out_features, in_features).
 SHAPES: tuple[tuple[int, int], ...] = (

@@ -24,7 +24,7 @@ from torch import nn
 
 from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
 from sparsekit.conversion import convert
-from sparsekit.conversion_report import LEAST_ZEROS
+from sparsekit.conversion.report import LEAST_ZEROS
 from sparsekit.fusion import fuse
 from sparsekit.pruning import pruning_report
 

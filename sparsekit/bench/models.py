@@ -22,10 +22,10 @@ from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
 from sparsekit.bench.peers import answers_wrongly
 from sparsekit.bench.weights import mask_structure
-from sparsekit.joining import entry_of, joined_with
+from sparsekit.fusion.joining import entry_of, joined_with
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning import finalize, prune
-from sparsekit.timing import Timing, compare
+from sparsekit.timing.comparing import Timing, compare
 
 #: Calls that are profiled.
 _PROFILED = 10

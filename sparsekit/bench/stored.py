@@ -11,8 +11,8 @@ from typing import Any
 from sparsekit.bench.ceilings import Ceilings
 from sparsekit.bench.layers import Grid, Row
 from sparsekit.bench.summary import Group, groups
-from sparsekit.environment import environment
-from sparsekit.files import write_json
+from sparsekit.io.atomic_file import write_json
+from sparsekit.runtime.environment import environment
 
 
 class Store:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sparsekit.bench.peers import Floats
-from sparsekit.checkpoint.foreign import check_model_folder, from_folder
+from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsekit.checkpoint.folder_conversion import convert_folder
-    from sparsekit.checkpoint.layers import open_layers
     from sparsekit.checkpoint.loading import load
     from sparsekit.checkpoint.saving import save
     from sparsekit.checkpoint.verification import VerificationReport, verify
+    from sparsekit.folder.layers import open_layers
 
 #: Public name -> module that defines it.
 _HOMES = {
     "VerificationReport": "sparsekit.checkpoint.verification",
     "convert_folder": "sparsekit.checkpoint.folder_conversion",
     "load": "sparsekit.checkpoint.loading",
-    "open_layers": "sparsekit.checkpoint.layers",
+    "open_layers": "sparsekit.folder.layers",
     "save": "sparsekit.checkpoint.saving",
     "verify": "sparsekit.checkpoint.verification",
 }

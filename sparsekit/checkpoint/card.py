@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsekit.checkpoint.layout import CARD
-from sparsekit.checkpoint.manifest import Manifest
 from sparsekit.extras import how_to_install
-from sparsekit.files import write_atomically
+from sparsekit.folder.manifest import Manifest
+from sparsekit.io.atomic_file import write_atomically
+from sparsekit.io.file_names import CARD
 
 _CARD = """\
 ---

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.manifest import LayerEntry, Manifest
-from sparsekit.checkpoint.models import is_transformers
 from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
-from sparsekit.dense_classes import is_conv1d, is_dense_linear
-from sparsekit.fusion import fuse_activations, split_activations
+from sparsekit.checkpoint.transformers.models import is_transformers
+from sparsekit.folder.manifest import LayerEntry, Manifest
+from sparsekit.fusion.fusing import fuse_activations, split_activations
+from sparsekit.introspect.dense_classes import is_conv1d, is_dense_linear
 from sparsekit.nn import SparseLinear
-from sparsekit.pruning.attention import find_attentions, fit_attributes
-from sparsekit.pruning.narrowing import is_dense, shape_of, size_names
 from sparsekit.pruning.split_model import on_split_modules
+from sparsekit.pruning.structured.attention import find_attentions, fit_attributes
+from sparsekit.pruning.structured.narrowing import is_dense, shape_of, size_names
 from sparsekit.splitting import pad_encoders
 
 

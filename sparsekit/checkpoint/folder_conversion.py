@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.foreign import check_model_folder, code_is_not_run, from_folder
-from sparsekit.checkpoint.hub import local_folder
-from sparsekit.checkpoint.layout import MANIFEST, SENTENCE_MODULES, is_written_by_save
 from sparsekit.checkpoint.loading import load
-from sparsekit.checkpoint.models import class_in_mappings
-from sparsekit.checkpoint.opening import read_json, regular_file
-from sparsekit.checkpoint.outputs import answers
 from sparsekit.checkpoint.saving import save
-from sparsekit.checkpoint.sentences import encoders_of, is_sentence_transformer
-from sparsekit.checkpoint.targets import checked_target
+from sparsekit.checkpoint.transformers.foreign import check_model_folder, code_is_not_run, from_folder
+from sparsekit.checkpoint.transformers.models import class_in_mappings
+from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
+from sparsekit.checkpoint.verification.outputs import answers
 from sparsekit.conversion import convert
-from sparsekit.conversion_report import ConversionReport
+from sparsekit.conversion.report import ConversionReport
+from sparsekit.folder.layout import is_written_by_save
+from sparsekit.io.file_names import MANIFEST, SENTENCE_MODULES
+from sparsekit.io.hub_cache import local_folder
+from sparsekit.io.targets import checked_target
+from sparsekit.io.untrusted import read_json, regular_file
 
 #: Of the inputs that a converted model is kept with.
 _TEXTS, _TOKENS = 2, 8

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.buffers import fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
-from sparsekit.checkpoint.folders import read_whole
-from sparsekit.checkpoint.hub import local_folder
-from sparsekit.checkpoint.models import fill_generation_config, make_empty
 from sparsekit.checkpoint.module_state import left_out, restore
-from sparsekit.checkpoint.stored import ModelFolder
 from sparsekit.checkpoint.tensors import named_tensors, to_tensor
+from sparsekit.checkpoint.transformers.buffers import fill_buffers
+from sparsekit.checkpoint.transformers.models import fill_generation_config, make_empty
+from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.io.atomic_folder import read_whole
+from sparsekit.io.hub_cache import local_folder
 from sparsekit.pruning.layers import oriented
 
 #: Types of weights that were stored sparse of a dense layer.

@@ -12,13 +12,18 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from sparsekit.checkpoint.buffers import fill_buffers
 from sparsekit.checkpoint.fitting import check_names, fit
-from sparsekit.checkpoint.manifest import Manifest
-from sparsekit.checkpoint.models import class_in_mappings, fill_generation_config, is_transformers, make_empty
 from sparsekit.checkpoint.module_state import differing, left_out
-from sparsekit.checkpoint.stored import ModelFolder, memory_limit
 from sparsekit.checkpoint.tensors import storable
+from sparsekit.checkpoint.transformers.buffers import fill_buffers
+from sparsekit.checkpoint.transformers.models import (
+    class_in_mappings,
+    fill_generation_config,
+    is_transformers,
+    make_empty,
+)
+from sparsekit.folder.manifest import Manifest
+from sparsekit.folder.model_folder import ModelFolder, memory_limit
 
 #: Modules that compute nothing when a model answers: it does not matter which of them a model has.
 _IDLE = (nn.Dropout, nn.Identity)

@@ -14,22 +14,23 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sparsekit.checkpoint.card import card
-from sparsekit.checkpoint.folders import replaced_folder
-from sparsekit.checkpoint.foreign import without_bars
-from sparsekit.checkpoint.layout import CARD, MANIFEST, METHOD, RECIPE, is_written_by_save, is_written_with_tokenizer
-from sparsekit.checkpoint.models import class_in_mappings, from_config, is_transformers, write_config
 from sparsekit.checkpoint.readback import check_plain, check_readable, state_to_store
-from sparsekit.checkpoint.sentences import (
+from sparsekit.checkpoint.shards import ShardWriter
+from sparsekit.checkpoint.tensors import storable, without_shared
+from sparsekit.checkpoint.transformers.foreign import without_bars
+from sparsekit.checkpoint.transformers.models import class_in_mappings, from_config, is_transformers, write_config
+from sparsekit.checkpoint.transformers.sentences import (
     check_sparse_layers,
     encoders_of,
     is_sentence_transformer,
     save_sentence_transformer,
 )
-from sparsekit.checkpoint.shards import ShardWriter
-from sparsekit.checkpoint.tensors import storable, without_shared
-from sparsekit.checkpoint.verification import write_verification
+from sparsekit.checkpoint.verification.verifying import write_verification
 from sparsekit.checkpoint.weights import store_weights
 from sparsekit.conversion import densify
+from sparsekit.folder.layout import METHOD, is_written_by_save, is_written_with_tokenizer
+from sparsekit.io.atomic_folder import replaced_folder
+from sparsekit.io.file_names import CARD, MANIFEST, RECIPE
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.parametrization import masked_parameters
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from sparsekit.checkpoint.layout import INDEX, WEIGHTS
-from sparsekit.checkpoint.manifest import ArrayEntry
 from sparsekit.checkpoint.tensors import entry_of
+from sparsekit.folder.manifest import ArrayEntry
+from sparsekit.io.file_names import INDEX, WEIGHTS
 
 
 class ShardWriter:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sparsekit.checkpoint.manifest import ArrayEntry
+from sparsekit.folder.manifest import ArrayEntry
 
 #: Types of tensors by the names of `layout.DTYPES`.
 TORCH_DTYPES: Mapping[str, torch.dtype] = {

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import sparsekit
-from sparsekit.checkpoint.layout import DTYPES, column_dtype, row_dtype
-from sparsekit.checkpoint.manifest import LayerEntry, Manifest
 from sparsekit.checkpoint.shards import ShardWriter
-from sparsekit.checkpoint.stored import MOST_GROWTH
 from sparsekit.checkpoint.tensors import storable, without_shared
-from sparsekit.dense_classes import is_dense_linear
+from sparsekit.folder.layout import column_dtype, row_dtype
+from sparsekit.folder.manifest import LayerEntry, Manifest
+from sparsekit.folder.model_folder import MOST_GROWTH
 from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import DTYPES
+from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import oriented
 

@@ -21,9 +21,9 @@ from sparsekit.demo.measure import THROUGHPUT_BATCH, accuracy, speed
 from sparsekit.demo.model import SentenceClassifier, load_minilm
 from sparsekit.demo.settings import Settings
 from sparsekit.demo.training import IGNORE, distill_student, prune_student, train_teacher
-from sparsekit.environment import environment
-from sparsekit.files import write_atomically, write_json
+from sparsekit.io.atomic_file import write_atomically, write_json
 from sparsekit.pruning import finalize
+from sparsekit.runtime.environment import environment
 
 #: Sentences that are timed one by one.
 _SINGLE_SENTENCES = 64

@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsekit.demo.data import Batch
 from sparsekit.progress import Progress
-from sparsekit.timing import compare
+from sparsekit.timing.comparing import compare
 
 #: Sentences in the batches whose throughput is measured.
 THROUGHPUT_BATCH = 32

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.foreign import from_folder
+from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.demo.data import package_folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.files import write_atomically
+from sparsekit.io.atomic_file import write_atomically
 
 #: Name of a model in the results -> how the table and the plot call it.
 TITLES = {

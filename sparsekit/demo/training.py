@@ -13,8 +13,8 @@ from torch import nn
 from sparsekit.demo.data import Batch
 from sparsekit.demo.model import SentenceClassifier
 from sparsekit.demo.settings import Settings
-from sparsekit.distill import Distillation, SoftTargets, SquareHead, Teacher
-from sparsekit.distill.teacher_cache import ask
+from sparsekit.distillation import Distillation, SoftTargets, SquareHead, Teacher
+from sparsekit.distillation.teacher_cache import ask
 from sparsekit.pruning import prune_one_shot
 from sparsekit.training import TrainSettings, train
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsekit.checkpoint.arrays import entries_of
-from sparsekit.checkpoint.layout import CONFIG
-from sparsekit.checkpoint.opening import read_object, regular_file
 from sparsekit.importers.weight_files import read_safetensors_folder
+from sparsekit.io.file_names import CONFIG
+from sparsekit.io.safetensors_file import entries_of
+from sparsekit.io.untrusted import read_object, regular_file
 
 _PARTS = ("shape", "compressed", "bitmask", "row_offsets")
 #: Formats that a configuration may name; "dense" says only that zeros are there.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsekit.checkpoint.arrays import entries_of
-from sparsekit.checkpoint.opening import regular_file
-from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.extras import how_to_install
+from sparsekit.folder.model_folder import memory_limit
 from sparsekit.importers.weight_files import tensor_of
+from sparsekit.io.safetensors_file import entries_of
+from sparsekit.io.untrusted import regular_file
 
 #: Types of `TensorProto` that weights come in, and buffers.
 _DTYPES = {

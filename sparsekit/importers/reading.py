@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sparsekit.checkpoint.layout import CONFIG, INDEX, MANIFEST, WEIGHTS
-from sparsekit.checkpoint.stored import memory_limit
+from sparsekit.folder.model_folder import memory_limit
 from sparsekit.importers.compressed_tensors import (
     check_not_quantised,
     import_compressed_tensors,
@@ -20,6 +19,7 @@ from sparsekit.importers.scipy_npz import import_scipy
 from sparsekit.importers.torch_files import WHOLE, read_torch_file, read_torch_folder
 from sparsekit.importers.torch_prune import without_masks
 from sparsekit.importers.weight_files import read_safetensors
+from sparsekit.io.file_names import CONFIG, INDEX, MANIFEST, WEIGHTS
 
 _TAKES = (
     f"a folder with {WEIGHTS} or {WHOLE} (or several weight files and their index) or with .npz files of SciPy, or a "

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsekit.checkpoint.arrays import entries_of
-from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.extras import how_to_install
+from sparsekit.folder.model_folder import memory_limit
 from sparsekit.formats import CSR
+from sparsekit.io.safetensors_file import entries_of
 
 #: Formats of SciPy that weights come in; its others hold what would be a dense matrix.
 _FORMATS = ("csr", "csc", "coo", "bsr")

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from sparsekit.checkpoint.arrays import entries_of
-from sparsekit.checkpoint.stored import memory_limit
 from sparsekit.checkpoint.tensors import TORCH_DTYPES
+from sparsekit.folder.model_folder import memory_limit
 from sparsekit.formats import CSR
 from sparsekit.importers.torch_pickles import check_pickles
 from sparsekit.importers.weight_files import read_shards
+from sparsekit.io.safetensors_file import entries_of
 
 #: Under which keys training scripts put the state dict among other things.
 _INSIDE = ("state_dict", "model_state_dict", "model")

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsekit.checkpoint.arrays import ArrayFile
-from sparsekit.checkpoint.layout import INDEX, WEIGHTS
-from sparsekit.checkpoint.opening import read_object, regular_file
 from sparsekit.checkpoint.tensors import TORCH_DTYPES
+from sparsekit.io.file_names import INDEX, WEIGHTS
+from sparsekit.io.safetensors_file import ArrayFile
+from sparsekit.io.untrusted import read_object, regular_file
 
 
 def tensor_of(name: str, raw: NDArray[np.uint8], dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:

@@ -1,19 +1,19 @@
 """Make zeros: by magnitude, activations or gradients, one-shot or as training goes; masks that stay; what they did."""
 
 from sparsekit.pruning.allocation import allocate_sparsity
-from sparsekit.pruning.heads import prune_heads
 from sparsekit.pruning.movement import Movement, apply_movement
-from sparsekit.pruning.neuron_groups import NeuronGroup
-from sparsekit.pruning.neurons import prune_neurons
 from sparsekit.pruning.obert import prune_second_order
-from sparsekit.pruning.one_shot import prune_one_shot
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import Mask, finalize
 from sparsekit.pruning.report import PruningReport, pruning_report
 from sparsekit.pruning.schedule import Schedule
-from sparsekit.pruning.second_order import prune_weight
+from sparsekit.pruning.sparsegpt.blockwise import prune_one_shot
+from sparsekit.pruning.sparsegpt.solver import prune_weight
+from sparsekit.pruning.structured.heads import prune_heads
+from sparsekit.pruning.structured.neuron_groups import NeuronGroup
+from sparsekit.pruning.structured.neurons import prune_neurons
+from sparsekit.pruning.structured.widths import resize_to, shapes_of
 from sparsekit.pruning.weights import CRITERIA, prune
-from sparsekit.pruning.widths import resize_to, shapes_of
 from sparsekit.pruning.zeros import keep_zeros
 
 __all__ = [

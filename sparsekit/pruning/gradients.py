@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.introspect.selection import stored_weight
 from sparsekit.progress import Progress
 from sparsekit.pruning.layers import oriented
-from sparsekit.selection import stored_weight
 from sparsekit.splitting.split_module import is_routed
 
 #: Of a model and a batch: a scalar tensor.

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from sparsekit.dense_classes import is_conv1d
-from sparsekit.selection import select_matrices, shared_weights, stored_weight
+from sparsekit.introspect.dense_classes import is_conv1d
+from sparsekit.introspect.selection import select_matrices, shared_weights, stored_weight
 
 
 def oriented(layer: nn.Module, tensor: torch.Tensor) -> torch.Tensor:

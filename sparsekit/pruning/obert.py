@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.fisher import BlockInverse, inverse_blocks, layer_groups, score
+from sparsekit.pruning.criteria.fisher import BlockInverse, inverse_blocks, layer_groups, score
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsekit.dense_classes import is_dense_linear
+from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.pruning.layers import left_out, weight_of
 from sparsekit.pruning.split_model import on_split_modules
 

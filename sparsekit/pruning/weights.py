@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning import fisher, magnitude, taylor, wanda
+from sparsekit.pruning.criteria import fisher, magnitude, taylor, wanda
+from sparsekit.pruning.criteria.statistics import input_norms
 from sparsekit.pruning.gradients import Loss, mean_squared_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import check_scope, masks_by_sparsity, masks_by_threshold, structure_sparsity
 from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.split_model import on_split_modules
-from sparsekit.pruning.statistics import input_norms
 from sparsekit.surgery import undo_on_failure
 
 _SCOPES = ("row", "layer", "global")

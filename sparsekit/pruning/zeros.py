@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sparsekit.dense_classes import is_dense_linear
+from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.pruning.layers import check_weight, weight_of
 from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.pruning.split_model import on_split_modules

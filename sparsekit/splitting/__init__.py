@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from torch import nn
 
-from sparsekit.hooks import attached
+from sparsekit.introspect.hooks import attached
 from sparsekit.splitting.attention import SplitAttention
 from sparsekit.splitting.einsum import SplitEinsum
 from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders, pad_plain_encoders

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from sparsekit.files import write_atomically
+from sparsekit.io.atomic_file import write_atomically
 from sparsekit.pruning.layers import oriented
 from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.training.processes import from_all, process_number, wait_for_all

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsekit.files import write_atomically
+from sparsekit.io.atomic_file import write_atomically
 
 #: Entry of a log -> label of its axis, from top to bottom.
 _PANELS = {"loss": "loss", "learning_rate": "learning rate", "sparsity": "sparsity", "score": "score"}

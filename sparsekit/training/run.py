@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import torch
 from torch import nn
 
-from sparsekit.files import write_atomically
+from sparsekit.io.atomic_file import write_atomically
 from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint, write_tensors

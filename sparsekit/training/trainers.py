@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from sparsekit.distill import Distillation, Embeddings, Teacher
-from sparsekit.distill.teacher_cache import named_outputs
+from sparsekit.distillation import Distillation, Embeddings, Teacher
+from sparsekit.distillation.teacher_cache import named_outputs
 from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.gradual import GradualPruning
@@ -78,7 +78,7 @@ class FollowEmbeddings(nn.Module):
     Args:
         student: the `SentenceTransformer` that is trained.
         teacher: another one, which is frozen.
-        distance, similarity_weight: as `sparsekit.distill.Embeddings`.
+        distance, similarity_weight: as `sparsekit.distillation.Embeddings`.
     """
 
     def __init__(

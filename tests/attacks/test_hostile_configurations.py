@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from sparsekit import load, save
-from sparsekit.checkpoint.opening import LARGEST_JSON
+from sparsekit.io.untrusted import LARGEST_JSON
 
 
 def edit(folder: Path, change: Callable[[dict], object]) -> None:

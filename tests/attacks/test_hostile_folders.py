@@ -16,9 +16,9 @@ from torch import nn
 
 from sparsekit import SparseLinear, load, save
 from sparsekit.checkpoint import open_layers
-from sparsekit.checkpoint.arrays import ArrayFile
-from sparsekit.checkpoint.opening import LARGEST_JSON
-from sparsekit.checkpoint.stored import ModelFolder
+from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.io.safetensors_file import ArrayFile
+from sparsekit.io.untrusted import LARGEST_JSON
 
 NAMES = [f"0.{part}" for part in ("crow_indices", "col_indices", "values", "scales", "bias")]
 NAMES += [f"2.{part}" for part in ("crow_indices", "col_indices", "values", "bias")]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsekit.checkpoint.arrays import ArrayFile, entries_of
-from sparsekit.checkpoint.opening import LARGEST_JSON, MOST_SIGNS, parse_json
 from sparsekit.importers import read_weights, torch_pickles
+from sparsekit.io.safetensors_file import ArrayFile, entries_of
+from sparsekit.io.untrusted import LARGEST_JSON, MOST_SIGNS, parse_json
 
 #: JSON texts that make as many objects as their signs allow, of the kinds that take the most time or memory.
 SHAPES: dict[str, Callable[[int], bytes]] = {

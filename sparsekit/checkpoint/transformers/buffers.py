@@ -1,0 +1,54 @@
+"""Buffers that files do not hold, such as positions: transformers computes them, from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.module_state import computed_buffers
+from sparsekit.io.file_names import CONFIG
+
+
+def _is_empty(module: nn.Module, key: str) -> bool:
+    buffer = module._buffers[key]
+    return buffer is not None and buffer.is_meta
+
+
+def check_room(tensors: Iterable[torch.Tensor | None], most_bytes: int) -> None:
+    """Raise ValueError if tensors that files do not hold need more than `most_bytes`."""
+    needed = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if needed > most_bytes:
+        raise ValueError(f"{CONFIG} asks for tensors of {needed} bytes, expected at most {most_bytes}")
+
+
+def fill_buffers(model: nn.Module, blank: Any, most_bytes: int) -> None:
+    """Compute the buffers that files do not hold, such as positions, of a model on meta.
+
+    transformers computes them where it initialises weights, in the module that has them or one above it. Those are
+    initialised of the copy, where code finds the layers that it asks for; it does nothing to weights on meta.
+
+    Args:
+        model: the model, after `check_names`: code may compute as much as its tensors need.
+        blank: a copy of the model as transformers made it; changed.
+        most_bytes: that they may need.
+
+    Raises:
+        ValueError: they need more.
+    """
+    wanted = {name: (module, key) for name, module, key in computed_buffers(model) if _is_empty(module, key)}
+    check_room([module._buffers[key] for module, key in wanted.values()], most_bytes)
+    for module in blank.modules():
+        module._is_hf_initialized = True
+    for name in wanted:
+        *path, key = name.split(".")
+        owner = blank.get_submodule(".".join(path))
+        owner._buffers[key] = torch.zeros_like(owner._buffers[key], device="cpu")
+        for length in range(len(path) + 1):
+            blank.get_submodule(".".join(path[:length]))._is_hf_initialized = False
+    with torch.random.fork_rng(devices=[]):
+        blank.initialize_weights()
+    for name, (module, key) in wanted.items():
+        module._buffers[key] = blank.get_buffer(name)

@@ -1,0 +1,194 @@
+"""transformers models: their `config.json` out and in, and a model without weights made from it.
+
+Everything that depends on how transformers works inside is in this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.transformers.buffers import fill_buffers
+from sparsekit.checkpoint.transformers.module_budget import enough_for
+from sparsekit.extras import how_to_install
+from sparsekit.folder.layout import FORMAT, METHOD
+from sparsekit.folder.manifest import Manifest
+from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
+from sparsekit.io.untrusted import read_object, regular_file
+
+#: Key of a configuration that names the weight file, and what stands there: transformers refuses it by showing it, so
+#: that it does not open the folder alone, with random weights in place of those that it cannot read.
+WEIGHTS_KEY = "transformers_weights"
+REFUSAL = "this model is sparse: install sparsekit and call `import sparsekit` before you open it"
+#: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
+#: others are read. Those that begin with an underscore are not read either.
+_NOT_READ = (
+    "attn_implementation",
+    "attribute_map",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "kernel_config",
+    "quantization_config",
+    WEIGHTS_KEY,
+    "use_kernels",
+)
+#: Endings of keys by which configurations make lists of their own, of layers or labels. More than this, and than there
+#: are arrays, no model has; making them would take forever. What models make is counted by `enough_for`.
+_COUNTS = ("layers", "n_layer", "num_labels", "dense_replace", "depths")
+_MANY = 1000
+
+
+def is_transformers(model: nn.Module) -> bool:
+    """Whether a model is one of transformers' classes or derived from one."""
+    transformers = sys.modules.get("transformers")  # without it, nothing is
+    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
+
+
+def _mark(values: dict[str, Any]) -> None:
+    """Say in a configuration, and in those inside it that transformers may take alone, who opens the folder."""
+    values.pop("auto_map", None)
+    values["quantization_config"] = {"quant_method": METHOD, "format": FORMAT}
+    values[WEIGHTS_KEY] = REFUSAL
+    for value in values.values():
+        if isinstance(value, dict) and "model_type" in value:
+            _mark(value)
+
+
+def write_config(model: Any, folder: Path) -> None:
+    """Write `config.json`, and `generation_config.json` where the model generates, of a transformers model."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    config.__dict__.pop("quantization_config", None)  # an object, where transformers opened the model
+    values = json.loads(config.to_json_string())
+    _mark(values)
+    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    if model.can_generate():
+        settings = _harmless(json.loads(model.generation_config.to_json_string()))
+        (folder / GENERATION_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def class_in_mappings(config: Any, architecture: str) -> type[Any] | None:
+    """The class of this name that transformers' own auto mappings have for a configuration; None without one."""
+    from transformers.models.auto import modeling_auto
+
+    for key, mapping in vars(modeling_auto).items():
+        if not key.endswith("_MAPPING_NAMES"):
+            continue
+        names = mapping.get(config.model_type, ())
+        if architecture in ((names,) if isinstance(names, str) else names):
+            classes = getattr(modeling_auto, key.removesuffix("_NAMES"), {}).get(type(config), ())
+            for found in classes if isinstance(classes, tuple | list) else (classes,):
+                if found.__name__ == architecture:
+                    return found  # type: ignore[no-any-return]
+    return None
+
+
+def from_config(model: Any) -> Any:
+    """A model as transformers makes it of this model's configuration, with buffers that files do not hold computed."""
+    with torch.device("meta"):
+        fresh = type(model)._from_config(copy.deepcopy(model.config))
+    fill_buffers(fresh, copy.deepcopy(fresh), sys.maxsize)
+    return fresh
+
+
+def check_format(found: Any) -> None:
+    """Raise ValueError if `quantization_config` in `config.json` is of another format than this reader knows."""
+    if found != FORMAT or type(found) is not int:
+        raise ValueError(f"quantization_config.format must be {FORMAT}, got {found!r:.80}; a newer version of "
+                         "sparsekit may read it")  # fmt: skip
+
+
+def _harmless(value: Any) -> Any:
+    """A configuration without the keys that are not read."""
+    if isinstance(value, list):
+        return [_harmless(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _harmless(one) for key, one in value.items() if key not in _NOT_READ and not key.startswith("_")}
+
+
+def _check_counts(values: Any, most: int) -> None:
+    for key, value in values.items() if isinstance(values, dict) else ():
+        counts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int)]
+        if key.endswith(_COUNTS) and max(counts, default=0) > most:
+            raise ValueError(f"{key} must be at most {most}, got {max(counts)}")
+        _check_counts(value, most)
+
+
+def _read_config(path: Path, manifest: Manifest, config_class: type[Any] | None) -> Any:
+    """The configuration in `config.json`, as an object of one of transformers' own classes or the one given."""
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found = PreTrainedConfig._decode_special_floats(read_object(path))
+    quantization = found.get("quantization_config")
+    if isinstance(quantization, dict) and quantization.get("quant_method") == METHOD:
+        check_format(quantization.get("format"))
+    values = _harmless(found)
+    model_type, architectures = values.get("model_type"), values.get("architectures")
+    if config_class is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
+        raise ValueError(f"model_type must be one that transformers knows, got {model_type!r}")
+    if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
+        raise ValueError(f"architectures must hold the name of one class, got {architectures!r}")
+    _check_counts(values, max(_MANY, len(manifest.arrays)))
+    return (config_class or CONFIG_MAPPING[model_type]).from_dict(values)
+
+
+def _make(path: Path, manifest: Manifest, given: type[Any] | None) -> nn.Module:
+    config = _read_config(path, manifest, given and given.config_class)
+    architecture = config.architectures[0]
+    cls = given or class_in_mappings(config, architecture)
+    if cls is None:
+        raise ValueError(f"transformers' auto classes have no {architecture!r} for {config.model_type!r}; give model=")
+    arguments = {}
+    # The one argument in wide use that a configuration does not record.
+    if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
+        arguments["add_pooling_layer"] = any(name.startswith("pooler.") for name in manifest.arrays)
+    with torch.device("meta"), enough_for(len(manifest.arrays) + len(manifest.shared)):
+        model: nn.Module = cls._from_config(config, **arguments)
+    return model
+
+
+def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -> nn.Module:
+    """The model that `config.json` describes, with all tensors on meta; of what it names, only transformers' own.
+
+    Args:
+        folder: where `config.json` lies.
+        manifest: what weights there are for it.
+        cls: the class to make; None for the one that `config.json` names.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        ValueError: there is no `config.json`, or it does not describe a model of transformers.
+    """
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} has no {CONFIG} to make a model from; give model=, freshly made")
+    path = regular_file(folder, CONFIG)
+    try:
+        return _make(path, manifest, cls)
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise ModuleNotFoundError(f"{path} needs transformers: {how_to_install('train')}") from error
+    except Exception as error:  # transformers raises whatever a strange configuration leads to
+        raise ValueError(f"{path} describes no model that can be made: {error}") from error
+
+
+def fill_generation_config(model: Any, folder: Path) -> None:
+    """Give a model the settings in `generation_config.json`, where it has them."""
+    if model.can_generate() and (folder / GENERATION_CONFIG).exists():
+        path = regular_file(folder, GENERATION_CONFIG)
+        values = _harmless(read_object(path))
+        try:
+            model.generation_config = type(model.generation_config).from_dict(values)
+        except Exception as error:  # as in make_empty
+            raise ValueError(f"{path} holds no settings for generation: {error}") from error

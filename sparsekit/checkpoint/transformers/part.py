@@ -1,0 +1,91 @@
+"""The part of a model folder that a model of another class, or with other heads, has the weights of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from sparsekit.checkpoint.tensors import named_tensors
+from sparsekit.folder.manifest import Manifest
+from sparsekit.folder.model_folder import ModelFolder
+
+#: Name of a module in the folder -> its name in the model, None if the model lacks it.
+_Rename = Callable[[str], str | None]
+
+
+def _names(manifest: Manifest) -> Iterator[str]:
+    """Tensors of a model that a folder holds, the sparse weights of `SparseLinear` apart."""
+    yield from (*manifest.plain_arrays(), *manifest.dense_weights(), *manifest.shared)
+
+
+def _modules_of(manifest: Manifest) -> set[str]:
+    return {name.rpartition(".")[0] for name in _names(manifest)} | set(manifest.layers)
+
+
+def _renaming(model: Any, manifest: Manifest) -> _Rename:
+    """Add or take away the prefix that a model with a head has before the names of its encoder or decoder."""
+    modules = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    prefix = f"{model.base_model_prefix}."
+    given = any(f"{name}.".startswith(prefix) for name in _modules_of(manifest))
+    wanted = any(f"{name}.".startswith(prefix) for name in modules)
+
+    def rename(module: str) -> str | None:
+        path = f"{module}." if module else ""
+        if wanted and not given:
+            path = prefix + path
+        elif given and not wanted:
+            if not path.startswith(prefix):
+                return None
+            path = path.removeprefix(prefix)
+        return path[:-1] if path[:-1] in modules else None
+
+    return rename
+
+
+def _of_tensors(rename: _Rename) -> _Rename:
+    def renamed(name: str) -> str | None:
+        module, _, key = name.rpartition(".")
+        found = rename(module)
+        return f"{found}.{key}" if found else None if found is None else key
+
+    return renamed
+
+
+def part_for(stored: ModelFolder, model: nn.Module) -> ModelFolder:
+    """A folder as a model has it: its names, and only the modules that it has.
+
+    Args:
+        stored: the folder.
+        model: a transformers model, made from the folder's `config.json` by any class.
+
+    Raises:
+        ValueError: the model has none of the folder's modules, or it ties a weight that the folder holds under a name
+            that the model lacks.
+    """
+    manifest = stored.manifest
+    rename = _renaming(model, manifest)
+    tensor = _of_tensors(rename)
+    shared = {name: (tensor(name), tensor(other)) for name, other in manifest.shared.items()}
+    lost = [name for name, (new, other) in shared.items() if new is not None and other is None]
+    held = {new: place for name, place in stored.held.items() if (new := tensor(name)) is not None}
+    if not held or lost:
+        raise ValueError(f"{stored.path} holds no weights for a {type(model).__name__}; open it with sparsekit.load")
+    part = copy.copy(stored)
+    part.held = held
+    part.manifest = replace(
+        manifest,
+        layers={new: layer for name, layer in manifest.layers.items() if (new := rename(name)) is not None},
+        arrays={new: array for name, array in manifest.arrays.items() if (new := tensor(name)) is not None},
+        shared={new: other for new, other in shared.values() if new is not None and other is not None},
+    )
+    return part
+
+
+def lacking(model: nn.Module, manifest: Manifest) -> set[str]:
+    """Tensors of the modules of a model that a folder holds nothing for, such as a new head."""
+    known = _modules_of(manifest)
+    return {name for name, _ in named_tensors(model) if name.rpartition(".")[0] not in known}

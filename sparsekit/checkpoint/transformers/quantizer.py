@@ -1,0 +1,260 @@
+"""Let transformers itself open and save model folders: `from_pretrained`, `pipeline`, sentence-transformers.
+
+transformers calls what reads weights of a special kind a quantizer, and finds it by `quant_method` in `config.json`.
+Ours swaps the layers while the model is on meta, hides from transformers' loader what the folder holds, and fills it in
+afterwards with the same code as `load`, so that both give the same model and check the same things. Everything that
+depends on how that loader works inside is in this file; `registration` imports it when transformers is imported.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from sparsekit.checkpoint.fitting import check_names, fit
+from sparsekit.checkpoint.loading import check_filled, fill
+from sparsekit.checkpoint.module_state import computed_buffers
+from sparsekit.checkpoint.saving import save
+from sparsekit.checkpoint.tensors import named_tensors
+from sparsekit.checkpoint.transformers.buffers import check_room, fill_buffers
+from sparsekit.checkpoint.transformers.models import WEIGHTS_KEY, check_format
+from sparsekit.checkpoint.transformers.part import lacking, part_for
+from sparsekit.conversion import densify
+from sparsekit.folder.layout import FORMAT, METHOD
+from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.io.file_names import MANIFEST
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning.split_model import split_modules
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class SparseConfig(QuantizationConfigMixin):
+    """`quantization_config` of a folder's `config.json`: all else is in `sparsekit.json`.
+
+    Args:
+        quant_method: "sparsekit".
+        format: version of the folder's format.
+
+    Raises:
+        ValueError: the format is another than this version reads.
+    """
+
+    quant_method: Any  # transformers knows its own methods only
+
+    def __init__(self, quant_method: str = METHOD, format: int = FORMAT) -> None:
+        check_format(format)
+        self.quant_method = quant_method
+        self.format = format
+
+
+@contextmanager
+def _outside_of_making() -> Iterator[None]:
+    """Leave the state in which transformers makes models: new tensors on meta, of the model's type."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _open(files: list[str] | None) -> ModelFolder:
+    if not files:
+        raise ValueError("a sparse model needs its weight files; open the folder with from_pretrained(folder)")
+    folder = Path(files[0]).parent
+    if not (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} has no {MANIFEST}; transformers downloads only some files of a model: get all with "
+                         "huggingface_hub.snapshot_download(name, local_dir=folder) and open that folder")  # fmt: skip
+    return ModelFolder(folder)
+
+
+def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> Callable[[], None]:
+    """Have the loader see only the tensors `new` of a model, and not report as left over what the model takes.
+
+    Returns:
+        What undoes it.
+    """
+
+    def forget(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for name in set(state) - new:
+            del state[name]
+
+    hook = model.register_state_dict_post_hook(forget)
+    left = set(stored.held) - {name for _, name in part.held.values()}
+    pattern = f"^(?!({'|'.join(re.escape(name) for name in sorted(left))})$)"
+    reported = model._keys_to_ignore_on_load_unexpected
+    model._keys_to_ignore_on_load_unexpected = {*(reported or ()), pattern}
+
+    def show() -> None:
+        hook.remove()
+        model._keys_to_ignore_on_load_unexpected = reported
+
+    return show
+
+
+def _mark_initialized(model: nn.Module, new: set[str]) -> None:
+    """Have only modules initialised that hold the tensors `new`: others may look for the `weight` of a sparse layer."""
+    parts = [name.split(".") for name in new]
+    holders = {".".join(part[:length]) for part in parts for length in range(len(part))}
+    for name, module in model.named_modules():
+        module._is_hf_initialized = name not in holders
+
+
+def _buffers_of(model: nn.Module) -> Callable[[], None]:
+    """Keep the buffers that files do not hold: the loader puts memory that nobody filled in their place.
+
+    Returns:
+        What gives them back.
+    """
+    kept = [(module, key, module._buffers[key]) for _, module, key in computed_buffers(model)]
+
+    def give_back() -> None:
+        for module, key, buffer in kept:
+            module._buffers[key] = buffer
+
+    return give_back
+
+
+class SparseQuantizer(HfQuantizer):
+    """Opens folders of `sparsekit.save` inside transformers' `from_pretrained`."""
+
+    requires_calibration = True  # refuses a dense folder together with quantization_config=SparseConfig()
+
+    def __init__(self, quantization_config: SparseConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self._pending: list[tuple[ModelFolder, list[Callable[[], None]]]] = []  # between the two steps of loading
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Refuse devices that kernels do not run on."""
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        other = sorted({str(device) for device in devices} - {"None", "auto", "cpu"})
+        if other:
+            raise ValueError(f"sparse layers run on the CPU, got device_map with {', '.join(other)}; leave it out")
+
+    def update_device_map(self, device_map: Any) -> Any:
+        """Everything on the CPU."""
+        return None if device_map is None else {"": "cpu"}
+
+    def update_attn_implementation(self, config: Any) -> Any:
+        """Take away what keeps transformers from opening a folder without this class."""
+        config.__dict__.pop(WEIGHTS_KEY, None)
+        return config
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
+        """None: the folder has the names that the model has."""
+        return []
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        stored = _open(kwargs.get("checkpoint_files"))
+        stored.read_ahead()
+        with _outside_of_making():
+            with split_modules(model):  # the folder may name the matrices of modules that are split in it
+                part = part_for(stored, model)
+            blank = copy.deepcopy(model)
+            fit(model, part.manifest)
+            new = lacking(model, part.manifest)
+            check_names(model, part.manifest, new)
+            tensors = dict(named_tensors(model))
+            check_room([tensors[name] for name in new], part.memory_limit)
+            fill_buffers(model, blank, part.memory_limit)
+        ties = model.all_tied_weights_keys.items()  # layers that are sparse now have no weight to be tied
+        model.all_tied_weights_keys = {name: other for name, other in ties if {name, other} <= set(tensors)}
+        _mark_initialized(model, new)
+        self._pending = [(part, [_hide(model, stored, part, new), _buffers_of(model)])]
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        part, undo = self._pending.pop()
+        for step in undo:
+            step()
+        fill(model, part)
+        new = lacking(model, part.manifest)
+        if new:  # a new head to the embeddings that are there only now
+            model.tie_weights(missing_keys=new, recompute_mapping=False)
+        check_filled(model)
+        if model.dtype != model.config.dtype:  # from_pretrained was given another one
+            nn.Module.to(model, model.config.dtype)
+        if not any(isinstance(module, SparseLinear) for module in model.modules()):
+            self.remove_quantization_config(model)
+        return model
+
+    def _dequantize(self, model: Any, dtype: Any = None) -> Any:
+        return densify(model)
+
+    def remove_quantization_config(self, model: Any) -> None:
+        """Make an ordinary model of one without sparse layers: some code computes otherwise in quantized ones."""
+        super().remove_quantization_config(model)  # type: ignore[no-untyped-call]
+        for module in model.modules():
+            if hasattr(module, "config"):
+                vars(module.config).pop("_is_quantized", None)
+
+    def is_serializable(self) -> bool:
+        """Whether models can be saved: see `_save_pretrained`."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Sparse weights are frozen."""
+        return False
+
+
+def _bytes(size: int | str) -> int:
+    """A number of bytes; transformers writes "5GB" too."""
+    number, unit = re.fullmatch(r"(\d*)(.*)", str(size).upper().replace(" ", "")).groups()  # type: ignore[union-attr]
+    if number and (not unit or unit in _UNITS):
+        return int(number) * _UNITS.get(unit, 1)
+    raise ValueError(f"max_shard_size must be a number of bytes or such as '5GB', got {size!r}")
+
+
+def _save_sparse(model: Any, given: dict[str, Any]) -> None:
+    """`save` with the arguments of `save_pretrained`."""
+    refused = [name for name in ("push_to_hub", "variant", "distributed_checkpoint") if given.get(name)]
+    if refused:
+        raise ValueError(f"a sparse model cannot be saved with {', '.join(refused)}; save it to a folder without, and "
+                         "upload that with huggingface_hub.upload_folder")  # fmt: skip
+    if given.get("is_main_process", True):
+        save(model, given["save_directory"], max_shard_size=_bytes(given.get("max_shard_size", 5 * 10**9)))
+
+
+def _save_pretrained(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`PreTrainedModel.save_pretrained` that writes a model with sparse layers as `sparsekit.save` does.
+
+    As it was, it would write their arrays and a configuration that says nothing of them: a folder that opens with
+    random weights. A quantizer cannot prevent that: converted models have none, and it is not told where the folder is.
+    """
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> Any:
+        adapters_only = getattr(self, "_hf_peft_config_loaded", False)
+        if not adapters_only and any(isinstance(module, SparseLinear) for module in self.modules()):
+            return _save_sparse(self, signature.bind(self, *args, **kwargs).arguments)
+        quantizer = getattr(self, "hf_quantizer", None)
+        if isinstance(quantizer, SparseQuantizer) and not adapters_only:  # it was made dense
+            quantizer.remove_quantization_config(self)
+        return original(self, *args, **kwargs)
+
+    return save_pretrained
+
+
+def register() -> None:
+    """Make transformers know folders of this library. Does nothing the second time."""
+    if METHOD not in AUTO_QUANTIZER_MAPPING:
+        register_quantization_config(METHOD)(SparseConfig)
+        register_quantizer(METHOD)(SparseQuantizer)
+        PreTrainedModel.save_pretrained = _save_pretrained(PreTrainedModel.save_pretrained)  # type: ignore[method-assign]

@@ -1,0 +1,122 @@
+"""`verify`: whether a model folder is whole, and whether this machine computes with it what it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparsekit.checkpoint.loading import load
+from sparsekit.checkpoint.verification.outputs import check_outputs, write_outputs
+from sparsekit.folder.checks import Check, LayerChecks, check_layers
+from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.io.atomic_file import printable
+from sparsekit.io.file_names import CONFIG, MANIFEST
+from sparsekit.io.hub_cache import local_folder
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What `verify` found; `print` shows it as a table."""
+
+    folder: str
+    arrays: int  # whose checksums were compared
+    layers: Mapping[str, Check]
+    stored: Mapping[str, Check]  # of the same layers on the machine that saved the folder
+    outputs: Mapping[str, Check]
+    note: str = ""  # why outputs were not compared
+
+    @property
+    def passed(self) -> bool:
+        """Whether all errors are within their tolerances."""
+        return all(check.passed for check in (*self.layers.values(), *self.outputs.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        found: dict[str, Any] = {"folder": self.folder, "arrays": self.arrays, "note": self.note}
+        for part in ("layers", "stored", "outputs"):
+            found[part] = {name: vars(check) for name, check in getattr(self, part).items()}
+        return {**found, "passed": self.passed}
+
+    def __str__(self) -> str:
+        rows = [(printable(name), check, self.stored.get(name)) for name, check in self.layers.items()]
+        rows += [(f"output {printable(name)}", check, None) for name, check in self.outputs.items()]
+        width = max((len(name) for name, *_ in rows), default=5)
+        lines = [f"{'layer':{width}}  absolute error  relative error  when saved  tolerance"]
+        for name, check, before in rows:
+            saved = "" if before is None else f"{before.relative:.1e}"
+            verdict = "" if check.passed else "  too large"
+            errors = f"{check.absolute:14.1e}  {check.relative:14.1e}"
+            lines.append(f"{name:{width}}  {errors}  {saved:>10}  {check.tolerance:9.1e}{verdict}")
+        wrong = sum(not check.passed for _, check, _ in rows)
+        verdict = f"{wrong} of {len(rows)} errors are too large" if wrong else "all errors are within their tolerances"
+        lines.append(f"{self.arrays} arrays have their checksums, {verdict}")
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+
+def write_verification(folder: Path, model: nn.Module, inputs: Mapping[str, Any] | None) -> None:
+    """Fill `verification` in `sparsekit.json`; reads what was written, so that it is known to be readable.
+
+    Raises:
+        TypeError, ValueError: as `write_outputs`.
+    """
+    stored = ModelFolder(folder)
+    outputs = None if inputs is None else write_outputs(model, inputs, folder)
+    verification = {**check_layers(stored).to_json(), "outputs": outputs}
+    manifest = replace(stored.manifest, verification=verification)
+    (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
+
+
+def _checks(stored: ModelFolder) -> tuple[LayerChecks, LayerChecks | None]:
+    """Errors of the layers here, and where the folder was saved, if it says."""
+    value = stored.manifest.verification
+    if value is None:
+        return check_layers(stored), None
+    if set(value) != {"seed", "tokens", "layers", "outputs"}:
+        raise ValueError(f"verification must have the keys seed, tokens, layers and outputs, got {sorted(value)}")
+    names = {name for name, layer in stored.manifest.layers.items() if layer.held == "sparse"}
+    before = LayerChecks.from_json(value, names)
+    now = check_layers(stored, before.seed, before.tokens)
+    layers = {name: replace(check, tolerance=before.layers[name].tolerance) for name, check in now.layers.items()}
+    return replace(now, layers=layers), before
+
+
+def verify(folder: Path | str, *, model: nn.Module | None = None) -> VerificationReport:
+    """Check a model folder, and what this machine computes with it.
+
+    Structure and checksums are checked as `load` does. Every sparse layer multiplies random tokens and is compared with
+    its own stored weight in float64; and where the folder holds inputs (`verify_inputs` of `save`), the model's outputs
+    are compared with those stored.
+
+    Args:
+        folder: a folder that `save` wrote, or the name of a model in the local hub cache.
+        model: for models that are not transformers', as for `load`; without one, outputs are not compared.
+
+    Returns:
+        Largest errors and tolerances; `passed` says whether all is well.
+
+    Raises:
+        FileNotFoundError: there is no such folder or model.
+        ValueError: files are missing, damaged or malformed; the message says which and how.
+    """
+    stored = ModelFolder(local_folder(folder))
+    for name in stored.manifest.arrays:
+        stored.raw(name)
+    try:
+        now, before = _checks(stored)
+    except ValueError as error:
+        raise ValueError(f"{stored.path / MANIFEST}: {error}") from error
+    entry = (stored.manifest.verification or {}).get("outputs")
+    outputs, note = {}, ""
+    if entry is None:
+        note = "outputs were not compared: the folder was saved without verify_inputs"
+    elif model is None and not (stored.path / CONFIG).exists():
+        note = "outputs were not compared: they need the model; call sparsekit.verify(folder, model=...)"
+    else:
+        outputs = check_outputs(load(stored.path, model=model), stored.path, entry)
+    earlier = {} if before is None else before.layers
+    return VerificationReport(str(folder), len(stored.manifest.arrays), now.layers, earlier, outputs, note)

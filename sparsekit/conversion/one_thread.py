@@ -1,0 +1,35 @@
+"""Compare functions where others keep the machine busy: on one thread, by the time that its processor worked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from sparsekit.timing.comparing import Clock, Timing, compare
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def compare_on_one_thread(
+    functions: Mapping[str, Callable[[], Any]], *, seconds: float, at_most: float, least_rounds: int = 5
+) -> dict[str, Timing]:
+    """As `compare`, with one thread of torch and by the processor's clock, also for `seconds` and `at_most`.
+
+    Several threads that share a busy machine wait a time slice for each other in every call, which no clock tells from
+    work: they spin. One thread waits for none, and the time it worked is the time it would have taken.
+    """
+    with _one_thread():
+        clock = Clock(wall=time.process_time)
+        return compare(functions, seconds=seconds, at_most=at_most, least_rounds=least_rounds, clock=clock)

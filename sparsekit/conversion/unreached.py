@@ -1,0 +1,83 @@
+"""The weight matrices of a model that conversion does not reach, and how much of the model is sparse."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
+from sparsekit.nn import SparseLinear
+
+#: Matrices with fewer zeros that hold less of the model's weights than this are not worth a line.
+_ZEROS, _SHARE = 0.05, 0.005
+
+
+@dataclass(frozen=True)
+class UnreachedWeight:
+    """Matrices of a model, alike but for the numbers in their names, that are dense and not among the layers."""
+
+    name: str  # with a star for each number that differs
+    count: int
+    shape: tuple[int, ...]  # of each
+    share: float  # of all weights of the model
+    sparsity: float  # of all of them together
+    reason: str
+
+
+def count_weights(model: nn.Module) -> tuple[int, int]:
+    """Weights of sparse layers, zeros included, and of the whole model."""
+    layers = [module for module in model.modules() if isinstance(module, SparseLinear)]
+    sparse = sum(layer.in_features * layer.out_features for layer in layers)
+    return sparse, sparse + sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
+
+
+def _why(module: nn.Module, name: str) -> str:
+    if is_dense_linear(module):
+        return why_not_linear(module) or "targets and ignore leave it out"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return "a convolution"
+    if isinstance(module, parametrize.ParametrizationList):
+        return "a weight is computed from it"
+    return f"a parameter that {type(module).__name__} computes with itself"
+
+
+def _matrices(model: nn.Module, reported: Iterable[str]) -> Iterator[tuple[str, torch.Tensor, str]]:
+    """Name, values and reason of every matrix that is no embedding and not reported."""
+    known = set(reported)
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None or is_lazy(parameter) or parameter.dim() < 2:
+                continue
+            if id(parameter) in embeddings or path in known:
+                continue
+            yield (path if name == "weight" else f"{path}.{name}".lstrip(".")), parameter.detach(), _why(module, name)
+
+
+def unreached_weights(model: nn.Module, reported: Iterable[str]) -> tuple[UnreachedWeight, ...]:
+    """Matrices that are in none of the layers reported: those that are pruned, and those that hold much of the model.
+
+    Args:
+        model: a converted model.
+        reported: names of layers of which it is known what became of them.
+    """
+    _, weights = count_weights(model)
+    groups: dict[tuple[str, tuple[int, ...], str], list[tuple[str, int]]] = {}
+    for name, values, reason in _matrices(model, reported):
+        key = re.sub(r"\d+", "*", name), tuple(values.shape), reason
+        zeros = 0 if values.is_meta else values.numel() - int(values.count_nonzero())
+        groups.setdefault(key, []).append((name, zeros))
+    found = []
+    for (pattern, shape, reason), members in groups.items():
+        size, zeros = len(members) * math.prod(shape), sum(count for _, count in members)
+        name = members[0][0] if len(members) == 1 else pattern
+        if size and (zeros / size >= _ZEROS or size / weights >= _SHARE):
+            found.append(UnreachedWeight(name, len(members), shape, size / weights, zeros / size, reason))
+    return tuple(found)

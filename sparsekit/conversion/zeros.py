@@ -1,0 +1,38 @@
+"""Whether a model has zeros to gain from, said before anything is packed, measured or changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from sparsekit.conversion.report import LEAST_ZEROS
+
+
+def check_zeros(sparsities: Iterable[float], values: str, min_sparsity: float | None, least: float) -> None:
+    """Refuse to convert layers without zeros where none can be converted, and warn where that may still pay.
+
+    Args:
+        sparsities: of the layers whose weights hold values; read up to the first with zeros.
+        values: how they are to be held.
+        min_sparsity: what the caller asked for; None where layers are measured.
+        least: sparsity below which no layer is converted.
+
+    Raises:
+        ValueError: no layer has zeros, and only such with zeros would be converted.
+    """
+    found = False
+    for sparsity in sparsities:
+        if sparsity >= LEAST_ZEROS:
+            return
+        found = True
+    if not found:
+        return
+    advice = "prune the model first (sparsekit.prune(model, 0.8), or sparsekit prune)"
+    if least > LEAST_ZEROS:
+        raise ValueError(
+            f"no layer has zeros, but only layers with at least {least:.0%} zeros would be converted: {advice}; "
+            "values='int8' may pay without zeros, and min_sparsity=0 converts in any case"
+        )
+    if min_sparsity is None:
+        message = f"no layer has zeros: {values} values are all that can make the model faster; {advice} for more"
+        warnings.warn(message, stacklevel=5)

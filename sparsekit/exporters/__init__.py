@@ -1,0 +1,5 @@
+"""Write models as files of other tools."""
+
+from sparsekit.exporters.onnx import export_onnx
+
+__all__ = ["export_onnx"]

@@ -1,0 +1,176 @@
+"""`sparsekit.json`: what the arrays of a model folder are, with a checksum of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from sparsekit import runtime
+from sparsekit.folder.layout import FORMAT, weight_arrays
+from sparsekit.formats.csr import BLOCKS
+from sparsekit.formats.dtypes import DTYPES, VALUE_DTYPES
+from sparsekit.io.safetensors_file import is_shape
+
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+_Entry = TypeVar("_Entry")
+
+
+@dataclass(frozen=True)
+class ArrayEntry:
+    """One array of the weight files."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str  # of its bytes
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r:.80}")
+        if not is_shape(self.shape):
+            raise ValueError(f"shape must be a list of sizes, got {self.shape!r:.80}")
+        if not isinstance(self.sha256, str) or not _CHECKSUM.fullmatch(self.sha256):
+            raise ValueError(f"sha256 must be 64 digits of base 16, got {self.sha256!r:.80}")
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A linear layer whose weight is stored sparse."""
+
+    shape: tuple[int, int]  # out_features, in_features
+    values: str
+    held: str = "sparse"  # what it is in the model: "sparse" for SparseLinear, "dense" for nn.Linear
+    block: str = "1x1"
+    activation: str | None = None  # that the layer applies to its result
+
+    def __post_init__(self) -> None:
+        if not is_shape(self.shape) or len(self.shape) != 2:
+            raise ValueError(f"shape must be [out_features, in_features], got {self.shape!r:.80}")
+        activations = [None, *(name for name in runtime.ACTIVATIONS if name != "none")]
+        for name, allowed in (
+            ("values", list(VALUE_DTYPES)),
+            ("held", ["sparse", "dense"]),
+            ("block", list(BLOCKS)),
+            ("activation", activations),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r:.80}")
+        if self.held == "dense" and (self.values == "int8" or self.block != "1x1" or self.activation is not None):
+            raise ValueError("a layer held dense has float values in blocks of 1x1 and no activation function")
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    """Checksum of all that a manifest says of arrays and layers; `verification` may be filled in later."""
+    sealed = {key: value[key] for key in ("arrays", "format", "layers", "library", "shared")}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _keyed(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be an object, got {value!r:.80}")
+    return value
+
+
+def _entries(value: Any, where: str, make: Callable[..., _Entry], keys: set[str]) -> dict[str, _Entry]:
+    """Entries by name, each with exactly these keys."""
+    found = {}
+    for name, entry in _keyed(value, where).items():
+        if set(_keyed(entry, f"{where}[{name!r}]")) != keys:
+            raise ValueError(f"{where}[{name!r}] must have the keys {sorted(keys)}, got {sorted(entry)!s:.200}")
+        try:
+            found[name] = make(**entry)
+        except (TypeError, ValueError) as error:  # TypeError: of a value that cannot be looked up
+            raise ValueError(f"{where}[{name!r}]: {error}") from error
+    return found
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `sparsekit.json` says; made of its JSON by `from_json`, which checks all of it.
+
+    Args:
+        library: version of the library that wrote the folder.
+        layers: layers with sparse weights, by module name.
+        arrays: every array of the weight files.
+        shared: further names of a tensor in the model -> the name it is stored under.
+        verification: None, or how the model was compared with the dense one; nothing here reads it.
+    """
+
+    library: str
+    layers: Mapping[str, LayerEntry]
+    arrays: Mapping[str, ArrayEntry]
+    shared: Mapping[str, str] = field(default_factory=dict)
+    verification: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Manifest:
+        """The manifest that a JSON object holds.
+
+        Raises:
+            ValueError: the format is another, a key is unknown or missing, or entries do not fit each other.
+        """
+        if value.get("format") != FORMAT or type(value["format"]) is not int:
+            found = value.get("format")
+            raise ValueError(f"format must be {FORMAT}, got {found!r:.80}; a newer version of sparsekit may read it")
+        keys = {"format", "sha256", *cls.__dataclass_fields__}
+        if set(value) != keys:
+            raise ValueError(f"expected the keys {sorted(keys)}, got {sorted(value)!s:.200}")
+        if value["sha256"] != _seal(value):
+            raise ValueError("is damaged, its checksum is another; copy the folder again")
+        layers = _entries(value["layers"], "layers", LayerEntry, set(LayerEntry.__dataclass_fields__))
+        arrays = _entries(value["arrays"], "arrays", ArrayEntry, set(ArrayEntry.__dataclass_fields__))
+        shared, verification = _keyed(value["shared"], "shared"), value["verification"]
+        if not isinstance(value["library"], str):
+            raise ValueError(f"library must be a version, got {value['library']!r:.80}")
+        if verification is not None:
+            _keyed(verification, "verification")
+        manifest = cls(value["library"], layers, arrays, shared, verification)
+        manifest._check()
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        value = {"format": FORMAT, **asdict(self)}
+        return {**value, "sha256": _seal(value)}
+
+    def parts(self, layer: str) -> list[str]:
+        """Names of the arrays that hold a layer's sparse weight."""
+        entry = self.layers[layer]
+        return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.values, 0)]
+
+    def plain_arrays(self) -> list[str]:
+        """Names of the arrays that are tensors of the model as they are."""
+        parts = {name for layer in self.layers for name in self.parts(layer)}
+        return [name for name in self.arrays if name not in parts]
+
+    def dense_weights(self) -> list[str]:
+        """Names of dense tensors of the model that are stored sparse."""
+        return [f"{name}.weight" for name, layer in self.layers.items() if layer.held == "dense"]
+
+    def nnz(self, layer: str) -> int:
+        """Number of stored entries of a layer's weight."""
+        return self.arrays[f"{layer}.values"].shape[0]
+
+    def _check(self) -> None:
+        for name, layer in self.layers.items():
+            missing = [part for part in self.parts(name) if part not in self.arrays]
+            if not name or missing:
+                raise ValueError(f"layer {name!r} lacks the arrays {missing}")
+            if layer.held == "dense" and f"{name}.weight" in self.arrays:
+                raise ValueError(f"layer {name!r} has a dense and a sparse weight")
+            if len(self.arrays[f"{name}.values"].shape) != 1:
+                raise ValueError(f"array '{name}.values' must have one dimension")
+            for part, (dtype, shape) in weight_arrays(layer.shape, layer.values, self.nnz(name)).items():
+                array = self.arrays[f"{name}.{part}"]
+                if (array.dtype, array.shape) != (dtype, shape):
+                    found = f"{array.dtype} {list(array.shape)}"
+                    raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shape)}, got {found}")
+        stored = {*self.plain_arrays(), *self.dense_weights()}
+        for name, other in self.shared.items():
+            if not isinstance(other, str) or other not in stored or name in stored:
+                raise ValueError(f"{name!r} cannot share {other!r}: expected the name of another stored tensor")

@@ -1,0 +1,215 @@
+"""A model folder opened for reading: every file is checked against the others before anything is handed out."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import runtime
+from sparsekit.folder.layout import is_shard
+from sparsekit.folder.manifest import ArrayEntry, LayerEntry, Manifest
+from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import DTYPES
+from sparsekit.io.atomic_folder import read_whole
+from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
+from sparsekit.io.safetensors_file import ArrayFile
+from sparsekit.io.untrusted import read_object, regular_file
+
+#: Most bytes that a model may take in memory for each byte of its weight files, and what is allowed on top of that: a
+#: sparse weight says in few bytes how large it is, so a small file must not be able to ask for all memory. Weights that
+#: are 99.9% zeros need 170.
+MOST_GROWTH = 256
+_GROWTH_ROOM = 64 * 2**20
+#: Bytes that packing takes for every row and 128 columns, and for every row, besides the entries: those of the packed
+#: weight and of the plan that it is written from. tests/test_packing_memory.py holds them against the process's memory.
+_CELL_BYTES, _ROW_BYTES = 7, 48
+
+
+def memory_of(layer: LayerEntry) -> int:
+    """Bytes that it takes to bring a layer into memory whatever its entries are, roughly."""
+    out_features, in_features = layer.shape
+    if layer.held == "dense":
+        return out_features * in_features * 4
+    return (out_features + 16) * ((in_features // 128 + 1) * _CELL_BYTES + _ROW_BYTES)
+
+
+def memory_limit(file_bytes: int) -> int:
+    """Bytes that a model may take in memory whose weight files have so many."""
+    return _GROWTH_ROOM + MOST_GROWTH * file_bytes
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    if not (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} has no {MANIFEST}; expected a folder that sparsekit.save wrote with dense=False")
+    path = regular_file(folder, MANIFEST)
+    value = read_object(path)
+    try:
+        return Manifest.from_json(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    """Which shard holds which array."""
+    path = regular_file(folder, INDEX)
+    index = read_object(path)
+    found = index.get("weight_map")
+    if not isinstance(found, dict) or set(index) - {"metadata", "weight_map"}:
+        raise ValueError(f"{path} must hold metadata and weight_map, got {sorted(index)}")
+    for name, shard in found.items():
+        if not isinstance(shard, str) or not is_shard(shard):
+            raise ValueError(f"{path}: array {name!r} must lie in a file like model-00001-of-00002.safetensors of this "
+                             f"folder, got {shard!r}")  # fmt: skip
+    return found
+
+
+class ModelFolder:
+    """A folder that `save` wrote, with its weight files open.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is missing, damaged, a link out of the folder, or does not fit the others; the model would
+            take far more memory than its files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        self.path = path
+        self._ahead: dict[str, Future[NDArray[np.uint8]]] = {}
+        read_whole(path, self._open)
+
+    def _open(self) -> None:
+        """Read the manifest and open the weight files, and check each against the other."""
+        self.manifest = _read_manifest(self.path)
+        #: File of every array, and what it is called there.
+        self.held = {name: (file, name) for name, file in self._open_files().items()}
+        self._check_places()
+        nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.held.values()}.values())
+        self.memory_limit = memory_limit(nbytes)
+        needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
+        if needed > self.memory_limit:
+            raise ValueError(f"{self.path} has layers of {needed} bytes, far more than its files' {nbytes} can be")
+
+    def _open_files(self) -> dict[str, ArrayFile]:
+        """The file of every array."""
+        if not (self.path / INDEX).exists():
+            whole = ArrayFile(regular_file(self.path, WEIGHTS))
+            return dict.fromkeys(whole.places, whole)
+        index = _read_index(self.path)
+        shards = {name: ArrayFile(regular_file(self.path, name)) for name in sorted(set(index.values()))}
+        held = [(array, name) for name, shard in shards.items() for array in shard.places]
+        if len(held) != len(index) or dict(held) != index:
+            raise ValueError(f"{self.path / INDEX} does not name the arrays that the weight files hold")
+        return {array: shards[name] for array, name in index.items()}
+
+    def _check_places(self) -> None:
+        """The weight files must hold exactly the arrays of the manifest."""
+        wanted, found = set(self.manifest.arrays), set(self.held)
+        if wanted != found:
+            missing, extra = sorted(wanted - found)[:5], sorted(found - wanted)[:5]
+            raise ValueError(f"weight files and {MANIFEST} of {self.path} differ: {missing} missing, {extra} extra")
+        for name, entry in self.manifest.arrays.items():
+            file = self.held[name][0]
+            place = file.places[name]
+            if (place.dtype, place.shape) != (entry.dtype, entry.shape):
+                expected, got = f"{entry.dtype} {list(entry.shape)}", f"{place.dtype} {list(place.shape)}"
+                raise ValueError(f"array {name!r} must be {expected}, got {got} in {file.path}")
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """Bytes of an array after its checksum was compared, uint8, in memory of their own.
+
+        Raises:
+            ValueError: the bytes have another checksum.
+        """
+        file, stored_name = self.held[name]
+        ahead = self._ahead.pop(stored_name, None)
+        return self._checked(file, stored_name, self.manifest.arrays[name]) if ahead is None else ahead.result()
+
+    def read_ahead(self) -> None:
+        """Begin to read the dense arrays in a thread: their checksums take as long as everything else of loading."""
+        pool = ThreadPoolExecutor(1)
+        for name in self.manifest.plain_arrays():
+            file, stored_name = self.held[name]
+            task = pool.submit(self._checked, file, stored_name, self.manifest.arrays[name])
+            self._ahead[stored_name] = task
+        pool.shutdown(wait=False)
+
+    def _checked(self, file: ArrayFile, stored_name: str, entry: ArrayEntry) -> NDArray[np.uint8]:
+        found = file.raw(stored_name)
+        if hashlib.sha256(found.data).hexdigest() != entry.sha256:
+            raise ValueError(f"{file.path} is damaged: array {stored_name!r} has another checksum than {MANIFEST} "
+                             "says; copy the folder again")  # fmt: skip
+        return found
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An array as numpy reads it (see `DTYPES`), in memory of its own.
+
+        Raises:
+            ValueError: its bytes have another checksum.
+        """
+        entry = self.manifest.arrays[name]
+        return self.raw(name).view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """An array of floats in float32, in memory of its own.
+
+        Raises:
+            ValueError: its bytes have another checksum, or it does not hold floats.
+        """
+        dtype = self.manifest.arrays[name].dtype
+        if dtype == "BF16":
+            return (self.array(name).astype(np.uint32) << 16).view(np.float32)
+        if DTYPES[dtype].kind != "f":
+            raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
+        return self.array(name).astype(np.float32, copy=False)
+
+    def weight(self, layer: str) -> tuple[CSR, NDArray[np.float32] | None]:
+        """A layer's sparse weight, and its scales where it is held in int8.
+
+        Raises:
+            ValueError: its arrays are damaged or no well-formed CSR matrix.
+        """
+        entry = self.manifest.layers[layer]
+        crow_indices, col_indices = self.array(f"{layer}.crow_indices"), self.array(f"{layer}.col_indices")
+        scales = self.floats(f"{layer}.scales") if entry.values == "int8" else None
+        values = self.floats(f"{layer}.values") if scales is None else self._codes(f"{layer}.values")
+        try:
+            weight = CSR(crow_indices, col_indices, values, shape=entry.shape)
+        except ValueError as error:
+            raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
+        if scales is not None:
+            with np.errstate(over="ignore"):  # pack refuses infinities, in words
+                weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
+        return weight, scales
+
+    def packed(self, layer: str) -> runtime.Packed:
+        """A layer's sparse weight as kernels run it.
+
+        Raises:
+            ValueError: its arrays are damaged or no weight that can be packed.
+        """
+        entry = self.manifest.layers[layer]
+        weight, scales = self.weight(layer)
+        if not weight.has_full_blocks(entry.block):
+            raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
+                             "rows of a block with entries in different columns")  # fmt: skip
+        try:
+            return weight.pack(entry.values, "maximum" if scales is None else scales, entry.block)
+        except ValueError as error:
+            raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
+
+    def _codes(self, name: str) -> NDArray[np.float32]:
+        """Values of an int8 weight in units of their rows' scales."""
+        codes = self.array(name)
+        if codes.size and codes.min() < -127:
+            raise ValueError(f"array {name!r} of {self.path} must hold codes from -127 to 127, got -128")
+        return codes.astype(np.float32)

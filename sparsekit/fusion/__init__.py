@@ -1,0 +1,5 @@
+"""Fuse operators of a converted model: layers of one input, norms with their residual, activation functions."""
+
+from sparsekit.fusion.fusing import fuse, unfuse
+
+__all__ = ["fuse", "unfuse"]

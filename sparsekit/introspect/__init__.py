@@ -1,0 +1,1 @@
+"""Read a model: choose modules, see what its classes do with them."""

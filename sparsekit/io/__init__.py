@@ -1,0 +1,1 @@
+"""Files: written at once, read with care, found in the hub's cache."""

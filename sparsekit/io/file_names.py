@@ -1,0 +1,12 @@
+"""Names of the files in a model folder."""
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+MANIFEST = "sparsekit.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECIPE = "recipe.yaml"
+CARD = "README.md"
+VERIFICATION = "verification.safetensors"
+#: Written by sentence-transformers: what its models consist of.
+SENTENCE_MODULES = "modules.json"

@@ -1,0 +1,52 @@
+"""What a sparse layer answers to code that asks for its `weight`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sparsekit.introspect.weight_reads import FACTS
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """What torch calls for an attribute or a method of a tensor."""
+    member = getattr(torch.Tensor, name)
+    function: Callable[..., Any] = member if callable(member) else member.__get__
+    return function
+
+
+_FUNCTIONS = frozenset(_function(name) for name in FACTS)
+
+
+class AbsentWeight(torch.Tensor):
+    """Has the shape, type and device of a dense weight that is not there, and no values.
+
+    Models ask for these: T5 converts the input of a layer to the type of its weight. Whatever needs values raises
+    RuntimeError (for TypeError, Python would try something else); what gets past that finds NaN.
+    """
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}(shape={list(self.shape)}, dtype={self.dtype}, device={str(self.device)!r})"
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _FUNCTIONS:
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        raise RuntimeError("the weight of a SparseLinear has a shape, a dtype and a device, but no values to compute "
+                           "with; call the layer, take to_csr() or to_linear(), or leave it dense: convert(model, "
+                           "ignore=[its name])")  # fmt: skip
+
+
+def absent_weight(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An `AbsentWeight`; takes the memory of one number."""
+    values = torch.full((), torch.nan, dtype=dtype, device=device).expand(shape)
+    # torch.export cannot make tensors of other classes than its own on the way.
+    return values if torch.compiler.is_exporting() else values.as_subclass(AbsentWeight)

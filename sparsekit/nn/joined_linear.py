@@ -1,0 +1,89 @@
+"""`JoinedLinear`: several sparse layers that read the same input, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsekit import runtime
+from sparsekit.formats import CSR
+from sparsekit.nn.sparse_linear import SparseLinear
+
+
+def _below_each_other(weights: Sequence[CSR]) -> CSR:
+    crow = [np.zeros(1, np.int64)]
+    for weight in weights:
+        crow.append(weight.crow_indices[1:] + crow[-1][-1])
+    columns = np.concatenate([weight.col_indices for weight in weights])
+    values = np.concatenate([weight.values for weight in weights])
+    rows = sum(weight.out_features for weight in weights)
+    return CSR(np.concatenate(crow), columns, values, shape=(rows, weights[0].in_features))
+
+
+class JoinedLinear(nn.Module):
+    """Sparse layers of one input, such as query, key and value, or gate and up, computed in one call.
+
+    The input is packed once for all of them, and one call splits evenly over threads where three small ones do not.
+
+    Args:
+        in_features: size of the input's last dimension.
+        out_features: sizes of the outputs' last dimensions.
+        bias: whether to add a bias.
+
+    A new layer has no nonzeros: make one with `from_linears`, or load a state dict.
+
+    >>> linears = [nn.Linear(3, 2), nn.Linear(3, 4, bias=False)]
+    >>> joined = JoinedLinear.from_linears(linears)
+    >>> x = torch.ones(5, 3)
+    >>> all(bool(torch.allclose(y, linear(x))) for y, linear in zip(joined(x), linears))
+    True
+    """
+
+    def __init__(self, in_features: int, out_features: Sequence[int], bias: bool = True) -> None:
+        super().__init__()
+        self.out_features = tuple(out_features)
+        self.linear = SparseLinear(in_features, sum(self.out_features), bias)
+
+    @classmethod
+    def from_linears(cls, linears: Sequence[nn.Linear | SparseLinear]) -> JoinedLinear:
+        """Layer with the weights and biases of several, dense or sparse, which are left as they are.
+
+        Where some have a bias and some do not, the others' is zero.
+
+        Raises:
+            TypeError: one is neither `nn.Linear` nor `SparseLinear`.
+            ValueError: there is none, their `in_features` or `values` differ, or one has an activation function.
+        """
+        sizes = {linear.in_features for linear in linears}
+        if len(sizes) != 1:
+            raise ValueError(f"joined layers must have the same in_features, got {sorted(sizes) or 'no layer'}")
+        sparse = [one if isinstance(one, SparseLinear) else SparseLinear.from_linear(one) for one in linears]
+        if any(layer.activation is not None for layer in sparse):
+            raise ValueError("joined layers cannot have activation functions; apply them to the outputs")
+        kinds = {layer.values for layer in sparse}
+        if len(kinds) != 1:
+            raise ValueError(f"joined layers must hold their values alike, got {', '.join(sorted(kinds))}")
+        joined = cls(sizes.pop(), [layer.out_features for layer in sparse], bias=False)
+        biases = [layer.bias for layer in sparse]
+        bias = None
+        if any(one is not None for one in biases):
+            pairs = zip(biases, joined.out_features, strict=True)
+            bias = torch.cat([torch.zeros(size) if one is None else one.detach() for one, size in pairs])
+        weight = _below_each_other([layer.to_csr() for layer in sparse])
+        each = [runtime.packed_scales(layer.packed.numpy(force=True)) for layer in sparse]
+        scales = [found for found in each if found is not None]
+        all_scales = np.concatenate(scales) if scales else "maximum"
+        joined.linear = SparseLinear.from_csr(weight, bias, values=kinds.pop(), scales=all_scales)
+        return joined.train(linears[0].training)
+
+    def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs of the layers, in their order: views of one tensor, shapes [..., out_features[i]]."""
+        outputs: tuple[torch.Tensor, ...] = self.linear(input).split(self.out_features, -1)
+        return outputs
+
+    def extra_repr(self) -> str:
+        """Sizes, as `print(model)` shows them."""
+        return f"out_features={self.out_features}"

@@ -1,0 +1,283 @@
+"""`SparseLinear`: a drop-in for `torch.nn.Linear` at inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils import parametrize
+
+from sparsekit import ops, runtime
+from sparsekit.formats import CSR
+from sparsekit.formats.tensors import as_array
+from sparsekit.introspect.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
+from sparsekit.nn.absent_weight import absent_weight
+
+_WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _no_nonzeros(out_features: int, in_features: int) -> torch.Tensor:
+    """A packed weight of zeros."""
+    crow_indices = np.zeros(out_features + 1, np.int64)
+    empty = CSR(crow_indices, np.zeros(0, np.int32), np.zeros(0, np.float32), shape=(out_features, in_features))
+    return torch.from_numpy(empty.pack())
+
+
+class SparseLinear(nn.Module):
+    """Linear layer with a frozen sparse weight: `activation(input @ weight.T + bias)`.
+
+    The packed weight is its only copy in memory. A state dict holds the weight as CSR (`crow_indices`, `col_indices`,
+    `values`), so it does not depend on what a kernel wants. Gradients flow to the input and the bias.
+    Inputs of float16 and bfloat16 are computed in float32 and returned in their own type.
+
+    Args:
+        in_features: size of the input's last dimension.
+        out_features: size of the output's last dimension.
+        bias: whether to add a bias.
+        activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
+        packed: the weight as `CSR.pack` gives it, uint8; None: no nonzeros, for a state dict to be loaded into.
+
+    Make a layer from a weight with `from_linear` or `from_csr`.
+
+    >>> linear = nn.Linear(3, 2)
+    >>> _ = linear.weight.data[:, 1:].zero_()
+    >>> sparse = SparseLinear.from_linear(linear)
+    >>> sparse
+    SparseLinear(in_features=3, out_features=2, bias=True, nnz=2, sparsity=0.667)
+    >>> bool(torch.allclose(sparse(torch.ones(5, 3)), linear(torch.ones(5, 3))))
+    True
+    """
+
+    packed: torch.Tensor
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str | None = None,
+        packed: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        runtime.activation_code(activation)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation = None if activation == "none" else activation
+        self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
+        self.dense_class: type[nn.Module] = nn.Linear  # likewise
+        self._is_turned = False  # whether that one holds its weight as [in_features, out_features]
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.register_buffer("packed", _no_nonzeros(out_features, in_features) if packed is None else packed, False)
+
+    @classmethod
+    def from_csr(
+        cls,
+        weight: CSR,
+        bias: torch.Tensor | None = None,
+        activation: str | None = None,
+        values: str = "float32",
+        scales: str | NDArray[np.float32] = "maximum",
+        block: str | None = None,
+    ) -> SparseLinear:
+        """Layer with this weight; `bias` (shape [out_features]) is copied; `values`, `scales`, `block`: see `CSR.pack`.
+
+        Raises:
+            ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
+        """
+        packed = torch.from_numpy(weight.pack(values, scales, block))
+        layer = cls(weight.in_features, weight.out_features, bias is not None, activation, packed)
+        if bias is not None:
+            if bias.shape != (weight.out_features,):
+                raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")
+            layer.bias = nn.Parameter(bias.detach().clone())
+        return layer
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Module,
+        activation: str | None = None,
+        values: str = "float32",
+        scales: str | NDArray[np.float32] = "maximum",
+        block: str | None = None,
+    ) -> SparseLinear:
+        """Layer with the nonzero weights of a dense one, which is left as it is.
+
+        Args:
+            linear: the dense layer: an `nn.Linear`, a class derived from it that computes the same, or transformers'
+                `Conv1D`, whose weight is [in_features, out_features].
+            activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
+            values: "float32"; "bf16" or "fp16", which only save memory; or "int8" for weights of one byte with a scale
+                for each row: inputs are then quantised in the call, every token by itself, and multiplied as whole
+                numbers. Such a layer gives no gradient to its input and refuses infinities and NaN.
+            scales: for int8: "maximum" (nothing is clipped), "percentile", "squared_error", or the scales.
+            block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
+
+        Raises:
+            TypeError: `linear` is not such a layer or its weight is not floating point.
+            ValueError: an argument is unknown, or int8 cannot hold the weight.
+        """
+        reason = type(linear).__name__
+        if isinstance(linear, nn.Linear) or is_conv1d(linear):
+            reason = why_not_linear(linear)
+        if reason:
+            raise TypeError(f"expected a torch.nn.Linear, got {reason}")
+        dense: Any = linear
+        weight = dense.weight.T if is_conv1d(linear) else dense.weight
+        layer = cls.from_csr(CSR.from_torch(weight), dense.bias, activation, values, scales, block)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(dense.bias.requires_grad)
+        layer.stand_for(linear)
+        return layer.train(linear.training)
+
+    @classmethod
+    def like(cls, linear: nn.Module) -> SparseLinear:
+        """Layer of a dense one's shape and without nonzeros, for a state dict to be loaded into."""
+        dense: Any = linear
+        out_features, in_features = dense.weight.T.shape if is_conv1d(linear) else dense.weight.shape
+        layer = cls(in_features, out_features, dense.bias is not None)
+        layer.stand_for(linear)
+        return layer.train(linear.training)
+
+    def stand_for(self, dense: nn.Module) -> None:
+        """Remember which class and type of weight `to_linear` is to give back: those of a layer, dense or sparse."""
+        if isinstance(dense, SparseLinear):
+            self.dense_class, self.weight_dtype = dense.dense_class, dense.weight_dtype
+        else:
+            self.dense_class = parametrize.type_before_parametrizations(dense)
+            self.weight_dtype = dense.weight.dtype  # type: ignore[assignment]
+        self._is_turned = is_conv1d_class(self.dense_class)
+
+    def to_csr(self) -> CSR:
+        """The weight as CSR."""
+        return CSR.unpack(self.packed.numpy(force=True))
+
+    def to_linear(self) -> Any:
+        """Dense layer with the same weight and bias, of the class and in the type of the layer this one was made from.
+
+        That is `nn.Linear`, a class derived from it, or transformers' `Conv1D`.
+
+        Raises:
+            ValueError: the layer has a fused activation function, which `nn.Linear` does not.
+        """
+        if self.activation is not None:
+            raise ValueError(f"nn.Linear has no activation function; this layer fuses {self.activation!r}")
+        linear = new_dense(self.dense_class, self.in_features, self.out_features, self.bias is not None)
+        weight = torch.from_numpy(self.to_csr().to_dense()).to(self._dense_dtype)
+        linear.weight = nn.Parameter(weight.T.contiguous() if self._is_turned else weight)
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=self.bias.requires_grad)
+        return linear.train(self.training)
+
+    @property
+    def _dense_dtype(self) -> torch.dtype:
+        """Type of the dense layer that this one stands for: that of its bias follows `module.to`."""
+        return self.weight_dtype if self.bias is None else self.bias.dtype
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Shape, dtype and device of the dense weight, for code that asks for them; using values raises RuntimeError.
+
+        It is no parameter: `to_csr` and `to_linear` give the values.
+        """
+        shape = self.out_features, self.in_features
+        return absent_weight(shape[::-1] if self._is_turned else shape, self._dense_dtype, self.packed.device)
+
+    @property
+    def nnz(self) -> int:
+        """Number of nonzero weights."""
+        return runtime.packed_info(self.packed.numpy(force=True)).nnz
+
+    @property
+    def values(self) -> str:
+        """How the weight is held: "float32", "bf16", "fp16" or "int8"."""
+        return runtime.packed_info(self.packed.numpy(force=True)).values
+
+    @property
+    def block(self) -> str:
+        """Shape of the blocks that the kernels use: "1x1" or "4x1"."""
+        return runtime.packed_info(self.packed.numpy(force=True)).block
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of weights that are zero."""
+        size = self.in_features * self.out_features
+        return 1.0 - self.nnz / size if size else 0.0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`activation(input @ weight.T + bias)`; see `sparsekit.ops.linear`."""
+        return ops.linear(input, self.packed, self.bias, self.out_features, self.activation)
+
+    def extra_repr(self) -> str:
+        """Sizes and sparsity, as `print(model)` shows them."""
+        text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        fused = "" if self.activation is None else f", activation={self.activation!r}"
+        if self.packed.is_meta:
+            return f"{text}{fused}"
+        values = "" if self.values == "float32" else f", values={self.values!r}"
+        block = "" if self.block == "1x1" else f", block={self.block!r}"
+        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{values}{block}{fused}"
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        weight = self.to_csr()
+        for key in _WEIGHT_KEYS:
+            destination[prefix + key] = torch.from_numpy(getattr(weight, key))
+        if self.values in _HALVES:
+            destination[prefix + "values"] = destination[prefix + "values"].to(_HALVES[self.values])
+        scales = runtime.packed_scales(self.packed.numpy(force=True))
+        if scales is not None:
+            codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
+            destination[prefix + "values"] = torch.from_numpy(codes.astype(np.int8))
+            destination[prefix + "scales"] = torch.from_numpy(scales)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        keys = (*_WEIGHT_KEYS, "scales")
+        found = {key: state_dict[prefix + key] for key in keys if prefix + key in state_dict}
+        rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in keys}
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        absent = [prefix + key for key in _WEIGHT_KEYS if key not in found]
+        if absent:
+            missing_keys.extend(absent)
+            return
+        try:
+            packed = _pack_state({key: as_array(key, value) for key, value in found.items()}, found["values"], self)
+        except (TypeError, ValueError) as error:
+            error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
+            return
+        device = "cpu" if self.packed.is_meta else self.packed.device
+        self.packed = torch.from_numpy(packed).to(device)
+
+
+def _pack_state(arrays: dict[str, NDArray[Any]], values: torch.Tensor, layer: SparseLinear) -> runtime.Packed:
+    """The packed weight of a state dict's arrays: float values of any width, or int8 codes with scales."""
+    shape = layer.out_features, layer.in_features
+    crow_indices, col_indices, numbers = (arrays[key] for key in _WEIGHT_KEYS)
+    scales = arrays.get("scales")
+    if scales is None:
+        half = next((name for name, dtype in _HALVES.items() if values.dtype == dtype), None)
+        return CSR(crow_indices, col_indices, numbers, shape=shape).pack(half or "float32")
+    if numbers.dtype != np.int8:
+        raise TypeError(f"values must be int8 where there are scales, got {numbers.dtype}")
+    if numbers.size and numbers.min() < -127:
+        raise ValueError("values must be codes from -127 to 127, got -128")
+    weight = CSR(crow_indices, col_indices, numbers.astype(np.float32), shape=shape)
+    if scales.shape != (layer.out_features,):
+        raise ValueError(f"scales must have shape [out_features] = [{layer.out_features}], got {list(scales.shape)}")
+    with np.errstate(over="ignore"):  # pack refuses infinities, in words
+        weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
+    return weight.pack("int8", scales)

@@ -1,0 +1,8 @@
+"""The torch operators, one a file: schema, shape function, CPU implementation and gradients, over addresses."""
+
+from sparsekit.ops.attention import attention
+from sparsekit.ops.layer_norm import add_layer_norm
+from sparsekit.ops.library import is_plain
+from sparsekit.ops.linear import linear
+
+__all__ = ["add_layer_norm", "attention", "is_plain", "linear"]

@@ -1,0 +1,85 @@
+"""Where tensors lie in memory, for kernels: with what torch leaves to whoever reads memory itself looked at first."""
+
+from __future__ import annotations
+
+import torch
+
+from sparsekit import runtime
+from sparsekit.formats.tensors import check_memory
+from sparsekit.runtime.checked_weights import checked_places
+
+#: Tensors whose memory was freed have addresses as far from 0 as they begin in it. No memory of Linux on 64 bits is
+#: below this, so that most tensors need not be looked at further.
+LEAST_ADDRESS = 1 << 40
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def in_memory(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy, whose memory holds its numbers: with the negative bit they lie there without their sign.
+
+    Raises:
+        ValueError: its memory was freed.
+    """
+    if tensor.data_ptr() < LEAST_ADDRESS:
+        check_memory(name, tensor)
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
+
+
+def plain_address(tensor: torch.Tensor, dtype: torch.dtype) -> int:
+    """Where a tensor lies, 0 if it is not as kernels want it: of this type, contiguous, on the CPU, in memory."""
+    if tensor.dtype is not dtype or not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg():
+        return 0
+    address = tensor.data_ptr()
+    freed = address < LEAST_ADDRESS and (tensor._is_zerotensor() or not tensor.untyped_storage().data_ptr())
+    return 0 if freed else address
+
+
+def packed_address(packed: torch.Tensor) -> int:
+    """Where a packed weight lies, which is checked the first time it is seen there.
+
+    Raises:
+        KernelUnavailableError: it is not on the CPU.
+        TypeError: it is not contiguous uint8.
+        ValueError: it is no packed weight, or a damaged one, or its memory was freed.
+    """
+    address = packed.data_ptr()
+    if checked_places.get(id(packed)) != address:
+        check_packed(packed)
+    return address
+
+
+def check_packed(packed: torch.Tensor) -> None:
+    """What `packed_address` does when it sees a packed weight for the first time."""
+    if not packed.is_cpu:
+        raise runtime.KernelUnavailableError(
+            f"sparse kernels run on the CPU, got a weight on {packed.device}; move it to 'cpu'"
+        )
+    if packed.dtype is not torch.uint8 or not packed.is_contiguous() or packed.is_neg():
+        raise TypeError(f"the packed weight must be contiguous uint8, got {packed.dtype}; make it with CSR.pack()")
+    check_memory("the packed weight", packed)
+    runtime.check_packed(packed, packed.data_ptr(), packed.numel())
+
+
+def refuse(name: str, tensor: torch.Tensor) -> None:
+    """Raise for what `float_rows` cannot take."""
+    if tensor.device.type != "cpu":
+        raise runtime.KernelUnavailableError(
+            f"sparse kernels run on the CPU, got {name} on {tensor.device}; move it to 'cpu'"
+        )
+    if tensor.dtype is not torch.float32 and tensor.dtype not in _HALVES:
+        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}; convert it with .float()")
+    if tensor.dim() == 0:
+        raise ValueError(f"{name} must have at least one dimension, got a scalar")
+
+
+def float_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features.
+
+    Raises for a tensor whose address a kernel must not get.
+    """
+    is_float = tensor.dtype is torch.float32 and tensor.is_cpu
+    if is_float and tensor.is_contiguous() and tensor.dim() and not tensor.is_neg():
+        return tensor
+    refuse(name, tensor)
+    return in_memory(name, tensor).to(torch.float32, memory_format=torch.contiguous_format).contiguous()

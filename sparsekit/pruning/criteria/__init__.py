@@ -1,0 +1,1 @@
+"""Scores of weights: one criterion a file."""

@@ -1,0 +1,1 @@
+"""SparseGPT: one-shot pruning with second-order correction."""

@@ -1,0 +1,142 @@
+"""One-shot pruning of a whole model with second-order correction, block after block on calibration batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from sparsekit.progress import Progress
+from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
+from sparsekit.pruning.layers import select_prunable, weight_of
+from sparsekit.pruning.masks import check_structure
+from sparsekit.pruning.outcome import warns_if_far
+from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.sparsegpt.solver import match_targets, prune_weight
+from sparsekit.pruning.split_model import on_split_modules
+from sparsekit.pruning.weights import sparsities_of
+from sparsekit.surgery import undo_on_failure
+
+
+def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+    """The model's blocks in order: the longest `nn.ModuleList` that holds layers to prune."""
+    layers = list(layers)
+    lists = [
+        (len(module), name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and any(layer.startswith(f"{name}.") for layer in layers)
+    ]
+    if not lists:
+        raise ValueError("the model has no nn.ModuleList of blocks that holds layers to prune; use prune() instead")
+    _, name = max(lists, key=lambda entry: entry[0])
+    outside = [layer for layer in layers if not layer.startswith(f"{name}.")]
+    if outside:
+        raise ValueError(f"{', '.join(outside)} lie outside the model's blocks {name!r}; put them into ignore")
+    return {f"{name}.{child}": module for child, module in model.get_submodule(name).named_children()}
+
+
+def _prune_block(
+    pair: BlockPair, layers: dict[str, nn.Module], sparsity: Mapping[str, float], mask_structure: str, damping: float
+) -> Iterator[tuple[str, float]]:
+    """Prune a block's layers in the order they run; yields each layer's name in the block and its sparsity."""
+    for group in shared_inputs(pair.block, pair.number, layers, pair.samples[0]):
+        moments = pair.gather_moments(group[0])
+        for name in group:
+            layer = layers[name]
+            matched = match_targets(weight_of(layer).float(), moments.hessian, moments.cross, damping)
+            weight, mask = prune_weight(
+                matched, moments.hessian, sparsity[name], mask_structure=mask_structure, damping=damping
+            )
+            assign_masked(layer, weight, mask)
+            yield name, 1.0 - mask.float().mean().item()
+    pair.advance()
+
+
+def _prune_blocks(
+    model: nn.Module,
+    blocks: Mapping[str, nn.Module],
+    batches: Sequence[Batch],
+    layers: Mapping[str, nn.Module],
+    sparsity: Mapping[str, float],
+    mask_structure: str,
+    damping: float,
+    on_layer: Callable[[str], None],
+) -> dict[str, float]:
+    """Prune block after block, each on what those before it give; returns every layer's sparsity."""
+    reached: dict[str, float] = {}
+    samples = samples_of(model, list(blocks.values()), batches)
+    dense_samples = [copy.copy(sample) for sample in samples]
+    for number, (block_name, block) in enumerate(blocks.items()):
+        prefix = f"{block_name}."
+        inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
+        wanted = {name: sparsity[prefix + name] for name in inside}
+        pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
+        for name, got in _prune_block(pair, inside, wanted, mask_structure, damping):
+            reached[prefix + name] = got
+            on_layer(prefix + name)
+    return reached
+
+
+@warns_if_far
+@torch.no_grad()
+@on_split_modules
+def prune_one_shot(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    sparsity: float | Mapping[str, float],
+    *,
+    targets: Iterable[str] = ("Linear",),
+    ignore: Iterable[str] = (),
+    mask_structure: str = "unstructured",
+    damping: float = 0.01,
+    on_layer: Callable[[str], None] | None = None,
+) -> dict[str, float]:
+    """Prune a model in one shot, correcting the weights that stay; no training.
+
+    Layers are handled in the order they run, those that read the same input together. Each is first fitted to the
+    dense model's outputs on the inputs that the already pruned layers give it, then pruned as in SparseGPT. The masks
+    stay through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was:
+    the dense weights are kept until the last block is done.
+
+    Args:
+        model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
+        batches: keyword arguments of the model's forward; with an "attention_mask", padding does not count. A few
+            hundred sentences of the kind the model will see.
+        sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
+            `allocate_sparsity` gives them; for "N:M" it must be `1 - N / M`.
+        targets: layers to prune: class names, module names or "re:" patterns.
+        ignore: layers to leave out, in the same notation.
+        mask_structure: "unstructured", "N:M" or "RxC", as in `prune`.
+        damping: ridge, as a fraction of the mean diagonal of the layer's Hessian.
+        on_layer: called with the name of every layer that is done.
+
+    Returns:
+        Layer name -> the layer's sparsity now.
+
+    Raises:
+        TypeError, ValueError: as `prune`; also when there are no batches, no blocks, or layers outside the blocks.
+    """
+    if not batches:
+        raise ValueError("calibration needs at least one batch, got none")
+    layers = select_prunable(model, targets, ignore)
+    wanted = sparsities_of(layers, sparsity, mask_structure)
+    for name, layer in layers.items():
+        check_structure(name, weight_of(layer), mask_structure)
+    blocks = _find_blocks(model, layers)
+    was_training = model.training
+    model.eval()
+    shown: Progress[str] = Progress(title="prune", unit="layers", total=len(layers))
+
+    def done(name: str) -> None:
+        shown.update()
+        if on_layer is not None:
+            on_layer(name)
+
+    try:
+        with undo_on_failure(model):
+            return _prune_blocks(model, blocks, batches, layers, wanted, mask_structure, damping, done)
+    finally:
+        shown.close()
+        model.train(was_training)

@@ -1,0 +1,1 @@
+"""Remove neurons and attention heads, so that layers shrink."""

@@ -1,0 +1,173 @@
+"""`prune_heads`: remove heads of attentions, so that the dense layers around them shrink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.structured.attention import (
+    Attention,
+    check_attention,
+    find_attentions,
+    fit_attributes,
+    head_counts,
+    keep_parameters,
+    units_of,
+)
+from sparsekit.pruning.structured.head_entries import settle_heads
+from sparsekit.pruning.structured.narrowing import check_layers, keep_columns
+from sparsekit.pruning.structured.removal import removing
+from sparsekit.pruning.structured.tied_heads import check_same_heads, choose_heads, tied_heads
+from sparsekit.pruning.structured.unit_scores import check_values, find_unit_criterion
+from sparsekit.pruning.structured.units import Units, check_amount, check_units, keep_units, select_by_layers
+from sparsekit.pruning.structured.widths import record_shapes
+
+
+def _select(model: nn.Module, targets: Iterable[str] | None, ignore: Iterable[str]) -> list[Attention]:
+    found = {attention.name: attention for attention in find_attentions(model)}
+    if not found:
+        raise ValueError(
+            "found no attention whose layers have names that are known; heads are removed where query, key and value "
+            "are linear layers of their own (BERT, Llama, OPT, T5, ...), or one layer as in GPT-2, GPT-NeoX, Falcon, "
+            "Phi-3 and ModernBERT"
+        )
+    names = select_by_layers(model, {name: attention.layers for name, attention in found.items()}, targets, ignore)
+    return [found[name] for name in names]
+
+
+def _check(model: nn.Module, attentions: Sequence[Attention]) -> list[Units]:
+    check_layers(model, [layer for attention in attentions for layer in attention.layers])
+    for attention in attentions:
+        check_attention(model, attention)
+    units = [units_of(model, attention) for attention in attentions]
+    check_units(model, units)
+    return units
+
+
+def _remove(
+    model: nn.Module, units: Sequence[Units], attentions: Sequence[Attention], kept: Mapping[str, torch.Tensor]
+) -> None:
+    """Narrow everything that has something for every head, and write down what the model is like then."""
+    narrowed: set[str] = set()
+    changed = []
+    for one, attention in zip(units, attentions, strict=True):
+        if len(kept[one.name]) == one.count:
+            continue
+        changed.append(attention)
+        keep_units(model, one, kept[one.name])
+        group = one.size // attention.head_size
+        heads = (kept[one.name][:, None] * group + torch.arange(group)).flatten()
+        keep_parameters(model, attention, heads)
+        for table in set(attention.tables) - narrowed:
+            narrowed.add(table)
+            keep_columns(model.get_submodule(table), heads)
+    for attention in changed:
+        fit_attributes(model, attention)
+    covered = settle_heads(model, find_attentions(model))
+    record_shapes(model, [layer for one in changed if one.name not in covered for layer in one.layers])
+
+
+def _named(attentions: Sequence[Attention], heads: Mapping[Any, Iterable[int]]) -> list[tuple[Attention, list[int]]]:
+    """The attentions that `heads` names, or gives by their number in model order, with the heads to remove."""
+    by_name = {attention.name: attention for attention in attentions}
+    by_key: dict[Any, Attention] = {**dict(enumerate(attentions)), **by_name}
+    unknown = [key for key in heads if key not in by_key]
+    if unknown:
+        raise ValueError(f"heads names the attentions {unknown}; the model has {', '.join(by_name)}, or 0, 1, ...")
+    return [(by_key[key], sorted(set(numbers))) for key, numbers in heads.items()]
+
+
+def _kept_units(name: str, removed: Sequence[int], heads: int, shared: int) -> torch.Tensor:
+    """Numbers of the key and value heads that stay when query heads go."""
+    if any(not 0 <= head < heads for head in removed):
+        raise ValueError(f"{name} has the heads 0 to {heads - 1}, got {list(removed)}")
+    if shared == 1:
+        shared = heads  # all read the one key and value head, which stays
+    group = heads // shared
+    gone = [unit for unit in range(shared) if set(range(unit * group, (unit + 1) * group)) <= set(removed)]
+    if len(gone) * group < len(removed):
+        raise ValueError(
+            f"{name}: each {group} query heads in order share one key and value head and go together, such as "
+            f"{list(range(group))}, got {list(removed)}"
+        )
+    if len(gone) == shared:
+        raise ValueError(f"{name} must keep at least one head, and is to lose all {heads}")
+    return torch.tensor([unit for unit in range(shared) if unit not in gone])
+
+
+def prune_heads(
+    model: nn.Module,
+    fraction: float | None = None,
+    *,
+    heads: Mapping[int, Iterable[int]] | Mapping[str, Iterable[int]] | None = None,
+    criterion: str = "taylor",
+    batches: Sequence[Any] = (),
+    loss: Loss | None = None,
+    targets: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    scope: str = "layer",
+    minimum: int = 1,
+) -> dict[str, int]:
+    """Remove attention heads, in place: query, key, value and output layers become smaller dense layers.
+
+    The size of a head stays, and so does the width of the residual stream. Where several query heads share a key and
+    value head (grouped-query attention), they go together with it. The numbers of heads that the attention modules read
+    are set. Modules stay the same objects with new, smaller parameters: make optimisers afterwards. Configs derive the
+    size of a head from the number of heads, so they keep that and note the shapes in `config.sparsekit_widths`, from
+    which `resize_to` makes a model that the weights fit; Phi-3's, which says both, follows.
+
+    The narrow model is run on a tiny input, from the batches or made for it, and must say what the wide one says with
+    those heads at zero; it must also be what its config would build. Where one of the two fails, everything is put back
+    (the old weights are kept until then); where no input is known, a warning says that it was not tried.
+
+    Args:
+        model: any model with attentions of the families in `attention_patterns.PATTERNS`.
+        fraction: fraction of the heads to remove, in [0, 1).
+        heads: instead of a fraction: attention's name, or its number in model order -> query heads to remove.
+        criterion: "taylor": first-order estimate of how much the loss changes without a head; "activation": mean
+            absolute output of a head, over tokens that are not padding; "magnitude": norm of its weights.
+        batches: for "activation" and "taylor": keyword arguments of the model's forward; see `prune_neurons`.
+        loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
+            output.
+        targets: take only attentions of which a layer is named here: class names, module names or "re:" patterns.
+        ignore: leave out attentions of which a layer is named here, in the same notation.
+        scope: "layer" removes the fraction in every attention; "global" over all of them together.
+        minimum: heads (with grouped queries: groups of them) that stay in every attention, at least.
+
+    Returns:
+        Name of the attention -> number of query heads left.
+
+    Raises:
+        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantised, wrapped), or targets or ignore is a
+            string.
+        ValueError: an argument is out of range or contradicts another, nothing is found, heads that share a key and
+            value head, or whose attentions share position biases (T5, MPNet), are not named together, an attention
+            would lose all heads or holds something for every head beside its layers, a layer is masked (call
+            `finalize` first) or shares its weight, or the narrow model fails its trial. Nothing is changed then.
+    """
+    if heads is None:
+        check_amount(fraction, None, scope, minimum)
+        chosen = find_unit_criterion(criterion, batches, loss)
+        attentions = _select(model, targets, ignore)
+        units = _check(model, attentions)
+        check_values(model, units)
+        scores = chosen.score(model, units, batches, loss)
+        kept = choose_heads(scores, tied_heads(model, attentions), fraction, scope, minimum)
+    elif fraction is not None or batches or loss is not None or targets is not None or ignore:
+        raise ValueError("heads stands alone: leave out fraction, batches, loss, targets and ignore")
+    else:
+        removed = _named(_select(model, None, ()), heads)
+        attentions = [attention for attention, _ in removed]
+        units = _check(model, attentions)
+        kept = {
+            attention.name: _kept_units(attention.name, gone, *head_counts(model, attention))
+            for attention, gone in removed
+        }
+        check_same_heads(tied_heads(model, attentions), kept)
+    with removing(model, units, kept, batches, loss, "without these heads"):
+        _remove(model, units, attentions, kept)
+    return {attention.name: head_counts(model, attention)[0] for attention in attentions}

@@ -1,0 +1,54 @@
+"""Heads of several attentions that go together: each has one column in a table of position biases that all read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from sparsekit.pruning.structured.attention import Attention, find_attentions
+from sparsekit.pruning.structured.units import choose_units
+
+
+def tied_heads(model: nn.Module, attentions: Sequence[Attention]) -> list[list[Attention]]:
+    """Attentions by the table of position biases that they read together, of which each head has a column.
+
+    Raises:
+        ValueError: some that read a table are among the attentions, and others are not.
+    """
+    by_table: dict[tuple[str, ...], list[Attention]] = {}
+    for attention in attentions:
+        by_table.setdefault(attention.tables or (attention.name,), []).append(attention)
+    chosen = {attention.name for attention in attentions}
+    for attention in find_attentions(model):
+        if attention.tables in by_table and attention.name not in chosen:
+            raise ValueError(
+                f"{attention.name} reads the position biases of {attention.tables[0]} together with "
+                f"{by_table[attention.tables][0].name}, one column a head: they lose the same heads; take all of them"
+            )
+    return list(by_table.values())
+
+
+def choose_heads(
+    scores: Mapping[str, torch.Tensor],
+    tied: Sequence[Sequence[Attention]],
+    fraction: float | None,
+    scope: str,
+    least: int,
+) -> dict[str, torch.Tensor]:
+    """Numbers of the units that stay in every attention; those that are tied keep the same."""
+    summed = {own[0].name: sum((scores[one.name] for one in own[1:]), scores[own[0].name]) for own in tied}
+    kept = choose_units(summed, fraction, None, scope=scope, minimum=least)
+    return {one.name: kept[own[0].name] for own in tied for one in own}
+
+
+def check_same_heads(tied: Sequence[Sequence[Attention]], kept: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError where attentions that are tied would keep other heads than each other."""
+    for own in tied:
+        for one in own[1:]:
+            if not torch.equal(kept[one.name], kept[own[0].name]):
+                raise ValueError(
+                    f"{own[0].name} and {one.name} read the same position biases, one column a head; name the same "
+                    "heads for both"
+                )

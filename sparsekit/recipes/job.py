@@ -1,0 +1,101 @@
+"""A model on its way through a recipe, with its data and its dense teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.introspect.dense_classes import is_dense_linear
+from sparsekit.pruning.split_model import split_modules
+from sparsekit.recipes.batches import Batch, has_label, sample
+from sparsekit.recipes.intervals import intervals
+from sparsekit.recipes.recipe import Recipe
+from sparsekit.recipes.tasks import Named, Task
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """Names of a model's blocks, in order."""
+    name, blocks = blocks_of(model)
+    return [f"{name}.{number}" for number in range(len(blocks))]
+
+
+def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """A model's blocks, which are its longest `nn.ModuleList`, and the list's name.
+
+    Raises:
+        ValueError: it has none.
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ValueError("the model has no nn.ModuleList of blocks")
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+@dataclass
+class Job:
+    """Everything that stages read and change."""
+
+    recipe: Recipe
+    task: Task
+    model: Any  # a transformers model
+    tokenizer: Any
+    train: list[Batch]
+    test: Any  # what the scores that are reported are taken on; None where there is none
+    validation: Any  # what stages score the model on as it trains; None where there is none
+    work: Path  # folder of checkpoints and the teacher's answers
+    given: Callable[[], Any]  # loads the model as it was given
+    dense_after: int | None = None  # after how many stages it was the dense one; None: it was not made smaller
+    teacher: Any = None  # that dense model, once it was asked for
+    stage: str = ""  # name of the stage that runs, with its number
+    rows: list[dict[str, Any]] = field(default_factory=list)  # what the stages report
+
+    def keep_teacher(self) -> None:
+        """Remember that the model is about to be made smaller; what was kept of it before is the dense one."""
+        if self.dense_after is None:
+            self.dense_after = len(self.rows)
+
+    def labelled(self) -> list[Batch]:
+        """Batches in which at least one text has a label."""
+        return [batch for batch in self.train if has_label(batch)]
+
+    def sample(self, texts: int, *, labels: bool = False) -> list[Batch]:
+        """What to calibrate on: batches that hold about so many texts, on the model's device."""
+        device = next(self.model.parameters()).device
+        chosen = sample(self.labelled() if labels else self.train, texts, self.recipe.seed, labels=labels)
+        return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
+
+    @torch.inference_mode()
+    def scores(self, model: Any = None) -> dict[str, Any]:
+        """Scores on the test data, in eval mode, and their "intervals"; empty without test data.
+
+        Args:
+            model: whose; None: of the model as it is.
+        """
+        if self.test is None:
+            return {}
+        answers = self.task.answers(Named(self.model if model is None else model).eval(), self.test)
+        return {**self.task.scores_of(answers), "intervals": intervals(self.task, answers)}
+
+    def validation_score(self, model: nn.Module) -> float:
+        """One number of a `Named` model on the validation data, higher is better."""
+        return self.task.better(self.task.scores(model, self.validation))
+
+    def blocks(self) -> nn.ModuleList:
+        """The model's blocks.
+
+        Raises:
+            ValueError: it has none.
+        """
+        return blocks_of(self.model)[1]
+
+    def outside_blocks(self) -> list[str]:
+        """Names of the linear layers that are in no block, such as heads and poolers."""
+        with split_modules(self.model):  # as prune finds them
+            inside = {id(module) for module in self.blocks().modules()}
+            named = self.model.named_modules()
+            return [name for name, module in named if is_dense_linear(module) and id(module) not in inside]

@@ -1,0 +1,187 @@
+"""Run a recipe: from a dense model folder and data to a folder with the compressed model, its recipe and its scores."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsekit.checkpoint import save
+from sparsekit.checkpoint.card import write_section
+from sparsekit.checkpoint.readback import check_plain
+from sparsekit.checkpoint.transformers.models import from_config
+from sparsekit.io.atomic_file import write_json
+from sparsekit.nn import SparseLinear
+from sparsekit.progress import tell
+from sparsekit.pruning import finalize
+from sparsekit.recipes.checks import check_stages
+from sparsekit.recipes.comparison import compare_with_dense, verify_inputs
+from sparsekit.recipes.data import read_table
+from sparsekit.recipes.identity import claim
+from sparsekit.recipes.job import Job
+from sparsekit.recipes.keeping import keep, restore, what_is_kept
+from sparsekit.recipes.learning import log_of
+from sparsekit.recipes.nearness import nearness
+from sparsekit.recipes.pictures import draw_stage
+from sparsekit.recipes.preparation import prepare
+from sparsekit.recipes.recipe import Recipe
+from sparsekit.recipes.recipe_file import make_recipe, read_recipe
+from sparsekit.recipes.space import check_space
+from sparsekit.recipes.stages import STAGES
+from sparsekit.recipes.telling import comparison_notes, comparison_table, stage_line
+from sparsekit.runtime.environment import environment
+from sparsekit.training.processes import first_alone, join_group, process_number
+
+
+def _stage_names(recipe: Recipe) -> list[str]:
+    return [f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages, 1)]
+
+
+def _run_stages(job: Job) -> None:
+    names, over = _stage_names(job.recipe), len(job.rows)
+    if over and process_number() == 0:
+        tell(f"kept from before: {', '.join(names[:over])}")
+    for name, stage in list(zip(names, job.recipe.stages, strict=True))[over:]:
+        job.stage = name
+        torch.manual_seed(job.recipe.seed)  # alike, whatever ran before in this process
+        start = time.perf_counter()
+        found = STAGES[stage.name](job, stage.settings)
+        found |= {} if stage.evaluate is not None else nearness(job)
+        row = {"stage": name, **found, "seconds": round(time.perf_counter() - start, 1)}
+        log = log_of(job)
+        picture = draw_stage(log, job.work.parent) if process_number() == 0 and log.exists() else None
+        job.rows.append(row if picture is None else {**row, "picture": picture})
+        first_alone(partial(keep, job, changed=stage.evaluate is None))
+        if process_number() == 0:
+            tell(stage_line(row))
+
+
+def _opens_anywhere(model: Any) -> bool:
+    """Whether transformers alone can open the model: nothing is sparse, and all of it is what its config says."""
+    sparse = any(isinstance(module, SparseLinear) for module in model.modules())
+    if sparse or getattr(model.config, "sparsekit_widths", None):
+        return False
+    try:
+        check_plain(model, from_config(model))
+    except ValueError:
+        return False
+    return True
+
+
+def compress(
+    recipe: Recipe | Path | str,
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    test: Path | str | None = None,
+    validation: Path | str | None = None,
+) -> dict[str, Any]:
+    """Compress a model as a recipe says.
+
+    Every stage that is over is kept, and training writes a checkpoint every two minutes: a run that was stopped goes on
+    from there when it is started again with the same arguments, and its `KeyboardInterrupt` has a note of what is kept.
+    The free space of the disk is checked first. What is scored as a stage trains, and so chooses its weights by
+    `patience`, is the validation data; what is reported is scored on the test data.
+
+    Args:
+        recipe: a recipe, or its YAML file.
+        model: a transformers folder.
+        data: a table of texts to train on: .jsonl, .json, .csv, .parquet, .txt or a folder of `datasets`.
+        out: folder for `model`, with the recipe in it, `report.json`, a picture of each stage that trained, and `work`
+            with the model after each stage, logs, and while a stage runs its checkpoints and the teacher's answers.
+            The model opens with transformers alone unless layers were converted or neurons removed: then with
+            `sparsekit.load`.
+        test: a table to score on; None: a part of `data`, as the recipe's `data.test_part` says.
+        validation: a table to score on while training, where a stage has `evaluate_every`; None: a part of what is left
+            of `data`, as the recipe's `data.validation_part` says.
+
+    Returns:
+        What `report.json` holds: what every stage did, the scores at the end with intervals, and a "comparison" of the
+        dense model with the compressed one: quality, speed on this machine, size.
+
+    Raises:
+        FileNotFoundError, ValueError: before any training where recipe, model or data do not fit.
+        OSError: the disk has too little space, which is known before any training too.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    model, data, out = Path(model), Path(data), Path(out)
+    test, validation = (None if path is None else Path(path) for path in (test, validation))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; expected a folder to write to, or a name that is free")
+    join_group()
+    try:
+        return _compress(prepare(recipe, model, data, out, test, validation), model, data, test, validation)
+    except KeyboardInterrupt as stop:
+        stop.add_note(what_is_kept(out / "work", _stage_names(recipe)))
+        raise
+
+
+def _teachers(recipe: Recipe) -> dict[str, Path | None]:
+    """Folders of other teachers, by what they are."""
+    stages = enumerate(recipe.stages, 1)
+    return {f"teacher of stage {n}": one.distil.teacher for n, one in stages if one.distil and one.distil.teacher}
+
+
+def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: Path | None) -> dict[str, Any]:
+    check_stages(job)
+    first_alone(lambda: check_space(job))
+    read = {"model": model, "data": data, "test": test, "validation": validation, **_teachers(job.recipe)}
+    first_alone(lambda: claim(job.work, job.recipe, read))
+    restore(job)
+    _run_stages(job)
+    finalize(job.model.cpu())
+    scores = job.scores()
+    report = {
+        "task": job.recipe.task,
+        "seed": job.recipe.seed,
+        "train_batches": len(job.train),
+        "stages": job.rows,
+        "scores": {name: value for name, value in scores.items() if name != "intervals"},
+        "intervals": scores.get("intervals", {}),
+    }
+    first_alone(partial(_write, job, scores, model, report))
+    return report
+
+
+def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]) -> None:
+    """Save the model, measure it beside the dense one, and say so in its card and in `report.json`; in process 0."""
+    if process_number() != 0:
+        return
+    out = job.work.parent
+    folder, plain = out / "model", _opens_anywhere(job.model)
+    inputs = None if plain else verify_inputs(job)
+    save(
+        job.model,
+        folder,
+        tokenizer=job.tokenizer,
+        recipe=job.recipe.to_yaml(),
+        dense=plain,
+        verify_inputs=inputs,
+    )
+    report["comparison"] = compare_with_dense(job, scores, given, folder)
+    report["environment"] = environment()
+    write_section(folder, type(job.model).__name__, comparison_table(report["comparison"]), comparison_notes(report))
+    write_json(out / "report.json", report)
+
+
+def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]:
+    """Score a model on a table.
+
+    Args:
+        model: a transformers folder, or one of `sparsekit.save`.
+        data: texts with the columns "text" and "label" (classification), "text" and "pair" and where known "label"
+            (embedding: how alike they are), or "text" (language).
+        task: "classification", "embedding" or "language".
+
+    Raises:
+        FileNotFoundError, ValueError: as `compress`.
+    """
+    columns: dict[str, str] = {}
+    if task == "embedding":
+        columns = {name: name for name in ("pair", "label") if name in read_table(Path(data))}
+    recipe = make_recipe({"task": task, "data": columns, "stages": ["evaluate"]})
+    scores = prepare(recipe, Path(model), Path(data), Path(), Path(data)).scores()
+    return {name: value for name, value in scores.items() if name != "intervals"}

@@ -1,0 +1,55 @@
+"""Run packed weights from numpy: instruction set, threads, operators, memory. Needs no torch."""
+
+from sparsekit.runtime.attention import NO_MASK, PlacedMask, attention, attention_at
+from sparsekit.runtime.instruction_set import (
+    KernelUnavailableError,
+    available_isas,
+    build,
+    current_isa,
+    kernels,
+    run_peak,
+    use_isa,
+)
+from sparsekit.runtime.layer_norm import add_layer_norm, add_layer_norm_at
+from sparsekit.runtime.linear import (
+    ACTIVATIONS,
+    activation_code,
+    joined_linear_at,
+    linear,
+    linear_at,
+    linear_input_gradient_at,
+)
+from sparsekit.runtime.memory import keep_freed_memory
+from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info, packed_scales
+from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
+
+__all__ = [
+    "ACTIVATIONS",
+    "NO_MASK",
+    "KernelUnavailableError",
+    "Packed",
+    "PackedInfo",
+    "PlacedMask",
+    "activation_code",
+    "add_layer_norm",
+    "add_layer_norm_at",
+    "attention",
+    "attention_at",
+    "available_isas",
+    "build",
+    "check_packed",
+    "current_isa",
+    "follow_torch_threads",
+    "joined_linear_at",
+    "keep_freed_memory",
+    "kernels",
+    "linear",
+    "linear_at",
+    "linear_input_gradient_at",
+    "num_threads",
+    "packed_info",
+    "packed_scales",
+    "run_peak",
+    "set_num_threads",
+    "use_isa",
+]

@@ -1,0 +1,38 @@
+"""What operators on numpy arrays ask of their arguments, and where those lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def check_float32(name: str, array: NDArray[np.float32]) -> None:
+    """Raise TypeError for anything but a float32 array."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a float32 array, got {found}; convert it with np.asarray({name}, np.float32)")
+
+
+def rows_contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy whose last dimension is contiguous and whose strides are whole entries."""
+    whole = all(stride % array.itemsize == 0 for stride in array.strides)
+    return array if whole and array.strides[-1] == array.itemsize else np.ascontiguousarray(array)
+
+
+def placed(array: NDArray[Any]) -> tuple[int, Sequence[int], Sequence[int]]:
+    """Address, shape, and strides in entries."""
+    return array.ctypes.data, array.shape, tuple(stride // array.itemsize for stride in array.strides)
+
+
+def feature_row(name: str, row: NDArray[np.float32] | None, features: int) -> tuple[NDArray[np.float32] | None, int]:
+    """A contiguous row of numbers, which the caller keeps alive, and its address."""
+    if row is None:
+        return None, 0
+    check_float32(name, row)
+    if row.shape != (features,):
+        raise ValueError(f"{name} must have shape [{features}], got {list(row.shape)}")
+    row = np.ascontiguousarray(row)
+    return row, row.ctypes.data

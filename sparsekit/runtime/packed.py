@@ -1,0 +1,59 @@
+"""Packed weights: one self-describing buffer each, checked once before kernels run on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import _C
+from sparsekit.runtime.checked_weights import remember
+
+#: A packed weight: one self-describing buffer, made by `CSR.pack`.
+Packed: TypeAlias = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PackedInfo:
+    """What a packed weight says of itself."""
+
+    out_features: int
+    in_features: int
+    nnz: int
+    values: str  # how it holds them: "float32", "bf16", "fp16" or "int8"
+    height: int  # output features next to each other that share their columns: 1, or 4 in 4x1 blocks
+
+    @property
+    def block(self) -> str:
+        """Shape of the blocks that the kernels use: "1x1" or "4x1"."""
+        return f"{self.height}x1"
+
+
+def check_packed(holder: Any, place: int, nbytes: int) -> None:
+    """Check the packed weight of an array or tensor, once: see `checked_weights`.
+
+    Raises:
+        ValueError: it is no packed weight, or a damaged one.
+    """
+    _C.check_packed(place, nbytes)
+    remember(holder, place)
+
+
+def packed_info(packed: Packed) -> PackedInfo:
+    """Read the header of a packed weight.
+
+    Raises:
+        ValueError: the buffer is not a packed weight.
+    """
+    return PackedInfo(*_C.packed_info(packed))
+
+
+def packed_scales(packed: Packed) -> NDArray[np.float32] | None:
+    """Scales of the rows of an int8 weight, float32, shape [out_features]; None for float values.
+
+    Raises:
+        ValueError: the buffer is not a packed weight.
+    """
+    return _C.packed_scales(packed)

@@ -1,0 +1,55 @@
+"""How many threads a call uses: torch's when torch is loaded, else those of a pool."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+from sparsekit import _C
+
+_TORCH_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+
+
+@functools.cache
+def _torch_threads(library: str) -> bool:
+    """Hand torch's `torch_parallel_for` (torch 2.10 and newer) to the core; whether it was there."""
+    try:
+        torch_cpu = ctypes.CDLL(library)
+        symbols = torch_cpu.torch_parallel_for, torch_cpu.torch_get_num_threads
+    except (OSError, AttributeError):
+        return False
+    addresses = [ctypes.cast(symbol, ctypes.c_void_p).value or 0 for symbol in symbols]
+    _C.use_parallel(*addresses)
+    return True
+
+
+def follow_torch_threads() -> None:
+    """Run on torch's own threads once torch is loaded, so that two pools never compete for the processors."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.__file__ is not None:
+        _torch_threads(str(Path(torch.__file__).parent / "lib" / _TORCH_LIBRARY))
+
+
+def num_threads() -> int:
+    """Threads a call may use: torch's number when torch is loaded, else that of the pool.
+
+    The pool starts with `SPARSEKIT_NUM_THREADS`, at most 64 or the machine's processors, or with the processors that
+    the affinity mask and the container's CPU quota leave to this process.
+    """
+    follow_torch_threads()
+    return _C.num_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of threads of the pool that runs without torch.
+
+    Raises:
+        ValueError: `count` is below 1, or above 64 and the machine's processors.
+        RuntimeError: torch is loaded, so its threads are used.
+    """
+    follow_torch_threads()
+    if _C.uses_outside_threads():
+        raise RuntimeError(f"torch is loaded and its threads are used; call torch.set_num_threads({count})")
+    _C.set_pool_threads(count)

@@ -1,0 +1,27 @@
+"""The names of the top level: each found where it is said to be, and the packages inside, when they are asked for."""
+
+import subprocess
+import sys
+
+import pytest
+
+import sparsekit
+
+
+def test_every_public_name_is_there_and_has_a_home():
+    assert set(sparsekit.__all__) - {"__version__"} == set(sparsekit._HOMES)
+    for name in sparsekit.__all__:
+        assert getattr(sparsekit, name) is not None, name
+
+
+@pytest.mark.parametrize("package", ["importers", "exporters", "recipes", "pruning", "distillation", "runtime", "bench"])
+def test_packages_are_imported_when_they_are_asked_for(package):
+    code = f"import sys, sparsekit; assert 'torch' not in sys.modules; print(sparsekit.{package}.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == f"sparsekit.{package}"
+    assert package in dir(sparsekit)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'convret'"):
+        _ = sparsekit.convret
