@@ -11,7 +11,7 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
-VALUES_ENGINES := $(MODEL_ENGINES) sparsekit-bf16
+VALUES_ENGINES := $(MODEL_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
 EMPTY_GRID := --engine sparsekit --sparsity 1 --batch 16 --batch 128 --batch 512 --seconds 0.5

@@ -18,6 +18,7 @@ from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
 from sparsekit.demo.data import load_splits
 from sparsekit.demo.model import load_minilm
 from sparsekit.demo.settings import FULL
+from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.io.atomic_file import write_json
 from sparsekit.pruning import prune_one_shot
 from sparsekit.runtime.environment import environment
@@ -25,7 +26,6 @@ from sparsekit.runtime.environment import environment
 CALIBRATION = 128
 SENTENCES = 256
 TOKENS = 48
-VALUES = ("float32", "bf16", "fp16", "int8")
 
 
 def encoded(tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -56,15 +56,15 @@ def rows(encoder: Any, inputs: dict[str, torch.Tensor], sparsity: float, structu
     call = MODEL_PEERS["onnxruntime-int8"].prepare(problem)
     dense_int8 = embeddings(torch.from_numpy(call()), mask)
     found = []
-    for values in VALUES:
+    for dtype in WEIGHT_DTYPES:
         sparse = copy.deepcopy(dense)
-        converted = convert(sparse, min_sparsity=0.5, values=values)
+        converted = convert(sparse, min_sparsity=0.5, dtype=dtype)
         mine = embeddings(sparse(inputs["input_ids"], mask), mask)
         found.append(
             {
                 "sparsity": sparsity,
                 "structure": structure,
-                "values": values,
+                "dtype": dtype,
                 "weight_bytes": converted.bytes_after,
                 "dense_bytes": converted.bytes_before,
                 "to_float32": cosines(mine, exact),

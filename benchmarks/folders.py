@@ -36,7 +36,7 @@ from sparsekit.io.atomic_file import write_json
 from sparsekit.runtime.environment import environment
 
 REPEATS = 5
-#: Folder -> sparsity and how values are held; of the dense model, whether transformers or sparsekit saves it.
+#: Folder -> sparsity and type of weights; of the dense model, whether transformers or sparsekit saves it.
 FOLDERS: dict[str, tuple[float, str] | str] = {
     "dense": "transformers",
     "dense, with checksums": "sparsekit",
@@ -82,7 +82,7 @@ def write_folder(source: Path, name: str, out: Path) -> dict[str, int]:
     else:
         prune(model, kind[0])
         finalize(model)
-        convert(model, min_sparsity=0.0, values=kind[1])
+        convert(model, min_sparsity=0.0, dtype=kind[1])
         save(model, out / name)
     disk = sum(path.stat().st_size for path in (out / name).glob("model*.safetensors"))
     return {"disk_bytes": disk, **tensor_bytes(model)}

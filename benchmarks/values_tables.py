@@ -1,4 +1,4 @@
-"""Tables of what values of fewer bits and blocks of 4x1 give: speed, memory, answers."""
+"""Tables of what smaller weights and blocks of 4x1 give: speed, memory, answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tables import load, machine, median_table, table
 from sparsekit.bench.summary import Cell, in_int8, speedups
 
 #: Engines of the layer benchmark, in the order in which they are shown.
-_ENGINES = ("sparsekit", "sparsekit-bf16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
+_ENGINES = ("sparsekit", "sparsekit-bfloat16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
 _RESULT = "layers-values.json"
 
 
@@ -51,7 +51,7 @@ def _bytes(rows: Sequence[Mapping[str, Any]]) -> str:
         [_title(name), *(f"{statistics.median(parts[name, sparsity]):.3f}" for sparsity in sparsities)]
         for name in _ENGINES
     ]
-    return table(["values", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines, text_columns=1)
+    return table(["dtype", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines, text_columns=1)
 
 
 def few_values_block() -> str:
@@ -111,7 +111,7 @@ def few_answers_block() -> str:
     lines = [
         [row["structure"], f"{row['sparsity']:.0%}", _pair(row["to_float32"]), _pair(row["dense_int8_to_float32"])]
         for row in stored["rows"]
-        if row["values"] == "int8"
+        if row["dtype"] == "int8"
     ]
     return (
         table(["mask", "sparsity", "sparsekit in int8", "ONNX Runtime in int8"], lines, text_columns=1)
@@ -127,7 +127,7 @@ def answers_block() -> str:
         [
             f"{row['sparsity']:.0%}",
             row["structure"],
-            row["values"],
+            row["dtype"],
             f"{row['dense_bytes'] / row['weight_bytes']:.1f}x",
             _pair(row["to_float32"]),
             _pair(row["to_dense_int8"]),
@@ -135,7 +135,7 @@ def answers_block() -> str:
         ]
         for row in stored["rows"]
     ]
-    heading = ["sparsity", "mask", "values", "smaller", "to float32", "to dense int8", "dense int8 to float32"]
+    heading = ["sparsity", "mask", "dtype", "smaller", "to float32", "to dense int8", "dense int8 to float32"]
     return (
         table(heading, lines, text_columns=3)
         + f"\n\nCosine of the embeddings of {stored['sentences']} film reviews, mean (least): of the sparse model to "

@@ -48,7 +48,7 @@ def pack(
     values: NDArray[np.float32],
     out_features: int,
     in_features: int,
-    values_as: str,
+    dtype: str,
     height: int,
     scales: NDArray[np.float32] | None,
 ) -> NDArray[np.uint8]: ...

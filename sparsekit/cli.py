@@ -99,7 +99,7 @@ def bench_layers(
 ) -> None:
     """Measure linear layers on this machine: sparse against the best dense engine, interleaved in one process.
 
-    Engines: sparsekit, with values of fewer bits sparsekit-bf16, -fp16 and -int8, and each with a mask of 4x1 blocks
+    Engines: sparsekit, with smaller weights sparsekit-bfloat16, -float16 and -int8, and each with a mask of 4x1 blocks
     (sparsekit-4x1, sparsekit-int8-4x1, ...); dense: torch, onnxruntime, openvino, torch-int8, onnxruntime-int8; sparse:
     torch-csr, scipy, mkl (sparse_dot_mkl). With --model the sparsity is imposed on the model's own weights, smallest
     first.
@@ -158,7 +158,7 @@ def bench_model(
     """Measure a whole encoder on this machine: linear layers sparse against the best dense engine, interleaved.
 
     The weights are pruned by magnitude: the time is that of a pruned model, what it computes is not. Engines:
-    sparsekit, with values of fewer bits sparsekit-bf16, -fp16 and -int8, and each with masks of 4x1 blocks
+    sparsekit, with smaller weights sparsekit-bfloat16, -float16 and -int8, and each with masks of 4x1 blocks
     (sparsekit-4x1, sparsekit-int8-4x1, ...); dense: torch, onnxruntime, openvino, onnxruntime-int8. Says in which
     operators the time of the sparse model goes.
 
@@ -301,7 +301,7 @@ def distill(
 def convert(
     model: Annotated[str, typer.Argument(help="A folder of transformers, or a name in the local hub cache.")],
     out: Annotated[Path, typer.Argument(help="Folder for the sparse model.")],
-    values: Annotated[str, typer.Option(help="float32, bf16, fp16 or int8.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16 or int8.")] = "float32",
     min_sparsity: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Convert layers of at least this sparsity; measure nothing.")
     ] = None,
@@ -313,7 +313,7 @@ def convert(
 ) -> None:
     """Make a sparse folder of a pruned model, each layer sparse where that is faster on this machine.
 
-    Example: [bold]sparsekit convert my-pruned-encoder sparse --values int8[/]
+    Example: [bold]sparsekit convert my-pruned-encoder sparse --dtype int8[/]
     """
     from sparsekit.io.file_names import SENTENCE_MODULES
     from sparsekit.io.hub_cache import local_folder
@@ -324,7 +324,7 @@ def convert(
 
     with noting(f"stopped; {out} is as it was"):
         report = convert_folder(
-            model, out, values=values, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
+            model, out, dtype=dtype, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
         )
     if report is not None:
         console.print(str(report), highlight=False, markup=False, emoji=False, soft_wrap=True)

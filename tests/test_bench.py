@@ -214,10 +214,10 @@ def test_models_are_measured_whole_and_operator_by_operator():
     rows = [asdict(row) for row in group]
     for row in rows:
         assert row["low_ms"] <= row["ms"] <= row["high_ms"]
-        bits = next((values for values in ("bf16", "fp16", "int8") if values in row["engine"]), "float32")
+        bits = next((dtype for dtype in ("bfloat16", "float16", "int8") if dtype in row["engine"]), "float32")
         if row["wrong"]:  # on this machine; never ours, which would have ended the run
             continue
-        assert 0 <= row["difference"] < {"float32": 1e-4, "bf16": 0.1, "fp16": 0.01, "int8": 0.5}[bits]
+        assert 0 <= row["difference"] < {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.01, "int8": 0.5}[bits]
         assert bool(row["operators"]) == row["engine"].startswith("sparsekit")
     sparse = next(row for row in rows if row["sparsity"] == 0.9)
     assert sparse["operators"]["aten::native_layer_norm"] > 0

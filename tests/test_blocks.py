@@ -1,4 +1,4 @@
-"""Blocks of 4x1 and 16-bit values: found in weights, kept in layers, models and state dicts."""
+"""Blocks of 4x1 and 16-bit weights: found in weights, kept in layers, models and state dicts."""
 
 import copy
 
@@ -65,32 +65,32 @@ def test_blocks_can_be_asked_for(rng):
         csr.with_full_blocks("1x4")
 
 
-@pytest.mark.parametrize("values", ["float32", "bf16", "fp16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
 @pytest.mark.parametrize("structure", ["unstructured", "4x1"])
-def test_state_dicts_keep_blocks_and_values(values, structure):
-    sparse = SparseLinear.from_linear(pruned(structure=structure), values=values)
+def test_state_dicts_keep_blocks_and_dtypes(dtype, structure):
+    sparse = SparseLinear.from_linear(pruned(structure=structure), dtype=dtype)
     wanted = "4x1" if structure == "4x1" else "1x1"
-    assert (sparse.values, sparse.block) == (values, wanted)
+    assert (sparse.dtype, sparse.block) == (dtype, wanted)
     assert ("block='4x1'" in repr(sparse)) == (structure == "4x1")
     state = sparse.state_dict()
-    types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-    assert state["values"].dtype == types[values]
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
+    assert state["values"].dtype == types[dtype]
     fresh = SparseLinear(200, 96)
     fresh.load_state_dict(state)
     assert torch.equal(fresh.packed, sparse.packed)
     assert torch.equal(copy.deepcopy(sparse).packed, sparse.packed)
 
 
-@pytest.mark.parametrize("values", ["bf16", "fp16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
 @pytest.mark.parametrize("structure", ["unstructured", "4x1"])
-def test_models_convert_and_go_back(values, structure):
+def test_models_convert_and_go_back(dtype, structure):
     model = nn.Sequential(pruned(256, 128, structure), nn.GELU(), pruned(128, 256, structure)).eval()
     x = torch.randn(20, 128)
     expected, fresh = model(x), copy.deepcopy(model)
-    report = convert(model, values=values, min_sparsity=0.5)
+    report = convert(model, dtype=dtype, min_sparsity=0.5)
     assert (report.converted, report.fused) == (2, 1)
     block = "4x1" if structure == "4x1" else "1x1"
-    assert [(layer.values, layer.block) for layer in report.layers] == [(values, block)] * 2
+    assert [(layer.dtype, layer.block) for layer in report.layers] == [(dtype, block)] * 2
     found = model(x)
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
     load_state_dict(fresh, model.state_dict())
@@ -104,7 +104,7 @@ def test_gradients_flow_through_blocks_and_halves():
     x = torch.randn(9, 200, requires_grad=True)
     layer(x).sum().backward()
     wanted, x.grad = x.grad, None
-    SparseLinear.from_linear(layer, values="bf16")(x).sum().backward()
+    SparseLinear.from_linear(layer, dtype="bfloat16")(x).sum().backward()
     assert torch.allclose(x.grad, wanted, atol=0.02)
 
 
@@ -117,9 +117,9 @@ def test_joined_layers_keep_blocks():
         assert torch.allclose(mine, part(x), atol=1e-6)
 
 
-def test_a_weight_beyond_fp16_is_refused_in_words():
+def test_a_weight_beyond_float16_is_refused_in_words():
     layer = pruned()
     layer.weight.data[0, 0] = 1e6
-    with pytest.raises(ValueError, match="fp16 values go up to 65504.*use bf16"):
-        SparseLinear.from_linear(layer, values="fp16")
-    assert SparseLinear.from_linear(layer, values="bf16").values == "bf16"
+    with pytest.raises(ValueError, match="float16 values go up to 65504.*use bfloat16"):
+        SparseLinear.from_linear(layer, dtype="float16")
+    assert SparseLinear.from_linear(layer, dtype="bfloat16").dtype == "bfloat16"

@@ -19,8 +19,7 @@ from sparsekit import SparseLinear, convert, load, prune, save
 from sparsekit.checkpoint import open_layers, saving
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.tensors import TORCH_DTYPES
-from sparsekit.formats.csr import VALUES
-from sparsekit.formats.dtypes import DTYPES, VALUE_DTYPES
+from sparsekit.formats.dtypes import DTYPES, WEIGHT_DTYPES
 from sparsekit.fusion.fusing import FusedActivation
 from sparsekit.io import atomic_folder as folders
 
@@ -38,9 +37,9 @@ def pruned(rng, block: str = "1x1") -> nn.Sequential:
     return model
 
 
-def converted(rng, values: str = "float32", block: str = "1x1", **arguments) -> nn.Sequential:
+def converted(rng, dtype: str = "float32", block: str = "1x1", **arguments) -> nn.Sequential:
     model = pruned(rng, block)
-    report = convert(model, ignore=["4"], min_sparsity=0.5, values=values, **arguments)
+    report = convert(model, ignore=["4"], min_sparsity=0.5, dtype=dtype, **arguments)
     assert report.converted == 2
     return model
 
@@ -57,10 +56,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
-@pytest.mark.parametrize("values", VALUES)
-def test_outputs_are_the_same_bit_for_bit(rng, tmp_path, values, block):
-    model = converted(rng, values, block)
-    assert (model[0].values, model[0].block, model[0].activation) == (values, block, "relu")
+@pytest.mark.parametrize("dtype", WEIGHT_DTYPES)
+def test_outputs_are_the_same_bit_for_bit(rng, tmp_path, dtype, block):
+    model = converted(rng, dtype, block)
+    assert (model[0].dtype, model[0].block, model[0].activation) == (dtype, block, "relu")
     save(model, tmp_path / "model")
     loaded = fresh().eval()
     assert load(tmp_path / "model", model=loaded) is loaded
@@ -75,7 +74,7 @@ def test_outputs_are_the_same_bit_for_bit(rng, tmp_path, values, block):
 def test_a_layer_made_without_its_blocks_stays_so(rng, tmp_path):
     model = pruned(rng, "4x1")
     model[0] = SparseLinear.from_linear(model[0], block="1x1")
-    model[2] = SparseLinear.from_linear(model[2], values="int8", scales="squared_error")
+    model[2] = SparseLinear.from_linear(model[2], dtype="int8", scale_method="mse")
     save(model, tmp_path / "model")
     loaded = load(tmp_path / "model", model=nn.Sequential(*fresh()).eval())
     assert loaded[0].block == "1x1"
@@ -103,7 +102,6 @@ def test_arrays_have_the_types_of_the_format(rng, tmp_path):
     expected = {"0.crow_indices": "U32", "0.col_indices": "U16", "0.values": "I8", "0.scales": "F32", "0.bias": "F32"}
     expected |= {f"2.{part}": expected[f"0.{part}"] for part in ("crow_indices", "values", "scales", "bias")}
     assert found == {**expected, "2.col_indices": "U8", "4.weight": "F32", "4.bias": "F32"}
-    assert tuple(VALUE_DTYPES) == VALUES
     assert set(DTYPES) == set(TORCH_DTYPES)
 
 
@@ -257,7 +255,7 @@ def test_tokenizer_and_recipe(rng, tmp_path):
 
 
 def test_sparse_layers_run_without_torch(rng, tmp_path):
-    model = converted(rng, "bf16")
+    model = converted(rng, "bfloat16")
     save(model, tmp_path / "model")
     x = rng.standard_normal((5, 300), dtype=np.float32)
     layers = open_layers(tmp_path / "model")

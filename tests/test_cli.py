@@ -68,7 +68,7 @@ def test_bench_layers_prints_and_writes_what_it_measured(tmp_path):
     ("arguments", "environment", "message"),
     [
         (["bench", "layers", "--shape", "32by64"], {}, "expected OUTxIN such as 1536x384, got '32by64'"),
-        (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, sparsekit-bf16"),
+        (["bench", "layers", "--engine", "abacus"], {}, "engines are sparsekit, sparsekit-bfloat16"),
         (["bench", "layers", "--sparsity", "1.5"], {}, "Invalid value for '--sparsity'"),
         (["info"], {"SPARSEKIT_ISA": "abacus"}, "instruction set 'abacus' cannot run here"),
         (["demo", "--sparsity", "2"], {}, "Invalid value for '--sparsity'"),
@@ -156,7 +156,7 @@ def test_a_folder_is_compared_with_what_it_was_pruned_from(pruned, tmp_path):
 
 
 def test_convert_and_verify_a_folder(pruned, tmp_path):
-    arguments = ["--values", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
+    arguments = ["--dtype", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
     result = runner.invoke(app, ["convert", str(pruned), str(tmp_path / "sparse"), *arguments])
     assert result.exit_code == 0, result.output
     assert "5 of 5 layers converted" in result.stdout
@@ -165,7 +165,7 @@ def test_convert_and_verify_a_folder(pruned, tmp_path):
     assert "encoder.layer.0.output.dense" in result.stdout
     model = sparsekit.load(tmp_path / "sparse")
     assert model.pooler is None
-    assert model.encoder.layer[0].output.dense.values == "int8"
+    assert model.encoder.layer[0].output.dense.dtype == "int8"
     assert type(model.encoder.layer[0].attention.self.query) is torch.nn.Linear
     result = runner.invoke(app, ["verify", str(tmp_path / "sparse")])
     assert result.exit_code == 0, result.output

@@ -196,8 +196,8 @@ def test_layers_beyond_the_error_budget_keep_float_values():
     samples = [{"input": torch.randn(9, 64)} for _ in range(3)]
     wanted = [model(**sample) for sample in samples]
     with torch.no_grad():
-        report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.05, batches=samples)
-    assert [layer.values for layer in report.layers] == ["int8", "int8", "float32"]
+        report = convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.05, batches=samples)
+    assert [layer.dtype for layer in report.layers] == ["int8", "int8", "float32"]
     errors = [layer.error for layer in report.layers]
     assert max(errors[:2]) <= 0.05 < errors[2]
     assert "error" in str(report)
@@ -210,8 +210,8 @@ def test_layers_that_the_batches_do_not_reach_keep_float_values():
     model = nn.ModuleDict({"used": nn.Linear(16, 16), "idle": nn.Linear(16, 16)})
     model.forward = lambda x: model["used"](x)
     prune(model, 0.8)
-    report = convert(model, values="int8", min_sparsity=0.5, error_budget=0.1, batches=[{"x": torch.randn(4, 16)}])
-    assert {layer.name: (layer.values, layer.error is None) for layer in report.layers} == {
+    report = convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.1, batches=[{"x": torch.randn(4, 16)}])
+    assert {layer.name: (layer.dtype, layer.error is None) for layer in report.layers} == {
         "used": ("int8", False),
         "idle": ("float32", True),
     }
@@ -220,7 +220,7 @@ def test_layers_that_the_batches_do_not_reach_keep_float_values():
 def test_an_error_budget_needs_batches(model):
     for budget, samples in ((0.1, []), (0.0, [{"input": torch.randn(1, 64)}])):
         with pytest.raises(ValueError, match="error_budget must be positive and needs batches"):
-            convert(model, values="int8", error_budget=budget, batches=samples)
+            convert(model, dtype="int8", error_budget=budget, batches=samples)
 
 
 def test_lazy_modules():
@@ -234,5 +234,5 @@ def test_lazy_modules():
 
 def test_a_warning_names_the_line_that_converts():
     with pytest.warns(UserWarning, match="no layer has zeros") as found:
-        convert(nn.Sequential(nn.Linear(8, 8)), values="int8")
+        convert(nn.Sequential(nn.Linear(8, 8)), dtype="int8")
     assert found[0].filename == __file__

@@ -66,10 +66,10 @@ def test_the_weight_of_a_sparse_conv1d_has_the_shape_of_a_conv1d():
     assert torch.equal(sparse.to_linear()(x), layer(x))
 
 
-@pytest.mark.parametrize("values", ["float32", "int8", "bf16"])
-def test_folders_of_gpt2(tmp_path, values):
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bfloat16"])
+def test_folders_of_gpt2(tmp_path, dtype):
     model = pruned("gpt2")
-    convert(model, ignore=["lm_head"], min_sparsity=0.5, values=values)
+    convert(model, ignore=["lm_head"], min_sparsity=0.5, dtype=dtype)
     expected = logits(model)
     sparsekit.save(model, tmp_path)
     for loaded in (sparsekit.load(tmp_path), transformers.AutoModelForCausalLM.from_pretrained(tmp_path)):

@@ -39,8 +39,8 @@ def played(monkeypatch):
     return gains, calls
 
 
-def found(table: GainTable, dense: nn.Linear, values: str = "float32") -> Gain:
-    return table.of(dense, SparseLinear.from_linear(dense, values=values))[1]
+def found(table: GainTable, dense: nn.Linear, dtype: str = "float32") -> Gain:
+    return table.of(dense, SparseLinear.from_linear(dense, dtype=dtype))[1]
 
 
 def test_clear_gains_are_measured_once_and_shared(played):
@@ -125,7 +125,7 @@ def test_one_thread_is_measured_by_the_time_it_worked(monkeypatch):
 def test_the_bound_knows_bytes_and_products(played):
     gains, calls = played
     dense = layer(0.5)
-    sparse = SparseLinear.from_linear(dense, values="int8")
+    sparse = SparseLinear.from_linear(dense, dtype="int8")
     gains[dense] = [7.5, 15.0]
     table = GainTable([1])
     table.survey([(dense, "int8")])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sparsekit import CSR, JoinedLinear, SparseLinear, convert, runtime
-from sparsekit.formats.quantization import SCALES, by_maximum, by_percentile, by_squared_error
+from sparsekit.formats.quantization import SCALE_METHODS, by_absmax, by_mse, by_percentile
 
 
 def pruned(out_features: int = 96, in_features: int = 200, sparsity: float = 0.8) -> nn.Linear:
@@ -36,9 +36,9 @@ def largest_error(layer: nn.Linear, x: torch.Tensor, scales: np.ndarray) -> torc
 @pytest.mark.parametrize("shape", [(200,), (1, 200), (2, 33, 200)])
 def test_a_layer_is_as_near_as_its_scales_allow(isa, shape):
     layer = pruned()
-    sparse = SparseLinear.from_linear(layer, values="int8")
-    assert (sparse.values, sparse.nnz) == ("int8", int(layer.weight.count_nonzero()))
-    assert "values='int8'" in repr(sparse)
+    sparse = SparseLinear.from_linear(layer, dtype="int8")
+    assert (sparse.dtype, sparse.nnz) == ("int8", int(layer.weight.count_nonzero()))
+    assert "dtype='int8'" in repr(sparse)
     x = torch.randn(shape)
     x[..., 5] *= 50  # a channel of outliers
     before = runtime.current_isa()
@@ -47,13 +47,13 @@ def test_a_layer_is_as_near_as_its_scales_allow(isa, shape):
         error = (sparse(x).double() - layer(x).double()).abs()
     finally:
         runtime.use_isa(before)
-    assert bool((error <= largest_error(layer, x, by_maximum(CSR.from_torch(layer.weight)))).all())
+    assert bool((error <= largest_error(layer, x, by_absmax(CSR.from_torch(layer.weight)))).all())
 
 
 def test_scales_do_what_they_say():
     weight = CSR.from_torch(pruned(32, 400, 0.5).weight)
     rows = [weight.values[a:b] for a, b in zip(weight.crow_indices[:-1], weight.crow_indices[1:], strict=True)]
-    for row, scale in zip(rows, by_maximum(weight), strict=True):
+    for row, scale in zip(rows, by_absmax(weight), strict=True):
         assert scale == pytest.approx(np.abs(row).max() / 127 if row.size else 1.0, rel=1e-6)
     for row, scale in zip(rows, by_percentile(weight), strict=True):
         assert scale == pytest.approx(np.percentile(np.abs(row), 99.5) / 127 if row.size else 1.0, rel=1e-6)
@@ -62,35 +62,35 @@ def test_scales_do_what_they_say():
         codes = [np.clip(np.rint(row / scale), -127, 127) * scale for row, scale in zip(rows, scales, strict=True)]
         return [float(((found - row) ** 2).sum()) for found, row in zip(codes, rows, strict=True)]
 
-    best = error(by_squared_error(weight))
-    for name in SCALES:
-        assert sum(best) <= sum(error(SCALES[name](weight))) * 1.0001
+    best = error(by_mse(weight))
+    for name in SCALE_METHODS:
+        assert sum(best) <= sum(error(SCALE_METHODS[name](weight))) * 1.0001
 
 
 def test_a_packed_weight_says_what_it_holds_and_gives_it_back():
     weight = CSR.from_torch(pruned().weight)
-    packed = weight.pack("int8", "maximum")
+    packed = weight.pack("int8")
     info = runtime.packed_info(packed)
-    assert (info.values, info.nnz) == ("int8", weight.nnz)
+    assert (info.dtype, info.nnz) == ("int8", weight.nnz)
     scales = runtime.packed_scales(packed)
-    assert np.array_equal(scales, by_maximum(weight))
+    assert np.array_equal(scales, by_absmax(weight))
     back = CSR.unpack(packed)
     assert np.array_equal(back.col_indices, weight.col_indices)
     step = np.repeat(scales, np.diff(weight.crow_indices))
     assert np.all(np.abs(back.values - weight.values) <= 0.5001 * step)
     assert packed.nbytes < 0.5 * weight.pack().nbytes
-    assert runtime.packed_info(weight.pack()).values == "float32"
+    assert runtime.packed_info(weight.pack()).dtype == "float32"
     assert runtime.packed_scales(weight.pack()) is None
 
 
 def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
-    sparse = SparseLinear.from_linear(pruned(), values="int8", scales="squared_error")
+    sparse = SparseLinear.from_linear(pruned(), dtype="int8", scale_method="mse")
     state = sparse.state_dict()
     assert state["values"].dtype == torch.int8
     fresh = SparseLinear(200, 96)
     fresh.load_state_dict(state)
     assert torch.equal(fresh.packed, sparse.packed)
-    assert copy.deepcopy(sparse).values == "int8"
+    assert copy.deepcopy(sparse).dtype == "int8"
     with pytest.raises(RuntimeError, match=r"scales must have shape \[out_features\] = \[96\]"):
         fresh.load_state_dict({**state, "scales": state["scales"][:5]})
     with pytest.raises(RuntimeError, match="values must be int8 where there are scales"):
@@ -100,25 +100,25 @@ def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
 def test_a_layer_that_int8_cannot_hold_stays_dense_and_says_why():
     model = nn.Sequential(pruned(), nn.Linear(96, 4))
     model[0].weight.data[0, 0] = float("inf")
-    report = convert(model, values="int8", min_sparsity=0.0)
+    report = convert(model, dtype="int8", min_sparsity=0.0)
     assert "int8 values must be finite" in report.layers[0].reason
     assert [type(layer) for layer in model] == [nn.Linear, SparseLinear]
 
 
 def test_joined_layers_stay_int8():
-    parts = [SparseLinear.from_linear(pruned(), values="int8"), SparseLinear.from_linear(pruned(40), values="int8")]
+    parts = [SparseLinear.from_linear(pruned(), dtype="int8"), SparseLinear.from_linear(pruned(40), dtype="int8")]
     joined = JoinedLinear.from_linears(parts)
-    assert joined.linear.values == "int8"
+    assert joined.linear.dtype == "int8"
     x = torch.randn(5, 200)
     for mine, part in zip(joined(x), parts, strict=True):
         assert torch.equal(mine, part(x))
-    with pytest.raises(ValueError, match="must hold their values alike, got float32, int8"):
+    with pytest.raises(ValueError, match="must have the same dtype, got float32, int8"):
         JoinedLinear.from_linears([parts[0], pruned()])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_inputs_that_cannot_be_quantised_are_refused_in_words(bad):
-    sparse = SparseLinear.from_linear(pruned(), values="int8")
+    sparse = SparseLinear.from_linear(pruned(), dtype="int8")
     x = torch.zeros(3, 200)
     x[1, 7] = bad
     with pytest.raises(ValueError, match="cannot be quantised to int8"):
@@ -126,7 +126,7 @@ def test_inputs_that_cannot_be_quantised_are_refused_in_words(bad):
 
 
 def test_gradients_are_refused_in_words():
-    sparse = SparseLinear.from_linear(pruned(), values="int8")
+    sparse = SparseLinear.from_linear(pruned(), dtype="int8")
     x = torch.randn(3, 200, requires_grad=True)
     with pytest.raises(ValueError, match="no gradient for its input"):
         sparse(x).sum().backward()
@@ -134,13 +134,20 @@ def test_gradients_are_refused_in_words():
 
 def test_unknown_arguments_are_refused():
     weight = CSR.from_torch(pruned().weight)
-    with pytest.raises(ValueError, match="values must be one of float32, bf16, fp16, int8, got 'int4'"):
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, got 'int4'"):
         weight.pack("int4")
-    with pytest.raises(ValueError, match="scales must be one of maximum, percentile, squared_error"):
-        weight.pack("int8", "median")
+    with pytest.raises(ValueError, match="scale_method must be one of absmax, percentile, mse"):
+        weight.pack("int8", scale_method="median")
     with pytest.raises(ValueError, match=r"scales must have shape \[out_features\] = \[96\], got \[2\]"):
-        weight.pack("int8", np.ones(2, np.float32))
+        weight.pack("int8", scales=np.ones(2, np.float32))
     with pytest.raises(ValueError, match="scales must be positive and finite"):
-        weight.pack("int8", np.zeros(96, np.float32))
-    with pytest.raises(ValueError, match="values must be one of"):
-        convert(nn.Sequential(pruned()), values="int4")
+        weight.pack("int8", scales=np.zeros(96, np.float32))
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        convert(nn.Sequential(pruned()), dtype="int4")
+
+
+def test_torch_dtypes_name_the_type_of_weights():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int8):
+        assert f"torch.{SparseLinear.from_linear(pruned(), dtype=dtype).dtype}" == str(dtype)
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, got torch.float64"):
+        SparseLinear.from_linear(pruned(), dtype=torch.float64)

@@ -26,12 +26,12 @@ class Layers(nn.Module):
         self.q, self.k, self.v = nn.Linear(40, 24), nn.Linear(40, 8, bias=False), nn.Linear(40, 24)
         self.act = nn.SiLU()
 
-    def sparse(self, values: str = "float32"):
+    def sparse(self, dtype: str = "float32"):
         with torch.no_grad():
             for layer in self.children():
                 if isinstance(layer, nn.Linear):
                     layer.weight.mul_(torch.rand_like(layer.weight) > 0.7)
-        convert(self, min_sparsity=0.0, values=values)
+        convert(self, min_sparsity=0.0, dtype=dtype)
         return self
 
 
@@ -67,11 +67,11 @@ def calls(monkeypatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("values", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("shape", [(40,), (1, 40), (3, 17, 40), (0, 40)])
-def test_outputs_are_the_same_bits(calls, values, mode, shape):
-    model, x = Attention().sparse(values), torch.randn(shape)
+def test_outputs_are_the_same_bits(calls, dtype, mode, shape):
+    model, x = Attention().sparse(dtype), torch.randn(shape)
     with mode():
         expected = model(x)
         assert join_layers(model) == 1
@@ -94,7 +94,7 @@ def test_gates_keep_their_activation_function(calls):
 @torch.no_grad()
 def test_layers_hold_values_alike_or_are_left_alone():
     model = Attention().sparse()
-    model.k = SparseLinear.from_csr(model.k.to_csr(), values="bf16")
+    model.k = SparseLinear.from_csr(model.k.to_csr(), dtype="bfloat16")
     assert join_layers(model) == 1
     assert [len(joined_with(layer)) for layer in (model.q, model.k, model.v)] == [2, 0, 2]
     assert join_layers(model) == 0

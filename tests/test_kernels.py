@@ -39,14 +39,16 @@ def test_linear_against_float64(isa, rng, shape, sparsity):
 
 
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
-@pytest.mark.parametrize("values", ["float32", "bf16", "fp16"])
-def test_every_float_type_and_block_against_float64(isa, rng, values, block):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_float_type_and_block_against_float64(isa, rng, dtype, block):
     for shape in [(5, 7), (64, 128), (130, 300)]:
         weight = blocked_weight(rng, shape, 0.7)
-        packed = CSR.from_dense(weight).pack(values, block=block)
-        assert (runtime.packed_info(packed).values, runtime.packed_info(packed).block) == (values, block)
+        packed = CSR.from_dense(weight).pack(dtype, block=block)
+        assert (runtime.packed_info(packed).dtype, runtime.packed_info(packed).block) == (dtype, block)
         held = CSR.unpack(packed).to_dense()
-        assert np.all(np.abs(held - weight) <= {"float32": 0, "bf16": 2**-8, "fp16": 2**-11}[values] * np.abs(weight))
+        assert np.all(
+            np.abs(held - weight) <= {"float32": 0, "bfloat16": 2**-8, "float16": 2**-11}[dtype] * np.abs(weight)
+        )
         bias = rng.standard_normal(shape[0], dtype=np.float32)
         for batch in BATCHES:
             x = rng.standard_normal((batch, shape[1]), dtype=np.float32)

@@ -23,20 +23,20 @@ scales = np.ones(out_features, np.float32)
 CSR.from_dense(np.eye(8, dtype=np.float32)).pack()
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-packed = weight.pack(sys.argv[3], scales, sys.argv[4])
+packed = weight.pack(sys.argv[3], scales=scales, block=sys.argv[4])
 print(status("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
-@pytest.mark.parametrize("values", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("shape", [(4000, 200_000), (10, 10_000_000), (500_000, 10)])
-def test_the_limit_counts_what_packing_takes(shape, values, block):
-    command = [sys.executable, "-c", PEAK, *map(str, shape), values, block]
+def test_the_limit_counts_what_packing_takes(shape, dtype, block):
+    command = [sys.executable, "-c", PEAK, *map(str, shape), dtype, block]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    counted = memory_of(LayerEntry(shape, values, block=block))
+    counted = memory_of(LayerEntry(shape, dtype, block=block))
     room = 2**21  # pages that the interpreter takes meanwhile
     assert peak <= counted + room
-    if (values, block) == ("float32", "1x1") and shape[1] > shape[0] > 16:
+    if (dtype, block) == ("float32", "1x1") and shape[1] > shape[0] > 16:
         assert counted <= 1.2 * peak

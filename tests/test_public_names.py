@@ -14,7 +14,9 @@ def test_every_public_name_is_there_and_has_a_home():
         assert getattr(sparsekit, name) is not None, name
 
 
-@pytest.mark.parametrize("package", ["importers", "exporters", "recipes", "pruning", "distillation", "runtime", "bench"])
+@pytest.mark.parametrize(
+    "package", ["importers", "exporters", "recipes", "pruning", "distillation", "runtime", "bench"]
+)
 def test_packages_are_imported_when_they_are_asked_for(package):
     code = f"import sys, sparsekit; assert 'torch' not in sys.modules; print(sparsekit.{package}.__name__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -53,11 +53,11 @@ def mostly_zero(model, part: str) -> None:
     assert convert(model, targets=[f"re:.*{part}"], min_sparsity=0.5).converted
 
 
-@pytest.mark.parametrize("values", ["float32", "int8"])
-def test_from_pretrained_gives_what_load_gives(tmp_path, values):
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_from_pretrained_gives_what_load_gives(tmp_path, dtype):
     model = bert()
     prune(model, 0.8, targets=["re:.*encoder"])
-    convert(model, targets=["re:.*encoder"], min_sparsity=0.5, values=values)
+    convert(model, targets=["re:.*encoder"], min_sparsity=0.5, dtype=dtype)
     save(model, tmp_path / "model")
     opened = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     loaded = load(tmp_path / "model")

@@ -169,7 +169,7 @@ _RUN = "--data reviews.jsonl --out out"
         ("plot recipe.yaml", "is no log of train"),
         ("convert none out", "there is no folder none"),
         ("convert good out --ignore re:(", "'re:(' is no regular expression"),
-        ("convert good out --values int3", "got 'int3'"),
+        ("convert good out --dtype int3", "got 'int3'"),
         ("verify good", "has no sparsekit.json"),
         ("bench model none", "the model none does not exist"),
         ("bench layers --model none", "the model none does not exist"),

@@ -350,7 +350,7 @@ def test_convert_does_not_lose_the_weights_that_it_was_given(tmp_path):
     tiny(tmp_path / "model", "classification", num_hidden_layers=1)
     before = tree(tmp_path / "model")
     with pytest.raises(ValueError, match="is the folder to convert"):
-        convert_folder(str(tmp_path / "model"), tmp_path / "model", values="int8")
+        convert_folder(str(tmp_path / "model"), tmp_path / "model", dtype="int8")
     assert tree(tmp_path / "model") == before
 
 

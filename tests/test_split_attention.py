@@ -108,14 +108,14 @@ def pruned(model: nn.Module) -> nn.Module:
     return finalize(model)
 
 
-@pytest.mark.parametrize("values", ["float32", "bf16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("arguments", [{}, {"norm": True}, {"norm_first": True}, {"activation": "gelu"}], ids=str)
-def test_encoders_with_padding(arguments, values):
+def test_encoders_with_padding(arguments, dtype):
     model = pruned(encoder(**arguments))
-    if values == "bf16":  # weights that it holds exactly
+    if dtype == "bfloat16":  # weights that it holds exactly
         model = model.bfloat16().float()
     dense = copy.deepcopy(model)
-    report = convert(model, min_sparsity=0.5, values=values)
+    report = convert(model, min_sparsity=0.5, dtype=dtype)
     assert report.converted == len(report.layers) == 12, str(report)
     x = torch.randn(3, 5, 8)
     right = torch.arange(5) >= torch.tensor([[5], [3], [1]])
@@ -189,7 +189,7 @@ def test_int8():
     model = pruned(encoder())
     x = torch.randn(2, 5, 8)
     expected = model(x)
-    report = convert(model, min_sparsity=0.5, values="int8")
+    report = convert(model, min_sparsity=0.5, dtype="int8")
     assert report.converted == 12
     assert (model(x) - expected).abs().max() < 0.1 * expected.abs().max()
 

@@ -136,7 +136,7 @@ def test_folders_of_mixtures(name, tmp_path):
 def test_int8(name):
     model = pruned(name)
     expected = logits(model)
-    assert convert(model, ignore=["lm_head"], min_sparsity=0.5, values="int8").converted
+    assert convert(model, ignore=["lm_head"], min_sparsity=0.5, dtype="int8").converted
     torch.testing.assert_close(logits(model), expected, atol=0.15 * float(expected.abs().max()), rtol=0)
 
 

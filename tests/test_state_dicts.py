@@ -15,7 +15,7 @@ def freed(tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def int8(dense) -> SparseLinear:
-    return SparseLinear.from_linear(dense, values="int8")
+    return SparseLinear.from_linear(dense, dtype="int8")
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_run_stopped_before_every_stage_is_the_run_that_was_not(tmp_path, clas
         {"prune": {"sparsity": 0.5, "samples": 8}},
         {"distil": {"epochs": 1, "learning_rate": 1e-3}},
         "evaluate",
-        {"convert": {"min_sparsity": 0.3, "values": "int8"}},
+        {"convert": {"min_sparsity": 0.3, "dtype": "int8"}},
     )
     names = [stage.name for stage in recipe.stages]
     try:

@@ -19,7 +19,7 @@ from sparsekit import SparseLinear, load, runtime, save, verify
 from sparsekit.checkpoint.verification import outputs
 from sparsekit.cli import app, run
 from sparsekit.folder.checks import compare
-from sparsekit.formats.csr import VALUES
+from sparsekit.formats.dtypes import WEIGHT_DTYPES
 
 INPUTS = {"input_ids": torch.arange(5, 23).reshape(2, 9)}
 
@@ -28,12 +28,12 @@ def fresh() -> nn.Sequential:
     return nn.Sequential(nn.Linear(300, 64), nn.Tanh(), nn.Linear(64, 8))
 
 
-def small(rng, values: str = "float32", block: str = "1x1") -> nn.Sequential:
+def small(rng, dtype: str = "float32", block: str = "1x1") -> nn.Sequential:
     torch.manual_seed(0)
     model = fresh()
     make = blocked_weight if block == "4x1" else random_weight
     model[0].weight.data = torch.from_numpy(make(rng, (64, 300), 0.8))
-    model[0] = SparseLinear.from_linear(model[0], values=values)
+    model[0] = SparseLinear.from_linear(model[0], dtype=dtype)
     assert model[0].block == block
     return model
 
@@ -51,15 +51,15 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
-@pytest.mark.parametrize("values", VALUES)
-def test_layers_are_within_what_rounding_explains(rng, tmp_path, isa, values, block):
-    save(small(rng, values, block), tmp_path / "model")
+@pytest.mark.parametrize("dtype", WEIGHT_DTYPES)
+def test_layers_are_within_what_rounding_explains(rng, tmp_path, isa, dtype, block):
+    save(small(rng, dtype, block), tmp_path / "model")
     report = verify(tmp_path / "model")
     assert report.passed
     check = report.layers["0"]
     assert check == report.stored["0"], "the same machine computes the same"
     assert 0.0 < check.relative < check.tolerance
-    assert check.tolerance < (0.2 if values == "int8" else 2e-4)
+    assert check.tolerance < (0.2 if dtype == "int8" else 2e-4)
     assert report.note == "outputs were not compared: the folder was saved without verify_inputs"
 
 

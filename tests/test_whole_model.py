@@ -55,7 +55,7 @@ def lines(report) -> list[str]:
 
 def test_the_whole_comes_first(model, batches, played):
     dense = copy.deepcopy(model)
-    report = convert(model, min_sparsity=0.5, values="int8", batches=batches)
+    report = convert(model, min_sparsity=0.5, dtype="int8", batches=batches)
     assert lines(report)[0] == "whole model on 1 x 64, 5 x 64, 9 x 64: 4.00 times faster (4 ms dense, 1 ms converted)"
     assert lines(report)[1] == f"outputs against the same model dense: {fidelity(model, dense, batches)}"
     assert lines(report)[2].startswith("layer")
@@ -113,7 +113,7 @@ def test_conversion_that_moved_outputs_far_is_said(model, batches, played, monke
     monkeypatch.setattr(SparseLinear, "forward", lambda self, x: -forward(self, x))
     report = convert(model, targets=["3"], min_sparsity=0.5, batches=batches)
     assert report.whole.fidelity.cosine == pytest.approx(-1.0)
-    assert lines(report)[2] == "they moved FAR: hold values in more bits, or set error_budget"
+    assert lines(report)[2] == "they moved FAR: take a dtype of more bits, or set error_budget"
 
 
 def test_where_nothing_is_converted_there_is_nothing_to_compare(model, batches, played):
@@ -143,7 +143,7 @@ def test_answers_written_into_the_inputs_are_not_taken_for_both_models(batches, 
     model = AnswersInPlace()
     prune(model, 0.5)
     batches = [{"features": batch} for batch in batches]
-    whole = convert(model, min_sparsity=0.5, values="int8", batches=batches).whole
+    whole = convert(model, min_sparsity=0.5, dtype="int8", batches=batches).whole
     assert whole.fidelity.error > 0.0
     assert whole.shapes == ((1, 64), (5, 64), (9, 64))
     assert set(batches[0]["features"]) == {"input"}
@@ -194,11 +194,11 @@ def test_a_model_without_zeros_says_so_before_anything_is_measured(model, monkey
     monkeypatch.setattr("sparsekit.conversion.gain.measure", measure)
     with pytest.raises(ValueError, match="prune the model first"):
         convert(dense)
-    with pytest.warns(UserWarning, match="no layer has zeros: int8 values are all"), pytest.raises(AssertionError):
-        convert(dense, values="int8")
+    with pytest.warns(UserWarning, match="no layer has zeros: int8 weights are all"), pytest.raises(AssertionError):
+        convert(dense, dtype="int8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = convert(dense, values="int8", min_sparsity=0.0)
+        report = convert(dense, dtype="int8", min_sparsity=0.0)
     assert lines(report)[0].startswith("no layer has zeros")
     prune(model, 0.5)
     convert(model, min_sparsity=0.25)  # masks count before they are baked in

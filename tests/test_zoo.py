@@ -50,7 +50,7 @@ def test_a_converted_and_fused_model_answers_as_the_dense_one(pruned):
 
 def test_int8_stays_near(pruned):
     expected = zoo.logits(pruned.model, pruned.kind).flatten()
-    found = zoo.logits(sparsekit.fuse(converted(pruned, values="int8")), pruned.kind).flatten()
+    found = zoo.logits(sparsekit.fuse(converted(pruned, dtype="int8")), pruned.kind).flatten()
     assert torch.cosine_similarity(found, expected, dim=0) > 0.97
 
 

@@ -245,7 +245,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
         py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
   m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("values_as"),
+        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("dtype"),
         py::arg("height"), py::arg("scales").noconvert());
   m.def("full_block_entries", &count_full_blocks, py::arg("crow_indices").noconvert(),
         py::arg("col_indices").noconvert(), py::arg("values").noconvert(), py::arg("out_features"),

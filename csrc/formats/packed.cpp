@@ -37,12 +37,12 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
 constexpr LayoutEntry kLayouts[] = {
     quads<float, 1>(Layout::quads_f32, "quads_f32", "float32"),
     quads<std::int8_t, 1>(Layout::quads_s8, "quads_s8", "int8"),
-    quads<BFloat16, 1>(Layout::quads_bf16, "quads_bf16", "bf16"),
-    quads<Float16, 1>(Layout::quads_fp16, "quads_fp16", "fp16"),
+    quads<BFloat16, 1>(Layout::quads_bf16, "quads_bf16", "bfloat16"),
+    quads<Float16, 1>(Layout::quads_fp16, "quads_fp16", "float16"),
     quads<float, 4>(Layout::quads_4x1_f32, "quads_4x1_f32", "float32"),
     quads<std::int8_t, 4>(Layout::quads_4x1_s8, "quads_4x1_s8", "int8"),
-    quads<BFloat16, 4>(Layout::quads_4x1_bf16, "quads_4x1_bf16", "bf16"),
-    quads<Float16, 4>(Layout::quads_4x1_fp16, "quads_4x1_fp16", "fp16"),
+    quads<BFloat16, 4>(Layout::quads_4x1_bf16, "quads_4x1_bf16", "bfloat16"),
+    quads<Float16, 4>(Layout::quads_4x1_fp16, "quads_4x1_fp16", "float16"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }

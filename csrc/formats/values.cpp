@@ -30,8 +30,8 @@ std::uint16_t magnitude_bits(float magnitude) {
   if (std::isnan(magnitude)) return 0x7E00;
   if (std::isinf(magnitude)) return 0x7C00;
   if (magnitude >= kRoundsToInfinity) {
-    throw std::invalid_argument("fp16 values go up to " + std::to_string(kLargestFloat16) + ", got " +
-                                std::to_string(magnitude) + "; use bf16");
+    throw std::invalid_argument("float16 values go up to " + std::to_string(kLargestFloat16) + ", got " +
+                                std::to_string(magnitude) + "; use bfloat16");
   }
   int exponent = 0;
   std::frexp(magnitude, &exponent);

@@ -86,7 +86,7 @@ class _Run:
         if self.sparsity is None:
             size = dense.size, dense.nbytes
         else:
-            packed = self.weight.packed(PEERS[self.engine].values) if is_ours(self.engine) else csr
+            packed = self.weight.packed(PEERS[self.engine].dtype) if is_ours(self.engine) else csr
             size = csr.nnz, packed.nbytes
         return Row(*csr.shape, batch, threads, self.engine, self.sparsity, *size, *us, timing.noisy, self.wrong)
 

@@ -87,11 +87,11 @@ def _torch(problem: ModelProblem) -> ModelCall:
     return InTorch(problem.model, problem)
 
 
-def _sparsekit(problem: ModelProblem, values: str) -> ModelCall:
+def _sparsekit(problem: ModelProblem, dtype: str) -> ModelCall:
     """Converted for the number of tokens of the inputs, layers that would lose stay dense, and fused."""
     model = copy.deepcopy(problem.model)
-    if values != "float32" or any(layer.sparsity >= LEAST_ZEROS for layer in pruning_report(model).layers):
-        convert(model, tokens=[problem.input_ids.numel()], values=values)
+    if dtype != "float32" or any(layer.sparsity >= LEAST_ZEROS for layer in pruning_report(model).layers):
+        convert(model, tokens=[problem.input_ids.numel()], dtype=dtype)
     return InTorch(fuse(model), problem)
 
 
@@ -157,7 +157,7 @@ _INT8_TOLERANCE = 0.5
 
 #: Engines by name; "int8" is in the names of those that compute in it.
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
-    **ours(_sparsekit, {"float32": 1e-4, "bf16": 0.05, "fp16": 0.01, "int8": _INT8_TOLERANCE}),
+    **ours(_sparsekit, {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),

@@ -38,11 +38,11 @@ class Weight:
         self.block = block
         self._packed: dict[str, runtime.Packed] = {}
 
-    def packed(self, values: str) -> runtime.Packed:
-        """The weight packed with values of this type; once for each."""
-        if values not in self._packed:
-            self._packed[values] = self.csr.pack(values, block=self.block)
-        return self._packed[values]
+    def packed(self, dtype: str) -> runtime.Packed:
+        """The weight packed in this type; once for each."""
+        if dtype not in self._packed:
+            self._packed[dtype] = self.csr.pack(dtype, block=self.block)
+        return self._packed[dtype]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Problem:
 Call: TypeAlias = Callable[[], Any]
 
 
-def _sparsekit(problem: Problem, values: str) -> Call:
-    packed = problem.weight.packed(values)
+def _sparsekit(problem: Problem, dtype: str) -> Call:
+    packed = problem.weight.packed(dtype)
     (batch, in_features), out_features = problem.x.shape, problem.bias.size
     runtime.follow_torch_threads()
     arguments = (packed.ctypes.data, packed.size, problem.x.ctypes.data, in_features, in_features, batch)
@@ -220,7 +220,7 @@ class Peer(Generic[P]):
     modules: Sequence[str]
     sparse: bool
     tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
-    values: str = "float32"  # how ours holds its weight
+    dtype: str = "float32"  # of our stored weight
     block: str = "1x1"  # of the mask that it is measured with
     remedy: str = ""  # the engine to take instead where this one answers wrongly
 
@@ -257,16 +257,16 @@ _INT8_TOLERANCE = 0.02
 
 
 def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
-    """Our own engines by name: every type of value of which a tolerance is given, without blocks and in them."""
+    """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
 
-    def holding(values: str) -> Callable[[P], Call]:
-        return lambda problem: prepare(problem, values)
+    def storing(dtype: str) -> Callable[[P], Call]:
+        return lambda problem: prepare(problem, dtype)
 
     found = {}
     for block in BLOCKS:
-        for values, tolerance in tolerances.items():
-            parts = ["sparsekit", *([] if values == "float32" else [values]), *([] if block == "1x1" else [block])]
-            peer = Peer(holding(values), (), sparse=True, tolerance=tolerance, values=values, block=block)
+        for dtype, tolerance in tolerances.items():
+            parts = ["sparsekit", *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
+            peer = Peer(storing(dtype), (), sparse=True, tolerance=tolerance, dtype=dtype, block=block)
             found["-".join(parts)] = peer
     return found
 
@@ -275,7 +275,7 @@ _ONNX = ("onnxruntime", "onnx")
 
 #: Engines by name; "int8" is in the names of those that compute in it.
 PEERS: dict[str, Peer[Problem]] = {
-    **ours(_sparsekit, {"float32": 1e-5, "bf16": 4e-3, "fp16": 5e-4, "int8": _INT8_TOLERANCE}),
+    **ours(_sparsekit, {"float32": 1e-5, "bfloat16": 4e-3, "float16": 5e-4, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False),
     "openvino": Peer(_openvino, ("openvino",), sparse=False),

@@ -121,7 +121,7 @@ def convert_folder(
     source: str,
     out: Path,
     *,
-    values: str = "float32",
+    dtype: str = "float32",
     min_sparsity: float | None = None,
     ignore: Iterable[str] = (),
     dense: bool = False,
@@ -135,7 +135,7 @@ def convert_folder(
     Args:
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
         out: where to.
-        values: see `convert`.
+        dtype: see `convert`.
         min_sparsity: see `convert`; None measures each layer on this machine.
         ignore: layers to leave dense.
         dense: convert nothing, and write every weight dense, for others to open.
@@ -162,6 +162,6 @@ def convert_folder(
     inputs = _sample_inputs(model)
     batches = _batches(model, inputs)
     other = None if reference is None else open_folder(local_folder(reference))[0]
-    report = convert(model, ignore=ignore, values=values, min_sparsity=min_sparsity, batches=batches, reference=other)
+    report = convert(model, ignore=ignore, dtype=dtype, min_sparsity=min_sparsity, batches=batches, reference=other)
     save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
     return report

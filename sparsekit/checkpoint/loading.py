@@ -21,7 +21,7 @@ from sparsekit.io.hub_cache import local_folder
 from sparsekit.pruning.layers import oriented
 
 #: Types of weights that were stored sparse of a dense layer.
-_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
@@ -71,7 +71,7 @@ def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
 
 def _dense_weight(stored: ModelFolder, layer: str) -> torch.Tensor:
     weight, _ = stored.weight(layer)
-    return torch.from_numpy(weight.to_dense()).to(_DTYPES[stored.manifest.layers[layer].values])
+    return torch.from_numpy(weight.to_dense()).to(_DTYPES[stored.manifest.layers[layer].dtype])
 
 
 def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

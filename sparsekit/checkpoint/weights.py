@@ -20,7 +20,7 @@ from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import oriented
 
 #: Dense weights of these types are stored sparse where that takes fewer bytes.
-_VALUES = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_STORED_SPARSE = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def _narrow(indices: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -58,7 +58,7 @@ def _pays(weight: torch.Tensor) -> bool:
 def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
     """Name of the linear layer whose weight this tensor is, if it is one to store sparse."""
     layer, _, key = name.rpartition(".")
-    if not layer or key != "weight" or tensor.dtype not in _VALUES:
+    if not layer or key != "weight" or tensor.dtype not in _STORED_SPARSE:
         return None
     module = model.get_submodule(layer)
     return layer if is_dense_linear(module) and _pays(oriented(module, tensor)) else None
@@ -84,7 +84,7 @@ def store_weights(
     dense_bytes = 0
     for name, sparse in _sparse_layers(model):
         shape = sparse.out_features, sparse.in_features
-        layers[name] = LayerEntry(shape, sparse.values, "sparse", sparse.block, sparse.activation)
+        layers[name] = LayerEntry(shape, sparse.dtype, "sparse", sparse.block, sparse.activation)
         shards.add(_as_stored(name, sparse.state_dict(), sparse.in_features))
         dense_bytes += shape[0] * shape[1] * sparse.weight_dtype.itemsize
     tensors, shared = without_shared(model)
@@ -96,7 +96,7 @@ def store_weights(
             shards.add({name: tensor})
             continue
         weight = CSR.from_torch(oriented(model.get_submodule(layer), tensor))
-        layers[layer] = LayerEntry(weight.shape, _VALUES[tensor.dtype], "dense")
+        layers[layer] = LayerEntry(weight.shape, _STORED_SPARSE[tensor.dtype], "dense")
         arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
         arrays["values"] = arrays["values"].to(tensor.dtype)
         shards.add(_as_stored(layer, arrays, weight.in_features))

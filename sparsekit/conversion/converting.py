@@ -16,7 +16,7 @@ from sparsekit.conversion.unreached import count_weights, unreached_weights
 from sparsekit.conversion.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.conversion.zeros import check_zeros
 from sparsekit.fidelity import fidelity
-from sparsekit.formats.csr import VALUES
+from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.fusion.fusing import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
 from sparsekit.introspect.hooks import attached
@@ -34,7 +34,7 @@ TOKENS = (1, 128)
 
 
 #: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
-#: With smaller values, three bytes an entry or two, it always is.
+#: With smaller weights, three bytes an entry or two, it always is.
 _HOPELESS = {"float32": 0.25}
 
 
@@ -93,23 +93,23 @@ def _sparsity(weight: torch.Tensor) -> float:
     return 1.0 - weight.count_nonzero().item() / weight.numel()
 
 
-def _least(values: str, min_sparsity: float | None) -> float:
+def _least(dtype: str, min_sparsity: float | None) -> float:
     """The sparsity below which no layer is converted."""
-    return _HOPELESS.get(values, 0.0) if min_sparsity is None else min_sparsity
+    return _HOPELESS.get(dtype, 0.0) if min_sparsity is None else min_sparsity
 
 
 def _candidates(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
-    held: Mapping[str, str],
+    dtypes: Mapping[str, str],
     shared: Container[str],
     users: Mapping[str, str],
 ) -> Iterator[tuple[nn.Module, str]]:
-    """The layers to measure, and how their values are to be held."""
+    """The layers to measure, and the type to store each in."""
     for name, layer in layers.items():
-        hopeless = _sparsity(weight_of(layer)) < _least(held[name], None)
+        hopeless = _sparsity(weight_of(layer)) < _least(dtypes[name], None)
         if not hopeless and not _why_not(model, name, layer, shared, users):
-            yield layer, held[name]
+            yield layer, dtypes[name]
 
 
 def _convert_layer(
@@ -121,20 +121,20 @@ def _convert_layer(
     users: Mapping[str, str],
     min_sparsity: float | None,
     gains: GainTable,
-    values: str,
+    dtype: str,
     error: float | None,
 ) -> LayerReport:
     weight = weight_of(layer)
     sparsity, before = _sparsity(weight), _bytes(layer)
     after, gained = before, {}
     reason = _why_not(model, name, layer, shared, users)
-    least = _least(values, min_sparsity)
+    least = _least(dtype, min_sparsity)
     if not reason and sparsity < least:
         reason = f"sparsity below {least:.0%}"
     sparse = None
     if not reason:
         try:
-            sparse = SparseLinear.from_linear(layer, values=values)
+            sparse = SparseLinear.from_linear(layer, dtype=dtype)
         except ValueError as refusal:  # not every type of value holds every weight
             reason = str(refusal)
     if sparse is not None:
@@ -146,16 +146,16 @@ def _convert_layer(
             _replace(places, layer, sparse)
             after = _bytes(sparse)
     shape = weight.shape[0], weight.shape[1]
-    held = (sparse.values, sparse.block) if sparse is not None and not reason else ("", "")
+    stored = (sparse.dtype, sparse.block) if sparse is not None and not reason else ("", "")
     speedups = {count: gain.times for count, gain in gained.items()}
     noisy = tuple(count for count, gain in gained.items() if gain.noisy)
-    return LayerReport(name, shape, sparsity, before, after, reason, speedups, *held, error, noisy)
+    return LayerReport(name, shape, sparsity, before, after, reason, speedups, *stored, error, noisy)
 
 
-def _held(values: str, error_budget: float | None, error: float | None) -> str:
-    """How a layer's values are to be held, given what fewer bits change."""
+def _dtype_within(dtype: str, error_budget: float | None, error: float | None) -> str:
+    """The type to store a layer in, given how far its outputs move in the one asked for."""
     fits = error_budget is None or (error is not None and error <= error_budget)
-    return values if fits else "float32"
+    return dtype if fits else "float32"
 
 
 @on_split_modules
@@ -163,7 +163,7 @@ def _prepare(
     model: nn.Module,
     targets: Iterable[str],
     ignore: Iterable[str],
-    values: str,
+    dtype: str,
     min_sparsity: float | None,
     batches: Sequence[Batch],
 ) -> list[str]:
@@ -174,7 +174,7 @@ def _prepare(
             raise ValueError(f"{name}.weight has no values yet, it is lazy; run the model once before it is converted")
     weights = map(weight_of, layers.values())
     sparsities = (_sparsity(weight) for weight in weights if not weight.is_meta)
-    check_zeros(sparsities, values, min_sparsity, _least(values, min_sparsity))
+    check_zeros(sparsities, dtype, min_sparsity, _least(dtype, min_sparsity))
     if batches:
         check_runs(model, batches)
     for layer in layers.values():
@@ -189,7 +189,7 @@ def _swap(
     names: Iterable[str],
     tokens: Sequence[int],
     min_sparsity: float | None,
-    values: str,
+    dtype: str,
     error_budget: float | None,
     batches: Sequence[Batch],
 ) -> tuple[LayerReport, ...]:
@@ -197,15 +197,15 @@ def _swap(
     layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
     shared, users, places = shared_weights(model), weights_used(model), _places(model)
     gains = GainTable(tokens)
-    errors = {} if error_budget is None else output_errors(model, layers, values, batches)
-    held = {name: _held(values, error_budget, errors.get(name)) for name in layers}
+    errors = {} if error_budget is None else output_errors(model, layers, dtype, batches)
+    dtypes = {name: _dtype_within(dtype, error_budget, errors.get(name)) for name in layers}
     if min_sparsity is None:
-        gains.survey(_candidates(model, layers, held, shared, users))
+        gains.survey(_candidates(model, layers, dtypes, shared, users))
     rows = [
         _convert_layer(
-            model, places, name, layers.pop(name), shared, users, min_sparsity, gains, held[name], errors.get(name)
+            model, places, name, layers.pop(name), shared, users, min_sparsity, gains, dtypes[name], errors.get(name)
         )
-        for name in held  # a dense layer is freed once it has been replaced
+        for name in dtypes  # a dense layer is freed once it has been replaced
     ]
     return tuple(rows)
 
@@ -218,7 +218,7 @@ def convert(
     tokens: Sequence[int] = TOKENS,
     min_sparsity: float | None = None,
     fuse: bool = True,
-    values: str = "float32",
+    dtype: str | torch.dtype = "float32",
     error_budget: float | None = None,
     batches: Sequence[Batch] = (),
     reference: nn.Module | None = None,
@@ -241,10 +241,10 @@ def convert(
         fuse: have sparse layers apply the ReLU, GELU or SiLU module that the model's code hands their result to. Such
             calls are recompiled, in a subclass of the same name that takes the place of the class; all other calls of
             the layer, which becomes a `FusedLinear`, and of the module, a `FusedActivation`, are what they were.
-        values: "float32"; "bf16" or "fp16": weights of two bytes; "int8": weights of one byte, inputs quantised in the
-            call; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
+        dtype: of the stored weights: "float32"; "bfloat16" or "float16", two bytes each; "int8", one byte each, with
+            inputs quantized dynamically; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
         error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `batches`;
-            layers beyond it keep float32 values. None measures nothing.
+            layers beyond it keep float32 weights. None measures nothing.
         batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`: inputs
             of the kind the model will see. Model and dense self are run on them, interleaved, and their outputs
             compared; until then the dense layers stay in memory. If the converted model cannot run, the dense one is
@@ -259,7 +259,7 @@ def convert(
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
-        ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `values`
+        ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `dtype`
             is unknown, `error_budget` is not positive or has no `batches`, `reference` has no `batches`, the model
             returns no floats for them; or no layer has zeros, so that none would be converted.
 
@@ -274,15 +274,14 @@ def convert(
     """
     if not tokens or min(tokens) < 1:
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
-    if values not in VALUES:
-        raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
+    dtype = weight_dtype(dtype)
     if error_budget is not None and (not error_budget > 0 or not batches):
         raise ValueError(f"error_budget must be positive and needs batches, got {error_budget}, {len(batches)} batches")
     if reference is not None and not batches:
         raise ValueError("reference needs batches, to compare the outputs of both models on")
-    names = _prepare(model, targets, ignore, values, min_sparsity, batches)
+    names = _prepare(model, targets, ignore, dtype, min_sparsity, batches)
     both = BothModels(model) if batches else None
-    rows = _swap(model, names, tokens, min_sparsity, values, error_budget, batches)
+    rows = _swap(model, names, tokens, min_sparsity, dtype, error_budget, batches)
     pad_encoders(model, SparseLinear)
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both is not None and both.replaced() else None

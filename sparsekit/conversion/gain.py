@@ -95,16 +95,16 @@ class GainTable:
         Some time lies between the two, so that one slow moment does not decide.
 
         Args:
-            layers: layers, and how their values are to be held.
+            layers: layers, and the type to store each in.
         """
         seen, measured = set(), {}
-        for dense, values in layers:
-            look = Kind.of(dense, values)
+        for dense, dtype in layers:
+            look = Kind.of(dense, dtype)
             if look in seen:
                 continue
             seen.add(look)
             try:
-                sparse = SparseLinear.from_linear(dense, values=values)
+                sparse = SparseLinear.from_linear(dense, dtype=dtype)
             except ValueError:  # the weight cannot take them
                 continue
             kind = replace(look, block=sparse.block)
@@ -115,7 +115,7 @@ class GainTable:
 
     def of(self, dense: nn.Module, sparse: SparseLinear) -> Mapping[int, Gain]:
         """Gains of this layer or of one that looks like it."""
-        kind = replace(Kind.of(dense, sparse.values), block=sparse.block)
+        kind = replace(Kind.of(dense, sparse.dtype), block=sparse.block)
         if kind not in self._known:
             self._known[kind] = measure(dense, sparse, self.tokens)
             self._settle(kind, dense, sparse)

@@ -30,19 +30,19 @@ class Kind:
 
     out_features: int
     in_features: int
-    dtype: torch.dtype
+    dense_dtype: torch.dtype
     bias: bool
     step: int  # of its sparsity
-    values: str
+    dtype: str  # of the sparse weight
     block: str = ""  # known once the weight is packed
 
     @classmethod
-    def of(cls, dense: nn.Module, values: str) -> Kind:
-        """Of a layer whose values are to be held so."""
+    def of(cls, dense: nn.Module, dtype: str) -> Kind:
+        """Of a layer to be stored in this type."""
         weight = weight_of(dense)
         sparsity = 1.0 - weight.count_nonzero().item() / max(1, weight.numel())
         step = int(100 * sparsity) // _STEP
-        return cls(weight.shape[0], weight.shape[1], weight.dtype, dense.bias is not None, step, values)
+        return cls(weight.shape[0], weight.shape[1], weight.dtype, dense.bias is not None, step, dtype)
 
     @property
     def size(self) -> int:
@@ -57,8 +57,8 @@ def agree(one: float, other: float) -> bool:
 
 def _most(kind: Kind, sparse: SparseLinear) -> float:
     """The gain that fewer products or fewer bytes permit, whichever is more."""
-    products = kind.size / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.values == "int8" else 1)
-    return _EFFICIENCY * max(products, kind.size * kind.dtype.itemsize / sparse.packed.nbytes)
+    products = kind.size / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.dtype == "int8" else 1)
+    return _EFFICIENCY * max(products, kind.size * kind.dense_dtype.itemsize / sparse.packed.nbytes)
 
 
 def _fits_sparser(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:

@@ -28,9 +28,9 @@ class LayerReport:
     bytes_after: int
     reason: str  # why it stayed dense; empty when it was converted
     speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty when not measured
-    values: str = ""  # how a converted layer holds its weight, and in which blocks
-    block: str = ""
-    error: float | None = None  # of its outputs with the values asked for, relative; None when not measured
+    dtype: str = ""  # of a converted layer's weight
+    block: str = ""  # of its mask
+    error: float | None = None  # of its outputs in the type asked for, relative; None when not measured
     noisy: tuple[int, ...] = ()  # numbers of tokens for which the machine was too busy to tell
 
     @property
@@ -118,7 +118,7 @@ class ConversionReport:
         if self.whole is not None:
             lines.append(f"outputs against the same model dense: {self.whole.fidelity}")
             if self.whole.fidelity.far:
-                lines.append("they moved FAR: hold values in more bits, or set error_budget")
+                lines.append("they moved FAR: take a dtype of more bits, or set error_budget")
         if self.reference is not None:
             lines.append(f"outputs against the reference: {self.reference}")
             if self.reference.far:
@@ -168,7 +168,7 @@ def _together(layers: Sequence[LayerReport]) -> list[LayerReport]:
 
     def kind(layer: LayerReport) -> tuple[object, ...]:
         stack, _, number = layer.name.rpartition(".")
-        what = (layer.shape, layer.reason, layer.values, layer.block, layer.error is None)
+        what = (layer.shape, layer.reason, layer.dtype, layer.block, layer.error is None)
         return (stack, number.isdecimal(), *what, _gain_text(layer))
 
     found = []
@@ -207,7 +207,7 @@ def _gain_text(layer: LayerReport) -> str:
 def _held_text(layer: LayerReport) -> str:
     if not layer.converted:
         return "dense"
-    return layer.values if layer.block == "1x1" else f"{layer.values} {layer.block}"
+    return layer.dtype if layer.block == "1x1" else f"{layer.dtype} {layer.block}"
 
 
 def _error_text(layer: LayerReport) -> str:

@@ -1,4 +1,4 @@
-"""How far a layer's outputs move when its values take fewer bits, measured on batches of inputs."""
+"""How far a layer's outputs move when its weights take fewer bits, measured on batches of inputs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _hook(error: _Error) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch
 
 
 def output_errors(
-    model: nn.Module, layers: Mapping[str, nn.Module], values: str, batches: Iterable[Batch]
+    model: nn.Module, layers: Mapping[str, nn.Module], dtype: str, batches: Iterable[Batch]
 ) -> dict[str, float]:
-    """Relative error of every layer's outputs with these values: norm of the differences over norm of the outputs.
+    """Relative error of every layer's outputs in this type: norm of the differences over norm of the outputs.
 
     Every layer is looked at by itself: its inputs are those of the model as it is. Layers whose weights cannot take the
     values are left out, and those that do not run.
@@ -48,13 +48,13 @@ def output_errors(
     Args:
         model: run once for each batch, without gradients.
         layers: the model's layers to look at, by name.
-        values: as in `SparseLinear.from_linear`.
+        dtype: as in `SparseLinear.from_linear`.
         batches: keyword arguments of the model's forward.
     """
     errors = {}
     for name, layer in layers.items():
         try:
-            errors[name] = _Error(SparseLinear.from_linear(layer, values=values))
+            errors[name] = _Error(SparseLinear.from_linear(layer, dtype=dtype))
         except ValueError:  # the weight cannot take them
             continue
     handles = [layers[name].register_forward_hook(_hook(error)) for name, error in errors.items()]

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from sparsekit.conversion.report import LEAST_ZEROS
 
 
-def check_zeros(sparsities: Iterable[float], values: str, min_sparsity: float | None, least: float) -> None:
+def check_zeros(sparsities: Iterable[float], dtype: str, min_sparsity: float | None, least: float) -> None:
     """Refuse to convert layers without zeros where none can be converted, and warn where that may still pay.
 
     Args:
         sparsities: of the layers whose weights hold values; read up to the first with zeros.
-        values: how they are to be held.
+        dtype: of the stored weights.
         min_sparsity: what the caller asked for; None where layers are measured.
         least: sparsity below which no layer is converted.
 
@@ -31,8 +31,8 @@ def check_zeros(sparsities: Iterable[float], values: str, min_sparsity: float | 
     if least > LEAST_ZEROS:
         raise ValueError(
             f"no layer has zeros, but only layers with at least {least:.0%} zeros would be converted: {advice}; "
-            "values='int8' may pay without zeros, and min_sparsity=0 converts in any case"
+            "dtype='int8' may pay without zeros, and min_sparsity=0 converts in any case"
         )
     if min_sparsity is None:
-        message = f"no layer has zeros: {values} values are all that can make the model faster; {advice} for more"
+        message = f"no layer has zeros: {dtype} weights are all that can make the model faster; {advice} for more"
         warnings.warn(message, stacklevel=5)

@@ -93,7 +93,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
     finalize(student)
     dense_self, student_int8 = copy.deepcopy(student), copy.deepcopy(student)
     converted = convert(student, ignore=IGNORE, min_sparsity=0.0)
-    converted_int8 = convert(student_int8, ignore=IGNORE, min_sparsity=0.0, values="int8")
+    converted_int8 = convert(student_int8, ignore=IGNORE, min_sparsity=0.0, dtype="int8")
     with stages.stage("test_student"):
         dense_scores, student_scores = scores(dense_self, "student"), scores(student, "converted student")
         int8_scores = scores(student_int8, "student in int8")

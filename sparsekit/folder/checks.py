@@ -137,7 +137,7 @@ def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int =
     many = np.tile(x, (_REPEATS, 1))
     found = np.concatenate([*(runtime.linear(token[None], packed) for token in x), runtime.linear(many, packed)])
     exact = _products(weight, weight.values.astype(np.float64), x.astype(np.float64))
-    bound = _bound(weight, x.astype(np.float64), int8=stored.manifest.layers[name].values == "int8")
+    bound = _bound(weight, x.astype(np.float64), int8=stored.manifest.layers[name].dtype == "int8")
     largest = max(float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), _TINY)
     most = float(bound[np.isfinite(bound)].max(initial=0.0)) / largest
     return compare(found, np.tile(exact, (_REPEATS + 1, 1)), most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparsekit.formats.dtypes import VALUE_DTYPES
+from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.io.file_names import CARD, CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, RECIPE, VERIFICATION, WEIGHTS
 
 #: Version of the format; a reader refuses any other.
@@ -45,14 +45,14 @@ def row_dtype(nnz: int) -> str:
     return "U32" if nnz < 2**32 else "I64"
 
 
-def weight_arrays(shape: tuple[int, int], values: str, nnz: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def weight_arrays(shape: tuple[int, int], dtype: str, nnz: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Types and shapes of the arrays that hold a sparse weight, by the last part of their names."""
     out_features, in_features = shape
     arrays: dict[str, tuple[str, tuple[int, ...]]] = {
         "crow_indices": (row_dtype(nnz), (out_features + 1,)),
         "col_indices": (column_dtype(in_features), (nnz,)),
-        "values": (VALUE_DTYPES[values], (nnz,)),
+        "values": (WEIGHT_DTYPES[dtype], (nnz,)),
     }
-    if values == "int8":
+    if dtype == "int8":
         arrays["scales"] = ("F32", (out_features,))
     return arrays

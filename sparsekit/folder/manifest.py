@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sparsekit import runtime
 from sparsekit.folder.layout import FORMAT, weight_arrays
 from sparsekit.formats.csr import BLOCKS
-from sparsekit.formats.dtypes import DTYPES, VALUE_DTYPES
+from sparsekit.formats.dtypes import DTYPES, WEIGHT_DTYPES
 from sparsekit.io.safetensors_file import is_shape
 
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -42,7 +42,7 @@ class LayerEntry:
     """A linear layer whose weight is stored sparse."""
 
     shape: tuple[int, int]  # out_features, in_features
-    values: str
+    dtype: str  # of the stored weights
     held: str = "sparse"  # what it is in the model: "sparse" for SparseLinear, "dense" for nn.Linear
     block: str = "1x1"
     activation: str | None = None  # that the layer applies to its result
@@ -52,15 +52,15 @@ class LayerEntry:
             raise ValueError(f"shape must be [out_features, in_features], got {self.shape!r:.80}")
         activations = [None, *(name for name in runtime.ACTIVATIONS if name != "none")]
         for name, allowed in (
-            ("values", list(VALUE_DTYPES)),
+            ("dtype", list(WEIGHT_DTYPES)),
             ("held", ["sparse", "dense"]),
             ("block", list(BLOCKS)),
             ("activation", activations),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r:.80}")
-        if self.held == "dense" and (self.values == "int8" or self.block != "1x1" or self.activation is not None):
-            raise ValueError("a layer held dense has float values in blocks of 1x1 and no activation function")
+        if self.held == "dense" and (self.dtype == "int8" or self.block != "1x1" or self.activation is not None):
+            raise ValueError("a layer held dense has a float dtype, blocks of 1x1 and no activation function")
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -141,7 +141,7 @@ class Manifest:
     def parts(self, layer: str) -> list[str]:
         """Names of the arrays that hold a layer's sparse weight."""
         entry = self.layers[layer]
-        return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.values, 0)]
+        return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.dtype, 0)]
 
     def plain_arrays(self) -> list[str]:
         """Names of the arrays that are tensors of the model as they are."""
@@ -165,7 +165,7 @@ class Manifest:
                 raise ValueError(f"layer {name!r} has a dense and a sparse weight")
             if len(self.arrays[f"{name}.values"].shape) != 1:
                 raise ValueError(f"array '{name}.values' must have one dimension")
-            for part, (dtype, shape) in weight_arrays(layer.shape, layer.values, self.nnz(name)).items():
+            for part, (dtype, shape) in weight_arrays(layer.shape, layer.dtype, self.nnz(name)).items():
                 array = self.arrays[f"{name}.{part}"]
                 if (array.dtype, array.shape) != (dtype, shape):
                     found = f"{array.dtype} {list(array.shape)}"

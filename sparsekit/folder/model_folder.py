@@ -173,14 +173,14 @@ class ModelFolder:
         return self.array(name).astype(np.float32, copy=False)
 
     def weight(self, layer: str) -> tuple[CSR, NDArray[np.float32] | None]:
-        """A layer's sparse weight, and its scales where it is held in int8.
+        """A layer's sparse weight, and its scales where it is int8.
 
         Raises:
             ValueError: its arrays are damaged or no well-formed CSR matrix.
         """
         entry = self.manifest.layers[layer]
         crow_indices, col_indices = self.array(f"{layer}.crow_indices"), self.array(f"{layer}.col_indices")
-        scales = self.floats(f"{layer}.scales") if entry.values == "int8" else None
+        scales = self.floats(f"{layer}.scales") if entry.dtype == "int8" else None
         values = self.floats(f"{layer}.values") if scales is None else self._codes(f"{layer}.values")
         try:
             weight = CSR(crow_indices, col_indices, values, shape=entry.shape)
@@ -203,7 +203,7 @@ class ModelFolder:
             raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
                              "rows of a block with entries in different columns")  # fmt: skip
         try:
-            return weight.pack(entry.values, "maximum" if scales is None else scales, entry.block)
+            return weight.pack(entry.dtype, scales=scales, block=entry.block)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
 

@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C, runtime
-from sparsekit.formats.quantization import SCALES
+from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.formats.quantization import SCALE_METHODS
 from sparsekit.formats.tensors import as_array
 
 if TYPE_CHECKING:
     import scipy.sparse
     import torch
 
-
-#: How a packed weight holds its values: floats of 32 or 16 bits, or codes of 8 bits with a scale for each row.
-VALUES = ("float32", "bf16", "fp16", "int8")
 
 #: Blocks of entries that kernels make use of, and their height: 4x1 is four output features next to each other that
 #: have entries in the same columns.
@@ -242,35 +240,37 @@ class CSR:
 
     def pack(
         self,
-        values: str = "float32",
-        scales: str | NDArray[np.float32] = "maximum",
+        dtype: str | torch.dtype = "float32",
+        *,
+        scale_method: str = "absmax",
+        scales: NDArray[np.float32] | None = None,
         block: str | None = None,
     ) -> runtime.Packed:
         """The weight as kernels run it, one buffer that describes itself.
 
         Args:
-            values: "float32"; "bf16" or "fp16", rounded to the nearest, which only saves memory; or "int8" for codes of
-                one byte with a scale for each row, with which inputs are quantised too.
-            scales: for int8 values, a name of `quantization.SCALES` or the scales, float32, shape [out_features].
+            dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
+                memory; or "int8", with a scale for each row: inputs are then quantized too. A torch dtype does as well.
+            scale_method: how int8 scales are found, a name of `quantization.SCALE_METHODS`.
+            scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
 
         Raises:
-            ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for fp16, a value
-                is beyond 65,504; for int8, one is not finite or a row has more than 66,311 nonzeros.
+            ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a
+                value is beyond 65,504; for int8, one is not finite or a row has more than 66,311 nonzeros.
         """
-        if values not in VALUES:
-            raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
+        dtype = weight_dtype(dtype)
         height = _height(self.block() if block is None else block)
         name = f"{height}x1"
         full = self if self.has_full_blocks(name) else self.with_full_blocks(name)
-        return _C.pack(*full._arrays, values, height, self._scales(scales) if values == "int8" else None)
+        return _C.pack(*full._arrays, dtype, height, self._scales(scale_method, scales) if dtype == "int8" else None)
 
-    def _scales(self, scales: str | NDArray[np.float32]) -> NDArray[np.float32]:
-        if isinstance(scales, str):
-            if scales not in SCALES:
-                raise ValueError(f"scales must be one of {', '.join(SCALES)} or an array, got {scales!r}")
-            return SCALES[scales](self)
+    def _scales(self, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        if method not in SCALE_METHODS:
+            raise ValueError(f"scale_method must be one of {', '.join(SCALE_METHODS)}, got {method!r}")
+        if scales is None:
+            return SCALE_METHODS[method](self)
         found = _floats("scales", scales, 1)
         if found.shape != (self.out_features,):
             raise ValueError(f"scales must have shape [out_features] = [{self.out_features}], got {list(found.shape)}")

@@ -24,5 +24,20 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("u1"),
 }
 
-#: How a sparse weight holds its values -> type of the array `values`.
-VALUE_DTYPES = {"float32": "F32", "bf16": "BF16", "fp16": "F16", "int8": "I8"}
+#: Types of a stored weight -> type of the array `values`.
+WEIGHT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
+
+
+def weight_dtype(dtype: Any) -> str:
+    """Name of a type of stored weights, given by its name or as a torch dtype.
+
+    Raises:
+        ValueError: no weight is stored in it.
+
+    >>> weight_dtype("int8")
+    'int8'
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in WEIGHT_DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(WEIGHT_DTYPES)}, got {dtype!r}")
+    return name

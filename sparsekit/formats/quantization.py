@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Scales: TypeAlias = NDArray[np.float32]
 
 _MOST = 127
-#: Parts of the largest value that `by_squared_error` tries as the largest code.
+#: Parts of the largest value that `by_mse` tries as the largest code.
 _TRIED = np.linspace(0.4, 1.0, 25)
 #: Percentile of a row's magnitudes that `by_percentile` maps to the largest code.
 _PERCENTILE = 99.5
@@ -35,7 +35,7 @@ def _positive(scales: NDArray[np.float64]) -> Scales:
     return np.where(scales > 0, scales, 1.0).astype(np.float32)
 
 
-def by_maximum(weight: CSR) -> Scales:
+def by_absmax(weight: CSR) -> Scales:
     """The largest magnitude of a row becomes the largest code: nothing is clipped."""
     return _positive(_by_row(np.maximum, weight, np.abs(weight.values)) / _MOST)
 
@@ -48,9 +48,9 @@ def by_percentile(weight: CSR) -> Scales:
     return _positive(np.asarray(found, np.float64) / _MOST)
 
 
-def by_squared_error(weight: CSR) -> Scales:
-    """Of several scales below the one by maximum, the one with the least squared error of the row."""
-    largest = by_maximum(weight).astype(np.float64)
+def by_mse(weight: CSR) -> Scales:
+    """Of several scales below that of `by_absmax`, the one with the least squared error of the row."""
+    largest = by_absmax(weight).astype(np.float64)
     row_of = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
     best, least = largest, np.full(weight.out_features, np.inf)
     for part in _TRIED:
@@ -64,8 +64,8 @@ def by_squared_error(weight: CSR) -> Scales:
 
 
 #: Ways to choose scales, by name.
-SCALES: dict[str, Callable[[CSR], Scales]] = {
-    "maximum": by_maximum,
+SCALE_METHODS: dict[str, Callable[[CSR], Scales]] = {
+    "absmax": by_absmax,
     "percentile": by_percentile,
-    "squared_error": by_squared_error,
+    "mse": by_mse,
 }

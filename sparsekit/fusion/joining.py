@@ -117,14 +117,14 @@ def _only_reads(module: nn.Module | None) -> bool:
 
 
 def _groups(parent: nn.Module) -> Iterator[list[SparseLinear]]:
-    """Layers of a module that its code calls with the same input, and that hold their values alike."""
+    """Layers of a module that its code calls with the same input, and that store their weights alike."""
     children = parent._modules
     linear = frozenset(name for name, child in children.items() if _only_reads(child))
     for names in shared_inputs(original_class(parent), linear):  # type: ignore[arg-type]  # mypy knows no hash of it
         alike: dict[tuple[int, str, str], list[SparseLinear]] = defaultdict(list)
         for layer in (children[name] for name in names):
             if isinstance(layer, SparseLinear) and _fits(layer):
-                alike[layer.in_features, layer.values, layer.block].append(layer)
+                alike[layer.in_features, layer.dtype, layer.block].append(layer)
         yield from alike.values()
 
 

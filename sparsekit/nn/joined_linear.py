@@ -55,7 +55,7 @@ class JoinedLinear(nn.Module):
 
         Raises:
             TypeError: one is neither `nn.Linear` nor `SparseLinear`.
-            ValueError: there is none, their `in_features` or `values` differ, or one has an activation function.
+            ValueError: there is none, their `in_features` or `dtype` differ, or one has an activation function.
         """
         sizes = {linear.in_features for linear in linears}
         if len(sizes) != 1:
@@ -63,9 +63,9 @@ class JoinedLinear(nn.Module):
         sparse = [one if isinstance(one, SparseLinear) else SparseLinear.from_linear(one) for one in linears]
         if any(layer.activation is not None for layer in sparse):
             raise ValueError("joined layers cannot have activation functions; apply them to the outputs")
-        kinds = {layer.values for layer in sparse}
-        if len(kinds) != 1:
-            raise ValueError(f"joined layers must hold their values alike, got {', '.join(sorted(kinds))}")
+        dtypes = {layer.dtype for layer in sparse}
+        if len(dtypes) != 1:
+            raise ValueError(f"joined layers must have the same dtype, got {', '.join(sorted(dtypes))}")
         joined = cls(sizes.pop(), [layer.out_features for layer in sparse], bias=False)
         biases = [layer.bias for layer in sparse]
         bias = None
@@ -75,8 +75,8 @@ class JoinedLinear(nn.Module):
         weight = _below_each_other([layer.to_csr() for layer in sparse])
         each = [runtime.packed_scales(layer.packed.numpy(force=True)) for layer in sparse]
         scales = [found for found in each if found is not None]
-        all_scales = np.concatenate(scales) if scales else "maximum"
-        joined.linear = SparseLinear.from_csr(weight, bias, values=kinds.pop(), scales=all_scales)
+        all_scales = np.concatenate(scales) if scales else None
+        joined.linear = SparseLinear.from_csr(weight, bias, dtype=dtypes.pop(), scales=all_scales)
         return joined.train(linears[0].training)
 
     def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -17,7 +17,7 @@ from sparsekit.introspect.dense_classes import is_conv1d, is_conv1d_class, new_d
 from sparsekit.nn.absent_weight import absent_weight
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
-_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def _no_nonzeros(out_features: int, in_features: int) -> torch.Tensor:
@@ -80,16 +80,18 @@ class SparseLinear(nn.Module):
         weight: CSR,
         bias: torch.Tensor | None = None,
         activation: str | None = None,
-        values: str = "float32",
-        scales: str | NDArray[np.float32] = "maximum",
+        dtype: str | torch.dtype = "float32",
+        *,
+        scale_method: str = "absmax",
+        scales: NDArray[np.float32] | None = None,
         block: str | None = None,
     ) -> SparseLinear:
-        """Layer with this weight; `bias` (shape [out_features]) is copied; `values`, `scales`, `block`: see `CSR.pack`.
+        """Layer with this weight and a copy of `bias`, shape [out_features]; for the other arguments see `CSR.pack`.
 
         Raises:
             ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
         """
-        packed = torch.from_numpy(weight.pack(values, scales, block))
+        packed = torch.from_numpy(weight.pack(dtype, scale_method=scale_method, scales=scales, block=block))
         layer = cls(weight.in_features, weight.out_features, bias is not None, activation, packed)
         if bias is not None:
             if bias.shape != (weight.out_features,):
@@ -102,8 +104,10 @@ class SparseLinear(nn.Module):
         cls,
         linear: nn.Module,
         activation: str | None = None,
-        values: str = "float32",
-        scales: str | NDArray[np.float32] = "maximum",
+        dtype: str | torch.dtype = "float32",
+        *,
+        scale_method: str = "absmax",
+        scales: NDArray[np.float32] | None = None,
         block: str | None = None,
     ) -> SparseLinear:
         """Layer with the nonzero weights of a dense one, which is left as it is.
@@ -112,10 +116,11 @@ class SparseLinear(nn.Module):
             linear: the dense layer: an `nn.Linear`, a class derived from it that computes the same, or transformers'
                 `Conv1D`, whose weight is [in_features, out_features].
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-            values: "float32"; "bf16" or "fp16", which only save memory; or "int8" for weights of one byte with a scale
-                for each row: inputs are then quantised in the call, every token by itself, and multiplied as whole
-                numbers. Such a layer gives no gradient to its input and refuses infinities and NaN.
-            scales: for int8: "maximum" (nothing is clipped), "percentile", "squared_error", or the scales.
+            dtype: of the stored weights: "float32"; "bfloat16" or "float16", which only save memory; or "int8" with a
+                scale for each row: inputs are then quantized dynamically, token by token, and multiplied as integers.
+                Such a layer gives no gradient to its input and refuses infinities and NaN.
+            scale_method: for int8: "absmax" (nothing is clipped), "percentile" or "mse".
+            scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
 
         Raises:
@@ -129,7 +134,15 @@ class SparseLinear(nn.Module):
             raise TypeError(f"expected a torch.nn.Linear, got {reason}")
         dense: Any = linear
         weight = dense.weight.T if is_conv1d(linear) else dense.weight
-        layer = cls.from_csr(CSR.from_torch(weight), dense.bias, activation, values, scales, block)
+        layer = cls.from_csr(
+            CSR.from_torch(weight),
+            dense.bias,
+            activation,
+            dtype,
+            scale_method=scale_method,
+            scales=scales,
+            block=block,
+        )
         if layer.bias is not None:
             layer.bias.requires_grad_(dense.bias.requires_grad)
         layer.stand_for(linear)
@@ -194,9 +207,9 @@ class SparseLinear(nn.Module):
         return runtime.packed_info(self.packed.numpy(force=True)).nnz
 
     @property
-    def values(self) -> str:
-        """How the weight is held: "float32", "bf16", "fp16" or "int8"."""
-        return runtime.packed_info(self.packed.numpy(force=True)).values
+    def dtype(self) -> str:
+        """Type of the stored weights: "float32", "bfloat16", "float16" or "int8"."""
+        return runtime.packed_info(self.packed.numpy(force=True)).dtype
 
     @property
     def block(self) -> str:
@@ -219,17 +232,17 @@ class SparseLinear(nn.Module):
         fused = "" if self.activation is None else f", activation={self.activation!r}"
         if self.packed.is_meta:
             return f"{text}{fused}"
-        values = "" if self.values == "float32" else f", values={self.values!r}"
+        dtype = "" if self.dtype == "float32" else f", dtype={self.dtype!r}"
         block = "" if self.block == "1x1" else f", block={self.block!r}"
-        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{values}{block}{fused}"
+        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{dtype}{block}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
-        if self.values in _HALVES:
-            destination[prefix + "values"] = destination[prefix + "values"].to(_HALVES[self.values])
+        if self.dtype in _HALVES:
+            destination[prefix + "values"] = destination[prefix + "values"].to(_HALVES[self.dtype])
         scales = runtime.packed_scales(self.packed.numpy(force=True))
         if scales is not None:
             codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
@@ -280,4 +293,4 @@ def _pack_state(arrays: dict[str, NDArray[Any]], values: torch.Tensor, layer: Sp
         raise ValueError(f"scales must have shape [out_features] = [{layer.out_features}], got {list(scales.shape)}")
     with np.errstate(over="ignore"):  # pack refuses infinities, in words
         weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
-    return weight.pack("int8", scales)
+    return weight.pack("int8", scales=scales)

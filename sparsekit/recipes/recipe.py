@@ -236,7 +236,7 @@ class Shorten(_Strict):
 class Convert(_Strict):
     """Swap pruned layers for sparse ones."""
 
-    values: Literal["float32", "bf16", "fp16", "int8"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     tokens: list[Annotated[int, Field(ge=1, le=_MOST_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
     min_sparsity: float | None = Field(default=None, ge=0, le=1)
     error_budget: float | None = Field(default=None, gt=0)

@@ -32,14 +32,14 @@ def swap(job: Job, stage: recipe.Convert) -> dict[str, Any]:
         ignore=job.outside_blocks(),
         tokens=stage.tokens,
         min_sparsity=stage.min_sparsity,
-        values=stage.values,
+        dtype=stage.dtype,
         error_budget=stage.error_budget,
         batches=job.sample(64) if stage.error_budget is not None else _one_batch(job),
     )
     found = report.to_dict()
     told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
     whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
-    return {"values": stage.values, **told, **whole}
+    return {"dtype": stage.dtype, **told, **whole}
 
 
 def evaluate(job: Job, stage: recipe.Evaluate) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def stage_line(row: Mapping[str, Any]) -> str:
 #: Of a stage that changes the model: what a row of the table calls what comes after it.
 def _after(stage: str, row: Mapping[str, Any]) -> str:
     if stage == "convert":
-        return str(row["values"])
+        return str(row["dtype"])
     if stage == "prune":
         return f"pruning {row['sparsity']:.0%}"
     if stage == "shorten":
@@ -63,7 +63,7 @@ def _after(stage: str, row: Mapping[str, Any]) -> str:
 def name_after(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the model is called after these stages: by the last that changed it, with its number where that is needed.
 
-    >>> name_after([{"stage": "1-distil"}, {"stage": "2-convert", "values": "int8"}, {"stage": "3-evaluate"}])
+    >>> name_after([{"stage": "1-distil"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
     'after int8'
     """
     changed = [row for row in rows if not row["stage"].endswith("-evaluate")]

@@ -22,7 +22,7 @@ class PackedInfo:
     out_features: int
     in_features: int
     nnz: int
-    values: str  # how it holds them: "float32", "bf16", "fp16" or "int8"
+    dtype: str  # of the stored weights: "float32", "bfloat16", "float16" or "int8"
     height: int  # output features next to each other that share their columns: 1, or 4 in 4x1 blocks
 
     @property

@@ -34,10 +34,10 @@ def folder(rng, tmp_path) -> Path:
     """An int8 layer and a float32 layer, both without empty rows from row 1 on."""
     torch.manual_seed(0)
     model = fresh()
-    for number, values in ((0, "int8"), (2, "float32")):
+    for number, dtype in ((0, "int8"), (2, "float32")):
         shape = tuple(model[number].weight.shape)
         model[number].weight.data = torch.from_numpy(random_weight(rng, shape, 0.5))
-        model[number] = SparseLinear.from_linear(model[number], values=values)
+        model[number] = SparseLinear.from_linear(model[number], dtype=dtype)
     save(model, tmp_path / "model")
     return tmp_path / "model"
 
@@ -208,12 +208,12 @@ HUGE = [2**31, 2**31]
         (lambda m: m.update(layers=[]), "layers must be an object"),
         (lambda m: m.update(library=3), "library must be a version"),
         (lambda m: m["layers"]["2"].update(module="os"), "must have the keys"),
-        (lambda m: m["layers"]["2"].update(values="float8"), "values must be one of"),
-        (lambda m: m["layers"]["2"].update(values=["float32"]), "values must be one of"),
+        (lambda m: m["layers"]["2"].update(dtype="float8"), "dtype must be one of"),
+        (lambda m: m["layers"]["2"].update(dtype=["float32"]), "dtype must be one of"),
         (lambda m: m["layers"]["2"].update(block="8x1"), "block must be one of"),
         (lambda m: m["layers"]["2"].update(activation="none"), "activation must be one of"),
         (lambda m: m["layers"]["2"].update(activation="relu"), "was stored with the activation function relu"),
-        (lambda m: m["layers"]["0"].update(held="dense"), "a layer held dense has float values"),
+        (lambda m: m["layers"]["0"].update(held="dense"), "a layer held dense has a float dtype"),
         (lambda m: m["layers"]["2"].update(shape=[6, -20]), "shape must be"),
         (lambda m: m["layers"]["2"].update(shape=[6, 20.0]), "shape must be"),
         (lambda m: m["layers"]["2"].update(shape=HUGE), r"must be U32 \[2147483649\]"),

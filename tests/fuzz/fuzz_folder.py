@@ -33,8 +33,8 @@ def write_plain(folder: Path) -> None:
     prune(model, 0.7, targets=["0", "3"])
     prune(model, 0.5, targets=["2"], mask_structure="4x1")
     finalize(model)
-    for number, values in ((0, "int8"), (2, "float32")):
-        model[number] = SparseLinear.from_linear(model[number], values=values)
+    for number, dtype in ((0, "int8"), (2, "float32")):
+        model[number] = SparseLinear.from_linear(model[number], dtype=dtype)
     save(model, folder)
 
 

@@ -72,7 +72,7 @@ void rounds_to_the_nearest() {
   CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_bf16)).csr.values[0]));
   CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_fp16)).csr.values[0]));
   Layer large{1, 1, {}, {{0, 1}, {0}, {-65520.0F}}};
-  CHECK_THROWS(packed(large.view(), Layout::quads_fp16), "fp16 values go up to 65504.000000, got 65520.000000");
+  CHECK_THROWS(packed(large.view(), Layout::quads_fp16), "float16 values go up to 65504.000000, got 65520.000000");
 }
 
 void finds_and_fills_blocks() {

@@ -31,7 +31,7 @@ _TOLERANCE, _COARSE_TOLERANCE = 1e-4, 2e-2
 
 def _tolerance(model: nn.Module) -> float:
     halves = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-    int8 = any(isinstance(module, SparseLinear) and module.values == "int8" for module in model.modules())
+    int8 = any(isinstance(module, SparseLinear) and module.dtype == "int8" for module in model.modules())
     return _COARSE_TOLERANCE if halves or int8 else _TOLERANCE
 
 
