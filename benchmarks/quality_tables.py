@@ -20,7 +20,7 @@ _TITLES: dict[str, tuple[str, ...]] = {
     "language-50-wanda": ("the same, Wanda",),
     "language-50-wanda-spread": ("the same, Wanda with `spread: 0.2`",),
     "language-50-recovery": (
-        "the same, second order in one shot",
+        "the same, SparseGPT",
         "the same, then taught by its dense self and film reviews",
     ),
 }

@@ -140,5 +140,5 @@ def answers_block() -> str:
         table(heading, lines, text_columns=3)
         + f"\n\nCosine of the embeddings of {stored['sentences']} film reviews, mean (least): of the sparse model to "
         "the same pruned model dense in float32 and dense in int8 (ONNX Runtime), and of these two. all-MiniLM-L6-v2, "
-        "pruned in one shot. Stored in `results/answers.json`; `benchmarks/answers.py` makes it."
+        "pruned by SparseGPT. Stored in `results/answers.json`; `benchmarks/answers.py` makes it."
     )

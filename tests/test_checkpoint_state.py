@@ -19,7 +19,7 @@ from sparsekit import load, save
 from sparsekit.checkpoint import shards
 from sparsekit.checkpoint.module_state import can_hold, restore
 from sparsekit.checkpoint.transformers.module_budget import enough_for
-from sparsekit.distillation.students import shallower
+from sparsekit.distillation.students import drop_layers
 from sparsekit.pruning import prune_heads, prune_neurons
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "pad_token_id": 0}
@@ -102,7 +102,7 @@ def test_buffers_of_a_model_that_was_cast(tmp_path):
 
 
 def test_numbers_that_depend_on_the_old_place_of_a_layer(tmp_path):
-    model = shallower(diffllama(), [1, 3])
+    model = drop_layers(diffllama(), [1, 3])
     comes_back(model, tmp_path / "model")
     assert "model.layers.0.self_attn.lambda_init" in arrays_of(tmp_path / "model")
     save(load(tmp_path / "model"), tmp_path / "again")
@@ -112,7 +112,7 @@ def test_numbers_that_depend_on_the_old_place_of_a_layer(tmp_path):
 
 
 def test_a_dense_folder_has_no_place_for_numbers(tmp_path):
-    model = shallower(diffllama(), [1, 3])
+    model = drop_layers(diffllama(), [1, 3])
     with pytest.raises(ValueError, match=r"lambda_init'.* are not what the configuration leads to.*dense=False"):
         save(model, tmp_path / "model", dense=True)
     model = bert().bfloat16()

@@ -15,7 +15,7 @@ from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 from sparsekit.distillation import Teacher  # noqa: E402
 from sparsekit.pruning.criteria.magnitude import score as magnitude  # noqa: E402
 from sparsekit.recipes import compress, read_recipe  # noqa: E402
-from sparsekit.recipes.recipe import Distil  # noqa: E402
+from sparsekit.recipes.recipe import Distill  # noqa: E402
 from sparsekit.recipes.splits import read_splits  # noqa: E402
 from sparsekit.recipes.tasks import Named, attention_maps_of  # noqa: E402
 from sparsekit.training.run import Run  # noqa: E402
@@ -81,12 +81,12 @@ def test_answers_that_are_used_once_have_the_precision_of_the_stage(
         return answers
 
     monkeypatch.setattr(Teacher, "forward", watched)
-    stage = {"distil": {"teacher": str(classifier), "precision": "bf16", "cache": cache, "hidden_weight": 0.0}}
+    stage = {"distill": {"teacher": str(classifier), "precision": "bf16", "cache": cache, "hidden_weight": 0.0}}
     compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
     assert asked == {dtype}
 
 
-@pytest.mark.parametrize("stage", ["finetune", "distil"])
+@pytest.mark.parametrize("stage", ["finetune", "distill"])
 def test_hard_movement_pruning_reaches_its_sparsity_in_every_layer(tmp_path, classifier, reviews, stage):
     movement = {"sparsity": 0.6, "end": 0.8, "learning_rate": 0.5}
     recipe = recipe_of("classification", {stage: {"epochs": 3, "learning_rate": 1e-3, "movement": movement}})
@@ -120,7 +120,7 @@ def test_soft_movement_pruning_falls_under_its_penalty(tmp_path, classifier, rev
 def test_movement_pruning_resumes_bit_for_bit(tmp_path, classifier, reviews, monkeypatch):
     movement = {"sparsity": 0.6, "learning_rate": 0.5}
     stage = {"finetune": {"epochs": 2, "checkpoint_minutes": 0, "movement": movement}}
-    recipe = recipe_of("classification", stage, {"distil": {"teacher": str(classifier), "epochs": 1}})
+    recipe = recipe_of("classification", stage, {"distill": {"teacher": str(classifier), "epochs": 1}})
     compress(recipe, classifier, reviews, tmp_path / "whole")
     run_in_two_parts(monkeypatch, recipe, classifier, reviews, tmp_path / "parts", steps=7)
     assert same_files(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
@@ -129,8 +129,8 @@ def test_movement_pruning_resumes_bit_for_bit(tmp_path, classifier, reviews, mon
 
 
 def test_movement_pruning_of_a_pruned_model_is_refused(tmp_path, classifier, reviews):
-    stages = [{"prune": {"sparsity": 0.5}}, {"distil": {"movement": {"sparsity": 0.8}}}]
-    with pytest.raises(ValueError, match="stage 2, distil: movement pruning begins with all weights.*use gradual"):
+    stages = [{"prune": {"sparsity": 0.5}}, {"distill": {"movement": {"sparsity": 0.8}}}]
+    with pytest.raises(ValueError, match="stage 2, distill: movement pruning begins with all weights.*use gradual"):
         compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
     short = {"finetune": {"epochs": 0.2, "movement": {"sparsity": 0.8}}}
     with pytest.raises(ValueError, match="stage 1, finetune: a cubic rise must end after its start, got 0 to 0"):
@@ -165,7 +165,7 @@ def test_movement_pruning_of_a_pruned_model_is_refused(tmp_path, classifier, rev
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Distil.model_validate(settings)
+        Distill.model_validate(settings)
 
 
 def test_an_unknown_setting_of_movement_is_refused_with_its_line(tmp_path):
@@ -190,9 +190,9 @@ def test_a_narrower_student_follows_layers_through_learnt_projections(tmp_path, 
         "attention_weight": 1.0,
         "soft_weight": 0.0,
     }
-    recipe = recipe_of(kind, {"distil": stage}, max_tokens=8)
+    recipe = recipe_of(kind, {"distill": stage}, max_tokens=8)
     whole = compress(recipe, student, reviews, tmp_path / "whole")
-    losses = [line["loss"] for line in log_of(tmp_path / "whole", "1-distil")]
+    losses = [line["loss"] for line in log_of(tmp_path / "whole", "1-distill")]
     assert losses[-1] < losses[0]
     checkpoints = []
     parts = run_in_two_parts(monkeypatch, recipe, student, reviews, tmp_path / "parts", 5, checkpoints)
@@ -206,23 +206,23 @@ def test_a_narrower_student_follows_layers_through_learnt_projections(tmp_path, 
 
 def test_a_student_learns_where_its_teacher_looks(tmp_path, classifier, reviews):
     stage = {"attention_weight": 1.0, "hidden_weight": 0.0, "soft_weight": 0.0, "epochs": 12, "learning_rate": 3e-3}
-    recipe = recipe_of("classification", {"prune": {"sparsity": 0.7, "criterion": "magnitude"}}, {"distil": stage})
+    recipe = recipe_of("classification", {"prune": {"sparsity": 0.7, "criterion": "magnitude"}}, {"distill": stage})
     compress(recipe, classifier, reviews, tmp_path / "out")
-    losses = [line["loss"] for line in log_of(tmp_path / "out", "2-distil")]
+    losses = [line["loss"] for line in log_of(tmp_path / "out", "2-distill")]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_layers_are_mapped_by_name(tmp_path, classifier, reviews):
     rules = {r"re:bert\.encoder\.layer\.([01])": r"bert.encoder.layer.\1"}
-    stages = [{"shorten": {"layers": 2}}, {"distil": {"layer_map": rules, "epochs": 1, "soft_weight": 0.0}}]
+    stages = [{"drop_layers": {"layers": 2}}, {"distill": {"layer_map": rules, "epochs": 1, "soft_weight": 0.0}}]
     by_name = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "named")
-    del stages[1]["distil"]["layer_map"]
+    del stages[1]["distill"]["layer_map"]
     evenly = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "even")
     assert by_name["stages"][1]["loss"] != evenly["stages"][1]["loss"]
-    stages[1]["distil"]["layer_map"] = {"bert.encoder.layer.3": "bert.encoder.layer.3"}
-    with pytest.raises(ValueError, match="stage 2, distil: no rule of bert.encoder.layer.3 fits any of bert.enc"):
+    stages[1]["distill"]["layer_map"] = {"bert.encoder.layer.3": "bert.encoder.layer.3"}
+    with pytest.raises(ValueError, match="stage 2, distill: no rule of bert.encoder.layer.3 fits any of bert.enc"):
         compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
-    stages[1]["distil"]["layer_map"] = {"bert.encoder.layer.1": "bert.encoder.layer.9"}
+    stages[1]["distill"]["layer_map"] = {"bert.encoder.layer.1": "bert.encoder.layer.9"}
     with pytest.raises(ValueError, match="is to follow 'bert.encoder.layer.9'; the teacher's are bert.encoder.layer.0"):
         compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -230,15 +230,15 @@ def test_layers_are_mapped_by_name(tmp_path, classifier, reviews):
 
 def test_a_teacher_of_another_width_is_refused_with_what_to_do(tmp_path, classifier, reviews):
     teacher = tiny(tmp_path / "teacher", "classification", hidden_size=48)
-    stage = {"distil": {"teacher": str(teacher)}}
+    stage = {"distill": {"teacher": str(teacher)}}
     with pytest.raises(ValueError, match="has 32 and the teacher .* has 48 features: set hidden_loss: hidden_states"):
         compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
     shallow = tiny(tmp_path / "shallow", "classification", num_hidden_layers=2)
-    stage = {"distil": {"teacher": str(shallow), "attention_weight": 1.0}}
+    stage = {"distill": {"teacher": str(shallow), "attention_weight": 1.0}}
     with pytest.raises(ValueError, match=r"more layers \(4\) than the teacher .* \(2\); say with layer_map"):
         compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
     report = compress(
-        recipe_of("classification", {"shorten": {"layers": 2}}, stage), classifier, reviews, tmp_path / "o"
+        recipe_of("classification", {"drop_layers": {"layers": 2}}, stage), classifier, reviews, tmp_path / "o"
     )
     assert report["stages"][1]["steps"] > 0
 

@@ -14,7 +14,7 @@ from sparsekit.pruning import (
     Mask,
     apply_movement,
     drop_optimizer_state,
-    prune_second_order,
+    prune_obert,
     pruning_report,
 )
 from sparsekit.pruning.criteria.fisher import BlockInverse
@@ -158,23 +158,23 @@ def obert_reference(model: nn.Module, layer: str, sparsity: float, width: int, d
 
 
 @pytest.mark.parametrize("max_bytes", [2**31, 1])
-def test_second_order_equals_the_reference(max_bytes):
+def test_obert_equals_the_reference(max_bytes):
     model, damping = network(), 1e-4
     expected = [obert_reference(model, name, 0.5, 4, damping) for name in ("0", "2")]
     twin = copy.deepcopy(model)
     arguments = {"loss": cross_entropy, "block_size": 4, "damping": damping, "max_bytes": max_bytes}
-    assert prune_second_order(model, batches(), 0.5, **arguments) == {"0": 0.5, "2": 0.5}
+    assert prune_obert(model, batches(), 0.5, **arguments) == {"0": 0.5, "2": 0.5}
     for layer, weight in zip((model[0], model[2]), expected, strict=True):
         torch.testing.assert_close(layer.weight, weight, rtol=1e-6, atol=1e-8)
         assert torch.equal(layer.weight != 0, mask_of(layer))
-    prune_second_order(twin, batches() * 2, 0.5, num_gradients=4, **arguments)
+    prune_obert(twin, batches() * 2, 0.5, num_gradients=4, **arguments)
     torch.testing.assert_close(finalize(twin)[0].weight, finalize(model)[0].weight)
 
 
-def test_second_order_correction_lowers_the_loss():
+def test_obert_correction_lowers_the_loss():
     corrected = network()
     plain = copy.deepcopy(corrected)
-    prune_second_order(corrected, batches(30), 0.5, loss=cross_entropy, damping=1e-3)
+    prune_obert(corrected, batches(30), 0.5, loss=cross_entropy, damping=1e-3)
     for layer in (plain[0], plain[2]):
         layer.register_parameter("dense", nn.Parameter(layer.weight.detach().clone()))
     for layer, other in ((plain[0], corrected[0]), (plain[2], corrected[2])):
@@ -184,11 +184,11 @@ def test_second_order_correction_lowers_the_loss():
 
 
 @pytest.mark.parametrize(("structure", "sparsity"), [("2:4", None), ("4x1", 0.5), ("1:8", 0.875)])
-def test_second_order_structures(structure, sparsity):
+def test_obert_structures(structure, sparsity):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 8))
     data = [torch.randn(4, 16) for _ in range(5)]
-    reached = prune_second_order(
+    reached = prune_obert(
         model, data, sparsity, loss=lambda model, batch: model(batch).square().mean(), mask_structure=structure
     )
     assert list(reached.values()) == [sparsity or 0.5] * 2
@@ -206,9 +206,9 @@ def test_second_order_structures(structure, sparsity):
         ({"batches": []}, "at least one batch"),
     ],
 )
-def test_second_order_arguments(arguments, message):
+def test_obert_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        prune_second_order(
+        prune_obert(
             network(), **{"batches": batches(), "sparsity": 0.5, "loss": cross_entropy, "block_size": 50, **arguments}
         )
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparsekit import prune
 from sparsekit.fidelity import fidelity
-from sparsekit.pruning import prune_one_shot, prune_second_order
+from sparsekit.pruning import prune_obert, prune_sparsegpt
 
 
 class Output(NamedTuple):
@@ -40,8 +40,8 @@ def batches() -> list[dict[str, torch.Tensor]]:
     "pruned_by",
     [
         lambda model, batches, sparsity: prune(model, sparsity, criterion="wanda", batches=batches),
-        lambda model, batches, sparsity: prune_one_shot(model, batches, sparsity),
-        lambda model, batches, sparsity: prune_second_order(model, batches, sparsity, block_size=4),
+        lambda model, batches, sparsity: prune_sparsegpt(model, batches, sparsity),
+        lambda model, batches, sparsity: prune_obert(model, batches, sparsity, block_size=4),
     ],
 )
 def test_outputs_that_moved_far_are_said(batches, pruned_by):

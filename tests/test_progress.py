@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsekit import progress
 from sparsekit.progress import Progress, close_all, tell
-from sparsekit.pruning import prune, prune_one_shot
+from sparsekit.pruning import prune, prune_sparsegpt
 
 pytest.importorskip("tqdm")
 
@@ -20,7 +20,7 @@ _BARS = """
 import sys
 from sparsekit import progress
 progress._DELAY = progress._INTERVAL = 0
-with progress.Progress(title="12-distil", unit="steps", total=123456) as bar:
+with progress.Progress(title="12-distill", unit="steps", total=123456) as bar:
     for step in range(0, 123456, 30864):
         bar.say("loss 0.00123, 95% zeros")
         bar.update(30864)
@@ -76,7 +76,7 @@ def test_bars_fit_80_columns_and_leave_nothing_behind():
     drawn = [part for part in re.split(r"[\r\n]+", written) if "|" in part]
     assert len(drawn) >= 6
     assert all(len(part) <= 80 for part in drawn), drawn
-    assert any("12-distil" in part and part.rstrip().endswith("loss 0.00123, 95% zeros") for part in drawn)
+    assert any("12-distill" in part and part.rstrip().endswith("loss 0.00123, 95% zeros") for part in drawn)
     assert any("12-prune, what layers can spare" in part and "left" in part for part in drawn)
     assert set(screen(written)) == {"a line between"}
 
@@ -86,13 +86,13 @@ def test_bars_are_lines_where_there_is_no_terminal(capsys, monkeypatch):
         pass
     assert capsys.readouterr().err == "", "nothing before a minute has passed"
     monkeypatch.setattr(progress, "_MINUTE", 0.0)
-    with Progress(title="2-distil", unit="steps", total=4) as bar:
+    with Progress(title="2-distill", unit="steps", total=4) as bar:
         bar.say("loss 0.5")
         bar.update(2)
         tell("said between")
     lines = capsys.readouterr().err.splitlines()
     assert "\r" not in "".join(lines)
-    assert re.fullmatch(r"2-distil  50%, 2/4 steps, \S+ left, loss 0\.5", lines[-2]), lines
+    assert re.fullmatch(r"2-distill  50%, 2/4 steps, \S+ left, loss 0\.5", lines[-2]), lines
     assert lines[-1] == "said between"
 
 
@@ -120,15 +120,15 @@ class Blocks(nn.Module):
         return input
 
 
-@pytest.mark.parametrize("criterion", ["wanda", "taylor", "one_shot"])
+@pytest.mark.parametrize("criterion", ["wanda", "taylor", "sparsegpt"])
 def test_pruning_from_python_shows_a_bar(capsys, monkeypatch, criterion):
     monkeypatch.setattr(progress, "_MINUTE", 0.0)
     batches = [{"input": torch.randn(4, 8)} for _ in range(3)]
-    if criterion == "one_shot":
-        prune_one_shot(Blocks(), batches, 0.5)
+    if criterion == "sparsegpt":
+        prune_sparsegpt(Blocks(), batches, 0.5)
     elif criterion == "wanda":
         prune(Blocks(), 0.5, criterion=criterion, batches=batches)
     else:
         prune(Blocks(), 0.5, criterion=criterion, batches=batches, loss=lambda model, batch: model(**batch).sum())
     told = capsys.readouterr().err
-    assert ("prune 100%, 2/2 layers" if criterion == "one_shot" else "calibrate 100%, 3/3 batches") in told
+    assert ("prune 100%, 2/2 layers" if criterion == "sparsegpt" else "calibrate 100%, 3/3 batches") in told

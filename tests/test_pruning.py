@@ -9,7 +9,7 @@ from torch.nn.utils import prune as torch_prune
 
 from sparsekit import finalize, prune
 from sparsekit.introspect.selection import select
-from sparsekit.pruning import Mask, Schedule, prune_one_shot, prune_second_order
+from sparsekit.pruning import Mask, Schedule, prune_obert, prune_sparsegpt
 from sparsekit.pruning.criteria.statistics import input_norms
 from sparsekit.pruning.masks import masks_by_sparsity
 from sparsekit.pruning.parametrization import mask_of
@@ -251,7 +251,7 @@ def test_ties_that_cannot_be_kept_are_refused():
     with pytest.raises(ValueError, match="first.weight is shared with second, table; put 'first' into ignore"):
         prune(Tied(embedding=True), 0.5, targets=["first"])
     data = [{"input": torch.ones(1, 6)}]
-    for refused in (lambda: prune_one_shot(Tied(), data, 0.5), lambda: prune_second_order(Tied(), data, 0.5)):
+    for refused in (lambda: prune_sparsegpt(Tied(), data, 0.5), lambda: prune_obert(Tied(), data, 0.5)):
         with pytest.raises(ValueError, match="first.weight is shared with second; put all of them into ignore, or use"):
             refused()
 

@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 from transformers.pytorch_utils import Conv1D
 
 from sparsekit import finalize, prune
-from sparsekit.pruning import CRITERIA, prune_second_order
+from sparsekit.pruning import CRITERIA, prune_obert
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.parametrization import mask_of
 
@@ -109,7 +109,7 @@ def as_conv1d(model: nn.Sequential) -> nn.Sequential:
     return twin
 
 
-@pytest.mark.parametrize("criterion", [*CRITERIA, "second order"])
+@pytest.mark.parametrize("criterion", [*CRITERIA, "obert"])
 @pytest.mark.parametrize("structure", ["unstructured", "2:4", "4x1"])
 def test_conv1d_is_pruned_like_the_linear_layer_it_is(criterion, structure):
     torch.manual_seed(0)
@@ -118,8 +118,8 @@ def test_conv1d_is_pruned_like_the_linear_layer_it_is(criterion, structure):
     data, loss = [{"input": torch.randn(8, 16).double()} for _ in range(3)], {"loss": squares}
     for model, target in ((linear, "Linear"), (conv, "Conv1D")):
         arguments = {"targets": [target], "mask_structure": structure}
-        if criterion == "second order":
-            prune_second_order(model, data, 0.5, **loss, **arguments)
+        if criterion == "obert":
+            prune_obert(model, data, 0.5, **loss, **arguments)
         elif criterion == "wanda":
             prune(model, 0.5, criterion=criterion, batches=data, **arguments)
         else:

@@ -60,8 +60,8 @@ def test_yaml_that_is_no_recipe_is_refused_in_one_line(tmp_path, content, messag
         ("  - evaluate\nseed: 99999999999999999999\n", "line 4: seed: .*less than 4294967296"),
         ("  - prune: {sparsty: 0.5}\n", "stage 1, prune.sparsty: there is no such key; did you mean sparsity?"),
         ("  - prunne: {sparsity: 0.5}\n", "stage 1, prunne: there is no such key; did you mean prune?"),
-        ("  - distill\n", "did you mean distil?"),
-        ("  - prune: {sparsity: 0.5, criterion: wonda}\n", "expected 'one_shot', .* got 'wonda'; did you mean wanda?"),
+        ("  - distil\n", "did you mean distill?"),
+        ("  - prune: {sparsity: 0.5, criterion: wonda}\n", "expected 'sparsegpt', .* got 'wonda'; did you mean wanda?"),
         ("  - prune:\n    sparsity: 0.5\n", "its settings indented below it; got {'prune': None, 'sparsity': 0.5}"),
     ],
 )

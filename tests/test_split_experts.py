@@ -17,8 +17,8 @@ from sparsekit.pruning import (
     allocate_sparsity,
     drop_optimizer_state,
     keep_zeros,
-    prune_one_shot,
-    prune_second_order,
+    prune_obert,
+    prune_sparsegpt,
     pruning_report,
 )
 from sparsekit.splitting import SplitExperts, SplitModule, split
@@ -245,12 +245,12 @@ def test_experts_that_compute_something_else_are_left_alone():
     assert split(Strange()) is None
 
 
-def test_one_shot_second_order_and_reports_reach_experts():
+def test_sparsegpt_obert_and_reports_reach_experts():
     ids = torch.randint(3, 64, (16, 16), generator=torch.Generator().manual_seed(0))
     batches = [{"input_ids": ids, "labels": ids}]
     methods = (
-        lambda model: prune_one_shot(model, batches, 0.5, ignore=["lm_head"]),
-        lambda model: prune_second_order(model, batches * 2, 0.5, ignore=["lm_head"]),
+        lambda model: prune_sparsegpt(model, batches, 0.5, ignore=["lm_head"]),
+        lambda model: prune_obert(model, batches * 2, 0.5, ignore=["lm_head"]),
         lambda model: prune(model, allocate_sparsity(model, 0.5, batches, ignore=["lm_head"]), ignore=["lm_head"]),
     )
     for method in methods:
@@ -282,18 +282,18 @@ def test_one_shot_second_order_and_reports_reach_experts():
 def test_experts_that_no_token_reaches():
     ids = torch.full((1, 4), 7)  # one token, which goes to two experts of four
     batches = [{"input_ids": ids, "labels": ids}]
-    for criterion in ("wanda", "one_shot"):
+    for criterion in ("wanda", "sparsegpt"):
         model = mixture("mixtral")
         if criterion == "wanda":
             prune(model, 0.5, criterion="wanda", batches=batches, ignore=["lm_head"])
         else:
-            prune_one_shot(model, batches, 0.5, ignore=["lm_head"])
+            prune_sparsegpt(model, batches, 0.5, ignore=["lm_head"])
         experts = finalize(model).model.layers[0].mlp.experts
         dense = mixture("mixtral").model.layers[0].mlp.experts.gate_up_proj
         for mine, other in zip(experts.gate_up_proj, dense, strict=True):
             assert (mine == 0).float().mean() == 0.5
             if torch.equal(mine, other * (mine != 0)):  # not corrected: the largest stay
-                kept = other.abs().flatten().topk(int((mine != 0).sum())).indices if criterion == "one_shot" else None
+                kept = other.abs().flatten().topk(int((mine != 0).sum())).indices if criterion == "sparsegpt" else None
                 assert kept is None or bool((mine.flatten()[kept] != 0).float().mean() > 0.7)
     with pytest.raises(ValueError, match=r"no token of the batches reaches 8 experts .*\.experts\."):
         prune(mixture("mixtral"), 0.5, criterion="taylor", batches=batches, ignore=["lm_head"])

@@ -30,7 +30,7 @@ stages:
   - finetune: {epochs: 2, learning_rate: 1.0e-3}
   - prune: {sparsity: 0.5, samples: 8}
   - evaluate
-  - distil: {epochs: 40, learning_rate: 1.0e-3, checkpoint_minutes: 0}
+  - distill: {epochs: 40, learning_rate: 1.0e-3, checkpoint_minutes: 0}
   - convert: {min_sparsity: 0.3}
 """
 
@@ -75,12 +75,12 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path, classif
     (tmp_path / "recipe.yaml").write_text(_RECIPE)
     running = start(tmp_path, "out")
     work = tmp_path / "out" / "work"
-    wait_for(work / "4-distil.safetensors", running)
+    wait_for(work / "4-distill.safetensors", running)
     running.send_signal(signal.SIGINT)
     printed, told = running.communicate(timeout=120)
     assert running.returncode == 130, told
     assert "Traceback" not in told
-    assert "stopped; kept in out/work: 1-finetune, 2-prune, 3-evaluate, 4-distil up to step " in " ".join(told.split())
+    assert "stopped; kept in out/work: 1-finetune, 2-prune, 3-evaluate, 4-distill up to step " in " ".join(told.split())
     assert "The same command goes on from there." in " ".join(told.split())
     assert "3-evaluate" in told.split("stopped;")[0], "a score is said when it is there"
     assert "accuracy" in told
@@ -95,7 +95,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path, classif
     for words in ("dense", "after float32", "accuracy", "texts/s", "Wilson", "wrote"):
         assert words in printed
     assert max(map(len, printed.splitlines()[:3])) <= 80
-    steps = [json.loads(line)["step"] for line in (work / "4-distil.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (work / "4-distill.jsonl").read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1)), "the log of one run"
     assert (tmp_path / "recipe.yaml").read_text() == recipe
     assert not list(work.glob("*-teacher")), "what only a stage needed is dropped behind it"
@@ -137,7 +137,7 @@ def test_a_run_stopped_before_every_stage_is_the_run_that_was_not(tmp_path, clas
         {"finetune": {"epochs": 2, "learning_rate": 1e-3, "freeze": []}},
         {"prune_neurons": {"fraction": 0.25, "samples": 8}},
         {"prune": {"sparsity": 0.5, "samples": 8}},
-        {"distil": {"epochs": 1, "learning_rate": 1e-3}},
+        {"distill": {"epochs": 1, "learning_rate": 1e-3}},
         "evaluate",
         {"convert": {"min_sparsity": 0.3, "dtype": "int8"}},
     )
@@ -173,7 +173,7 @@ def test_nothing_is_kept_of_a_run_that_was_stopped_at_once(tmp_path, classifier,
 
 
 def test_a_disk_without_room_is_known_before_anything_is_computed(tmp_path, classifier, reviews, monkeypatch):
-    recipe = recipe_of("classification", {"finetune": {"epochs": 1}}, {"prune": {"sparsity": 0.5}}, "distil")
+    recipe = recipe_of("classification", {"finetune": {"epochs": 1}}, {"prune": {"sparsity": 0.5}}, "distill")
     parts = {}
 
     def nearly_full(path):

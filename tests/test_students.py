@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from sparsekit.distillation import Features, LayerMap, Teacher, shallower
+from sparsekit.distillation import Features, LayerMap, Teacher, drop_layers
 from sparsekit.pruning import prune_neurons, resize_to
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 24}
@@ -30,7 +30,7 @@ def llama(layers: int = 4) -> nn.Module:
 def test_a_student_runs_the_blocks_it_kept(layers, kept):
     teacher = bert()
     before = copy.deepcopy(teacher.state_dict())
-    student = shallower(teacher, layers)
+    student = drop_layers(teacher, layers)
     assert student.config.num_hidden_layers == len(student.encoder.layer) == len(kept)
     assert [block.attention.self.layer_idx for block in student.encoder.layer] == list(range(len(kept)))
     assert not student.training
@@ -50,7 +50,7 @@ def test_a_student_runs_the_blocks_it_kept(layers, kept):
 def test_hidden_states_fit_the_even_layer_map():
     teacher = bert()
     teacher(IDS, output_hidden_states=True)  # leaves hooks on the blocks
-    student = shallower(teacher, 3)
+    student = drop_layers(teacher, 3)
     theirs = teacher(IDS, output_hidden_states=True).hidden_states[1:]
     mine = student(IDS, output_hidden_states=True).hidden_states[1:]
     own, other = LayerMap.even(3, 6)(mine, theirs)
@@ -59,7 +59,7 @@ def test_hidden_states_fit_the_even_layer_map():
 
 
 def test_a_student_generates_and_is_saved_and_loaded(tmp_path):
-    student = shallower(llama(), 2)
+    student = drop_layers(llama(), 2)
     prompt = {"input_ids": IDS[:1], "attention_mask": torch.ones(1, 6, dtype=torch.int64)}
     cached = student.generate(**prompt, max_new_tokens=5, do_sample=False)
     assert torch.equal(cached, student.generate(**prompt, max_new_tokens=5, do_sample=False, use_cache=False))
@@ -72,7 +72,7 @@ def test_entries_for_each_block_follow():
     kinds = ["sliding_attention", "full_attention"] * 2
     sliding = {"layer_types": kinds, "use_sliding_window": True, "sliding_window": 4}
     config = transformers.Qwen2Config(num_hidden_layers=4, num_key_value_heads=2, **sliding, **SIZES)
-    student = shallower(transformers.Qwen2ForCausalLM(config), [0, 2, 3])
+    student = drop_layers(transformers.Qwen2ForCausalLM(config), [0, 2, 3])
     assert student.config.layer_types == [kinds[0], kinds[2], kinds[3]]
     assert student(IDS).logits.shape == (2, 6, 50)
 
@@ -86,13 +86,13 @@ def test_an_encoder_inside_a_model_and_what_is_frozen():
             self.encoder.embeddings.requires_grad_(False)
 
     model = Classifier()
-    student = shallower(model, 2)
+    student = drop_layers(model, 2)
     assert (len(student.encoder.encoder.layer), len(student.heads)) == (2, 3)
     assert student.encoder.config.num_hidden_layers == 2
     trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     assert trainable
     assert not any(name.startswith("encoder.embeddings") for name in trainable)
-    frozen = shallower(Teacher(model).model, 2)
+    frozen = drop_layers(Teacher(model).model, 2)
     assert all(parameter.requires_grad for parameter in frozen.parameters())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -103,7 +103,7 @@ def test_a_student_of_uneven_widths_is_made_again():
     left = prune_neurons(teacher, 0.5, scope="global", batches=batches)
     assert len(set(left.values())) > 1
     prune_neurons(teacher, 0.3, batches=batches, targets=["encoder.layer.3"])
-    student = shallower(teacher, 2)
+    student = drop_layers(teacher, 2)
     fresh = transformers.BertModel(transformers.BertConfig.from_dict(student.config.to_dict())).eval()
     resize_to(fresh, student.config.sparsekit_widths).load_state_dict(student.state_dict())
     torch.testing.assert_close(fresh(IDS)[0], student(IDS)[0])
@@ -119,23 +119,23 @@ def test_students_that_cannot_be():
         ([-1], "ascending numbers"),
     ):
         with pytest.raises(ValueError, match=message):
-            shallower(bert(), layers)
+            drop_layers(bert(), layers)
     with pytest.raises(ValueError, match="has no nn.ModuleList of blocks"):
-        shallower(nn.Sequential(nn.Linear(2, 2)), 1)
+        drop_layers(nn.Sequential(nn.Linear(2, 2)), 1)
     config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=24, num_layers=4, num_heads=4)
     both = transformers.T5Model(copy.deepcopy(config))  # an encoder alone changes its config
     with pytest.raises(ValueError, match="block 1 cannot take the place of block 0: .*relative_attention_bias"):
-        shallower(transformers.T5EncoderModel(config), [1, 3])
+        drop_layers(transformers.T5EncoderModel(config), [1, 3])
     with pytest.raises(
         ValueError, match=r"layers names the stacks \['middle'\]; the model has the stacks encoder, decod"
     ):
-        shallower(both, {"middle": 2})
+        drop_layers(both, {"middle": 2})
     with pytest.raises(ValueError, match="the model has one stack of blocks"):
-        shallower(bert(), {"encoder": 2})
+        drop_layers(bert(), {"encoder": 2})
 
 
 def test_features_are_what_modules_return():
-    teacher, student = bert(4), shallower(bert(4), 2)
+    teacher, student = bert(4), drop_layers(bert(4), 2)
     names = [f"encoder.layer.{number}" for number in (3, 1)]
     with Features(teacher, names) as theirs, Features(student, ["encoder.layer.1", "pooler"]) as mine:
         expected = teacher(IDS, output_hidden_states=True).hidden_states

@@ -8,7 +8,7 @@ import torch
 from named_families import NAMED, named
 from torch import nn
 
-from sparsekit.distillation import shallower
+from sparsekit.distillation import drop_layers
 from sparsekit.distillation.stacks import find_stacks
 from sparsekit.pruning import prune_heads, prune_neurons, resize_to
 from sparsekit.pruning.layers import oriented, weight_of
@@ -146,7 +146,7 @@ def kept_blocks(teacher: nn.Module, student: nn.Module, stack: str) -> list[int]
 def test_a_student_says_what_the_teacher_says_without_the_blocks(name):
     teacher = named(name)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
-    student = shallower(teacher, 2)
+    student = drop_layers(teacher, 2)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     for stack in find_stacks(teacher).values():
         kept = kept_blocks(teacher, student, stack)
@@ -163,7 +163,7 @@ def test_a_student_says_what_the_teacher_says_without_the_blocks(name):
 @pytest.mark.parametrize("name", ["xlm", "flaubert"])
 def test_a_student_of_lists_beside_each_other(name):
     teacher = named(name)
-    student = shallower(teacher, [1, 2])
+    student = drop_layers(teacher, [1, 2])
     body = teacher.transformer
     for key in ("attentions", "layer_norm1", "ffns", "layer_norm2"):
         setattr(body, key, nn.ModuleList(getattr(body, key)[number] for number in (1, 2)))
@@ -174,14 +174,14 @@ def test_a_student_of_lists_beside_each_other(name):
 
 @pytest.mark.parametrize("name", LAYERS_REFUSED)
 def test_layers_that_cannot_go_are_refused(name):
-    assert_refused(lambda model: shallower(model, 2), named(name), LAYERS_REFUSED[name])
+    assert_refused(lambda model: drop_layers(model, 2), named(name), LAYERS_REFUSED[name])
 
 
 def test_stacks_of_an_encoder_and_a_decoder_by_name():
-    student = shallower(named("bart"), {"decoder": [0]})
+    student = drop_layers(named("bart"), {"decoder": [0]})
     assert (len(student.model.encoder.layers), len(student.model.decoder.layers)) == (4, 1)
     assert (student.config.encoder_layers, student.config.decoder_layers) == (4, 1)
-    t5 = shallower(named("t5"), {"encoder": 3, "decoder": 2})
+    t5 = drop_layers(named("t5"), {"encoder": 3, "decoder": 2})
     assert (t5.config.num_layers, t5.config.num_decoder_layers) == (3, 2)
     assert_made_again(t5)
     prompt = {"input_ids": torch.tensor([[5, 6, 7]]), "max_new_tokens": 5, "do_sample": False}
@@ -191,16 +191,16 @@ def test_stacks_of_an_encoder_and_a_decoder_by_name():
 def test_the_first_block_stays_where_it_is_special():
     for name, kept in (("t5", [0, 3]), ("modernbert", [0, 3]), ("bart", [1, 3])):
         teacher = named(name)
-        student = shallower(teacher, 2)
+        student = drop_layers(teacher, 2)
         assert [kept_blocks(teacher, student, stack) for stack in find_stacks(teacher).values()] in ([kept], [kept] * 2)
 
 
 def test_kinds_of_blocks_that_a_config_lists_go_where_they_are_kept():
     teacher = named("qwen3-next")
-    student = shallower(teacher, [0, 3])
+    student = drop_layers(teacher, [0, 3])
     assert student.config.layer_types == ["linear_attention", "full_attention"]
     assert_made_again(student)
-    assert shallower(teacher, 2).config.layer_types == ["linear_attention", "full_attention"]
+    assert drop_layers(teacher, 2).config.layer_types == ["linear_attention", "full_attention"]
 
 
 def test_all_named_families_are_tried():

@@ -296,9 +296,9 @@ compress(recipe(shard=True), out / "classifier", out / "reviews.jsonl", out / "t
 
 
 def recipe(**changes):
-    distil = {"epochs": 3, "learning_rate": 1e-3, "gradual": {"sparsity": 0.6, "start": 0.2, "frequency": 1}}
+    distill = {"epochs": 3, "learning_rate": 1e-3, "gradual": {"sparsity": 0.6, "start": 0.2, "frequency": 1}}
     followed = {"attention_weight": 1.0, "hidden_loss": "hidden_states", "evaluate_every": 4}
-    return recipe_of("classification", {"distil": distil | followed | changes}, batch_size=4)
+    return recipe_of("classification", {"distill": distill | followed | changes}, batch_size=4)
 
 
 @pytest.mark.slow
@@ -315,9 +315,9 @@ def test_a_recipe_gives_the_same_sharded_over_two_processes(tmp_path):
     assert len(pruned) == 24
     for name in pruned:
         assert torch.equal(one[name] == 0, two[name] == 0), name
-    for file in sorted((tmp_path / "one" / "work" / "1-distil-teacher").glob("*.safetensors")):
-        other = tmp_path / "two" / "work" / "1-distil-teacher" / file.name
+    for file in sorted((tmp_path / "one" / "work" / "1-distill-teacher").glob("*.safetensors")):
+        other = tmp_path / "two" / "work" / "1-distill-teacher" / file.name
         assert file.read_bytes() == other.read_bytes()
-    logs = [(tmp_path / name / "work" / "1-distil.jsonl").read_text().splitlines() for name in ("one", "two")]
+    logs = [(tmp_path / name / "work" / "1-distill.jsonl").read_text().splitlines() for name in ("one", "two")]
     scores = [[json.loads(line)["score"] for line in log if "score" in line] for log in logs]
     assert scores[0] == scores[1]

@@ -31,8 +31,8 @@ Your own model, pruned already (zeros in its linear layers):
   report = sparsekit.convert(model)        # swaps nn.Linear for SparseLinear, in place
   print(report)
 Your own model and data, dense still:
-  from sparsekit.pruning import prune_one_shot, finalize
-  prune_one_shot(model, batches, 0.8)      # a few hundred samples; no training
+  from sparsekit.pruning import prune_sparsegpt, finalize
+  prune_sparsegpt(model, batches, 0.8)      # a few hundred samples; no training
   ...                                      # fine-tune: the masks stay
   finalize(model); sparsekit.convert(model)
 """

@@ -15,7 +15,7 @@ from sparsekit.demo.model import SentenceClassifier
 from sparsekit.demo.settings import Settings
 from sparsekit.distillation import Distillation, SoftTargets, SquareHead, Teacher
 from sparsekit.distillation.teacher_cache import ask
-from sparsekit.pruning import prune_one_shot
+from sparsekit.pruning import prune_sparsegpt
 from sparsekit.training import TrainSettings, train
 
 #: Layers that stay dense: the head has 768 weights.
@@ -38,11 +38,11 @@ def train_teacher(model: SentenceClassifier, batches: Sequence[Batch], settings:
 
 
 def prune_student(teacher: SentenceClassifier, batches: Sequence[Batch], settings: Settings) -> SentenceClassifier:
-    """Copy of the teacher, pruned in one shot on a few training sentences; its masks stay."""
+    """Copy of the teacher, pruned by SparseGPT on a few training sentences; its masks stay."""
     student = copy.deepcopy(teacher)
     count = max(1, settings.calibration_sentences // settings.batch_size)
     chosen = random.Random(settings.seed).sample(list(batches), min(count, len(batches)))  # noqa: S311
-    prune_one_shot(student, [batch.inputs for batch in chosen], settings.sparsity, ignore=IGNORE)
+    prune_sparsegpt(student, [batch.inputs for batch in chosen], settings.sparsity, ignore=IGNORE)
     return student
 
 
@@ -62,4 +62,4 @@ def distill_student(
 
     how = _settings(settings.student_epochs, settings.student_learning_rate, settings.seed + 1)
     student.eval()  # no dropout: the teacher answers without
-    train(student, batches, loss, how, title="distil the sparse student")
+    train(student, batches, loss, how, title="distill the sparse student")

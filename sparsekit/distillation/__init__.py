@@ -10,7 +10,7 @@ from sparsekit.distillation.layers import LayerMap
 from sparsekit.distillation.objective import Distillation
 from sparsekit.distillation.soft_targets import SoftTargets, TopSoftTargets
 from sparsekit.distillation.square_head import SquareHead
-from sparsekit.distillation.students import shallower
+from sparsekit.distillation.students import drop_layers
 from sparsekit.distillation.teacher import Teacher
 from sparsekit.distillation.teacher_cache import TeacherCache
 
@@ -37,5 +37,5 @@ __all__ = [
     "Teacher",
     "TeacherCache",
     "TopSoftTargets",
-    "shallower",
+    "drop_layers",
 ]

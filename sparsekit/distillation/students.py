@@ -160,7 +160,7 @@ def _first_student(model: nn.Module, plans: Sequence[Sequence[Cut]], batches: Se
     raise faults[-1]
 
 
-def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()) -> nn.Module:
+def drop_layers(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()) -> nn.Module:
     """Cut a student with fewer blocks out of a teacher; the teacher stays as it is.
 
     The student is a deep copy with the teacher's weights in the blocks that it keeps and in everything else. Its config
@@ -186,7 +186,7 @@ def shallower(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batche
             names blocks whose outputs are read).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
-    >>> len(shallower(teacher, 3)[0])
+    >>> len(drop_layers(teacher, 3)[0])
     3
     """
     student = _first_student(model, _plans(model, layers), batches)

@@ -2,12 +2,12 @@
 
 from sparsekit.pruning.allocation import allocate_sparsity
 from sparsekit.pruning.movement import Movement, apply_movement
-from sparsekit.pruning.obert import prune_second_order
+from sparsekit.pruning.obert import prune_obert
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.parametrization import Mask, finalize
 from sparsekit.pruning.report import PruningReport, pruning_report
 from sparsekit.pruning.schedule import Schedule
-from sparsekit.pruning.sparsegpt.blockwise import prune_one_shot
+from sparsekit.pruning.sparsegpt.blockwise import prune_sparsegpt
 from sparsekit.pruning.sparsegpt.solver import prune_weight
 from sparsekit.pruning.structured.heads import prune_heads
 from sparsekit.pruning.structured.neuron_groups import NeuronGroup
@@ -31,8 +31,8 @@ __all__ = [
     "prune",
     "prune_heads",
     "prune_neurons",
-    "prune_one_shot",
-    "prune_second_order",
+    "prune_obert",
+    "prune_sparsegpt",
     "prune_weight",
     "pruning_report",
     "resize_to",

@@ -115,7 +115,7 @@ def allocate_sparsity(
 ) -> dict[str, float]:
     """Choose every layer's sparsity so that a sparsity of the whole costs least; nothing is pruned yet.
 
-    Give the result to `prune`, `prune_one_shot` or `prune_second_order` in place of one sparsity for all. Costs are
+    Give the result to `prune`, `prune_sparsegpt` or `prune_obert` in place of one sparsity for all. Costs are
     taken as if each layer were pruned alone, from as many gradients as there are batches: several dozen small batches
     tell more than few large ones. Layers that are left with many weights may run no faster than dense ones; `convert`
     leaves them dense.
@@ -127,8 +127,8 @@ def allocate_sparsity(
         loss: as in `prune`.
         spread: how far a layer's sparsity may be from `sparsity`, in [0, 1]. Every layer also keeps half of what it
             would keep if all were pruned alike.
-        criterion: which weights of a layer go first, as in `prune`; "wanda" for `prune_one_shot` and
-            `prune_second_order`.
+        criterion: which weights of a layer go first, as in `prune`; "wanda" for `prune_sparsegpt` and
+            `prune_obert`.
         calibration: what the criterion is measured on, the `batches` of `prune`; None: `batches`.
         scope: "row" or "layer", as in `prune`.
         targets: layers to prune, as in `prune`.

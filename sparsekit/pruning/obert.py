@@ -1,7 +1,7 @@
-"""Second-order pruning on the loss: prune by the inverse Fisher matrix and correct what stays.
+"""oBERT: prune by the inverse empirical Fisher matrix of the loss, and correct the weights that stay.
 
-Kurtic et al., "The Optimal BERT Surgeon", arXiv 2203.07259. `prune_one_shot` keeps each layer's outputs; this keeps the
-model's loss, and needs labels or another loss for it.
+Kurtic et al., "The Optimal BERT Surgeon", arXiv 2203.07259. SparseGPT preserves each layer's outputs; oBERT preserves
+the loss, so it needs labels or another loss.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _prune_layer(
 
 @warns_if_far
 @on_split_modules
-def prune_second_order(
+def prune_obert(
     model: nn.Module,
     batches: Sequence[Any],
     sparsity: float | Mapping[str, float] | None = None,

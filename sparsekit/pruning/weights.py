@@ -208,7 +208,7 @@ def prune(
         mask_structure: "unstructured", "N:M" (N kept of every M consecutive inputs) or "RxC" blocks (R outputs of C
             inputs are kept or masked together).
         criterion: "magnitude"; "wanda": magnitude times the norm of the input that a weight multiplies; "taylor": the
-            change of the loss without the weight, to first order; "fisher": to second order, see `prune_second_order`,
+            change of the loss without the weight, to first order; "fisher": to second order, see `prune_obert`,
             which corrects the other weights too.
         batches: what criteria but magnitude are measured on. For wanda, keyword arguments of the model's forward; with
             an "attention_mask", padding does not count. For taylor and fisher, what `loss` takes.

@@ -1,4 +1,4 @@
-"""Compress a model as a recipe says: fine-tune, prune, distil, convert, evaluate, in one run."""
+"""Compress a model as a recipe says: fine-tune, prune, distill, convert, evaluate, in one run."""
 
 from sparsekit.recipes.recipe import Recipe
 from sparsekit.recipes.recipe_file import make_recipe, read_recipe

@@ -18,7 +18,7 @@ from sparsekit.recipes.learning import schedule_of
 from sparsekit.recipes.tasks import Named, attention_maps_of
 
 #: Stages after which the dense model is kept as a teacher.
-_SHRINKING = ("shorten", "prune_neurons", "prune_heads", "prune")
+_SHRINKING = ("drop_layers", "prune_neurons", "prune_heads", "prune")
 
 
 @dataclass
@@ -32,9 +32,9 @@ class _Before:
     def add(self, stage: recipe.Stage) -> None:
         """Take a stage in that has passed its checks."""
         as_it_trains = getattr(stage.settings, "pruning", None) is not None
-        self.layers = stage.shorten.layers if stage.shorten is not None else self.layers
+        self.layers = stage.drop_layers.layers if stage.drop_layers is not None else self.layers
         self.pruned |= stage.prune is not None or as_it_trains
-        self.has_teacher |= stage.name in _SHRINKING or (stage.distil is not None and as_it_trains)
+        self.has_teacher |= stage.name in _SHRINKING or (stage.distill is not None and as_it_trains)
 
 
 def check_stages(job: Job) -> None:
@@ -58,19 +58,19 @@ def check_stages(job: Job) -> None:
 
 def _check_stage(job: Job, stage: recipe.Stage, before: _Before) -> None:
     if stage.finetune is not None and job.recipe.task == "embedding":
-        raise ValueError("embeddings have no labels to be fine-tuned on here; use distil")
+        raise ValueError("embeddings have no labels to be fine-tuned on here; use distill")
     if job.recipe.task == "embedding" and recipe.needs_loss(stage):
         asked = "spread" if getattr(stage.settings, "spread", 0) else f"criterion {stage.settings.criterion!r}"
         raise ValueError(f"{asked} needs a loss, which embeddings do not have; leave it out")
-    if stage.shorten is not None and stage.shorten.layers > before.layers:
-        raise ValueError(f"the model has {before.layers} blocks, and {stage.shorten.layers} are to be kept")
-    if isinstance(stage.settings, recipe.Finetune | recipe.Distil):
+    if stage.drop_layers is not None and stage.drop_layers.layers > before.layers:
+        raise ValueError(f"the model has {before.layers} blocks, and {stage.drop_layers.layers} are to be kept")
+    if isinstance(stage.settings, recipe.Finetune | recipe.Distill):
         _check_training(job, stage.settings, before)
-    if stage.distil is not None:
-        _check_distil(job, stage.distil, before)
+    if stage.distill is not None:
+        _check_distill(job, stage.distill, before)
 
 
-def _check_training(job: Job, stage: recipe.Finetune | recipe.Distil, before: _Before) -> None:
+def _check_training(job: Job, stage: recipe.Finetune | recipe.Distill, before: _Before) -> None:
     if stage.evaluate_every and job.validation is None:
         raise ValueError(
             "evaluate_every needs validation data that can be scored: give a validation table, or "
@@ -83,19 +83,19 @@ def _check_training(job: Job, stage: recipe.Finetune | recipe.Distil, before: _B
         schedule_of(stage, job.recipe.seed, len(batches))
 
 
-def _check_distil(job: Job, stage: recipe.Distil, before: _Before) -> None:
+def _check_distill(job: Job, stage: recipe.Distill, before: _Before) -> None:
     if stage.similarity_weight and job.recipe.task != "embedding":
         raise ValueError(f"similarity_weight is of embeddings; leave it out for the task {job.recipe.task}")
     if stage.teacher is not None:
         _check_teacher(job, stage, stage.teacher, before)
     elif not before.has_teacher and stage.pruning is None:
-        raise ValueError("it needs a teacher: give teacher: FOLDER, or prune, shorten or prune_neurons before it")
+        raise ValueError("it needs a teacher: give teacher: FOLDER, or prune, drop_layers or prune_neurons before it")
     if stage.layer_map is not None or stage.attention_weight:
         teacher = job.model if stage.teacher is None else job.task.load(stage.teacher)[0]
         _check_layers(job, stage, teacher, before)
 
 
-def _check_layers(job: Job, stage: recipe.Distil, teacher: Any, before: _Before) -> None:
+def _check_layers(job: Job, stage: recipe.Distill, teacher: Any, before: _Before) -> None:
     if stage.layer_map is not None:
         LayerMap.by_name(stage.layer_map, block_names(job.model)[: before.layers], block_names(teacher))
     if stage.attention_weight:
@@ -110,7 +110,7 @@ def _check_attention(model: Any, text: Batch) -> None:
         Named(model, ["attentions"])(**text)
 
 
-def _check_teacher(job: Job, stage: recipe.Distil, folder: Path, before: _Before) -> None:
+def _check_teacher(job: Job, stage: recipe.Distill, folder: Path, before: _Before) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     check_model_folder(folder)

@@ -150,7 +150,7 @@ class Finetune(_Training):
     """Train on labels (classification) or the next token (language)."""
 
 
-class Distil(_Training):
+class Distill(_Training):
     """Learn from the model as it was before it was pruned, or from another one."""
 
     teacher: Path | None = None  # a model folder; None: the model before pruning
@@ -186,7 +186,7 @@ class Prune(_Strict):
     """Set weights to zero."""
 
     sparsity: float | None = Field(default=None, ge=0, lt=1)
-    criterion: Literal["one_shot", "second_order", "magnitude", "wanda", "taylor", "fisher"] = "one_shot"
+    criterion: Literal["sparsegpt", "obert", "magnitude", "wanda", "taylor", "fisher"] = "sparsegpt"
     mask_structure: Structure = "unstructured"
     scope: Literal["row", "layer", "global"] | None = None
     spread: float = Field(default=0.0, ge=0, le=1)  # how far a layer's sparsity may be from that of all; 0: alike
@@ -197,7 +197,7 @@ class Prune(_Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         wanted_sparsity(self.sparsity, None, self.mask_structure)
-        if self.scope is not None and self.criterion in ("one_shot", "second_order"):
+        if self.scope is not None and self.criterion in ("sparsegpt", "obert"):
             raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
         if self.spread and (self.scope == "global" or structure_sparsity(self.mask_structure) is not None):
             raise ValueError("spread is for layers whose sparsity is free: leave out scope global, N:M, or spread")
@@ -227,7 +227,7 @@ class PruneHeads(_Strict):
     samples: int = Field(default=512, ge=1)
 
 
-class Shorten(_Strict):
+class DropLayers(_Strict):
     """Keep so many of the model's blocks, evenly spaced."""
 
     layers: int = Field(ge=1)
@@ -250,11 +250,11 @@ class Stage(_Strict):
     """One stage: its name and its settings."""
 
     finetune: Finetune | None = None
-    shorten: Shorten | None = None
+    drop_layers: DropLayers | None = None
     prune_neurons: PruneNeurons | None = None
     prune_heads: PruneHeads | None = None
     prune: Prune | None = None
-    distil: Distil | None = None
+    distill: Distill | None = None
     convert: Convert | None = None
     evaluate: Evaluate | None = None
 
@@ -303,9 +303,7 @@ def evaluates_while_training(recipe: Recipe) -> bool:
 def needs_loss(stage: Stage) -> bool:
     """Whether a stage that removes something asks what the loss of labels says of it."""
     settings = stage.settings
-    return getattr(settings, "criterion", "") in ("second_order", "taylor", "fisher") or bool(
-        getattr(settings, "spread", 0)
-    )
+    return getattr(settings, "criterion", "") in ("obert", "taylor", "fisher") or bool(getattr(settings, "spread", 0))
 
 
 def needs_labels(recipe: Recipe) -> bool:
@@ -313,7 +311,7 @@ def needs_labels(recipe: Recipe) -> bool:
     return recipe.task == "classification" and any(
         stage.finetune is not None
         or stage.evaluate is not None
-        or (stage.distil is not None and stage.distil.alpha > 0 and stage.distil.soft_weight > 0)
+        or (stage.distill is not None and stage.distill.alpha > 0 and stage.distill.soft_weight > 0)
         or needs_loss(stage)
         for stage in recipe.stages
     )

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.distillation import shallower
+from sparsekit.distillation import drop_layers
 from sparsekit.pruning import (
     allocate_sparsity,
     prune,
     prune_heads,
     prune_neurons,
-    prune_one_shot,
-    prune_second_order,
+    prune_obert,
+    prune_sparsegpt,
     pruning_report,
 )
 from sparsekit.recipes import recipe
@@ -36,7 +36,7 @@ def _calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
     """Batches and loss that a criterion wants."""
     if criterion == "magnitude":
         return {}
-    labels = criterion not in ("activation", "wanda", "one_shot")
+    labels = criterion not in ("activation", "wanda", "sparsegpt")
     needs_loss = {"loss": lambda model, batch: _loss_of(job, model, batch)} if labels else {}
     return {"batches": job.sample(samples, labels=labels), **needs_loss}
 
@@ -45,11 +45,11 @@ def _size(job: Job) -> int:
     return sum(parameter.numel() for parameter in job.model.parameters())
 
 
-def shorten(job: Job, stage: recipe.Shorten) -> dict[str, Any]:
+def remove_layers(job: Job, stage: recipe.DropLayers) -> dict[str, Any]:
     """Keep some of the blocks."""
     job.keep_teacher()
     before = len(job.blocks())
-    job.model = shallower(job.model, stage.layers)
+    job.model = drop_layers(job.model, stage.layers)
     return {"layers_before": before, "layers": len(job.blocks())}
 
 
@@ -82,7 +82,7 @@ def _sparsity(job: Job, stage: recipe.Prune, chosen: dict[str, Any]) -> float | 
         return stage.wanted
     sampled = one_by_one(job.sample(min(stage.samples, _GRADIENTS), labels=True))
     texts = [text for text in sampled if has_label(text)][:_GRADIENTS]
-    order = "wanda" if stage.criterion in ("one_shot", "second_order") else stage.criterion
+    order = "wanda" if stage.criterion in ("sparsegpt", "obert") else stage.criterion
     return allocate_sparsity(
         job.model,
         stage.wanted,
@@ -103,10 +103,10 @@ def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
     chosen |= {"sparsity": _sparsity(job, stage, chosen)}
     calibration = _calibration(job, stage.samples, stage.criterion)
-    if stage.criterion == "one_shot":
-        reached = prune_one_shot(job.model, **calibration, **chosen)
-    elif stage.criterion == "second_order":
-        reached = prune_second_order(job.model, **calibration, **chosen)
+    if stage.criterion == "sparsegpt":
+        reached = prune_sparsegpt(job.model, **calibration, **chosen)
+    elif stage.criterion == "obert":
+        reached = prune_obert(job.model, **calibration, **chosen)
     else:
         reached = prune(job.model, scope=stage.scope, criterion=stage.criterion, **calibration, **chosen)
     layers = [layer for layer in pruning_report(job.model).layers if layer.name in reached]

@@ -122,7 +122,7 @@ def compress(
 def _teachers(recipe: Recipe) -> dict[str, Path | None]:
     """Folders of other teachers, by what they are."""
     stages = enumerate(recipe.stages, 1)
-    return {f"teacher of stage {n}": one.distil.teacher for n, one in stages if one.distil and one.distil.teacher}
+    return {f"teacher of stage {n}": one.distill.teacher for n, one in stages if one.distill and one.distill.teacher}
 
 
 def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: Path | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
-def _answers(job: Job, stage: recipe.Distil) -> int:
+def _answers(job: Job, stage: recipe.Distill) -> int:
     """Bytes of the teacher's answers on disk, about: of hidden states, attention maps and a language model's logits."""
     config = job.model.config
     found = 0
@@ -44,8 +44,8 @@ def needed(job: Job, over: int) -> dict[str, int]:
     """
     size = _bytes_of(job.model)
     left = job.recipe.stages[over:]
-    training = [stage.settings for stage in left if isinstance(stage.settings, recipe.Finetune | recipe.Distil)]
-    distilling = [stage.distil for stage in left if stage.distil is not None]
+    training = [stage.settings for stage in left if isinstance(stage.settings, recipe.Finetune | recipe.Distill)]
+    distilling = [stage.distill for stage in left if stage.distill is not None]
     found = {
         "the model": size,
         "stages": round(_KEPT * size) * sum(stage.evaluate is None for stage in left),

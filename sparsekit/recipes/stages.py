@@ -11,8 +11,8 @@ from sparsekit.recipes import recipe
 from sparsekit.recipes.batches import Batch
 from sparsekit.recipes.job import Job
 from sparsekit.recipes.learning import finetune
-from sparsekit.recipes.removal import make_zeros, remove_heads, remove_neurons, shorten
-from sparsekit.recipes.teaching import distil
+from sparsekit.recipes.removal import make_zeros, remove_heads, remove_layers, remove_neurons
+from sparsekit.recipes.teaching import distill
 
 #: Texts that a converted model and its dense self are timed on.
 _TEXTS = 4
@@ -51,11 +51,11 @@ def evaluate(job: Job, stage: recipe.Evaluate) -> dict[str, Any]:
 #: What each stage of a recipe does.
 STAGES: dict[str, Callable[[Job, Any], dict[str, Any]]] = {
     "finetune": finetune,
-    "shorten": shorten,
+    "drop_layers": remove_layers,
     "prune_neurons": remove_neurons,
     "prune_heads": remove_heads,
     "prune": make_zeros,
-    "distil": distil,
+    "distill": distill,
     "convert": swap,
     "evaluate": evaluate,
 }

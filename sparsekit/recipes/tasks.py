@@ -22,7 +22,7 @@ from sparsekit.io.file_names import MANIFEST
 from sparsekit.progress import Progress
 from sparsekit.recipes.batches import Batch, inputs_of, padded, windows
 from sparsekit.recipes.data import Rows
-from sparsekit.recipes.recipe import Distil
+from sparsekit.recipes.recipe import Distill
 
 
 class Named(nn.Module):
@@ -141,7 +141,7 @@ class Task(ABC):
         """What fine-tuning minimises."""
 
     @abstractmethod
-    def soft_loss(self, stage: Distil) -> nn.Module:
+    def soft_loss(self, stage: Distill) -> nn.Module:
         """How a student follows the teacher's outputs."""
 
     def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> Any:
@@ -192,7 +192,7 @@ class Classification(Task):
         logits = model(**inputs_of(batch))["logits"]
         return F.cross_entropy(logits, batch["labels"].to(logits.device))
 
-    def soft_loss(self, stage: Distil) -> nn.Module:
+    def soft_loss(self, stage: Distill) -> nn.Module:
         """Soft targets."""
         return SoftTargets(stage.temperature, stage.alpha)
 
@@ -246,9 +246,9 @@ class Embedding(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """There is none: embeddings learn from a teacher."""
-        raise ValueError("embeddings are not fine-tuned on labels here; use a distil stage")
+        raise ValueError("embeddings are not fine-tuned on labels here; use a distill stage")
 
-    def soft_loss(self, stage: Distil) -> nn.Module:
+    def soft_loss(self, stage: Distill) -> nn.Module:
         """Cosine to the teacher's embedding, and what else of the batch a text is like."""
         return Embeddings("cosine", stage.similarity_weight)
 
@@ -306,7 +306,7 @@ class Language(Task):
         logits = model(**inputs_of(batch))["logits"]
         return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten().to(logits.device))
 
-    def soft_loss(self, stage: Distil) -> nn.Module:
+    def soft_loss(self, stage: Distill) -> nn.Module:
         """Soft targets from the teacher's largest logits."""
         return TopSoftTargets(stage.temperature, stage.alpha)
 

@@ -65,7 +65,7 @@ def _asked_now(teacher: Teacher, precision: str, batch: Batch, keep: Sequence[st
         return ask(teacher, batch, keep, top_k)
 
 
-def _lessons(job: Job, stage: recipe.Distil, teacher: Any) -> _Lessons:
+def _lessons(job: Job, stage: recipe.Distill, teacher: Any) -> _Lessons:
     asked = Teacher(Named(teacher, stage.layers))
     keep = [*stage.layers, *([job.task.output] if stage.soft_weight > 0 else [])]
     top_k = stage.top_k if job.recipe.task == "language" and stage.soft_weight > 0 else None
@@ -88,19 +88,19 @@ def _lessons(job: Job, stage: recipe.Distil, teacher: Any) -> _Lessons:
     return _Lessons(job.train, cache.__getitem__)
 
 
-def _layer_map(stage: recipe.Distil, student: Any, teacher: Any) -> LayerMap:
+def _layer_map(stage: recipe.Distill, student: Any, teacher: Any) -> LayerMap:
     if stage.layer_map is not None:
         return LayerMap.by_name(stage.layer_map, block_names(student), block_names(teacher))
     return LayerMap.even(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
 
-def _hidden_loss(stage: recipe.Distil, student: Any, teacher: Any, layers: int) -> nn.Module:
+def _hidden_loss(stage: recipe.Distill, student: Any, teacher: Any, layers: int) -> nn.Module:
     if stage.hidden_loss == "square_head":
         return SquareHead()
     return HiddenStates(student.config.hidden_size, teacher.config.hidden_size, layers)
 
 
-def _objective(job: Job, stage: recipe.Distil, teacher: Any) -> Distillation:
+def _objective(job: Job, stage: recipe.Distill, teacher: Any) -> Distillation:
     layer_map = _layer_map(stage, job.model, teacher) if stage.layers else None
     losses: dict[str, nn.Module] = {}
     weights = {}
@@ -117,7 +117,7 @@ def _objective(job: Job, stage: recipe.Distil, teacher: Any) -> Distillation:
     return Distillation(losses, weights, layer_map)
 
 
-def distil(job: Job, stage: recipe.Distil) -> dict[str, Any]:
+def distill(job: Job, stage: recipe.Distill) -> dict[str, Any]:
     """Learn from the teacher, without dropout: its answers were given without."""
     if stage.pruning is not None:
         job.keep_teacher()

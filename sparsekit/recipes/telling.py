@@ -54,16 +54,16 @@ def _after(stage: str, row: Mapping[str, Any]) -> str:
         return str(row["dtype"])
     if stage == "prune":
         return f"pruning {row['sparsity']:.0%}"
-    if stage == "shorten":
+    if stage == "drop_layers":
         return f"{row['layers']} layers"
-    names = {"finetune": "fine-tuning", "distil": "distillation"}
+    names = {"finetune": "fine-tuning", "distill": "distillation"}
     return names.get(stage, stage.replace("prune_", "removing "))
 
 
 def name_after(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the model is called after these stages: by the last that changed it, with its number where that is needed.
 
-    >>> name_after([{"stage": "1-distil"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
+    >>> name_after([{"stage": "1-distill"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
     'after int8'
     """
     changed = [row for row in rows if not row["stage"].endswith("-evaluate")]

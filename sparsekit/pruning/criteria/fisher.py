@@ -181,7 +181,7 @@ def inverse_diagonals(
 ) -> dict[str, torch.Tensor]:
     """Diagonal of every layer's inverse Fisher matrix, float64, [out_features, in_features].
 
-    Args and errors are those of `prune_second_order`, and so is the memory that it takes.
+    Args and errors are those of `prune_obert`, and so is the memory that it takes.
     """
     found: dict[str, torch.Tensor] = {}
     for group in layer_groups(layers, block_size, max_bytes):

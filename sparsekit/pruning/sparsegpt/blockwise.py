@@ -82,7 +82,7 @@ def _prune_blocks(
 @warns_if_far
 @torch.no_grad()
 @on_split_modules
-def prune_one_shot(
+def prune_sparsegpt(
     model: nn.Module,
     batches: Sequence[Batch],
     sparsity: float | Mapping[str, float],

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sparsekit import finalize, prune
-from sparsekit.pruning import prune_one_shot, prune_weight
+from sparsekit.pruning import prune_sparsegpt, prune_weight
 from sparsekit.pruning.calibration import samples_of
 from sparsekit.pruning.sparsegpt.solver import damped, match_targets
 
@@ -124,11 +124,11 @@ def batches(count: int = 4) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def test_one_shot_prunes_every_layer_and_beats_magnitude(model):
+def test_sparsegpt_prunes_every_layer_and_beats_magnitude(model):
     dense, plain = copy.deepcopy(model), copy.deepcopy(model)
     done: list[str] = []
     model.train()
-    report = prune_one_shot(model, batches(), 0.6, ignore=["head"], on_layer=done.append)
+    report = prune_sparsegpt(model, batches(), 0.6, ignore=["head"], on_layer=done.append)
     assert model.training
     assert list(report) == done
     assert len(done) == 9
@@ -144,7 +144,7 @@ def test_one_shot_prunes_every_layer_and_beats_magnitude(model):
 
 @pytest.mark.parametrize(("structure", "sparsity"), [("2:4", 0.5), ("1:8", 0.875), ("4x1", 0.5)])
 def test_structures(model, structure, sparsity):
-    prune_one_shot(model, batches(), sparsity, ignore=["head"], mask_structure=structure)
+    prune_sparsegpt(model, batches(), sparsity, ignore=["head"], mask_structure=structure)
     weight = finalize(model).blocks[1].down.weight
     assert (weight == 0).float().mean() == pytest.approx(sparsity, abs=0.01)
 
@@ -183,8 +183,8 @@ def test_every_block_gets_its_own_arguments_and_no_cache():
     model = CachingModel()
     plain = copy.deepcopy(model)
     plain.config.use_cache = False
-    prune_one_shot(model, batches(), 0.5, ignore=["head"])
-    prune_one_shot(plain, batches(), 0.5, ignore=["head"])
+    prune_sparsegpt(model, batches(), 0.5, ignore=["head"])
+    prune_sparsegpt(plain, batches(), 0.5, ignore=["head"])
     assert model.config.use_cache
     for mine, other in zip(model.blocks, plain.blocks, strict=True):
         assert torch.equal(mine.down.weight, other.down.weight)
@@ -198,15 +198,15 @@ def test_padding_does_not_count(model):
     for batch in padded:
         batch["input_ids"] = torch.cat([batch["input_ids"], torch.zeros(8, 5, dtype=torch.int64)], 1)
         batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.zeros(8, 5, dtype=torch.int64)], 1)
-    prune_one_shot(model, clean, 0.5, ignore=["head"])
-    prune_one_shot(twin, padded, 0.5, ignore=["head"])
+    prune_sparsegpt(model, clean, 0.5, ignore=["head"])
+    prune_sparsegpt(twin, padded, 0.5, ignore=["head"])
     torch.testing.assert_close(model.blocks[2].down.weight, twin.blocks[2].down.weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_layer_that_never_runs_is_named(model):
     model.blocks[1].spare = nn.Linear(16, 16)
     with pytest.raises(ValueError, match="spare did not run on the calibration batches"):
-        prune_one_shot(model, batches(1), 0.5, ignore=["head"])
+        prune_sparsegpt(model, batches(1), 0.5, ignore=["head"])
 
 
 @pytest.mark.parametrize(
@@ -222,4 +222,4 @@ def test_a_layer_that_never_runs_is_named(model):
 )
 def test_bad_arguments(model, arguments, message):
     with pytest.raises(ValueError, match=message):
-        prune_one_shot(model, **{"batches": batches(1), "sparsity": 0.5, "ignore": ["head"], **arguments})
+        prune_sparsegpt(model, **{"batches": batches(1), "sparsity": 0.5, "ignore": ["head"], **arguments})
