@@ -86,7 +86,7 @@ def main(path: Path) -> None:
     for structure in ("unstructured", "4x1"):
         for sparsity in (0.8, 0.9):
             pruned = copy.deepcopy(encoder)
-            prune_sparsegpt(pruned, [calibration], sparsity, mask_structure=structure)
+            prune_sparsegpt(pruned, sparsity, [calibration], mask_structure=structure)
             found += rows(finalize(pruned), inputs, sparsity, structure)
     write_json(path, {"environment": environment(), "sentences": SENTENCES, "rows": found})
 

@@ -53,8 +53,8 @@ WAYS = {
     "threshold": lambda model: prune(model, threshold=0.1),
     "wanda": lambda model: prune(model, 0.5, criterion="wanda", batches=DATA),
     "taylor": lambda model: prune(model, 0.5, criterion="taylor", batches=DATA, loss=squares),
-    "sparsegpt": lambda model: prune_sparsegpt(model, DATA, 0.5),
-    "obert": lambda model: prune_obert(model, DATA, 0.5, loss=squares),
+    "sparsegpt": lambda model: prune_sparsegpt(model, 0.5, DATA),
+    "obert": lambda model: prune_obert(model, 0.5, DATA, loss=squares),
     "movement": apply_movement,
     "allocation": lambda model: allocate_sparsity(model, 0.5, DATA, loss=squares),
     "keep_zeros": lambda model: keep_zeros(model, 0.05),
@@ -132,11 +132,11 @@ def test_sparsegpt_pruning_that_ends_halfway_is_undone(monkeypatch, masked, erro
 
     monkeypatch.setattr(blockwise, "prune_weight", failing)
     with pytest.raises(error):
-        prune_sparsegpt(model, DATA, 0.5)
+        prune_sparsegpt(model, 0.5, DATA)
     assert same(state(model), before)
     assert set(model.parameters()) == parameters
     monkeypatch.undo()
-    prune_sparsegpt(model, DATA, 0.5)
+    prune_sparsegpt(model, 0.5, DATA)
     assert all(
         (module.weight == 0).float().mean() == 0.5 for module in model.modules() if isinstance(module, nn.Linear)
     )

@@ -193,8 +193,8 @@ def test_every_way_to_prune_takes_sparsities_by_layer():
     for pruned in (
         lambda model: prune(model, given),
         lambda model: prune(model, given, criterion="wanda", batches=[{"x": x} for x in data]),
-        lambda model: prune_sparsegpt(model, [{"x": x} for x in data], given),
-        lambda model: prune_obert(model, data, given, loss=squares),
+        lambda model: prune_sparsegpt(model, given, [{"x": x} for x in data]),
+        lambda model: prune_obert(model, given, data, loss=squares),
     ):
         model = Blocks()
         assert pruned(model) == pytest.approx(given)

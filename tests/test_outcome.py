@@ -40,8 +40,8 @@ def batches() -> list[dict[str, torch.Tensor]]:
     "pruned_by",
     [
         lambda model, batches, sparsity: prune(model, sparsity, criterion="wanda", batches=batches),
-        lambda model, batches, sparsity: prune_sparsegpt(model, batches, sparsity),
-        lambda model, batches, sparsity: prune_obert(model, batches, sparsity, block_size=4),
+        lambda model, batches, sparsity: prune_sparsegpt(model, sparsity, batches),
+        lambda model, batches, sparsity: prune_obert(model, sparsity, batches, fisher_block_size=4),
     ],
 )
 def test_outputs_that_moved_far_are_said(batches, pruned_by):

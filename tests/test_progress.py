@@ -125,7 +125,7 @@ def test_pruning_from_python_shows_a_bar(capsys, monkeypatch, criterion):
     monkeypatch.setattr(progress, "_MINUTE", 0.0)
     batches = [{"input": torch.randn(4, 8)} for _ in range(3)]
     if criterion == "sparsegpt":
-        prune_sparsegpt(Blocks(), batches, 0.5)
+        prune_sparsegpt(Blocks(), 0.5, batches)
     elif criterion == "wanda":
         prune(Blocks(), 0.5, criterion=criterion, batches=batches)
     else:

@@ -142,8 +142,8 @@ def test_selection():
         ({"sparsity": -0.1}, ValueError, "got -0.1"),
         ({}, ValueError, "give sparsity .* or threshold"),
         ({"sparsity": 0.5, "threshold": 0.1}, ValueError, "threshold stands alone"),
-        ({"sparsity": 0.5, "scope": "all"}, ValueError, "scope must be one of row, layer, global"),
-        ({"sparsity": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of magnitude"),
+        ({"sparsity": 0.5, "scope": "all"}, ValueError, "scope must be one of layer, row, global"),
+        ({"sparsity": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of sparsegpt, obert, wanda, magnitude"),
         ({"sparsity": 0.5, "targets": ["decoder"]}, ValueError, "target 'decoder' matches no module"),
         ({"sparsity": 0.5, "targets": "Linear"}, TypeError, r"targets must be a list of patterns"),
         ({"sparsity": 0.5, "ignore": "0"}, TypeError, r"ignore must be a list of patterns"),
@@ -251,7 +251,7 @@ def test_ties_that_cannot_be_kept_are_refused():
     with pytest.raises(ValueError, match="first.weight is shared with second, table; put 'first' into ignore"):
         prune(Tied(embedding=True), 0.5, targets=["first"])
     data = [{"input": torch.ones(1, 6)}]
-    for refused in (lambda: prune_sparsegpt(Tied(), data, 0.5), lambda: prune_obert(Tied(), data, 0.5)):
+    for refused in (lambda: prune_sparsegpt(Tied(), 0.5, data), lambda: prune_obert(Tied(), 0.5, data)):
         with pytest.raises(ValueError, match="first.weight is shared with second; put all of them into ignore, or use"):
             refused()
 

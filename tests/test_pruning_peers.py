@@ -10,8 +10,9 @@ from torch.nn.utils import prune as torch_prune
 from transformers.pytorch_utils import Conv1D
 
 from sparsekit import finalize, prune
-from sparsekit.pruning import CRITERIA, prune_obert
+from sparsekit.pruning import METHODS
 from sparsekit.pruning.layers import weight_of
+from sparsekit.pruning.methods import weight_methods
 from sparsekit.pruning.parametrization import mask_of
 
 
@@ -109,22 +110,18 @@ def as_conv1d(model: nn.Sequential) -> nn.Sequential:
     return twin
 
 
-@pytest.mark.parametrize("criterion", [*CRITERIA, "obert"])
+@pytest.mark.parametrize("criterion", [name for name in weight_methods() if name != "sparsegpt"])
 @pytest.mark.parametrize("structure", ["unstructured", "2:4", "4x1"])
 def test_conv1d_is_pruned_like_the_linear_layer_it_is(criterion, structure):
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 8)).double()
     conv = as_conv1d(linear)
-    data, loss = [{"input": torch.randn(8, 16).double()} for _ in range(3)], {"loss": squares}
+    data = [{"input": torch.randn(8, 16).double()} for _ in range(3)]
     for model, target in ((linear, "Linear"), (conv, "Conv1D")):
         arguments = {"targets": [target], "mask_structure": structure}
-        if criterion == "obert":
-            prune_obert(model, data, 0.5, **loss, **arguments)
-        elif criterion == "wanda":
-            prune(model, 0.5, criterion=criterion, batches=data, **arguments)
-        else:
-            given = {"batches": data, **loss} if CRITERIA[criterion].uses_loss else {}
-            prune(model, 0.5, criterion=criterion, **given, **arguments)
+        method = METHODS[criterion]
+        given = {"batches": data if method.needs_batches else [], "loss": squares if method.needs_loss else None}
+        prune(model, 0.5, criterion=criterion, **given, **arguments)
     for mine, other in zip((conv[0], conv[2]), (linear[0], linear[2]), strict=True):
         assert (mine.weight == 0).double().mean() == 0.5
         torch.testing.assert_close(weight_of(mine), weight_of(other))

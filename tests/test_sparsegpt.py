@@ -128,7 +128,7 @@ def test_sparsegpt_prunes_every_layer_and_beats_magnitude(model):
     dense, plain = copy.deepcopy(model), copy.deepcopy(model)
     done: list[str] = []
     model.train()
-    report = prune_sparsegpt(model, batches(), 0.6, ignore=["head"], on_layer=done.append)
+    report = prune_sparsegpt(model, 0.6, batches(), ignore=["head"], on_layer=done.append)
     assert model.training
     assert list(report) == done
     assert len(done) == 9
@@ -144,7 +144,7 @@ def test_sparsegpt_prunes_every_layer_and_beats_magnitude(model):
 
 @pytest.mark.parametrize(("structure", "sparsity"), [("2:4", 0.5), ("1:8", 0.875), ("4x1", 0.5)])
 def test_structures(model, structure, sparsity):
-    prune_sparsegpt(model, batches(), sparsity, ignore=["head"], mask_structure=structure)
+    prune_sparsegpt(model, sparsity, batches(), ignore=["head"], mask_structure=structure)
     weight = finalize(model).blocks[1].down.weight
     assert (weight == 0).float().mean() == pytest.approx(sparsity, abs=0.01)
 
@@ -183,8 +183,8 @@ def test_every_block_gets_its_own_arguments_and_no_cache():
     model = CachingModel()
     plain = copy.deepcopy(model)
     plain.config.use_cache = False
-    prune_sparsegpt(model, batches(), 0.5, ignore=["head"])
-    prune_sparsegpt(plain, batches(), 0.5, ignore=["head"])
+    prune_sparsegpt(model, 0.5, batches(), ignore=["head"])
+    prune_sparsegpt(plain, 0.5, batches(), ignore=["head"])
     assert model.config.use_cache
     for mine, other in zip(model.blocks, plain.blocks, strict=True):
         assert torch.equal(mine.down.weight, other.down.weight)
@@ -198,15 +198,15 @@ def test_padding_does_not_count(model):
     for batch in padded:
         batch["input_ids"] = torch.cat([batch["input_ids"], torch.zeros(8, 5, dtype=torch.int64)], 1)
         batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.zeros(8, 5, dtype=torch.int64)], 1)
-    prune_sparsegpt(model, clean, 0.5, ignore=["head"])
-    prune_sparsegpt(twin, padded, 0.5, ignore=["head"])
+    prune_sparsegpt(model, 0.5, clean, ignore=["head"])
+    prune_sparsegpt(twin, 0.5, padded, ignore=["head"])
     torch.testing.assert_close(model.blocks[2].down.weight, twin.blocks[2].down.weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_layer_that_never_runs_is_named(model):
     model.blocks[1].spare = nn.Linear(16, 16)
     with pytest.raises(ValueError, match="spare did not run on the calibration batches"):
-        prune_sparsegpt(model, batches(1), 0.5, ignore=["head"])
+        prune_sparsegpt(model, 0.5, batches(1), ignore=["head"])
 
 
 @pytest.mark.parametrize(

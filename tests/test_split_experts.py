@@ -249,8 +249,8 @@ def test_sparsegpt_obert_and_reports_reach_experts():
     ids = torch.randint(3, 64, (16, 16), generator=torch.Generator().manual_seed(0))
     batches = [{"input_ids": ids, "labels": ids}]
     methods = (
-        lambda model: prune_sparsegpt(model, batches, 0.5, ignore=["lm_head"]),
-        lambda model: prune_obert(model, batches * 2, 0.5, ignore=["lm_head"]),
+        lambda model: prune_sparsegpt(model, 0.5, batches, ignore=["lm_head"]),
+        lambda model: prune_obert(model, 0.5, batches * 2, ignore=["lm_head"]),
         lambda model: prune(model, allocate_sparsity(model, 0.5, batches, ignore=["lm_head"]), ignore=["lm_head"]),
     )
     for method in methods:
@@ -287,7 +287,7 @@ def test_experts_that_no_token_reaches():
         if criterion == "wanda":
             prune(model, 0.5, criterion="wanda", batches=batches, ignore=["lm_head"])
         else:
-            prune_sparsegpt(model, batches, 0.5, ignore=["lm_head"])
+            prune_sparsegpt(model, 0.5, batches, ignore=["lm_head"])
         experts = finalize(model).model.layers[0].mlp.experts
         dense = mixture("mixtral").model.layers[0].mlp.experts.gate_up_proj
         for mine, other in zip(experts.gate_up_proj, dense, strict=True):

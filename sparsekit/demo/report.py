@@ -32,7 +32,7 @@ Your own model, pruned already (zeros in its linear layers):
   print(report)
 Your own model and data, dense still:
   from sparsekit.pruning import prune_sparsegpt, finalize
-  prune_sparsegpt(model, batches, 0.8)      # a few hundred samples; no training
+  prune_sparsegpt(model, 0.8, batches)      # a few hundred samples; no training
   ...                                      # fine-tune: the masks stay
   finalize(model); sparsekit.convert(model)
 """

@@ -42,7 +42,7 @@ def prune_student(teacher: SentenceClassifier, batches: Sequence[Batch], setting
     student = copy.deepcopy(teacher)
     count = max(1, settings.calibration_sentences // settings.batch_size)
     chosen = random.Random(settings.seed).sample(list(batches), min(count, len(batches)))  # noqa: S311
-    prune_sparsegpt(student, [batch.inputs for batch in chosen], settings.sparsity, ignore=IGNORE)
+    prune_sparsegpt(student, settings.sparsity, [batch.inputs for batch in chosen], ignore=IGNORE)
     return student
 
 

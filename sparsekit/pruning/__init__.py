@@ -1,6 +1,7 @@
 """Make zeros: by magnitude, activations or gradients, one-shot or as training goes; masks that stay; what they did."""
 
 from sparsekit.pruning.allocation import allocate_sparsity
+from sparsekit.pruning.methods import METHODS, Method
 from sparsekit.pruning.movement import Movement, apply_movement
 from sparsekit.pruning.obert import prune_obert
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
@@ -13,12 +14,13 @@ from sparsekit.pruning.structured.heads import prune_heads
 from sparsekit.pruning.structured.neuron_groups import NeuronGroup
 from sparsekit.pruning.structured.neurons import prune_neurons
 from sparsekit.pruning.structured.widths import resize_to, shapes_of
-from sparsekit.pruning.weights import CRITERIA, prune
+from sparsekit.pruning.weights import prune
 from sparsekit.pruning.zeros import keep_zeros
 
 __all__ = [
-    "CRITERIA",
+    "METHODS",
     "Mask",
+    "Method",
     "Movement",
     "NeuronGroup",
     "PruningReport",

@@ -17,8 +17,10 @@ from torch import nn
 from sparsekit.pruning.gradients import Loss, weight_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
 from sparsekit.pruning.masks import masks_by_sparsity, structure_sparsity
+from sparsekit.pruning.methods import METHODS, find_method, weight_methods
+from sparsekit.pruning.sparsity import check_sparsity
 from sparsekit.pruning.split_model import on_split_modules
-from sparsekit.pruning.weights import check_sparsity, find_criterion, score_groups
+from sparsekit.pruning.weights import scope_of, score_groups
 
 #: Sparsities at which costs are known: every twentieth.
 _LEVELS = 20
@@ -127,8 +129,8 @@ def allocate_sparsity(
         loss: as in `prune`.
         spread: how far a layer's sparsity may be from `sparsity`, in [0, 1]. Every layer also keeps half of what it
             would keep if all were pruned alike.
-        criterion: which weights of a layer go first, as in `prune`; "wanda" for `prune_sparsegpt` and
-            `prune_obert`.
+        criterion: which weights of a layer go first, as in `prune`; "wanda" stands in for "sparsegpt" and "obert",
+            which have no scores before they prune.
         calibration: what the criterion is measured on, the `batches` of `prune`; None: `batches`.
         scope: "row" or "layer", as in `prune`.
         targets: layers to prune, as in `prune`.
@@ -155,12 +157,12 @@ def allocate_sparsity(
         raise ValueError(f"spread must be in [0, 1], got {spread}; 0.2 lets layers differ by 20 points from the mean")
     if structure_sparsity(mask_structure) is not None:
         raise ValueError(f"mask_structure {mask_structure!r} fixes every layer's sparsity; there is none to spread")
-    chosen = find_criterion(criterion)
-    scope = chosen.scope if scope is None else scope
-    if scope not in ("row", "layer"):
-        raise ValueError(f"scope must be row or layer, got {scope!r}; global chooses sparsities by scores instead")
+    method = METHODS[find_method(criterion, weight_methods()).scored_by or criterion]
+    if scope == "global":
+        raise ValueError("scope must be row or layer, got 'global', which chooses sparsities by scores instead")
+    scope = scope_of(method, scope)
     groups = group_prunable(model, targets, ignore)
-    scores = score_groups(model, groups, chosen, batches if calibration is None else calibration, loss)
+    scores = score_groups(model, groups, method, batches if calibration is None else calibration, loss)
     first = dict(next(iter(group.items())) for group in groups)
     curves = loss_curves(model, first, _levels_kept(scores, scope, mask_structure), batches, loss)
     sizes = {name: score.numel() for name, score in scores.items()}

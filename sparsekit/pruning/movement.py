@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from sparsekit.pruning.layers import select_prunable
 from sparsekit.pruning.masks import drop_lowest
 from sparsekit.pruning.parametrization import Mask, mask_of, masked_parameters
-from sparsekit.pruning.weights import check_sparsity
+from sparsekit.pruning.sparsity import check_sparsity
 from sparsekit.surgery import undo_on_failure
 
 

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.criteria.fisher import BlockInverse, inverse_blocks, layer_groups, score
+from sparsekit.pruning.criteria.fisher import score
 from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.inverse_fisher import InverseFisher, inverse_fishers, layer_groups
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
 from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules
-from sparsekit.pruning.weights import sparsities_of
 from sparsekit.surgery import undo_on_failure
 
 
@@ -35,7 +36,7 @@ def _first(batches: Sequence[Any], num_gradients: int | None) -> Sequence[Any]:
 
 
 def _prune_layer(
-    weight: torch.Tensor, inverse: BlockInverse, sparsity: float, mask_structure: str
+    weight: torch.Tensor, inverse: InverseFisher, sparsity: float, mask_structure: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = {"weight": score(weight, inverse.diagonal())}
     mask = masks_by_sparsity(scores, sparsity, mask_structure=mask_structure)["weight"]
@@ -46,14 +47,14 @@ def _prune_layer(
 @on_split_modules
 def prune_obert(
     model: nn.Module,
-    batches: Sequence[Any],
     sparsity: float | Mapping[str, float] | None = None,
+    batches: Sequence[Any] = (),
     *,
     loss: Loss | None = None,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
     mask_structure: str = "unstructured",
-    block_size: int = 50,
+    fisher_block_size: int = 50,
     damping: float = 1e-7,
     num_gradients: int | None = None,
     max_bytes: int = 2**31,
@@ -64,21 +65,21 @@ def prune_obert(
     `finalize` bakes them in. Pruned step by step with training in between, as in the paper, this keeps more accuracy
     than in one step: the estimate holds near the weights it was made at.
 
-    Time grows with weights times `block_size` times gradients. Memory: 8 * `block_size` bytes for each weight of the
-    layers that are handled together, and their 16 latest gradients; layers wait for another pass over the batches when
-    they would not fit into `max_bytes`. The result is the same.
+    Time grows with weights times `fisher_block_size` times gradients. Memory: 8 * `fisher_block_size` bytes for each
+    weight of the layers that are handled together, and their 16 latest gradients; layers wait for another pass over the
+    batches when they would not fit into `max_bytes`. The result is the same.
 
     Args:
         model: any PyTorch model.
-        batches: what `loss` takes.
         sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
             `allocate_sparsity` gives them. "N:M" structures imply it.
+        batches: what `loss` takes.
         loss: a function of the model and a batch that returns a scalar; None: the loss in the model's output, for
             batches that are keyword arguments of its forward.
         targets: layers to prune, as in `prune`.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`; a block's score is the sum of its weights'.
-        block_size: inputs of one output whose weights can make up for one another.
+        fisher_block_size: inputs of one output whose weights can make up for one another.
         damping: added to the Fisher matrix's diagonal, in the unit of a squared gradient.
         num_gradients: take only the first so many batches.
         max_bytes: memory for inverse matrices; a single layer may take more.
@@ -97,8 +98,8 @@ def prune_obert(
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
     decided: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    for group in layer_groups(layers, block_size, max_bytes):
-        inverses = inverse_blocks(model, group, chosen, loss, block_size=block_size, damping=damping)
+    for group in layer_groups(layers, fisher_block_size, max_bytes):
+        inverses = inverse_fishers(model, group, chosen, loss, fisher_block_size=fisher_block_size, damping=damping)
         decided |= {
             name: _prune_layer(weight_of(layers[name]), inverse, wanted[name], mask_structure)
             for name, inverse in inverses.items()

@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ Result = TypeVar("Result")
 
 #: Rows of the first batch whose outputs are compared: logits over a vocabulary are large.
 _ROWS = 4
+#: Whether a call around this one compares already: `prune` calls other functions that prune.
+_comparing: ContextVar[bool] = ContextVar("comparing", default=False)
 
 
 def _some_rows(batches: Any) -> dict[str, Any] | None:
@@ -65,10 +68,14 @@ def warns_if_far(prune: Callable[P, Result]) -> Callable[P, Result]:
     def run(*args: P.args, **kwargs: P.kwargs) -> Result:
         given = signature.bind(*args, **kwargs).arguments
         batch = None if given.get("loss") is not None else _some_rows(given.get("batches"))
-        if batch is None or not _has_values(given["model"]):
+        if batch is None or _comparing.get() or not _has_values(given["model"]):
             return prune(*args, **kwargs)
         wanted = _outputs(given["model"], batch)
-        result = prune(*args, **kwargs)
+        token = _comparing.set(True)
+        try:
+            result = prune(*args, **kwargs)
+        finally:
+            _comparing.reset(token)
         if wanted:
             _warn_if_far(_outputs(given["model"], batch), wanted, batch.get("attention_mask"))
         return result

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sparsekit.pruning import Schedule
+from sparsekit.pruning import METHODS, Schedule
 from sparsekit.pruning.masks import structure_sparsity
-from sparsekit.pruning.weights import wanted_sparsity
+from sparsekit.pruning.sparsity import wanted_sparsity
 from sparsekit.training.settings import TrainSettings
 
 
@@ -197,7 +197,7 @@ class Prune(_Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         wanted_sparsity(self.sparsity, None, self.mask_structure)
-        if self.scope is not None and self.criterion in ("sparsegpt", "obert"):
+        if self.scope is not None and not METHODS[self.criterion].scopes:
             raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
         if self.spread and (self.scope == "global" or structure_sparsity(self.mask_structure) is not None):
             raise ValueError("spread is for layers whose sparsity is free: leave out scope global, N:M, or spread")
@@ -303,7 +303,8 @@ def evaluates_while_training(recipe: Recipe) -> bool:
 def needs_loss(stage: Stage) -> bool:
     """Whether a stage that removes something asks what the loss of labels says of it."""
     settings = stage.settings
-    return getattr(settings, "criterion", "") in ("obert", "taylor", "fisher") or bool(getattr(settings, "spread", 0))
+    criterion = getattr(settings, "criterion", None)
+    return (criterion is not None and METHODS[criterion].needs_loss) or getattr(settings, "spread", 0) > 0
 
 
 def needs_labels(recipe: Recipe) -> bool:

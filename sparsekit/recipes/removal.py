@@ -10,12 +10,11 @@ from torch import nn
 
 from sparsekit.distillation import drop_layers
 from sparsekit.pruning import (
+    METHODS,
     allocate_sparsity,
     prune,
     prune_heads,
     prune_neurons,
-    prune_obert,
-    prune_sparsegpt,
     pruning_report,
 )
 from sparsekit.recipes import recipe
@@ -33,12 +32,12 @@ def _loss_of(job: Job, model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def _calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
-    """Batches and loss that a criterion wants."""
-    if criterion == "magnitude":
+    """Batches and loss that a criterion needs."""
+    method = METHODS[criterion]
+    if not method.needs_batches:
         return {}
-    labels = criterion not in ("activation", "wanda", "sparsegpt")
-    needs_loss = {"loss": lambda model, batch: _loss_of(job, model, batch)} if labels else {}
-    return {"batches": job.sample(samples, labels=labels), **needs_loss}
+    loss = {"loss": lambda model, batch: _loss_of(job, model, batch)} if method.needs_loss else {}
+    return {"batches": job.sample(samples, labels=method.needs_loss), **loss}
 
 
 def _size(job: Job) -> int:
@@ -76,21 +75,21 @@ def _remove_units(
 def _sparsity(job: Job, stage: recipe.Prune, chosen: dict[str, Any]) -> float | dict[str, float]:
     """One sparsity for all layers, or where they may differ one for each.
 
-    Which weights would go is asked of Wanda where the criterion itself takes minutes to tell.
+    Another criterion scores the weights where this one has no scores before it prunes.
     """
     if not stage.spread:
         return stage.wanted
     sampled = one_by_one(job.sample(min(stage.samples, _GRADIENTS), labels=True))
     texts = [text for text in sampled if has_label(text)][:_GRADIENTS]
-    order = "wanda" if stage.criterion in ("sparsegpt", "obert") else stage.criterion
+    scored_by = METHODS[stage.criterion].scored_by or stage.criterion
     return allocate_sparsity(
         job.model,
         stage.wanted,
         texts,
         loss=lambda model, batch: _loss_of(job, model, batch),
         spread=stage.spread,
-        criterion=order,
-        calibration=_calibration(job, stage.samples, order).get("batches"),
+        criterion=scored_by,
+        calibration=_calibration(job, stage.samples, scored_by).get("batches"),
         scope=stage.scope,
         **chosen,
     )
@@ -103,12 +102,7 @@ def make_zeros(job: Job, stage: recipe.Prune) -> dict[str, Any]:
     chosen: dict[str, Any] = {"targets": stage.targets, "ignore": ignore, "mask_structure": stage.mask_structure}
     chosen |= {"sparsity": _sparsity(job, stage, chosen)}
     calibration = _calibration(job, stage.samples, stage.criterion)
-    if stage.criterion == "sparsegpt":
-        reached = prune_sparsegpt(job.model, **calibration, **chosen)
-    elif stage.criterion == "obert":
-        reached = prune_obert(job.model, **calibration, **chosen)
-    else:
-        reached = prune(job.model, scope=stage.scope, criterion=stage.criterion, **calibration, **chosen)
+    reached = prune(job.model, criterion=stage.criterion, scope=stage.scope, **calibration, **chosen)
     layers = [layer for layer in pruning_report(job.model).layers if layer.name in reached]
     weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
     return {

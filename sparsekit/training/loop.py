@@ -116,7 +116,7 @@ def _spread(
         raise ValueError("shard trains a copy, which before_step must know: give GradualPruning or GradualMovement")
     if isinstance(before_step, GradualMovement) and before_step.penalty is not None:
         raise ValueError("soft movement pruning does not work on sharded weights; give a sparsity, or leave out shard")
-    if isinstance(before_step, GradualPruning) and before_step.arguments.get("criterion", "magnitude") != "magnitude":
+    if isinstance(before_step, GradualPruning) and before_step.method.needs_batches:
         raise ValueError("sharded weights are pruned by magnitude alone; leave out criterion, or shard")
     copied, before_step, parameter_groups = copy.deepcopy((objective.cpu(), before_step, list(parameter_groups)))
     if isinstance(before_step, GradualPruning):

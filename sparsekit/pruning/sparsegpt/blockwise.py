@@ -15,8 +15,8 @@ from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.sparsegpt.solver import match_targets, prune_weight
+from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules
-from sparsekit.pruning.weights import sparsities_of
 from sparsekit.surgery import undo_on_failure
 
 
@@ -84,8 +84,8 @@ def _prune_blocks(
 @on_split_modules
 def prune_sparsegpt(
     model: nn.Module,
-    batches: Sequence[Batch],
-    sparsity: float | Mapping[str, float],
+    sparsity: float | Mapping[str, float] | None = None,
+    batches: Sequence[Batch] = (),
     *,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
@@ -102,10 +102,10 @@ def prune_sparsegpt(
 
     Args:
         model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
+        sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
+            `allocate_sparsity` gives them; "N:M" structures imply it.
         batches: keyword arguments of the model's forward; with an "attention_mask", padding does not count. A few
             hundred sentences of the kind the model will see.
-        sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
-            `allocate_sparsity` gives them; for "N:M" it must be `1 - N / M`.
         targets: layers to prune: class names, module names or "re:" patterns.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`.

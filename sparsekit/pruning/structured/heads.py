@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.methods import find_unit_score
 from sparsekit.pruning.structured.attention import (
     Attention,
     check_attention,
@@ -22,7 +23,7 @@ from sparsekit.pruning.structured.head_entries import settle_heads
 from sparsekit.pruning.structured.narrowing import check_layers, keep_columns
 from sparsekit.pruning.structured.removal import removing
 from sparsekit.pruning.structured.tied_heads import check_same_heads, choose_heads, tied_heads
-from sparsekit.pruning.structured.unit_scores import check_values, find_unit_criterion
+from sparsekit.pruning.structured.unit_scores import check_values
 from sparsekit.pruning.structured.units import Units, check_amount, check_units, keep_units, select_by_layers
 from sparsekit.pruning.structured.widths import record_shapes
 
@@ -102,10 +103,10 @@ def _kept_units(name: str, removed: Sequence[int], heads: int, shared: int) -> t
 def prune_heads(
     model: nn.Module,
     fraction: float | None = None,
+    batches: Sequence[Any] = (),
     *,
     heads: Mapping[int, Iterable[int]] | Mapping[str, Iterable[int]] | None = None,
     criterion: str = "taylor",
-    batches: Sequence[Any] = (),
     loss: Loss | None = None,
     targets: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
@@ -127,10 +128,10 @@ def prune_heads(
     Args:
         model: any model with attentions of the families in `attention_patterns.PATTERNS`.
         fraction: fraction of the heads to remove, in [0, 1).
+        batches: for "activation" and "taylor": keyword arguments of the model's forward; see `prune_neurons`.
         heads: instead of a fraction: attention's name, or its number in model order -> query heads to remove.
         criterion: "taylor": first-order estimate of how much the loss changes without a head; "activation": mean
             absolute output of a head, over tokens that are not padding; "magnitude": norm of its weights.
-        batches: for "activation" and "taylor": keyword arguments of the model's forward; see `prune_neurons`.
         loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
             output.
         targets: take only attentions of which a layer is named here: class names, module names or "re:" patterns.
@@ -151,11 +152,11 @@ def prune_heads(
     """
     if heads is None:
         check_amount(fraction, None, scope, minimum)
-        chosen = find_unit_criterion(criterion, batches, loss)
+        score_units = find_unit_score(criterion, batches, loss)
         attentions = _select(model, targets, ignore)
         units = _check(model, attentions)
         check_values(model, units)
-        scores = chosen.score(model, units, batches, loss)
+        scores = score_units(model, units, batches, loss)
         kept = choose_heads(scores, tied_heads(model, attentions), fraction, scope, minimum)
     elif fraction is not None or batches or loss is not None or targets is not None or ignore:
         raise ValueError("heads stands alone: leave out fraction, batches, loss, targets and ignore")

@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.methods import find_unit_score
 from sparsekit.pruning.structured.narrowing import check_layers
 from sparsekit.pruning.structured.neuron_groups import NeuronGroup, check_between, find_groups, units_of
 from sparsekit.pruning.structured.removal import removing
-from sparsekit.pruning.structured.unit_scores import check_values, find_unit_criterion
+from sparsekit.pruning.structured.unit_scores import check_values
 from sparsekit.pruning.structured.units import (
     Units,
     check_amount,
@@ -53,10 +54,10 @@ def _find_units(
 def prune_neurons(
     model: nn.Module,
     fraction: float | None = None,
+    batches: Sequence[Any] = (),
     *,
     threshold: float | None = None,
     criterion: str = "activation",
-    batches: Sequence[Any] = (),
     loss: Loss | None = None,
     groups: Sequence[NeuronGroup] | None = None,
     targets: Iterable[str] | None = None,
@@ -75,12 +76,12 @@ def prune_neurons(
     Args:
         model: any PyTorch model.
         fraction: fraction of the units to remove, in [0, 1).
+        batches: for "activation" and "taylor": keyword arguments of the model's forward; with an "attention_mask",
+            padding does not count. With a loss of your own, whatever it takes.
         threshold: instead of a fraction: remove units whose score is below it.
         criterion: "activation": mean absolute value of a unit after its activation function, over tokens that are not
             padding; "magnitude": norm of its weights, in and out; "taylor": first-order estimate of how much the loss
             changes without it.
-        batches: for "activation" and "taylor": keyword arguments of the model's forward; with an "attention_mask",
-            padding does not count. With a loss of your own, whatever it takes.
         loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
             output.
         groups: which layers surround hidden units, for models that are not recognised; None: all that are found, of
@@ -108,11 +109,11 @@ def prune_neurons(
     Linear(in_features=4, out_features=2, bias=True)
     """
     check_amount(fraction, threshold, scope, minimum)
-    chosen = find_unit_criterion(criterion, batches, loss)
+    score_units = find_unit_score(criterion, batches, loss)
     found = find_groups(model)
     units = _find_units(model, groups, found, targets, ignore)
     check_values(model, units)
-    scores = chosen.score(model, units, batches, loss)
+    scores = score_units(model, units, batches, loss)
     kept = choose_units(scores, fraction, threshold, scope=scope, minimum=minimum)
     with removing(model, units, kept, batches, loss, "without these neurons") as description:
         entries = WidthEntries(model, [group.consumer for group in found])

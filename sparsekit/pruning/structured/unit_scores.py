@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.structured.units import Units
 
 Scores = dict[str, torch.Tensor]
+#: Of a model, its units, calibration batches and a loss: a score for each unit; the lowest go.
+UnitScore = Callable[[nn.Module, Sequence[Units], Sequence[Any], Loss | None], Scores]
 #: Of a layer's number among those watched and its input: the input to go on with, None for the same.
 See = Callable[[int, torch.Tensor], torch.Tensor | None]
 
@@ -152,36 +153,3 @@ def check_values(model: nn.Module, units: Sequence[Units]) -> None:
     for layer in (layer for one in units for layer in one.layers):
         if weight_of(model.get_submodule(layer)).is_meta:
             raise ValueError(f"{layer}.weight has no values yet (it is on the meta device); load the model first")
-
-
-@dataclass(frozen=True)
-class UnitCriterion:
-    """How units are scored; the lowest go."""
-
-    score: Callable[[nn.Module, Sequence[Units], Sequence[Any], Loss | None], Scores]
-    uses_batches: bool = True
-    uses_loss: bool = False
-
-
-#: Criteria for whole units by name.
-UNIT_CRITERIA = {
-    "activation": UnitCriterion(mean_activations),
-    "magnitude": UnitCriterion(weight_norms, uses_batches=False),
-    "taylor": UnitCriterion(loss_changes, uses_loss=True),
-}
-
-
-def find_unit_criterion(criterion: str, batches: Sequence[Any], loss: Loss | None) -> UnitCriterion:
-    """The criterion of a name.
-
-    Raises:
-        ValueError: it is unknown, or wants batches or a loss that are not there, or does not want those that are.
-    """
-    if criterion not in UNIT_CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(UNIT_CRITERIA)}, got {criterion!r}")
-    found = UNIT_CRITERIA[criterion]
-    if found.uses_batches != bool(batches):
-        raise ValueError(f"criterion {criterion!r} needs {'calibration' if found.uses_batches else 'no'} batches")
-    if loss is not None and not found.uses_loss:
-        raise ValueError(f"criterion {criterion!r} takes no loss; leave it out")
-    return found
