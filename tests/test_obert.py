@@ -32,7 +32,9 @@ def test_the_inverse_fisher_equals_a_dense_inverse(damping):
         for block, columns in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
             expected = torch.linalg.inv(dense_fisher(found, row, columns, damping))
             width = expected.shape[0]
-            torch.testing.assert_close(inverse.fisher_blocks[row, block, :width, :width], expected, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(
+                inverse.fisher_blocks[row, block, :width, :width], expected, rtol=1e-6, atol=1e-8
+            )
             torch.testing.assert_close(inverse.diagonal()[row, columns], expected.diagonal(), rtol=1e-6, atol=1e-8)
 
 

@@ -143,7 +143,11 @@ def test_selection():
         ({}, ValueError, "give sparsity .* or threshold"),
         ({"sparsity": 0.5, "threshold": 0.1}, ValueError, "threshold stands alone"),
         ({"sparsity": 0.5, "scope": "all"}, ValueError, "scope must be one of layer, row, global"),
-        ({"sparsity": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of sparsegpt, obert, wanda, magnitude"),
+        (
+            {"sparsity": 0.5, "criterion": "luck"},
+            ValueError,
+            "criterion must be one of sparsegpt, obert, wanda, magnitude",
+        ),
         ({"sparsity": 0.5, "targets": ["decoder"]}, ValueError, "target 'decoder' matches no module"),
         ({"sparsity": 0.5, "targets": "Linear"}, TypeError, r"targets must be a list of patterns"),
         ({"sparsity": 0.5, "ignore": "0"}, TypeError, r"ignore must be a list of patterns"),

@@ -1,6 +1,5 @@
-// The one list of instruction sets in C++: name, and whether this machine runs it; slowest first, so that zen4, which
-// runs wherever icelake does, is what AMD's processors use. The matching list of compiler flags is
-// cmake/InstructionSets.cmake.
+// The one list of instruction sets in C++: name, and whether this machine runs it; slowest first. The matching list of
+// compiler flags is cmake/InstructionSets.cmake. And the processor's vendor, which decides between kernels.
 #pragma once
 
 #if defined(__x86_64__)
@@ -11,17 +10,18 @@
 #define SPARSEKIT_HAS_AVX512                                                                                   \
   (SPARSEKIT_HAS_AVX2 && SPARSEKIT_HAS("avx512f") && SPARSEKIT_HAS("avx512bw") && SPARSEKIT_HAS("avx512dq") && \
    SPARSEKIT_HAS("avx512vl"))
-#define SPARSEKIT_HAS_VBMI (SPARSEKIT_HAS_AVX512 && SPARSEKIT_HAS("avx512vnni") && SPARSEKIT_HAS("avx512vbmi"))
-#define SPARSEKIT_FOR_EACH_ISA(X)                                      \
-  X(scalar, true)                                                      \
-  X(avx2, SPARSEKIT_HAS_AVX2)                                          \
-  X(avxvnni, (SPARSEKIT_HAS_AVX2 && sparsekit::has_avx_vnni()))        \
-  X(avx512, SPARSEKIT_HAS_AVX512)                                      \
-  X(avx512vnni, (SPARSEKIT_HAS_AVX512 && SPARSEKIT_HAS("avx512vnni"))) \
-  X(zen4, SPARSEKIT_HAS_VBMI)                                          \
-  X(icelake, (SPARSEKIT_HAS_VBMI && !__builtin_cpu_is("amd")))
+#define SPARSEKIT_HAS_VNNI (SPARSEKIT_HAS_AVX512 && SPARSEKIT_HAS("avx512vnni"))
+#define SPARSEKIT_FOR_EACH_ISA(X)                               \
+  X(scalar, true)                                               \
+  X(avx2, SPARSEKIT_HAS_AVX2)                                   \
+  X(avxvnni, (SPARSEKIT_HAS_AVX2 && sparsekit::has_avx_vnni())) \
+  X(avx512, SPARSEKIT_HAS_AVX512)                               \
+  X(avx512vnni, SPARSEKIT_HAS_VNNI)                             \
+  X(avx512vbmi, (SPARSEKIT_HAS_VNNI && SPARSEKIT_HAS("avx512vbmi")))
 
 namespace sparsekit {
+
+inline bool is_amd() { return __builtin_cpu_is("amd") != 0; }
 
 /// Leaf 1, bit 29 of ecx; not among the names that clang before 18 knows.
 inline bool has_f16c() {
@@ -68,4 +68,12 @@ inline bool has_dot_products() {
 }  // namespace sparsekit
 #else
 #define SPARSEKIT_FOR_EACH_ISA(X) X(scalar, true)
+#endif
+
+#if !defined(__x86_64__)
+namespace sparsekit {
+
+inline bool is_amd() { return false; }
+
+}  // namespace sparsekit
 #endif

@@ -9,16 +9,16 @@
 #include <tuple>
 #include <vector>
 
-#include "dispatch/attention.h"
-#include "dispatch/isa.h"
-#include "dispatch/linear.h"
-#include "dispatch/norm.h"
-#include "dispatch/parallel.h"
-#include "dispatch/pool.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
+#include "operators/attention.h"
+#include "operators/instruction_set.h"
+#include "operators/layer_norm.h"
+#include "operators/sparse_linear.h"
+#include "threading/parallel.h"
+#include "threading/pool.h"
 
 namespace py = pybind11;
 using namespace sparsekit;
@@ -201,7 +201,8 @@ py::list kernels() {
   for (int i = 0; i < table.size; ++i) {
     const Kernel& kernel = table.kernels[i];
     const std::string name = std::string(kernel.name) + "_" + layout_entry(kernel.layout).name;
-    rows.append(py::make_tuple(name + "_" + std::to_string(kernel.tile), kernel.tile, kernel.min_batch));
+    rows.append(
+        py::make_tuple(name + "_" + std::to_string(kernel.tile), kernel.tile, kernel.min_tokens.of(table.vendor)));
   }
   return rows;
 }

@@ -35,13 +35,13 @@ std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double 
   for (std::int64_t row = 0; row < csr.out_features; row += height) {
     const std::int64_t last = std::min(row + height, csr.out_features);
     const std::int64_t seen = csr.crow_indices[last];
-    std::int64_t lane_blocks = csr.crow_indices[row + 1] - csr.crow_indices[row];
+    std::int64_t group_blocks = csr.crow_indices[row + 1] - csr.crow_indices[row];
     if (!same_columns(csr, row, last)) {
       join_columns(csr, row, last, columns);
-      lane_blocks = static_cast<std::int64_t>(columns.size());
+      group_blocks = static_cast<std::int64_t>(columns.size());
     }
-    entries += lane_blocks * (last - row);
-    blocks += lane_blocks;
+    entries += group_blocks * (last - row);
+    blocks += group_blocks;
     const std::int64_t least_places = blocks * height + csr.values_size - seen;  // of the blocks of all rows
     if (static_cast<double>(csr.values_size) < least_full * static_cast<double>(least_places)) return -1;
   }

@@ -5,10 +5,9 @@
 
 namespace sparsekit {
 
-/// Entries that a validated CSR has when the output features of every lane, `height` next to each other, all have an
-/// entry wherever one of them has; -1 as soon as it is clear that less than the part `least_full` of the places in
-/// blocks are entries of `csr`. A last lane with fewer output features has places that nothing can fill: they cost as
-/// much.
+/// Entries that a validated CSR has when the rows of every row group, `height` next to each other, all have an entry
+/// wherever one of them has; -1 as soon as it is clear that less than the part `least_full` of the places in blocks are
+/// entries of `csr`. A last row group with fewer rows has places that nothing can fill: they cost as much.
 std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double least_full);
 
 /// The same matrix with zeros stored where a block is not full; `entries` is what `full_block_entries` counted.

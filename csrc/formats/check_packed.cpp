@@ -7,7 +7,7 @@
 #include <string>
 
 #include "packed.h"
-#include "quads.h"
+#include "sell.h"
 
 namespace sparsekit {
 namespace {
@@ -18,49 +18,51 @@ namespace {
 
 std::string text(std::int64_t n) { return std::to_string(n); }
 
-/// Groups follow one another and end with the last entry.
-void check_starts(const PackedWeight& weight, std::int64_t entries) {
-  const std::int64_t cells = weight.blocks * weight.tiles;
-  if (weight.starts[0] != 0) refuse("its groups must start at 0, got " + text(weight.starts[0]));
-  for (std::int64_t c = 0; c < cells; ++c) {
-    if (weight.starts[c + 1] < weight.starts[c]) refuse("its groups must not overlap, but do in cell " + text(c));
+/// Slices follow one another and end with the last entry.
+void check_slice_offsets(const PackedWeight& weight, std::int64_t entries) {
+  const std::int64_t slices = weight.column_blocks * weight.slices;
+  if (weight.slice_offsets[0] != 0) refuse("its slices must start at 0, got " + text(weight.slice_offsets[0]));
+  for (std::int64_t s = 0; s < slices; ++s) {
+    if (weight.slice_offsets[s + 1] < weight.slice_offsets[s]) {
+      refuse("its slices must not overlap, but slice " + text(s) + " does");
+    }
   }
-  if (weight.starts[cells] * kGroup != entries) {
-    refuse("its groups must have " + text(entries) + " entries, got " + text(weight.starts[cells] * kGroup));
+  if (weight.slice_offsets[slices] * kStripe != entries) {
+    refuse("its slices must have " + text(entries) + " entries, got " + text(weight.slice_offsets[slices] * kStripe));
   }
 }
 
-/// Every position of a window has a lane of its own, and the lane says so.
+/// Every slot of a sort window has a row of its own, and the row says so.
 void check_order(const PackedWeight& weight) {
-  const std::int64_t lanes = weight.tiles * kLanes;
-  for (std::int64_t b = 0; b < (weight.sliding ? 1 : weight.blocks); ++b) {
-    for (std::int64_t p = 0; p < lanes; ++p) {
-      const std::int64_t size = std::min(kWindow, lanes - window_of(p));
-      const std::int64_t lane = weight.lanes[weight.order_at(b, p)];
-      const std::int64_t window = weight.order_at(b, window_of(p));
-      if (lane >= size || weight.positions[window + lane] != p - window_of(p)) {
-        refuse("position " + text(p) + " of block " + text(b) + " has no lane of its own");
+  const std::int64_t slots = weight.slices * kSlice;
+  for (std::int64_t b = 0; b < (weight.overlapping ? 1 : weight.column_blocks); ++b) {
+    for (std::int64_t slot = 0; slot < slots; ++slot) {
+      const std::int64_t size = std::min(kSortWindow, slots - sort_window_of(slot));
+      const std::int64_t row = weight.slot_to_row[weight.order_index(b, slot)];
+      const std::int64_t window = weight.order_index(b, sort_window_of(slot));
+      if (row >= size || weight.row_to_slot[window + row] != slot - sort_window_of(slot)) {
+        refuse("slot " + text(slot) + " of column block " + text(b) + " has no row of its own");
       }
     }
   }
 }
 
-/// Where the columns of a lane are, and what padded ones are.
+/// Where the columns of each slot are, and what padded ones are.
 struct Columns {
-  unsigned slot[static_cast<std::size_t>(kLanes)];
+  unsigned place[static_cast<std::size_t>(kSlice)];
   std::uint8_t padding;
 
-  explicit Columns(const LayoutEntry& layout) : slot{}, padding(layout.padding) {
-    for (unsigned l = 0; l < kLanes; ++l) {
-      slot[l] = layout.value_bytes == 1 ? column_slot<std::int8_t>(l) : column_slot<float>(l);
+  explicit Columns(const LayoutEntry& layout) : place{}, padding(layout.padding) {
+    for (unsigned s = 0; s < kSlice; ++s) {
+      place[s] = layout.value_bytes == 1 ? column_place<std::int8_t>(s) : column_place<float>(s);
     }
   }
 
-  /// Whether the first `count` columns of a lane are below `width`, and the others, in whole groups, padding.
-  bool good(const std::uint8_t* lane, std::int64_t count, std::int64_t groups, std::int64_t width) const {
+  /// Whether the first `count` columns of a slot are below `width`, and the others, in whole stripes, padding.
+  bool good(const std::uint8_t* slot, std::int64_t count, std::int64_t stripes, std::int64_t width) const {
     bool wrong = false;
-    for (std::int64_t i = 0; i < groups * kQuad; ++i) {
-      const std::uint8_t column = lane[i / kQuad * kGroup + i % kQuad];
+    for (std::int64_t i = 0; i < stripes * kQuad; ++i) {
+      const std::uint8_t column = slot[i / kQuad * kStripe + i % kQuad];
       wrong |= i < count ? column >= width : column != padding;
     }
     return !wrong;
@@ -73,80 +75,82 @@ bool all_below(const std::uint8_t* columns, std::int64_t count, std::int64_t wid
   return count == 0 || most < width;
 }
 
-/// Entries of the output features of a lane in the cell that begins at position `first` of a block.
-std::int64_t check_cell(const PackedWeight& weight, const Columns& columns, std::int64_t block, std::int64_t first) {
-  const std::int64_t at = weight.at(block, first);
-  const std::uint32_t* starts = weight.starts + at / kLanes;
-  const std::int64_t groups = std::int64_t{starts[1]} - starts[0];
-  const std::uint8_t* counts = weight.counts + at;
-  const std::uint8_t* cell = weight.columns + starts[0] * kGroup;
-  const std::int64_t width = std::min(kBlockWidth, weight.in_features - weight.start(block));
-  const std::string where = " in block " + text(block) + ", lanes from " + text(first);
-  if ((*std::max_element(counts, counts + kLanes) + kQuad - 1) / kQuad != groups) {
+/// Nonzeros in the slice that begins at slot `first` of a column block.
+std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std::int64_t column_block,
+                         std::int64_t first) {
+  const std::int64_t at = weight.length_index(column_block, first);
+  const std::uint32_t* offsets = weight.slice_offsets + at / kSlice;
+  const std::int64_t stripes = std::int64_t{offsets[1]} - offsets[0];
+  const std::uint8_t* lengths = weight.row_lengths + at;
+  const std::uint8_t* slice = weight.columns + offsets[0] * kStripe;
+  const std::int64_t width = std::min(kColumnBlock, weight.in_features - weight.first_column(column_block));
+  const std::string where = " in column block " + text(column_block) + ", slots from " + text(first);
+  if ((*std::max_element(lengths, lengths + kSlice) + kQuad - 1) / kQuad != stripes) {
     refuse("another number of entries than places" + where);
   }
-  const std::int64_t full = *std::min_element(counts, counts + kLanes) / kQuad;  // groups without padding
-  bool good = all_below(cell, full * kGroup, width);
+  const std::int64_t full = *std::min_element(lengths, lengths + kSlice) / kQuad;  // stripes without padding
+  bool good = all_below(slice, full * kStripe, width);
   std::int64_t nnz = 0;
-  for (unsigned l = 0; l < kLanes; ++l) {
-    good = good && columns.good(cell + full * kGroup + columns.slot[l], counts[l] - full * kQuad, groups - full, width);
-    const std::int64_t lane = window_of(first) + weight.lanes[weight.order_at(block, first + l)];
-    const std::int64_t rows = std::clamp<std::int64_t>(weight.out_features - lane * weight.height, 0, weight.height);
-    if (rows == 0 && counts[l] > 0) refuse("entries for output features that it does not have" + where);
-    nnz += rows * counts[l];
+  for (unsigned s = 0; s < kSlice; ++s) {
+    good = good &&
+           columns.good(slice + full * kStripe + columns.place[s], lengths[s] - full * kQuad, stripes - full, width);
+    const std::int64_t group = sort_window_of(first) + weight.slot_to_row[weight.order_index(column_block, first + s)];
+    const std::int64_t rows = std::clamp<std::int64_t>(weight.out_features - group * weight.height, 0, weight.height);
+    if (rows == 0 && lengths[s] > 0) refuse("entries for output features that it does not have" + where);
+    nnz += rows * lengths[s];
   }
   if (!good) refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
   return nnz;
 }
 
-void check_cells(const PackedWeight& weight, const LayoutEntry& layout, std::int64_t nnz) {
+void check_slices(const PackedWeight& weight, const LayoutEntry& layout, std::int64_t nnz) {
   const Columns columns(layout);
   std::int64_t found = 0;
-  for (std::int64_t b = 0; b < weight.blocks; ++b) {
-    for (std::int64_t p = 0; p < weight.tiles * kLanes; p += kLanes) found += check_cell(weight, columns, b, p);
+  for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
+    for (std::int64_t s = 0; s < weight.slices * kSlice; s += kSlice) found += check_slice(weight, columns, b, s);
   }
   if (found != nnz) refuse("its rows must have " + text(nnz) + " nonzeros, got " + text(found));
 }
 
-/// Nonzeros and sum of the codes of the output features of the 16 lanes at the positions from `first` on.
-struct TileSums {
-  std::int64_t nonzeros[static_cast<std::size_t>(kLanes)] = {};
-  std::int64_t codes[4][static_cast<std::size_t>(kLanes)] = {};  // of a lane's output features
+/// Nonzeros and sums of int8 values of the rows of 16 row groups, at the slots from `first` on.
+struct SlotSums {
+  std::int64_t nonzeros[static_cast<std::size_t>(kSlice)] = {};
+  std::int64_t values[4][static_cast<std::size_t>(kSlice)] = {};  // of each row of the row groups
 
-  TileSums(const PackedWeight& weight, std::int64_t first) {
+  SlotSums(const PackedWeight& weight, std::int64_t first) {
     const auto* all = static_cast<const std::int8_t*>(weight.values);
-    const std::uint32_t* starts = weight.starts + weight.cell(0, first / kLanes);
-    for (std::int64_t b = 0; b < weight.blocks; ++b) {
-      for (std::int64_t l = 0; l < kLanes; ++l) nonzeros[l] += weight.counts[weight.at(b, first + l)];
+    const std::uint32_t* offsets = weight.slice_offsets + weight.slice_index(0, first / kSlice);
+    for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
+      for (std::int64_t s = 0; s < kSlice; ++s) nonzeros[s] += weight.row_lengths[weight.length_index(b, first + s)];
     }
-    const std::int64_t most = *std::max_element(nonzeros, nonzeros + kLanes);
-    if (most > kMostCodes) refuse("int8 values allow " + text(kMostCodes) + " nonzeros a row, got " + text(most));
-    const std::int8_t* group = all + starts[0] * weight.height * kGroup;
-    for (std::uint32_t g = starts[0]; g < starts[weight.blocks]; ++g) {
-      for (std::int64_t r = 0; r < weight.height; ++r, group += kGroup) add(group, codes[r]);
+    const std::int64_t most = *std::max_element(nonzeros, nonzeros + kSlice);
+    if (most > kMaxInt8Nnz) refuse("int8 values allow " + text(kMaxInt8Nnz) + " nonzeros a row, got " + text(most));
+    const std::int8_t* stripe = all + offsets[0] * weight.height * kStripe;
+    for (std::uint32_t i = offsets[0]; i < offsets[weight.column_blocks]; ++i) {
+      for (std::int64_t r = 0; r < weight.height; ++r, stripe += kStripe) add(stripe, values[r]);
     }
   }
 
  private:
-  static void add(const std::int8_t* group, std::int64_t* sums) {
+  static void add(const std::int8_t* stripe, std::int64_t* sums) {
     std::uint8_t wrong = 0;
-    for (std::int64_t k = 0; k < kGroup; ++k) wrong |= static_cast<std::uint8_t>(group[k] == -128);
-    if (wrong != 0) refuse("codes must be from -127 to 127, got -128");
-    for (std::int64_t l = 0; l < kLanes; ++l) {
-      const std::int8_t* quad = group + l * kQuad;
-      sums[l] += quad[0] + quad[1] + quad[2] + quad[3];
+    for (std::int64_t k = 0; k < kStripe; ++k) wrong |= static_cast<std::uint8_t>(stripe[k] == -128);
+    if (wrong != 0) refuse("int8 values must be from -127 to 127, got -128");
+    for (std::int64_t s = 0; s < kSlice; ++s) {
+      const std::int8_t* quad = stripe + s * kQuad;
+      sums[s] += quad[0] + quad[1] + quad[2] + quad[3];
     }
   }
 };
 
-/// Sums of products of codes stay in 32 bits, and `totals` are those of the codes.
-void check_codes(const PackedWeight& weight) {
-  for (std::int64_t first = 0; first < weight.tiles * kLanes; first += kLanes) {
-    const TileSums sums(weight, first);
-    for (std::int64_t l = 0; l < kLanes; ++l) {
-      const std::int64_t row = (window_of(first) + weight.lanes[first + l]) * weight.height;
+/// Sums of products of int8 values stay in 32 bits, and `row_sums` are right.
+void check_row_sums(const PackedWeight& weight) {
+  for (std::int64_t first = 0; first < weight.slices * kSlice; first += kSlice) {
+    const SlotSums sums(weight, first);
+    for (std::int64_t s = 0; s < kSlice; ++s) {
+      const std::int64_t row = (sort_window_of(first) + weight.slot_to_row[first + s]) * weight.height;
       for (std::int64_t r = row; r < std::min(row + weight.height, weight.out_features); ++r) {
-        if (weight.totals[r] != sums.codes[r - row][l]) refuse("another sum of codes in row " + text(r));
+        if (weight.row_sums[r] != sums.values[r - row][s]) refuse("another sum of int8 values in row " + text(r));
       }
     }
   }
@@ -164,11 +168,11 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
-  check_starts(weight, header.entries);
+  check_slice_offsets(weight, header.entries);
   check_order(weight);
-  check_cells(weight, layout, header.nnz);
+  check_slices(weight, layout, header.nnz);
   if (layout.scaled) {
-    check_codes(weight);
+    check_row_sums(weight);
     check_scales(weight);
   }
 }

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "quads.h"
+#include "sell.h"
 
 namespace sparsekit {
 namespace {
@@ -15,9 +15,9 @@ constexpr std::uint64_t kMagic = 0x54494B4553524150;
 constexpr std::uint32_t kVersion = 7;
 
 template <class Value, int height>
-constexpr LayoutEntry quads(Layout layout, const char* name, const char* values) {
+constexpr LayoutEntry sell(Layout layout, const char* name, const char* values) {
   constexpr bool scaled = sizeof(Value) == 1;
-  constexpr std::uint8_t padding = scaled ? 0 : kPadding;
+  constexpr std::uint8_t padding = scaled ? 0 : kPaddingColumn;
   constexpr std::int64_t sixths = (scaled ? 2 : 6) * (height > 1 ? 2 : 1);
   return {layout,
           name,
@@ -26,23 +26,23 @@ constexpr LayoutEntry quads(Layout layout, const char* name, const char* values)
           sizeof(Value),
           scaled,
           scaled,
-          kPaired<Value, height>,
+          kPairsRows<Value, height>,
           padding,
           sixths,
-          fill_quads<Value, height>,
-          unpack_quads<Value, height>};
+          fill_sell<Value, height>,
+          unpack_sell<Value, height>};
 }
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    quads<float, 1>(Layout::quads_f32, "quads_f32", "float32"),
-    quads<std::int8_t, 1>(Layout::quads_s8, "quads_s8", "int8"),
-    quads<BFloat16, 1>(Layout::quads_bf16, "quads_bf16", "bfloat16"),
-    quads<Float16, 1>(Layout::quads_fp16, "quads_fp16", "float16"),
-    quads<float, 4>(Layout::quads_4x1_f32, "quads_4x1_f32", "float32"),
-    quads<std::int8_t, 4>(Layout::quads_4x1_s8, "quads_4x1_s8", "int8"),
-    quads<BFloat16, 4>(Layout::quads_4x1_bf16, "quads_4x1_bf16", "bfloat16"),
-    quads<Float16, 4>(Layout::quads_4x1_fp16, "quads_4x1_fp16", "float16"),
+    sell<float, 1>(Layout::sell_f32, "sell_f32", "float32"),
+    sell<std::int8_t, 1>(Layout::sell_s8, "sell_s8", "int8"),
+    sell<BFloat16, 1>(Layout::sell_bf16, "sell_bf16", "bfloat16"),
+    sell<Float16, 1>(Layout::sell_fp16, "sell_fp16", "float16"),
+    sell<float, 4>(Layout::sell_4x1_f32, "sell_4x1_f32", "float32"),
+    sell<std::int8_t, 4>(Layout::sell_4x1_s8, "sell_4x1_s8", "int8"),
+    sell<BFloat16, 4>(Layout::sell_4x1_bf16, "sell_4x1_bf16", "bfloat16"),
+    sell<Float16, 4>(Layout::sell_4x1_fp16, "sell_4x1_fp16", "float16"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -56,10 +56,10 @@ const LayoutEntry& layout_entry(Layout layout) {
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
 }
 
-Cells cells_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
-  const std::int64_t step = layout.sliding ? kSlide : kBlockWidth;
-  const std::int64_t more = std::max<std::int64_t>(0, in_features - kBlockWidth);
-  return {1 + (more + step - 1) / step, lanes_for(out_features, layout.height) / kLanes, layout.sliding};
+SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
+  const std::int64_t step = layout.overlapping ? kColumnBlockStep : kColumnBlock;
+  const std::int64_t more = std::max<std::int64_t>(0, in_features - kColumnBlock);
+  return {1 + (more + step - 1) / step, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping};
 }
 
 Layout layout_for(const std::string& values, std::int64_t height) {
@@ -82,21 +82,22 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.in_features = in_features;
   header.nnz = nnz;
   header.entries = entries;
-  const Cells all = cells_for(layout, out_features, in_features);
-  header.blocks = all.blocks;
-  const auto cells = static_cast<std::uint64_t>(all.blocks * all.tiles);
-  const auto ordered = static_cast<std::uint64_t>((all.sliding ? 1 : all.blocks) * all.tiles * kLanes);
-  header.starts_offset = sizeof(PackedHeader);
-  header.counts_offset = aligned(header.starts_offset + (cells + 1) * sizeof(std::uint32_t));
-  header.lanes_offset = aligned(header.counts_offset + cells * static_cast<std::uint64_t>(kLanes));
-  header.positions_offset = aligned(header.lanes_offset + ordered);
+  const SellShape shape = shape_for(layout, out_features, in_features);
+  header.column_blocks = shape.column_blocks;
+  const auto slices = static_cast<std::uint64_t>(shape.column_blocks * shape.slices);
+  const auto ordered =
+      static_cast<std::uint64_t>((shape.overlapping ? 1 : shape.column_blocks) * shape.slices * kSlice);
+  header.slice_offsets_start = sizeof(PackedHeader);
+  header.row_lengths_start = aligned(header.slice_offsets_start + (slices + 1) * sizeof(std::uint32_t));
+  header.slot_to_row_start = aligned(header.row_lengths_start + slices * static_cast<std::uint64_t>(kSlice));
+  header.row_to_slot_start = aligned(header.slot_to_row_start + ordered);
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
-  header.scales_offset = aligned(header.positions_offset + ordered);
-  header.totals_offset = aligned(header.scales_offset + rows * sizeof(float));
-  header.values_offset = aligned(header.totals_offset + rows * sizeof(std::int32_t));
-  header.columns_offset =
-      aligned(header.values_offset + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
-  header.total_bytes = aligned(header.columns_offset + static_cast<std::uint64_t>(entries));
+  header.scales_start = aligned(header.row_to_slot_start + ordered);
+  header.row_sums_start = aligned(header.scales_start + rows * sizeof(float));
+  header.values_start = aligned(header.row_sums_start + rows * sizeof(std::int32_t));
+  header.columns_start =
+      aligned(header.values_start + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
+  header.total_bytes = aligned(header.columns_start + static_cast<std::uint64_t>(entries));
   return header;
 }
 
@@ -106,8 +107,8 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   const LayoutEntry& layout = layout_entry(wanted);
   PackPlan plan;
   if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
-  plan_quads(csr, layout, plan);
-  const std::int64_t entries = std::int64_t{plan.starts.back()} * kGroup;
+  plan_sell(csr, layout, plan);
+  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * kStripe;
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
   return plan;
 }
@@ -119,16 +120,15 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   const auto copy = [&](const auto& from, std::uint64_t offset) {
     std::copy_n(reinterpret_cast<const std::byte*>(from.data()), from.size() * sizeof(from[0]), buffer + offset);
   };
-  copy(plan.starts, header.starts_offset);
-  copy(plan.counts, header.counts_offset);
-  copy(plan.lanes, header.lanes_offset);
-  copy(plan.positions, header.positions_offset);
-  copy(plan.scales, header.scales_offset);
-  copy(plan.totals, header.totals_offset);
+  copy(plan.slice_offsets, header.slice_offsets_start);
+  copy(plan.row_lengths, header.row_lengths_start);
+  copy(plan.slot_to_row, header.slot_to_row_start);
+  copy(plan.row_to_slot, header.row_to_slot_start);
+  copy(plan.scales, header.scales_start);
+  copy(plan.row_sums, header.row_sums_start);
   const LayoutEntry& layout = layout_entry(header.layout);
-  std::memset(buffer + header.columns_offset, layout.padding, static_cast<std::size_t>(header.entries));
-  layout.fill(csr, plan, buffer + header.values_offset,
-              reinterpret_cast<std::uint8_t*>(buffer + header.columns_offset));
+  std::memset(buffer + header.columns_start, layout.padding, static_cast<std::size_t>(header.entries));
+  layout.fill(csr, plan, buffer + header.values_start, reinterpret_cast<std::uint8_t*>(buffer + header.columns_start));
 }
 
 namespace {
@@ -173,15 +173,15 @@ const PackedHeader& packed_header(const std::byte* buffer, std::size_t bytes) {
 PackedWeight packed_view(const PackedHeader& header) {
   const auto* base = reinterpret_cast<const std::byte*>(&header);
   const LayoutEntry& layout = layout_entry(header.layout);
-  return {cells_for(layout, header.out_features, header.in_features),
-          base + header.values_offset,
-          reinterpret_cast<const std::uint8_t*>(base + header.columns_offset),
-          reinterpret_cast<const std::uint32_t*>(base + header.starts_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.counts_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.lanes_offset),
-          reinterpret_cast<const std::uint8_t*>(base + header.positions_offset),
-          reinterpret_cast<const float*>(base + header.scales_offset),
-          reinterpret_cast<const std::int32_t*>(base + header.totals_offset),
+  return {shape_for(layout, header.out_features, header.in_features),
+          base + header.values_start,
+          reinterpret_cast<const std::uint8_t*>(base + header.columns_start),
+          reinterpret_cast<const std::uint32_t*>(base + header.slice_offsets_start),
+          reinterpret_cast<const std::uint8_t*>(base + header.row_lengths_start),
+          reinterpret_cast<const std::uint8_t*>(base + header.slot_to_row_start),
+          reinterpret_cast<const std::uint8_t*>(base + header.row_to_slot_start),
+          reinterpret_cast<const float*>(base + header.scales_start),
+          reinterpret_cast<const std::int32_t*>(base + header.row_sums_start),
           header.out_features,
           header.in_features,
           layout.height};

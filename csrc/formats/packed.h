@@ -1,7 +1,8 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | starts | counts | lanes | positions | scales | totals | values | columns ]
+//   [ header, 128 bytes | slice_offsets | row_lengths | slot_to_row | row_to_slot | scales | row_sums | values |
+//   columns ]
 //
 // Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "../kernels/views.h"
+#include "../kernels/packed_weight.h"
 #include "csr.h"
 
 namespace sparsekit {
@@ -24,16 +25,16 @@ struct PackedHeader {
   std::int64_t in_features;
   std::int64_t nnz;
   std::int64_t entries;  // columns, with padding
-  std::int64_t blocks;
-  std::uint64_t starts_offset;  // bytes from the start of the buffer, as the next five
-  std::uint64_t counts_offset;
-  std::uint64_t lanes_offset;
-  std::uint64_t positions_offset;
-  std::uint64_t values_offset;
-  std::uint64_t columns_offset;
+  std::int64_t column_blocks;
+  std::uint64_t slice_offsets_start;  // bytes from the start of the buffer, as the next ones
+  std::uint64_t row_lengths_start;
+  std::uint64_t slot_to_row_start;
+  std::uint64_t row_to_slot_start;
+  std::uint64_t values_start;
+  std::uint64_t columns_start;
   std::uint64_t total_bytes;
-  std::uint64_t scales_offset;
-  std::uint64_t totals_offset;
+  std::uint64_t scales_start;
+  std::uint64_t row_sums_start;
 };
 static_assert(sizeof(PackedHeader) == 128);
 
@@ -41,44 +42,45 @@ static_assert(sizeof(PackedHeader) == 128);
 /// as in `PackedWeight`.
 struct PackPlan {
   PackedHeader header;
-  std::vector<std::uint32_t> starts;
-  std::vector<std::uint8_t> counts;
-  std::vector<std::uint8_t> lanes;
-  std::vector<std::uint8_t> positions;
+  std::vector<std::uint32_t> slice_offsets;
+  std::vector<std::uint8_t> row_lengths;
+  std::vector<std::uint8_t> slot_to_row;
+  std::vector<std::uint8_t> row_to_slot;
   std::vector<float> scales;
-  std::vector<std::int32_t> totals;
+  std::vector<std::int32_t> row_sums;
 };
 
-/// Everything that differs between layouts; the rows are in packed.cpp.
+/// Everything that differs between layouts; the entries are in packed.cpp.
 struct LayoutEntry {
   Layout layout;
   const char* name;          // as in `Layout`
   const char* values;        // their type
-  std::int64_t height;       // output features of a lane
+  std::int64_t height;       // rows of a row group
   std::int64_t value_bytes;  // of one value
-  bool scaled;               // whether output features have `scales` and `totals`
-  bool sliding;              // whether its blocks slide, with one order of lanes
-  bool paired;               // whether neighbouring lanes begin with the columns that they share
+  bool scaled;               // whether output features have `scales` and `row_sums`
+  bool overlapping;          // whether its column blocks overlap, with one order of rows
+  bool paired;               // whether neighboring rows begin with the columns that they share
   std::uint8_t padding;      // column of a padded entry
-  std::int64_t sixths;       // of the time that an entry of `quads_f32` takes, roughly
+  std::int64_t sixths;       // of the time that an entry of `sell_f32` takes, roughly
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted. `nnz` is known from the header.
   CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
 };
 
-/// The cells of a weight of this shape. One block even without input features, so that kernels write their sums.
-Cells cells_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features);
+/// The slices of a weight of this shape. One column block even without input features, so that kernels write their
+/// sums.
+SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features);
 
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// The layout with these values and output features a lane; throws std::invalid_argument when there is none.
+/// The layout with these values and rows of a row group; throws std::invalid_argument when there is none.
 Layout layout_for(const std::string& values, std::int64_t height);
 
 /// `scales`: of the output features, [out_features], positive, for a layout that has them; else null. Throws
-/// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in lanes of several output
-/// features, where these have entries in different columns; with scales also values that are not finite, or rows so
+/// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in row groups of several
+/// rows, where these have entries in different columns; with scales also values that are not finite, or rows so
 /// long that their sums could leave 32 bits.
 PackPlan plan_pack(const CsrView& csr, Layout layout, const float* scales = nullptr);
 

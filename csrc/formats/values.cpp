@@ -55,7 +55,7 @@ Float16 to_float16(float value) {
   return {static_cast<std::uint16_t>(sign | magnitude_bits(std::fabs(value)))};
 }
 
-std::int8_t to_code(float value, float scale) {
+std::int8_t quantize(float value, float scale) {
   return static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F));
 }
 

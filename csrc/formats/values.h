@@ -1,9 +1,9 @@
-// Floats as the types that packed weights hold them in.
+// Floats as the types that weights are stored in.
 #pragma once
 
 #include <cstdint>
 
-#include "../kernels/views.h"
+#include "../kernels/packed_weight.h"
 
 namespace sparsekit {
 
@@ -15,7 +15,7 @@ BFloat16 to_bfloat16(float value);
 Float16 to_float16(float value);
 
 /// A value in units of its row's scale, rounded to the nearest whole number, at most 127 either way.
-std::int8_t to_code(float value, float scale);
+std::int8_t quantize(float value, float scale);
 
 float to_float(BFloat16 value);
 float to_float(Float16 value);

@@ -3,12 +3,13 @@
 
 #include <cstddef>
 
+#include "attention_args.h"
 #include "tile_f32.h"
 
 namespace {
 
 template <int count>
-using Vectors = Vector[static_cast<std::size_t>(count)];
+using VecArray = Vec[static_cast<std::size_t>(count)];
 
 /// What is added to the score of a hidden key.
 inline constexpr float kHidden = -__builtin_inff();
@@ -17,7 +18,7 @@ inline constexpr float kHidden = -__builtin_inff();
 /// less the largest one is then minus infinity, never NaN.
 inline constexpr float kLowest = -3.40282347e+38F;
 
-/// Numbers of a block of keys, or null.
+/// Numbers of a key block, or null.
 struct MaskBlock {
   const float* of_keys;   // [kKeyBlock], the same for every query
   const float* of_pairs;  // [kKeyBlock, queries of the tile]
@@ -43,70 +44,70 @@ inline bool mask_row(const sparsekit::AttentionHead& head, std::int64_t query, s
 }
 
 /// One number a key.
-inline MaskBlock mask_of_keys(const sparsekit::AttentionHead& head, sparsekit::RowRange keys, float* row) {
+inline MaskBlock mask_of_keys(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* row) {
   for (std::int64_t i = keys.last - keys.first; i < sparsekit::kKeyBlock; ++i) row[i] = 0.0F;
   const bool visible = mask_row(head, 0, keys.first, keys.last - keys.first, row);
   return {row, nullptr, !visible};
 }
 
 /// One number for each key and query, transposed. `rows` is working memory of the panel's size.
-template <int lanes>
-MaskBlock mask_of_pairs(const sparsekit::AttentionHead& head, sparsekit::RowRange keys, float* panel, float* rows) {
+template <int tile>
+MaskBlock mask_of_pairs(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* panel, float* rows) {
   const std::int64_t count = keys.last - keys.first;
   if (head.mask_kind == sparsekit::MaskKind::added) {
     const float* added = static_cast<const float*>(head.mask) + keys.first;
-    pack_tile_f32<lanes>({added, head.mask_stride, head.queries}, {0, count}, 0, panel);
+    pack_tile_f32<tile>({added, head.mask_stride, head.queries}, {0, count}, 0, panel);
     return {nullptr, panel, false};
   }
   bool visible = false;
   for (std::int64_t i = 0; i < head.queries; ++i) {
     visible = mask_row(head, i, keys.first, count, rows + i * sparsekit::kKeyBlock) || visible;
   }
-  if (visible) pack_tile_f32<lanes>({rows, sparsekit::kKeyBlock, head.queries}, {0, count}, 0, panel);
+  if (visible) pack_tile_f32<tile>({rows, sparsekit::kKeyBlock, head.queries}, {0, count}, 0, panel);
   return {nullptr, panel, !visible};
 }
 
-/// Rows of hidden queries, then of visible ones: a row that hides the first `n` starts at `lanes - n`.
-template <int lanes>
+/// Rows of hidden queries, then of visible ones: a row that hides the first `n` starts at `tile - n`.
+template <int tile>
 struct Edge {
-  float numbers[static_cast<std::size_t>(2 * lanes)];
+  float numbers[static_cast<std::size_t>(2 * tile)];
 
   constexpr Edge() : numbers() {
-    for (int i = 0; i < lanes; ++i) numbers[i] = kHidden;
+    for (int i = 0; i < tile; ++i) numbers[i] = kHidden;
   }
 };
 
 /// Hides the keys that come after a query from it: key `k` from the first `k - diagonal` queries.
-template <int lanes>
-void hide_later_keys(std::int64_t diagonal, sparsekit::RowRange keys, bool begin, float* panel) {
-  static constexpr Edge<lanes> edge;
-  for (std::int64_t k = keys.first; k < keys.last; ++k, panel += lanes) {
+template <int tile>
+void hide_later_keys(std::int64_t diagonal, sparsekit::Range keys, bool begin, float* panel) {
+  static constexpr Edge<tile> edge;
+  for (std::int64_t k = keys.first; k < keys.last; ++k, panel += tile) {
     const std::int64_t behind = k - diagonal;
-    const float* row = edge.numbers + lanes - (behind < 0 ? 0 : smaller(behind, lanes));
-    for (int i = 0; i < lanes; i += Vector::width) {
-      const Vector hidden = Vector::load(row + i);
-      (begin ? hidden : Vector::load(panel + i) + hidden).store(panel + i);
+    const float* row = edge.numbers + tile - (behind < 0 ? 0 : min(behind, tile));
+    for (int i = 0; i < tile; i += Vec::width) {
+      const Vec hidden = Vec::load(row + i);
+      (begin ? hidden : Vec::load(panel + i) + hidden).store(panel + i);
     }
   }
 }
 
-/// The mask of a block of keys for the queries of `head`, a tile or fewer.
-template <int lanes>
-MaskBlock mask_block(const sparsekit::AttentionHead& head, sparsekit::RowRange keys, float* row, float* panel,
+/// The mask of a key block for the queries of `head`, a tile or fewer.
+template <int tile>
+MaskBlock mask_block(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* row, float* panel,
                      float* rows) {
   MaskBlock mask{nullptr, nullptr, false};
   if (head.mask_kind != sparsekit::MaskKind::none) {
-    mask = head.mask_stride == 0 ? mask_of_keys(head, keys, row) : mask_of_pairs<lanes>(head, keys, panel, rows);
+    mask = head.mask_stride == 0 ? mask_of_keys(head, keys, row) : mask_of_pairs<tile>(head, keys, panel, rows);
   }
   if (head.causal && keys.last - 1 > head.diagonal) {
-    hide_later_keys<lanes>(head.diagonal, keys, mask.of_pairs == nullptr, panel);
+    hide_later_keys<tile>(head.diagonal, keys, mask.of_pairs == nullptr, panel);
     mask.of_pairs = panel;
   }
   return mask;
 }
 
 /// Part of a head: some of its queries.
-inline sparsekit::AttentionHead queries_of(const sparsekit::AttentionHead& head, sparsekit::RowRange queries) {
+inline sparsekit::AttentionHead queries_of(const sparsekit::AttentionHead& head, sparsekit::Range queries) {
   const std::int64_t entry = head.mask_kind == sparsekit::MaskKind::added ? sizeof(float) : 1;
   sparsekit::AttentionHead part = head;
   part.query += queries.first * head.query_stride;
@@ -124,7 +125,7 @@ inline float reciprocal_or_zero(float total) { return total == 0.0F ? 0.0F : 1.0
 inline std::int64_t keys_seen(const sparsekit::AttentionHead& head) {
   if (!head.causal) return head.keys;
   const std::int64_t last = head.queries + head.diagonal;
-  return last < 0 ? 0 : smaller(last, head.keys);
+  return last < 0 ? 0 : min(last, head.keys);
 }
 
 }  // namespace

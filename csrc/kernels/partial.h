@@ -1,21 +1,21 @@
 // Loads and stores of up to one vector: the ends of rows.
 #pragma once
 
-#include "views.h"
+#include <cstdint>
 
 namespace {
 
-inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
-inline Vector load_up_to(const float* p, std::int64_t count) {
-  return count >= Vector::width ? Vector::load(p) : Vector::load_first(p, count);
+inline Vec load_partial(const float* p, std::int64_t count) {
+  return count >= Vec::width ? Vec::load(p) : Vec::load_masked(p, count);
 }
 
-inline void store_up_to(Vector v, float* p, std::int64_t count) {
-  if (count >= Vector::width) {
+inline void store_partial(Vec v, float* p, std::int64_t count) {
+  if (count >= Vec::width) {
     v.store(p);
   } else {
-    v.store_first(p, count);
+    v.store_masked(p, count);
   }
 }
 

@@ -11,15 +11,15 @@ inline constexpr int kPeakChains = 12;
 /// `rounds` multiply-adds on each of the sums, from registers only. The sums begin with different values, since equal
 /// ones could be computed once for all. Returns a number that depends on all of them.
 inline float peak_f32(std::int64_t rounds) {
-  Vector sum[kPeakChains];
-  for (int c = 0; c < kPeakChains; ++c) sum[c] = Vector::broadcast(1.0F + 0.01F * static_cast<float>(c));
-  const Vector factor = Vector::broadcast(0.999F);
-  const Vector term = Vector::broadcast(0.001F);
+  Vec sum[kPeakChains];
+  for (int c = 0; c < kPeakChains; ++c) sum[c] = Vec::broadcast(1.0F + 0.01F * static_cast<float>(c));
+  const Vec factor = Vec::broadcast(0.999F);
+  const Vec term = Vec::broadcast(0.001F);
   for (std::int64_t i = 0; i < rounds; ++i) {
     for (int c = 0; c < kPeakChains; ++c) sum[c] = fma(sum[c], factor, term);
   }
   for (int c = 1; c < kPeakChains; ++c) sum[0] = sum[0] + sum[c];
-  float first[Vector::width];
+  float first[Vec::width];
   sum[0].store(first);
   return first[0];
 }

@@ -6,124 +6,158 @@
 
 #include "attention_f32.h"
 #include "attention_few_f32.h"
-#include "norm_f32.h"
+#include "isa/vector.h"
+#include "layer_norm_f32.h"
 #include "peak_f32.h"
-#include "spmm_quads.h"
-#include "spmm_quads_transposed.h"
+#include "spmm_sell.h"
+#include "spmm_sell_s8.h"
+#include "spmm_sell_transposed.h"
+#include "spmv_sell_lookup_s8.h"
+#include "spmv_sell_permute.h"
+#include "spmv_sell_permute_s8.h"
+#include "spmv_sell_rows.h"
+#include "spmv_sell_rows_s8.h"
+#include "store_slots_s8.h"
 #include "tile_f32.h"
-#ifdef SPARSEKIT_PICKS_FROM_REGISTERS
-#include "spmv_quads.h"
-#else
-#include "spmv_quads_rows.h"
-#endif
-#if defined(SPARSEKIT_PICKS_BYTES)
-#include "spmv_quads_s8.h"
-#include "store_lanes_s8.h"
-#elif defined(SPARSEKIT_INTERLEAVES_BYTES)
-#include "spmv_quads_lookup_s8.h"
-#else
-#include "spmv_quads_rows_s8.h"
-#endif
-#ifdef SPARSEKIT_INTERLEAVES_BYTES
-#include "spmm_quads_s8.h"
-#endif
 
 namespace {
 
 using sparsekit::Kernel;
 using sparsekit::KernelTable;
+using sparsekit::min_tokens;
+using sparsekit::MinTokens;
 
-template <class Format, class Lane, int tokens>
-constexpr Kernel tile(std::int64_t min_batch) {
-  constexpr int vectors = tokens / Lane::width;
-  return {"spmm",
-          Format::layout,
-          tokens,
-          min_batch,
-          tokens * static_cast<std::int64_t>(sizeof(float)),
-          0,
-          false,
-          spmm_quads<Format, Lane, vectors>,
-          spmm_quads_transposed<Format, Lane, vectors>,
-          pack_tile_f32<tokens>,
-          store_tile_f32<tokens>};
-}
+constexpr std::int64_t float_bytes(int tokens) { return tokens * static_cast<std::int64_t>(sizeof(float)); }
 
-/// Kernels for tiles of tokens of one format, as far as half the registers hold the sums of a lane. The batch from
-/// which a kernel is preferred is where padding its tile costs less than another pass over the weight with a smaller
-/// one.
-template <class Format>
-constexpr void add_tiles(KernelTable& table) {
-  constexpr int widest = Format::height == 1 ? 64 : kRegisters / 2 / Format::height * Vector::width;
-  table.add(tile<Format, Eight, 8>(kMostFewTokens + 1));
-  if constexpr (widest >= 16) table.add(tile<Format, Vector, 16>(11));
-  if constexpr (widest >= 32) table.add(tile<Format, Vector, 32>(22));
-  if constexpr (widest >= 64) table.add(tile<Format, Vector, 64>(49));
+template <class Format, int tokens>
+constexpr Kernel spmv_permute(std::int64_t from) {
+  return {.name = "spmv",
+          .layout = Format::layout,
+          .tile = tokens,
+          .min_tokens = min_tokens(from),
+          .input_bytes = float_bytes(tokens),
+          .multiply = spmv_sell_permute<Format, tokens>,
+          .pack = pack_inputs_f32<tokens>,
+          .store = store_tokens_f32<Format::height>};
 }
 
 template <class Format>
-constexpr void add_floats(KernelTable& table) {
-  add_few_tokens<Format>(table);
-  add_tiles<Format>(table);
+constexpr Kernel spmv_rows() {
+  return {.name = "spmv_rows",
+          .layout = Format::layout,
+          .tile = 1,
+          .min_tokens = min_tokens(1),
+          .input_bytes = float_bytes(1),
+          .multiply = spmv_sell_rows<Format>,
+          .store = store_tokens_f32<1>};
+}
+
+template <class Format, class V, int tokens>
+constexpr Kernel spmm(std::int64_t from) {
+  constexpr int vectors = tokens / V::width;
+  return {.name = "spmm",
+          .layout = Format::layout,
+          .tile = tokens,
+          .min_tokens = min_tokens(from),
+          .input_bytes = float_bytes(tokens),
+          .multiply = spmm_sell<Format, V, vectors>,
+          .multiply_transposed = spmm_sell_transposed<Format, V, vectors>,
+          .pack = pack_tile_f32<tokens>,
+          .store = store_tile_f32<tokens>};
 }
 
 template <class Format, int tokens>
-constexpr Kernel bytes(const char* name, std::int64_t min_batch, sparsekit::MultiplyFn multiply,
-                       sparsekit::StoreFn store) {
-  return {name,    Format::layout,        tokens, min_batch, tokens, head_bytes(tokens), true, multiply,
-          nullptr, pack_bytes_s8<tokens>, store};
+constexpr Kernel spmv_permute_s8(MinTokens from) {
+  return {.name = "spmv",
+          .layout = Format::layout,
+          .tile = tokens,
+          .min_tokens = from,
+          .input_bytes = tokens,
+          .head_bytes = head_bytes(tokens),
+          .packs_whole = true,
+          .multiply = spmv_sell_permute_s8<Format, tokens>,
+          .pack = pack_bytes_s8<tokens>,
+          .store = store_slots_s8<Format>};
 }
 
-#if defined(SPARSEKIT_PICKS_BYTES)
-template <int tokens>
-constexpr void add_bytes(KernelTable& table, std::int64_t min_batch) {
-  table.add(bytes<Codes, tokens>("spmv", min_batch, spmv_quads_s8<Codes, tokens>, store_lanes_s8<Codes>));
-  table.add(bytes<Codes4x1, tokens>("spmv", min_batch, spmv_quads_s8<Codes4x1, tokens>, store_lanes_s8<Codes4x1>));
+template <class Format, int tokens>
+constexpr Kernel spmv_lookup_s8(std::int64_t from) {
+  return {.name = "spmv",
+          .layout = Format::layout,
+          .tile = tokens,
+          .min_tokens = min_tokens(from),
+          .input_bytes = tokens,
+          .head_bytes = head_bytes(tokens),
+          .packs_whole = true,
+          .multiply = spmv_sell_lookup_s8<Format, tokens>,
+          .pack = pack_bytes_s8<tokens>,
+          .store = store_sums_s8};
 }
 
-constexpr void add_few_bytes(KernelTable& table) {
-  add_bytes<1>(table, 1);
-  add_bytes<2>(table, 2);
-  add_bytes<4>(table, 3);
-  add_bytes<8>(table, 5);
-#ifndef SPARSEKIT_INTERLEAVES_BYTES
-  add_bytes<64>(table, 33);
-#endif
-}
-#elif defined(SPARSEKIT_INTERLEAVES_BYTES)
-template <int tokens>
-constexpr void add_bytes(KernelTable& table, std::int64_t min_batch) {
-  table.add(bytes<Codes, tokens>("spmv", min_batch, spmv_quads_lookup_s8<Codes, tokens>, store_sums_s8));
-  table.add(bytes<Codes4x1, tokens>("spmv", min_batch, spmv_quads_lookup_s8<Codes4x1, tokens>, store_sums_s8));
-}
-
-constexpr void add_few_bytes(KernelTable& table) {
-  add_bytes<1>(table, 1);
-  add_bytes<2>(table, 2);
-  add_bytes<4>(table, 3);
-}
-#else
-constexpr void add_few_bytes(KernelTable& table) {
-  table.add(bytes<Codes, 1>("spmv_rows", 1, spmv_quads_rows_s8<Codes>, store_sums_s8));
-  table.add(bytes<Codes4x1, 1>("spmv_rows", 1, spmv_quads_rows_s8<Codes4x1>, store_sums_s8));
-}
-#endif
-
-#ifdef SPARSEKIT_INTERLEAVES_BYTES
 template <class Format>
-constexpr void add_byte_tile(KernelTable& table) {
-  Kernel tile = bytes<Format, kByteTile>("spmm", kFewestInterleaved, spmm_quads_s8<Format>, store_tile_s8);
-  tile.pack = pack_tile_s8;
-  table.add(tile);
+constexpr Kernel spmv_rows_s8() {
+  return {.name = "spmv_rows",
+          .layout = Format::layout,
+          .tile = 1,
+          .min_tokens = min_tokens(1),
+          .input_bytes = 1,
+          .head_bytes = head_bytes(1),
+          .packs_whole = true,
+          .multiply = spmv_sell_rows_s8<Format>,
+          .pack = pack_bytes_s8<1>,
+          .store = store_sums_s8};
 }
 
-constexpr void add_byte_tiles(KernelTable& table) {
-  add_byte_tile<Codes>(table);
-  add_byte_tile<Codes4x1>(table);
+template <class Format>
+constexpr Kernel spmm_s8(MinTokens from) {
+  return {.name = "spmm",
+          .layout = Format::layout,
+          .tile = kByteTile,
+          .min_tokens = from,
+          .input_bytes = kByteTile,
+          .head_bytes = head_bytes(kByteTile),
+          .packs_whole = true,
+          .multiply = spmm_sell_s8<Format>,
+          .pack = pack_tile_s8<kByteTile>,
+          .store = store_tile_s8<kByteTile>};
 }
-#else
-constexpr void add_byte_tiles(KernelTable&) {}
-#endif
+
+/// Float values. Tiles of tokens are as wide as half the registers hold the accumulators of a row group. A tile is
+/// preferred from where padding it costs less than another pass over the weight with a smaller one.
+template <class Format>
+constexpr void add_float_kernels(KernelTable& table) {
+  constexpr int widest = Format::height == 1 ? 64 : kRegisters / 2 / Format::height * Vec::width;
+  if constexpr (kPermutesInputs) {
+    table.add(spmv_permute<Format, 1>(1));
+    table.add(spmv_permute<Format, 2>(2));
+    if constexpr (kThresholds.max_spmv_tokens > 2) table.add(spmv_permute<Format, 4>(3));
+  } else {
+    table.add(spmv_rows<Format>());
+  }
+  table.add(spmm<Format, Vec8, 8>(kThresholds.max_spmv_tokens + 1));
+  if constexpr (widest >= 16) table.add(spmm<Format, Vec, 16>(11));
+  if constexpr (widest >= 32) table.add(spmm<Format, Vec, 32>(22));
+  if constexpr (widest >= 64) table.add(spmm<Format, Vec, 64>(49));
+}
+
+/// int8 values.
+template <class Format>
+constexpr void add_s8_kernels(KernelTable& table) {
+  if constexpr (kPermutesBytes) {
+    table.add(spmv_permute_s8<Format, 1>(min_tokens(1)));
+    table.add(spmv_permute_s8<Format, 2>(min_tokens(2)));
+    table.add(spmv_permute_s8<Format, 4>(min_tokens(3)));
+    table.add(spmv_permute_s8<Format, 8>(min_tokens(5)));
+    table.add(spmv_permute_s8<Format, 64>(kThresholds.min_permuted_tile));
+  } else if constexpr (kInterleavesBytes) {
+    table.add(spmv_lookup_s8<Format, 1>(1));
+    table.add(spmv_lookup_s8<Format, 2>(2));
+    table.add(spmv_lookup_s8<Format, 4>(3));
+  } else {
+    table.add(spmv_rows_s8<Format>());
+  }
+  if constexpr (kInterleavesBytes) table.add(spmm_s8<Format>(kThresholds.min_interleaved));
+}
 
 std::int64_t attention_scratch(std::int64_t head_dim, std::int64_t value_dim) {
   const std::int64_t few = few_floats(head_dim, value_dim);
@@ -131,19 +165,23 @@ std::int64_t attention_scratch(std::int64_t head_dim, std::int64_t value_dim) {
   return few > many ? few : many;
 }
 
-constexpr sparsekit::AttentionKernels kAttention{attention_few_f32, attention_f32, kMostFewQueries,
-                                                 AttentionTile<kAttentionVectors>::lanes, attention_scratch};
-
 constexpr KernelTable table() {
-  KernelTable all{peak_f32, 2 * kPeakChains * Vector::width, kAttention, add_layer_norm_f32, 0, {}};
-  add_floats<Float>(all);
-  add_floats<Brain>(all);
-  add_floats<Half>(all);
-  add_floats<Float4x1>(all);
-  add_floats<Brain4x1>(all);
-  add_floats<Half4x1>(all);
-  add_few_bytes(all);
-  add_byte_tiles(all);
+  KernelTable all{.peak = peak_f32,
+                  .peak_flop = 2 * kPeakChains * Vec::width,
+                  .attention = {.few = attention_few_f32,
+                                .many = attention_f32,
+                                .max_few = kMaxFewQueries,
+                                .tile = AttentionTile<kAttentionVectors>::queries,
+                                .scratch = attention_scratch},
+                  .add_layer_norm = add_layer_norm_f32};
+  add_float_kernels<SellF32>(all);
+  add_float_kernels<SellBF16>(all);
+  add_float_kernels<SellF16>(all);
+  add_float_kernels<Sell4x1F32>(all);
+  add_float_kernels<Sell4x1BF16>(all);
+  add_float_kernels<Sell4x1F16>(all);
+  add_s8_kernels<SellS8>(all);
+  add_s8_kernels<Sell4x1S8>(all);
   return all;
 }
 

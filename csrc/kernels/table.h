@@ -1,36 +1,40 @@
-// The one list of what an instruction set offers. `table.cpp` fills it once per instruction set.
+// The one table of what an instruction set offers, and its thresholds. `table.cpp` fills it once per instruction set.
 #pragma once
 
-#include "views.h"
+#include "attention_args.h"
+#include "layer_norm_args.h"
+#include "linear_args.h"
+#include "packed_weight.h"
+#include "thresholds.h"
 
 namespace sparsekit {
 
 /// Multiplies the weight rows of `rows` with one tile of tokens. `activation` is what `PackFn` of the same kernel
 /// wrote, `sums` what its `StoreFn` reads; `sums` is overwritten.
 ///
-/// The transposed product has the same shape: `rows` are then input features, from block border to block border, and
-/// `activation` is the gradient of the output.
-using MultiplyFn = void (*)(const PackedWeight& weight, const void* activation, void* sums, RowRange rows);
+/// The transposed product has the same shape: `rows` are then input features, from border to border of column blocks,
+/// and `activation` is the gradient of the output.
+using MultiplyFn = void (*)(const PackedWeight& weight, const void* activation, void* sums, Range rows);
 
 /// Brings the features `features` of the tile's tokens into the kernel's order. Tokens beyond the valid ones are zero.
 /// Returns false where a token holds what the kernel cannot compute with; the result is then worth nothing.
-using PackFn = bool (*)(const Input& input, RowRange features, std::int64_t padded_features, void* activation);
+using PackFn = bool (*)(const Input& input, Range features, std::int64_t padded_features, void* activation);
 
 /// Adds the bias to the sums of `rows`, applies the activation function and writes the valid tokens row-major.
-using StoreFn = void (*)(const PackedWeight& weight, const void* activation, const void* sums, RowRange rows,
+using StoreFn = void (*)(const PackedWeight& weight, const void* activation, const void* sums, Range rows,
                          const Output& output);
 
 struct Kernel {
-  const char* name;  // with the layout's and the tile it is whole: spmm, quads_f32, 16
+  const char* name;  // with the layout's and the tile it is whole: spmm, sell_f32, 16
   Layout layout;
-  std::int64_t tile;         // tokens computed together
-  std::int64_t min_batch;    // tokens left from which dispatch prefers this kernel to the ones above it
-  std::int64_t input_bytes;  // of a packed tile, for each input feature
-  std::int64_t head_bytes;   // of a packed tile, before them
-  bool whole;                // whether a token is packed in one piece, because what is written depends on all of it
+  std::int64_t tile;            // tokens computed together
+  MinTokens min_tokens;         // tokens left from which it is preferred to the kernels above it
+  std::int64_t input_bytes;     // of a packed tile, for each input feature
+  std::int64_t head_bytes = 0;  // of a packed tile, before them
+  bool packs_whole = false;     // tokens in one piece, because what is written depends on all of a token
   MultiplyFn multiply;
-  MultiplyFn multiply_transposed;
-  PackFn pack;  // null: the tile is one token and its row is used as it lies
+  MultiplyFn multiply_transposed = nullptr;
+  PackFn pack = nullptr;  // null: the tile is one token and its row is used as it lies
   StoreFn store;
 };
 
@@ -43,23 +47,24 @@ using PeakFn = float (*)(std::int64_t rounds);
 using AttentionFn = void (*)(const AttentionHead& head, float* scratch);
 
 struct AttentionKernels {
-  AttentionFn few;   // for at most `most_few` queries
+  AttentionFn few;   // for at most `max_few` queries
   AttentionFn many;  // for any number, in tiles of `tile`
-  std::int64_t most_few;
+  std::int64_t max_few;
   std::int64_t tile;
   std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t value_dim);  // floats that both work with
 };
 
-/// Layer normalisation of sums of rows.
-using NormFn = void (*)(const NormRows& rows);
+/// Layer normalization of sums of rows.
+using LayerNormFn = void (*)(const LayerNormRows& rows);
 
 struct KernelTable {
+  Vendor vendor = Vendor::others;  // for which `min_tokens` are read
   PeakFn peak;
   std::int64_t peak_flop;
   AttentionKernels attention;
-  NormFn add_layer_norm;
-  int size;
-  Kernel kernels[kMaxKernels];  // by ascending tile within a layout
+  LayerNormFn add_layer_norm;
+  int size = 0;
+  Kernel kernels[kMaxKernels] = {};  // by ascending tile within a layout
 
   constexpr void add(const Kernel& kernel) { kernels[size++] = kernel; }
 };

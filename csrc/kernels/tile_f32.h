@@ -10,41 +10,42 @@
 #pragma once
 
 #include "activation.h"
+#include "linear_args.h"
+#include "packed_weight.h"
 #include "partial.h"
-#include "views.h"
 
 namespace {
 
 /// Tokens of a tile that one vector holds.
 template <int tile>
-inline constexpr std::int64_t kTogether = tile < Vector::width ? tile : Vector::width;
+inline constexpr std::int64_t kTogether = tile < Vec::width ? tile : Vec::width;
 
-/// Floats from what is read or written to what is asked for: tokens lie a row apart, and no hardware prefetcher follows
-/// as many rows as a tile has.
+/// Floats from what is read or written to what is prefetched: tokens lie a row apart, and no hardware prefetcher
+/// follows as many rows as a tile has.
 inline constexpr std::int64_t kLoadAhead = 64;
 inline constexpr std::int64_t kStoreAhead = 32;
 
-/// Transposes the features of one vector of tokens, `Vector::width` or fewer, into `out`; the rest of the tokens is
+/// Transposes the features of one vector of tokens, `Vec::width` or fewer, into `out`; the rest of the tokens is
 /// zero.
 template <int tile>
 inline void pack_features(const float* x, std::int64_t stride, std::int64_t tokens, std::int64_t features, float* out) {
-  Vector block[Vector::width];
-  for (int t = 0; t < Vector::width; ++t) {
+  Vec square[Vec::width];
+  for (int t = 0; t < Vec::width; ++t) {
     if (t < tokens) __builtin_prefetch(x + t * stride + kLoadAhead);
-    block[t] = t < tokens ? load_up_to(x + t * stride, features) : Vector::zero();
+    square[t] = t < tokens ? load_partial(x + t * stride, features) : Vec::zero();
   }
-  transpose(block);
-  for (std::int64_t i = 0; i < features; ++i) store_up_to(block[i], out + i * tile, kTogether<tile>);
+  transpose(square);
+  for (std::int64_t i = 0; i < features; ++i) store_partial(square[i], out + i * tile, kTogether<tile>);
 }
 
 /// `[features, tile]`
 template <int tile>
-bool pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, std::int64_t, void* packed) {
+bool pack_tile_f32(const sparsekit::Input& input, sparsekit::Range features, std::int64_t, void* packed) {
   auto* activation = static_cast<float*>(packed);
-  for (std::int64_t first = 0; first < tile; first += Vector::width) {
+  for (std::int64_t first = 0; first < tile; first += Vec::width) {
     const float* x = input.data + first * input.stride;
-    for (std::int64_t f = features.first; f < features.last; f += Vector::width) {
-      pack_features<tile>(x + f, input.stride, input.tokens - first, smaller(Vector::width, features.last - f),
+    for (std::int64_t f = features.first; f < features.last; f += Vec::width) {
+      pack_features<tile>(x + f, input.stride, input.tokens - first, min(Vec::width, features.last - f),
                           activation + f * tile + first);
     }
   }
@@ -52,30 +53,30 @@ bool pack_tile_f32(const sparsekit::Input& input, sparsekit::RowRange features, 
 }
 
 template <int tile, class Activate>
-inline void store_tile_with(const float* sums, sparsekit::RowRange rows, const sparsekit::Output& out,
+inline void store_tile_with(const float* sums, sparsekit::Range rows, const sparsekit::Output& out,
                             const Activate& activate) {
-  for (std::int64_t first = 0; first < out.tokens; first += Vector::width) {
-    const std::int64_t tokens = smaller(Vector::width, out.tokens - first);
-    for (std::int64_t r = rows.first; r < rows.last; r += Vector::width) {
-      const std::int64_t count = smaller(Vector::width, rows.last - r);
-      const Vector bias = out.bias == nullptr ? Vector::zero() : load_up_to(out.bias + r, count);
-      Vector block[Vector::width];
-      for (int i = 0; i < Vector::width; ++i) {
+  for (std::int64_t first = 0; first < out.tokens; first += Vec::width) {
+    const std::int64_t tokens = min(Vec::width, out.tokens - first);
+    for (std::int64_t r = rows.first; r < rows.last; r += Vec::width) {
+      const std::int64_t count = min(Vec::width, rows.last - r);
+      const Vec bias = out.bias == nullptr ? Vec::zero() : load_partial(out.bias + r, count);
+      Vec square[Vec::width];
+      for (int i = 0; i < Vec::width; ++i) {
         const float* row = sums + (r - rows.first + i) * tile + first;
-        block[i] = i < count ? load_up_to(row, kTogether<tile>) : Vector::zero();
+        square[i] = i < count ? load_partial(row, kTogether<tile>) : Vec::zero();
       }
-      transpose(block);
+      transpose(square);
       for (std::int64_t t = 0; t < tokens; ++t) {
         float* y = out.data + (first + t) * out.stride + r;
         __builtin_prefetch(y + kStoreAhead, 1);
-        store_up_to(activate(block[t] + bias), y, count);
+        store_partial(activate(square[t] + bias), y, count);
       }
     }
   }
 }
 
 template <int tile>
-void store_tile_f32(const sparsekit::PackedWeight&, const void*, const void* sums, sparsekit::RowRange rows,
+void store_tile_f32(const sparsekit::PackedWeight&, const void*, const void* sums, sparsekit::Range rows,
                     const sparsekit::Output& out) {
   with_activation(out.activation, [&](const auto& activate) {
     store_tile_with<tile>(static_cast<const float*>(sums), rows, out, activate);

@@ -17,12 +17,12 @@
 #include <stdexcept>
 #include <vector>
 
-#include "dispatch/product.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
 #include "formats/values.h"
+#include "operators/sparse_product.h"
 
 using namespace sparsekit;
 
@@ -34,9 +34,9 @@ namespace {
 /// Larger packed weights are not made: a few bytes can describe a huge empty matrix.
 constexpr std::int64_t kMostCells = 1 << 12;
 
-constexpr Layout kEveryLayout[] = {Layout::quads_f32,      Layout::quads_s8,      Layout::quads_bf16,
-                                   Layout::quads_fp16,     Layout::quads_4x1_f32, Layout::quads_4x1_s8,
-                                   Layout::quads_4x1_bf16, Layout::quads_4x1_fp16};
+constexpr Layout kEveryLayout[] = {Layout::sell_f32,      Layout::sell_s8,      Layout::sell_bf16,
+                                   Layout::sell_fp16,     Layout::sell_4x1_f32, Layout::sell_4x1_s8,
+                                   Layout::sell_4x1_bf16, Layout::sell_4x1_fp16};
 
 struct Matrix {
   CsrArrays arrays;
@@ -110,8 +110,8 @@ Matrix well_formed(FuzzedDataProvider& data) {
 bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b)); }
 
 /// What a layout holds for a value.
-float held(const LayoutEntry& layout, float value, float scale) {
-  if (layout.scaled) return static_cast<float>(to_code(value, scale)) * scale;
+float stored(const LayoutEntry& layout, float value, float scale) {
+  if (layout.scaled) return static_cast<float>(quantize(value, scale)) * scale;
   if (layout.value_bytes == 4) return value;
   return layout.values[0] == 'b' ? to_float(to_bfloat16(value)) : to_float(to_float16(value));
 }
@@ -149,7 +149,7 @@ void packs_and_comes_back(const Matrix& matrix, const LayoutEntry& layout) {
   require(back.col_indices == matrix.arrays.col_indices, "columns came back differently");
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
-      const float expected = held(layout, csr.values[i], scales[static_cast<std::size_t>(row)]);
+      const float expected = stored(layout, csr.values[i], scales[static_cast<std::size_t>(row)]);
       require(same_bits(back.values[static_cast<std::size_t>(i)], expected), "a value came back differently");
     }
   }
@@ -177,8 +177,8 @@ void check_matrix(const Matrix& matrix) {
   } catch (const std::invalid_argument&) {
     return;
   }
-  const Cells cells = cells_for(layout_entry(Layout::quads_f32), matrix.out_features, matrix.in_features);
-  if (cells.blocks * cells.tiles > kMostCells) return;
+  const SellShape shape = shape_for(layout_entry(Layout::sell_f32), matrix.out_features, matrix.in_features);
+  if (shape.column_blocks * shape.slices > kMostCells) return;
   const Matrix full = with_blocks(matrix, 4);
   for (const Layout layout : kEveryLayout) {
     const LayoutEntry& entry = layout_entry(layout);
@@ -189,7 +189,7 @@ void check_matrix(const Matrix& matrix) {
 void try_header(const std::byte* buffer, std::size_t bytes) {
   try {
     const PackedHeader& header = packed_header(buffer, bytes);
-    require(header.total_bytes == bytes && header.columns_offset <= bytes, "a header was let pass that lies");
+    require(header.total_bytes == bytes && header.columns_start <= bytes, "a header was let pass that lies");
     packed_view(header);
   } catch (const std::invalid_argument&) {
   }
@@ -217,7 +217,7 @@ void check_header(FuzzedDataProvider& data) {
   try_header(reinterpret_cast<const std::byte*>(buffer.data()), buffer.size() * sizeof(buffer[0]));
 }
 
-/// A weight of up to 200 lanes, and the bytes that it is packed in.
+/// A weight of up to 200 row groups, and the bytes that it is packed in.
 std::vector<std::uint64_t> some_packed(FuzzedDataProvider& data) {
   const LayoutEntry& layout = layout_entry(kEveryLayout[data.ConsumeIntegralInRange<std::size_t>(0, 7)]);
   const std::int64_t rows = data.ConsumeIntegralInRange<std::int64_t>(0, 200) * layout.height;
@@ -237,18 +237,18 @@ std::vector<std::uint64_t> some_packed(FuzzedDataProvider& data) {
   return buffer;
 }
 
-void run_kernels(const PackedHeader& header, Direction direction, std::int64_t batch, const KernelTable& table) {
+void run_kernels(const PackedHeader& header, Direction direction, std::int64_t tokens, const KernelTable& table) {
   const bool forward = direction == Direction::forward;
   const std::int64_t inputs = forward ? header.in_features : header.out_features;
   const std::int64_t outputs = forward ? header.out_features : header.in_features;
-  const std::vector<float> input(static_cast<std::size_t>(batch * inputs), 0.5F);
-  std::vector<float> output(static_cast<std::size_t>(batch * outputs));
+  const std::vector<float> input(static_cast<std::size_t>(tokens * inputs), 0.5F);
+  std::vector<float> output(static_cast<std::size_t>(tokens * outputs));
   run({{packed_view(header),
         header.layout,
         header.entries,
         direction,
-        {input.data(), inputs, batch},
-        {output.data(), outputs, batch, nullptr, Activation::none}}},
+        {input.data(), inputs, tokens},
+        {output.data(), outputs, tokens, nullptr, Activation::none}}},
       table);
 }
 
@@ -271,7 +271,7 @@ void check_body(FuzzedDataProvider& data) {
   layout.unpack(packed_view(header), header.nnz);
   for (const KernelTable* table : {&sparsekit_kernels_scalar, &sparsekit_kernels_avx2}) {
     if (table == &sparsekit_kernels_avx2 && __builtin_cpu_supports("avx2") == 0) continue;
-    for (const std::int64_t batch : {1, 2, 9, 33}) run_kernels(header, Direction::forward, batch, *table);
+    for (const std::int64_t tokens : {1, 2, 9, 33}) run_kernels(header, Direction::forward, tokens, *table);
     if (!layout.scaled) run_kernels(header, Direction::transposed, 9, *table);
   }
 }

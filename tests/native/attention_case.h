@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "dispatch/attention.h"
-#include "dispatch/isa.h"
 #include "layer.h"
+#include "operators/attention.h"
+#include "operators/instruction_set.h"
 #include "placed_floats.h"
 
 /// Bytes or floats, a row for all queries of a text or one for each; `same_bytes`: a row for each, all alike.

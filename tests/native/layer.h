@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "dispatch/linear.h"
-#include "dispatch/product.h"
 #include "formats/csr.h"
 #include "formats/packed.h"
+#include "operators/sparse_linear.h"
+#include "operators/sparse_product.h"
 
 using sparsekit::Direction;
 
@@ -60,19 +60,19 @@ inline Layer layer_from_dense(std::vector<float> dense, std::int64_t out_feature
   return {out_features, in_features, std::move(dense), std::move(csr)};
 }
 
-/// Between sparsity 0 and 1, the second of three or more lanes is empty and the last one full; a lane has `height` rows
-/// with nonzeros in the same columns.
+/// Between sparsity 0 and 1, the second of three or more row groups is empty and the last one full; a row group has
+/// `height` rows with nonzeros in the same columns.
 inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, double sparsity, unsigned seed = 1,
                           std::int64_t height = 1) {
   std::vector<float> dense = random_floats(out_features * in_features, seed);
   std::mt19937 bits(seed + 1);
-  const std::int64_t lanes = (out_features + height - 1) / height;
-  const bool mixed = sparsity > 0 && sparsity < 1 && lanes >= 3;
-  for (std::int64_t i = 0; i < lanes * in_features; ++i) {
-    const std::int64_t lane = i / in_features;
+  const std::int64_t groups = (out_features + height - 1) / height;
+  const bool mixed = sparsity > 0 && sparsity < 1 && groups >= 3;
+  for (std::int64_t i = 0; i < groups * in_features; ++i) {
+    const std::int64_t group = i / in_features;
     const bool drawn = static_cast<double>(bits()) >= sparsity * 4294967296.0;
-    const bool kept = (mixed && lane == lanes - 1) || (drawn && !(mixed && lane == 1));
-    for (std::int64_t row = lane * height; row < std::min((lane + 1) * height, out_features); ++row) {
+    const bool kept = (mixed && group == groups - 1) || (drawn && !(mixed && group == 1));
+    for (std::int64_t row = group * height; row < std::min((group + 1) * height, out_features); ++row) {
       float& value = dense.data()[row * in_features + i % in_features];
       if (!kept) value = 0.0F;
       if (kept && value == 0.0F) value = 0.5F;
@@ -82,7 +82,7 @@ inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, d
 }
 
 /// A heap buffer of exactly the packed size, in a layout with float values.
-inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::quads_f32) {
+inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::sell_f32) {
   const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, layout);
   Bytes buffer(plan.header.total_bytes);
   sparsekit::write_packed(csr, plan, buffer.data());
@@ -98,18 +98,18 @@ inline Layer held(const Layer& layer, const Bytes& weight) {
 
 /// Layouts with float values.
 inline constexpr sparsekit::Layout kFloatLayouts[] = {
-    sparsekit::Layout::quads_f32,     sparsekit::Layout::quads_bf16,     sparsekit::Layout::quads_fp16,
-    sparsekit::Layout::quads_4x1_f32, sparsekit::Layout::quads_4x1_bf16, sparsekit::Layout::quads_4x1_fp16};
+    sparsekit::Layout::sell_f32,     sparsekit::Layout::sell_bf16,     sparsekit::Layout::sell_fp16,
+    sparsekit::Layout::sell_4x1_f32, sparsekit::Layout::sell_4x1_bf16, sparsekit::Layout::sell_4x1_fp16};
 
 /// A call without bias and activation function on contiguous input.
 inline sparsekit::LinearCall plain_call(const Layer& layer, const Bytes& weight, Direction direction,
-                                        const float* input, std::int64_t batch, float* output) {
+                                        const float* input, std::int64_t tokens, float* output) {
   return {weight.data(),
           weight.size(),
           input,
           layer.inputs(direction),
           layer.inputs(direction),
-          batch,
+          tokens,
           output,
           layer.outputs(direction),
           nullptr,
@@ -122,8 +122,8 @@ inline void run_call(const sparsekit::LinearCall& call, Direction direction) {
 
 /// Output of a plain call.
 inline std::vector<float> output_of(const Layer& layer, const Bytes& weight, Direction direction,
-                                    const std::vector<float>& input, std::int64_t batch) {
-  std::vector<float> output(static_cast<std::size_t>(batch * layer.outputs(direction)), 7.0F);
-  run_call(plain_call(layer, weight, direction, input.data(), batch, output.data()), direction);
+                                    const std::vector<float>& input, std::int64_t tokens) {
+  std::vector<float> output(static_cast<std::size_t>(tokens * layer.outputs(direction)), 7.0F);
+  run_call(plain_call(layer, weight, direction, input.data(), tokens, output.data()), direction);
   return output;
 }

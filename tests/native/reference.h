@@ -18,15 +18,15 @@ inline constexpr double kActivationError = 0.5 * 1.5e-7 + 5 * kEpsilon / 2;
 
 struct Reference {
   std::int64_t outputs;
-  std::vector<double> sums;        // [batch, outputs]
+  std::vector<double> sums;        // [tokens, outputs]
   std::vector<double> magnitudes;  // the same with the absolute value of every product
   std::vector<double> terms;       // [outputs], products in a sum
 };
 
 /// Only nonzeros take part, so what stands in an input column without a weight changes nothing. `input` is contiguous.
-inline Reference reference_of(const Layer& layer, Direction direction, const float* input, std::int64_t batch) {
+inline Reference reference_of(const Layer& layer, Direction direction, const float* input, std::int64_t tokens) {
   const std::int64_t outputs = layer.outputs(direction);
-  const auto size = static_cast<std::size_t>(batch * outputs);
+  const auto size = static_cast<std::size_t>(tokens * outputs);
   Reference reference{outputs, std::vector<double>(size), std::vector<double>(size),
                       std::vector<double>(static_cast<std::size_t>(outputs))};
   const sparsekit::CsrView csr = layer.view();
@@ -36,7 +36,7 @@ inline Reference reference_of(const Layer& layer, Direction direction, const flo
       const std::int64_t from = direction == Direction::forward ? column : row;
       const std::int64_t to = direction == Direction::forward ? row : column;
       reference.terms.data()[to] += 1;
-      for (std::int64_t token = 0; token < batch; ++token) {
+      for (std::int64_t token = 0; token < tokens; ++token) {
         const double product = double{csr.values[i]} * double{input[token * layer.inputs(direction) + from]};
         reference.sums.data()[token * outputs + to] += product;
         reference.magnitudes.data()[token * outputs + to] += std::fabs(product);

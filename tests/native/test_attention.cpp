@@ -2,7 +2,7 @@
 // operands right before a page that cannot be accessed, threads, numbers that are none, and calls that must be refused.
 #include "attention_case.h"
 #include "check.h"
-#include "dispatch/pool.h"
+#include "threading/pool.h"
 
 using namespace sparsekit;
 

@@ -10,9 +10,9 @@ using namespace sparsekit;
 
 namespace {
 
-constexpr Layout kEveryLayout[] = {Layout::quads_f32,      Layout::quads_s8,      Layout::quads_bf16,
-                                   Layout::quads_fp16,     Layout::quads_4x1_f32, Layout::quads_4x1_s8,
-                                   Layout::quads_4x1_bf16, Layout::quads_4x1_fp16};
+constexpr Layout kEveryLayout[] = {Layout::sell_f32,      Layout::sell_s8,      Layout::sell_bf16,
+                                   Layout::sell_fp16,     Layout::sell_4x1_f32, Layout::sell_4x1_s8,
+                                   Layout::sell_4x1_bf16, Layout::sell_4x1_fp16};
 
 Bytes packed_in(const Layer& layer, Layout layout) {
   const std::vector<float> scales(static_cast<std::size_t>(layer.out_features), 1.0F / 127.0F);
@@ -53,40 +53,40 @@ void refuses(Bytes buffer, const Damage<T>& damage, const char* why) {
   CHECK_THROWS(check_packed(buffer.data(), buffer.size()), why);
 }
 
-/// 70 lanes in all: the second window has two tiles, of which the last lanes are beyond the output features.
+/// 70 row groups in all: the second sort window has two slices, of which the last slots are beyond the output features.
 void refuses_damage() {
   using Byte = std::uint8_t;
   for (const Layout layout : kEveryLayout) {
     const LayoutEntry& entry = layout_entry(layout);
     const Layer layer = random_layer(70 * entry.height, 300, 0.5, 1, entry.height);
     const Bytes good = packed_in(layer, layout);
-    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 0, 1}, "must start at 0");
-    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 2, 0xFFFFFFFF}, "must not overlap");
-    refuses<std::uint32_t>(good, {&PackedHeader::starts_offset, 2, 0}, "must not overlap");
-    refuses<Byte>(good, {&PackedHeader::counts_offset, 0, 255}, "another number of entries than places");
-    refuses<Byte>(good, {&PackedHeader::lanes_offset, 0, 64}, "no lane of its own");
-    refuses<Byte>(good, {&PackedHeader::lanes_offset, 70, 32}, "no lane of its own");
-    refuses<Byte>(good, {&PackedHeader::positions_offset, 3, 200}, "no lane of its own");
-    refuses<Byte>(good, {&PackedHeader::columns_offset, 0, 129}, "input features do not have");
+    refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 0, 1}, "must start at 0");
+    refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0xFFFFFFFF}, "must not overlap");
+    refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0}, "must not overlap");
+    refuses<Byte>(good, {&PackedHeader::row_lengths_start, 0, 255}, "another number of entries than places");
+    refuses<Byte>(good, {&PackedHeader::slot_to_row_start, 0, 64}, "no row of its own");
+    refuses<Byte>(good, {&PackedHeader::slot_to_row_start, 70, 32}, "no row of its own");
+    refuses<Byte>(good, {&PackedHeader::row_to_slot_start, 3, 200}, "no row of its own");
+    refuses<Byte>(good, {&PackedHeader::columns_start, 0, 129}, "input features do not have");
     if (!entry.scaled) continue;
-    refuses<float>(good, {&PackedHeader::scales_offset, 69, -1.0F}, "positive and finite");
-    refuses<std::int32_t>(good, {&PackedHeader::totals_offset, 69, 1 << 30}, "another sum of codes in row 69");
-    refuses<Byte>(good, {&PackedHeader::values_offset, 0, 128}, "from -127 to 127, got -128");
+    refuses<float>(good, {&PackedHeader::scales_start, 69, -1.0F}, "positive and finite");
+    refuses<std::int32_t>(good, {&PackedHeader::row_sums_start, 69, 1 << 30}, "another sum of int8 values in row 69");
+    refuses<Byte>(good, {&PackedHeader::values_start, 0, 128}, "from -127 to 127, got -128");
   }
 }
 
 /// The last block of 300 input features has 44: kernels for one token read them as they lie.
 void refuses_columns_past_the_last_input_feature() {
   const Layer layer = random_layer(16, 300, 0.0);
-  const Bytes good = packed_in(layer, Layout::quads_f32);
+  const Bytes good = packed_in(layer, Layout::sell_f32);
   const PackedWeight weight = packed_view(packed_header(good.data(), good.size()));
-  const std::int64_t at = std::int64_t{weight.starts[2]} * kGroup;
+  const std::int64_t at = std::int64_t{weight.slice_offsets[2]} * kStripe;
   CHECK(weight.columns[at] < 44);
-  refuses<std::uint8_t>(good, {&PackedHeader::columns_offset, at, 44}, "columns that its 300 input features");
+  refuses<std::uint8_t>(good, {&PackedHeader::columns_start, at, 44}, "columns that its 300 input features");
 }
 
 void refuses_another_number_of_nonzeros() {
-  Bytes buffer = packed_in(random_layer(17, 33, 0.5), Layout::quads_f32);
+  Bytes buffer = packed_in(random_layer(17, 33, 0.5), Layout::sell_f32);
   PackedHeader header;
   std::memcpy(&header, buffer.data(), sizeof header);
   --header.nnz;
@@ -102,7 +102,7 @@ void every_changed_byte_is_refused_or_runs() {
     const Layer layer = random_layer(5 * entry.height, 140, 0.8, 1, entry.height);
     const Bytes good = packed_in(layer, layout);
     const PackedHeader header = packed_header(good.data(), good.size());
-    const auto is_value = [&](std::size_t i) { return i >= header.values_offset && i < header.columns_offset; };
+    const auto is_value = [&](std::size_t i) { return i >= header.values_start && i < header.columns_start; };
     for (std::size_t i = sizeof(PackedHeader); i < good.size(); i += is_value(i) ? 61U : 1U) {
       Bytes buffer = good;
       buffer[i] ^= static_cast<std::byte>(1U << i % 8);
@@ -111,7 +111,7 @@ void every_changed_byte_is_refused_or_runs() {
       } catch (const std::invalid_argument&) {
         continue;
       }
-      for (const std::int64_t batch : {1, 3}) output_of(layer, buffer, Direction::forward, input, batch);
+      for (const std::int64_t tokens : {1, 3}) output_of(layer, buffer, Direction::forward, input, tokens);
       if (!entry.scaled) output_of(layer, buffer, Direction::transposed, input, 1);
       held(layer, buffer);
     }

@@ -1,9 +1,9 @@
 // joined_linear() gives bit for bit what linear() gives for each weight: every instruction set and layout, weights of
 // different heights, few and many tokens, threads, and calls that must be refused.
 #include "check.h"
-#include "dispatch/isa.h"
-#include "dispatch/pool.h"
 #include "layer.h"
+#include "operators/instruction_set.h"
+#include "threading/pool.h"
 
 using namespace sparsekit;
 
@@ -44,14 +44,14 @@ std::vector<Part> parts_of(Layout layout) {
 
 std::vector<LinearCall> calls_of(const std::vector<Part>& parts, const std::vector<float>& input,
                                  std::vector<std::vector<float>>& outputs) {
-  const std::int64_t batch = static_cast<std::int64_t>(input.size()) / kInputs;
+  const std::int64_t tokens = static_cast<std::int64_t>(input.size()) / kInputs;
   std::vector<LinearCall> calls;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    outputs.emplace_back(static_cast<std::size_t>(batch * parts[i].layer.out_features), 1e30F);
+    outputs.emplace_back(static_cast<std::size_t>(tokens * parts[i].layer.out_features), 1e30F);
   }
   for (std::size_t i = 0; i < parts.size(); ++i) {
     LinearCall call =
-        plain_call(parts[i].layer, parts[i].weight, Direction::forward, input.data(), batch, outputs[i].data());
+        plain_call(parts[i].layer, parts[i].weight, Direction::forward, input.data(), tokens, outputs[i].data());
     call.bias = parts[i].bias.empty() ? nullptr : parts[i].bias.data();
     call.activation = parts[i].activation;
     calls.push_back(call);
@@ -61,8 +61,8 @@ std::vector<LinearCall> calls_of(const std::vector<Part>& parts, const std::vect
 
 void check_layout(Layout layout) {
   const std::vector<Part> parts = parts_of(layout);
-  for (const std::int64_t batch : {0, 1, 2, 9, 70, 200}) {
-    const std::vector<float> input = random_floats(batch * kInputs, 3);
+  for (const std::int64_t tokens : {0, 1, 2, 9, 70, 200}) {
+    const std::vector<float> input = random_floats(tokens * kInputs, 3);
     for (const auto& isa : available_isas()) {
       use_isa(isa);
       set_pool_threads(1);
@@ -73,8 +73,8 @@ void check_layout(Layout layout) {
         std::vector<std::vector<float>> found;
         joined_linear(calls_of(parts, input, found));
         for (std::size_t i = 0; i < parts.size(); ++i) {
-          CHECK_CASE(same_bits(found[i], expected[i]), isa + ", " + layout_entry(layout).name + ", batch " +
-                                                           std::to_string(batch) + ", " + std::to_string(threads) +
+          CHECK_CASE(same_bits(found[i], expected[i]), isa + ", " + layout_entry(layout).name + ", tokens " +
+                                                           std::to_string(tokens) + ", " + std::to_string(threads) +
                                                            " threads, part " + std::to_string(i));
         }
       }
@@ -84,16 +84,16 @@ void check_layout(Layout layout) {
 }
 
 void refuses_calls() {
-  const std::vector<Part> parts = parts_of(Layout::quads_f32);
+  const std::vector<Part> parts = parts_of(Layout::sell_f32);
   const std::vector<float> input = random_floats(kInputs, 3);
   std::vector<std::vector<float>> outputs;
   const std::vector<LinearCall> calls = calls_of(parts, input, outputs);
   CHECK_THROWS(joined_linear({}), "must be at least one");
   std::vector<LinearCall> other = calls;
-  other[1].batch = 0;
+  other[1].tokens = 0;
   CHECK_THROWS(joined_linear(other), "must have the same input");
   other = calls;
-  const Bytes half = packed(parts[1].layer.view(), Layout::quads_bf16);
+  const Bytes half = packed(parts[1].layer.view(), Layout::sell_bf16);
   other[1].packed = half.data();
   other[1].packed_bytes = half.size();
   CHECK_THROWS(joined_linear(other), "must hold their values alike");
@@ -106,8 +106,8 @@ void refuses_calls() {
 
 int main() {
   for (const Layout layout : kFloatLayouts) check_layout(layout);
-  check_layout(Layout::quads_s8);
-  check_layout(Layout::quads_4x1_s8);
+  check_layout(Layout::sell_s8);
+  check_layout(Layout::sell_4x1_s8);
   refuses_calls();
   return check::result();
 }

@@ -13,7 +13,7 @@ using namespace sparsekit;
 
 namespace {
 
-void check_round_trip(const Layer& layer, Layout layout = Layout::quads_f32) {
+void check_round_trip(const Layer& layer, Layout layout = Layout::sell_f32) {
   const Bytes buffer = packed(layer.view(), layout);
   const PackedHeader& header = packed_header(buffer.data(), buffer.size());
   const std::string name = std::to_string(layer.out_features) + " x " + std::to_string(layer.in_features) + ", nnz " +
@@ -37,7 +37,7 @@ void round_trips() {
   check_round_trip(random_layer(3, 70000, 0.9));
   check_round_trip(random_layer(1000, 2, 0.5));
   for (const std::int64_t out : {1, 4, 5, 63, 64, 65, 257, 1030}) {
-    check_round_trip(random_layer(out, 300, 0.8, 1, 4), Layout::quads_4x1_f32);
+    check_round_trip(random_layer(out, 300, 0.8, 1, 4), Layout::sell_4x1_f32);
   }
 }
 
@@ -65,14 +65,14 @@ void rounds_to_the_nearest() {
     CsrArrays csr{{0, 1}, {0}, {wanted.value}};
     Layer layer{1, 1, {wanted.value}, csr};
     const auto found = [&](Layout layout) { return held(layer, packed(layer.view(), layout)).csr.values; };
-    CHECK_CASE(same_bits(found(Layout::quads_bf16), {wanted.bf16}), std::to_string(wanted.value));
-    CHECK_CASE(same_bits(found(Layout::quads_fp16), {wanted.fp16}), std::to_string(wanted.value));
+    CHECK_CASE(same_bits(found(Layout::sell_bf16), {wanted.bf16}), std::to_string(wanted.value));
+    CHECK_CASE(same_bits(found(Layout::sell_fp16), {wanted.fp16}), std::to_string(wanted.value));
   }
   Layer nan{1, 1, {}, {{0, 1}, {0}, {std::numeric_limits<float>::quiet_NaN()}}};
-  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_bf16)).csr.values[0]));
-  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::quads_fp16)).csr.values[0]));
+  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::sell_bf16)).csr.values[0]));
+  CHECK(std::isnan(held(nan, packed(nan.view(), Layout::sell_fp16)).csr.values[0]));
   Layer large{1, 1, {}, {{0, 1}, {0}, {-65520.0F}}};
-  CHECK_THROWS(packed(large.view(), Layout::quads_fp16), "float16 values go up to 65504.000000, got 65520.000000");
+  CHECK_THROWS(packed(large.view(), Layout::sell_fp16), "float16 values go up to 65504.000000, got 65520.000000");
 }
 
 void finds_and_fills_blocks() {
@@ -81,7 +81,7 @@ void finds_and_fills_blocks() {
   CHECK(full_block_entries(layer.view(), 4, 1.0) == nnz);
   const Layer other = random_layer(70, 300, 0.5);
   CHECK(full_block_entries(other.view(), 4, 0.95) == -1);
-  CHECK_THROWS(packed(other.view(), Layout::quads_4x1_f32), "blocks of 4x1 must be full, but the rows 0 and 1");
+  CHECK_THROWS(packed(other.view(), Layout::sell_4x1_f32), "blocks of 4x1 must be full, but the rows 0 and 1");
   const std::int64_t entries = full_block_entries(other.view(), 4, 0.0);
   Layer full{70, 300, {}, with_full_blocks(other.view(), 4, entries)};
   validate(full.view());
@@ -89,44 +89,44 @@ void finds_and_fills_blocks() {
   std::vector<float> dense(other.dense.size());
   csr_to_dense(full.view(), dense.data());
   CHECK(same_bits(dense, other.dense));
-  check_round_trip(full, Layout::quads_4x1_f32);
+  check_round_trip(full, Layout::sell_4x1_f32);
 }
 
-/// Quads that the lanes at a position and the one after it begin with in common.
+/// Quads that the rows at a slot and the one after it begin with in common.
 unsigned shared_quads(const PackedWeight& weight, std::int64_t at) {
-  const std::uint8_t* columns = weight.columns + weight.starts[at / kLanes] * kGroup;
-  const auto lane = static_cast<unsigned>(at % kLanes);
-  const std::uint8_t* a = columns + column_slot<float>(lane);
-  const std::uint8_t* b = columns + column_slot<float>(lane + 1);
-  const unsigned quads = std::min(weight.counts[at], weight.counts[at + 1]) / kQuad;
+  const std::uint8_t* columns = weight.columns + weight.slice_offsets[at / kSlice] * kStripe;
+  const auto slot = static_cast<unsigned>(at % kSlice);
+  const std::uint8_t* a = columns + column_place<float>(slot);
+  const std::uint8_t* b = columns + column_place<float>(slot + 1);
+  const unsigned quads = std::min(weight.row_lengths[at], weight.row_lengths[at + 1]) / kQuad;
   unsigned shared = 0;
-  while (shared < quads && std::memcmp(a + shared * kGroup, b + shared * kGroup, kQuad) == 0) ++shared;
+  while (shared < quads && std::memcmp(a + shared * kStripe, b + shared * kStripe, kQuad) == 0) ++shared;
   return shared;
 }
 
-/// Quads that all pairs of a cell begin with in common, at least, and whether lanes are sorted by their entries.
+/// Quads that all pairs of a slice begin with in common, at least, and whether rows are sorted by their entries.
 unsigned least_shared(const PackedWeight& weight, std::int64_t at) {
   unsigned least = 32;
-  for (std::int64_t p = at; p < at + kLanes; p += 2) least = std::min(least, shared_quads(weight, p));
-  CHECK(std::is_sorted(weight.counts + at, weight.counts + at + kLanes, std::greater<>()));
+  for (std::int64_t p = at; p < at + kSlice; p += 2) least = std::min(least, shared_quads(weight, p));
+  CHECK(std::is_sorted(weight.row_lengths + at, weight.row_lengths + at + kSlice, std::greater<>()));
   return least;
 }
 
 /// Pairs by chance share 32 of 64 entries at 50%, the poorest of eight 25 or so; chosen ones must share more.
-void neighbours_share_columns() {
+void neighbors_share_columns() {
   const Layer layer = random_layer(64, 128 * 20, 0.5);
   const Bytes buffer = packed(layer.view());
   const PackedWeight weight = packed_view(packed_header(buffer.data(), buffer.size()));
   unsigned quads = 0;
-  for (std::int64_t cell = 0; cell < 80; ++cell) {
-    if (cell % 4 != 3) quads += least_shared(weight, cell * kLanes);  // an empty row is in every fourth
+  for (std::int64_t slice = 0; slice < 80; ++slice) {
+    if (slice % 4 != 3) quads += least_shared(weight, slice * kSlice);  // an empty row is in every fourth
   }
   CHECK_CASE(quads > 60 * 6, std::to_string(quads));
   const Layer twins = random_layer(64, 256, 0.5, 1, 64);
   const Bytes equal = packed(twins.view());
   const PackedWeight same = packed_view(packed_header(equal.data(), equal.size()));
-  for (std::int64_t cell = 0; cell < 8; ++cell) {
-    CHECK(least_shared(same, cell * kLanes) == same.counts[cell * kLanes] / kQuad);
+  for (std::int64_t slice = 0; slice < 8; ++slice) {
+    CHECK(least_shared(same, slice * kSlice) == same.row_lengths[slice * kSlice] / kQuad);
   }
 }
 
@@ -144,16 +144,16 @@ void keeps_stored_values() {
 /// What lay in the buffer before must not show: equal weights have equal bytes.
 void writes_every_byte() {
   const Layer layer = random_layer(33, 129, 0.9);
-  const PackPlan plan = plan_pack(layer.view(), Layout::quads_f32);
+  const PackPlan plan = plan_pack(layer.view(), Layout::sell_f32);
   Bytes dirty(plan.header.total_bytes, std::byte{0xFF});
   write_packed(layer.view(), plan, dirty.data());
   CHECK(dirty == packed(layer.view()));
 }
 
 void parts_are_aligned() {
-  const PackedHeader header = plan_pack(random_layer(33, 129, 0.9).view(), Layout::quads_f32).header;
-  for (const auto offset : {header.lanes_offset, header.starts_offset, header.counts_offset, header.values_offset,
-                            header.columns_offset, header.total_bytes}) {
+  const PackedHeader header = plan_pack(random_layer(33, 129, 0.9).view(), Layout::sell_f32).header;
+  for (const auto offset : {header.slot_to_row_start, header.slice_offsets_start, header.row_lengths_start,
+                            header.values_start, header.columns_start, header.total_bytes}) {
     CHECK(offset % 64 == 0);
   }
 }
@@ -202,7 +202,7 @@ void refuses_layouts() { CHECK_THROWS(layout_entry(static_cast<Layout>(99)), "un
 void refuses_too_many_nonzeros() {
   const std::int64_t nnz = std::int64_t{1} << 32;
   const CsrView csr{nullptr, 2, nullptr, nnz, nullptr, nnz, 1, 1};
-  CHECK_THROWS(plan_pack(csr, Layout::quads_f32), "fewer than 2^32 nonzeros, got 4294967296");
+  CHECK_THROWS(plan_pack(csr, Layout::sell_f32), "fewer than 2^32 nonzeros, got 4294967296");
 }
 
 }  // namespace
@@ -210,7 +210,7 @@ void refuses_too_many_nonzeros() {
 int main() {
   round_trips();
   rounds_to_the_nearest();
-  neighbours_share_columns();
+  neighbors_share_columns();
   finds_and_fills_blocks();
   keeps_stored_values();
   writes_every_byte();

@@ -9,10 +9,10 @@
 #include <thread>
 
 #include "check.h"
-#include "dispatch/parallel.h"
-#include "dispatch/pool.h"
-#include "dispatch/quota.h"
 #include "layer.h"
+#include "threading/parallel.h"
+#include "threading/pool.h"
+#include "threading/quota.h"
 
 using namespace sparsekit;
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "check.h"
-#include "dispatch/quota.h"
+#include "threading/quota.h"
 
 namespace fs = std::filesystem;
 using sparsekit::quota_processors;

@@ -4,16 +4,16 @@
 #include <thread>
 
 #include "check.h"
-#include "dispatch/isa.h"
-#include "dispatch/parallel.h"
-#include "dispatch/pool.h"
+#include "operators/instruction_set.h"
 #include "reference.h"
+#include "threading/parallel.h"
+#include "threading/pool.h"
 
 using namespace sparsekit;
 
 namespace {
 
-// Both layers are above the work at which dispatch uses threads: 1'000'000 multiply-adds, with at least 8 tokens
+// Both layers are above the work from which threads are used: 1'000'000 multiply-adds, with at least 8 tokens
 // counted. Their sizes leave the last block and the last 16 rows incomplete.
 
 const Layer& large_layer() {
@@ -33,25 +33,25 @@ Layer uneven_layer() {
 /// One thread must be right, and more threads must give the same.
 void check_thread_counts(const Layer& layer, const Bytes& weight, Direction direction, const std::vector<float>& input,
                          const Reference& reference) {
-  const auto batch = static_cast<std::int64_t>(reference.sums.size()) / reference.outputs;
-  const std::string name = current_isa() + ", batch " + std::to_string(batch) +
+  const auto tokens = static_cast<std::int64_t>(reference.sums.size()) / reference.outputs;
+  const std::string name = current_isa() + ", tokens " + std::to_string(tokens) +
                            (direction == Direction::forward ? " forward" : " transposed");
   set_pool_threads(1);
-  const std::vector<float> expected = output_of(layer, weight, direction, input, batch);
+  const std::vector<float> expected = output_of(layer, weight, direction, input, tokens);
   CHECK_CASE(first_wrong(reference, expected.data(), nullptr, Activation::none) == -1, name);
   for (const int threads : {2, 3, 4}) {
     set_pool_threads(threads);
-    CHECK_CASE(same_bits(output_of(layer, weight, direction, input, batch), expected),
+    CHECK_CASE(same_bits(output_of(layer, weight, direction, input, tokens), expected),
                name + ", " + std::to_string(threads) + " threads");
   }
 }
 
-void check_batch(const Layer& given, std::int64_t batch, Layout layout = Layout::quads_f32) {
+void check_batch(const Layer& given, std::int64_t tokens, Layout layout = Layout::sell_f32) {
   const Bytes weight = packed(given.view(), layout);
   const Layer layer = held(given, weight);
   for (const Direction direction : {Direction::forward, Direction::transposed}) {
-    const std::vector<float> input = random_floats(batch * layer.inputs(direction), 6);
-    const Reference reference = reference_of(layer, direction, input.data(), batch);
+    const std::vector<float> input = random_floats(tokens * layer.inputs(direction), 6);
+    const Reference reference = reference_of(layer, direction, input.data(), tokens);
     for (const auto& isa : available_isas()) {
       use_isa(isa);
       check_thread_counts(layer, weight, direction, input, reference);
@@ -60,11 +60,11 @@ void check_batch(const Layer& given, std::int64_t batch, Layout layout = Layout:
 }
 
 void thread_counts_agree() {
-  for (const std::int64_t batch : {1, 3, 8, 37, 64, 130}) check_batch(large_layer(), batch);
-  for (const std::int64_t batch : {5, 40, 150}) check_batch(uneven_layer(), batch);
+  for (const std::int64_t tokens : {1, 3, 8, 37, 64, 130}) check_batch(large_layer(), tokens);
+  for (const std::int64_t tokens : {5, 40, 150}) check_batch(uneven_layer(), tokens);
   for (const Layout layout : kFloatLayouts) {  // several pieces of rows, shared by threads
     const Layer layer = random_layer(1101, 610, 0.7, 1, layout_entry(layout).height);
-    for (const std::int64_t batch : {1, 70}) check_batch(layer, batch, layout);
+    for (const std::int64_t tokens : {1, 70}) check_batch(layer, tokens, layout);
   }
 }
 
@@ -88,7 +88,7 @@ void callers_agree() {
 
 std::atomic<int> outside_calls{0};
 
-/// Pieces of two tasks, last piece first: dispatch may rely neither on the order nor on single tasks.
+/// Pieces of two tasks, last piece first: operators may rely neither on the order nor on single tasks.
 std::int32_t backwards(std::int64_t begin, std::int64_t end, std::int64_t, ParallelBody body, void* context) {
   ++outside_calls;
   for (std::int64_t last = end; last > begin; last -= 2) body(std::max(begin, last - 2), last, context);

@@ -1,12 +1,15 @@
 // AVX-512 (F, BW, DQ, VL), as in Skylake servers: bytes are multiplied with 16-bit products.
 #pragma once
 
+#include "absent/byte_permute.h"
 #include "x86/bytes_avx512.h"
-#include "x86/picks_avx512.h"
+#include "x86/permute_avx512.h"
 
 namespace {
 
-/// Tokens from which a tile of them is interleaved; looking bytes up is faster below.
-inline constexpr std::int64_t kFewestInterleaved = 15;
+inline constexpr sparsekit::Thresholds kThresholds{
+    .max_spmv_tokens = 2,
+    .min_interleaved = {.others = 15, .amd = 15},
+};
 
 }  // namespace

@@ -1,11 +1,15 @@
 // NEON with dot products, as from Cortex-A75 and Neoverse N1 on: bytes are multiplied four at a time.
 #pragma once
 
+#include "absent/byte_permute.h"
+#include "absent/permute.h"
 #include "arm/bytes.h"
 
 namespace {
 
-/// Tokens from which a tile of them is interleaved; looking bytes up is faster below.
-inline constexpr std::int64_t kFewestInterleaved = 9;
+inline constexpr sparsekit::Thresholds kThresholds{
+    .max_spmv_tokens = 1,
+    .min_interleaved = {.others = 9, .amd = 9},
+};
 
 }  // namespace

@@ -3,12 +3,12 @@
 
 #include "neon.h"
 
-#define SPARSEKIT_INTERLEAVES_BYTES
-
 namespace {
 
-/// Output features of a lane whose sums fit in registers together.
-inline constexpr int kRowsOfBytes = 4;
+inline constexpr bool kInterleavesBytes = true;
+
+/// Rows of a row group whose accumulators fit in registers together.
+inline constexpr int kS8RowsInRegisters = 4;
 
 /// 16 rows of 64 bytes to 64 rows of 16; strides in bytes.
 inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, std::uint8_t* to,
@@ -28,14 +28,14 @@ inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, 
   }
 }
 
-struct TokenBytes {
+struct VecU8 {
   uint8x16_t v;
 
-  static TokenBytes load(const std::uint8_t* p) { return {vld1q_u8(p)}; }
+  static VecU8 load(const std::uint8_t* p) { return {vld1q_u8(p)}; }
 };
 
 /// From byte `i` of each to four bytes of every token.
-inline void interleave(TokenBytes (&each)[4]) {
+inline void interleave(VecU8 (&each)[4]) {
   const auto words = [](uint8x16_t v) { return vreinterpretq_u16_u8(v); };
   const uint16x8_t low01 = words(vzip1q_u8(each[0].v, each[1].v));
   const uint16x8_t high01 = words(vzip2q_u8(each[0].v, each[1].v));
@@ -47,16 +47,16 @@ inline void interleave(TokenBytes (&each)[4]) {
   each[3].v = vreinterpretq_u8_u16(vzip2q_u16(high01, high23));
 }
 
-/// Four codes of one output feature for each of four tokens, or the codes of four.
-struct FourCodes {
+/// Four values of one row for each of four tokens, or the values of four rows.
+struct Int8Quads {
   int8x16_t v;
 
-  static FourCodes broadcast(const std::int8_t* p) {
+  static Int8Quads broadcast(const std::int8_t* p) {
     std::int32_t bits;
     __builtin_memcpy(&bits, p, sizeof bits);
     return {vreinterpretq_s8_s32(vdupq_n_s32(bits))};
   }
-  static FourCodes load(const std::int8_t* p) { return {vld1q_s8(p)}; }
+  static Int8Quads load(const std::int8_t* p) { return {vld1q_s8(p)}; }
 };
 
 /// 128 bytes of one token, as two tables of 64.
@@ -73,7 +73,7 @@ struct ByteTable {
     return table;
   }
 
-  TokenBytes pick(const std::uint8_t* columns) const {
+  VecU8 look_up(const std::uint8_t* columns) const {
     const uint8x16_t column = vld1q_u8(columns);
     return {vqtbx4q_u8(vqtbl4q_u8(low, column), high, vsubq_u8(column, vdupq_n_u8(64)))};
   }
@@ -83,21 +83,21 @@ struct ByteTable {
 /// What is subtracted from bytes before they are multiplied: they are multiplied as signed numbers.
 inline constexpr std::int32_t kByteOffset = 128;
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
-  return {vdotq_s32(sum.v, vreinterpretq_s8_u8(veorq_u8(bytes.v, vdupq_n_u8(128))), codes.v)};
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  return {vdotq_s32(sum.v, vreinterpretq_s8_u8(veorq_u8(bytes.v, vdupq_n_u8(128))), values.v)};
 }
 #else
 inline constexpr std::int32_t kByteOffset = 0;
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes.v)));
   const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes.v)));
   const auto products = [](int16x8_t x, int16x8_t code) {
     const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(code));
     return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(code)));
   };
-  const int32x4_t first = products(low, vmovl_s8(vget_low_s8(codes.v)));
-  return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(codes.v)))))};
+  const int32x4_t first = products(low, vmovl_s8(vget_low_s8(values.v)));
+  return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(values.v)))))};
 }
 #endif
 

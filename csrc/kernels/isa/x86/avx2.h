@@ -1,26 +1,26 @@
 // Eight floats a vector, for the instruction sets with AVX2 (FMA, F16C).
 #pragma once
 
-#include "halves.h"
+#include "float16.h"
 
 namespace {
 
 inline constexpr int kRegisters = 16;
 
-struct Vector {
+struct Vec {
   static constexpr int width = 8;
   __m256 v;
 
-  static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vector load_first(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, first(count))}; }
-  static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
-  static Vector broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
-  static Vector broadcast(const sparsekit::BFloat16* p) {
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load_masked(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, mask(count))}; }
+  static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
+  static Vec broadcast(const sparsekit::BFloat16* p) {
     return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_set1_epi32(upper_at(p)), _mm256_set1_epi32(kUpperHalf)))};
   }
-  static Vector broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  static Vec broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
   template <class Value>
-  static void broadcast_four(const Value* p, Vector (&each)[4]) {
+  static void broadcast_four(const Value* p, Vec (&each)[4]) {
     const __m128 values = four_values(p);
     const __m256 four = _mm256_set_m128(values, values);
     each[0].v = _mm256_permute_ps(four, 0x00);
@@ -28,33 +28,33 @@ struct Vector {
     each[2].v = _mm256_permute_ps(four, 0xAA);
     each[3].v = _mm256_permute_ps(four, 0xFF);
   }
-  static Vector zero() { return {_mm256_setzero_ps()}; }
+  static Vec zero() { return {_mm256_setzero_ps()}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store_first(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, first(count), v); }
+  void store_masked(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, mask(count), v); }
 
-  static __m256i first(std::int64_t count) {
+  static __m256i mask(std::int64_t count) {
     const int limit = count < width ? static_cast<int>(count) : width;
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
 };
 
-inline Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline Vector operator-(Vector a, Vector b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline Vector operator*(Vector a, Vector b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Vector operator/(Vector a, Vector b) { return {_mm256_div_ps(a.v, b.v)}; }
-inline Vector fma(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 
 // min and max return their second operand when one is NaN: a NaN in `x` comes through.
-inline Vector at_most(Vector x, float limit) { return {_mm256_min_ps(_mm256_set1_ps(limit), x.v)}; }
-inline Vector at_least(Vector x, float limit) { return {_mm256_max_ps(_mm256_set1_ps(limit), x.v)}; }
-inline Vector absolute(Vector x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
-inline Vector with_sign_of(Vector magnitude, Vector sign) {
+inline Vec min(Vec x, float limit) { return {_mm256_min_ps(_mm256_set1_ps(limit), x.v)}; }
+inline Vec max(Vec x, float limit) { return {_mm256_max_ps(_mm256_set1_ps(limit), x.v)}; }
+inline Vec abs(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
+inline Vec copysign(Vec magnitude, Vec sign) {
   return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign.v))};
 }
-inline Vector round_nearest(Vector x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Vec rint(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
 /// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
-inline Vector times_power_of_two(Vector x, Vector n) {
+inline Vec ldexp(Vec x, Vec n) {
   const __m256i whole = _mm256_cvtps_epi32(n.v);
   const __m256i half = _mm256_srai_epi32(whole, 1);
   const auto power = [](__m256i e) {
@@ -63,26 +63,26 @@ inline Vector times_power_of_two(Vector x, Vector n) {
   return {_mm256_mul_ps(_mm256_mul_ps(x.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
 }
 
-inline Vector smaller_of(Vector a, Vector b) { return {_mm256_min_ps(a.v, b.v)}; }
-inline Vector larger_of(Vector a, Vector b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 
-inline float least_of(Vector v) {
+inline float reduce_min(Vec v) {
   __m128 m = _mm_min_ps(_mm256_castps256_ps128(v.v), _mm256_extractf128_ps(v.v, 1));
   m = _mm_min_ps(m, _mm_movehl_ps(m, m));
   return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
 }
-inline float most_of(Vector v) { return -least_of({_mm256_xor_ps(v.v, _mm256_set1_ps(-0.0F))}); }
-inline bool has_nan(Vector v) { return _mm256_movemask_ps(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q)) != 0; }
+inline float reduce_max(Vec v) { return -reduce_min({_mm256_xor_ps(v.v, _mm256_set1_ps(-0.0F))}); }
+inline bool has_nan(Vec v) { return _mm256_movemask_ps(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q)) != 0; }
 
-/// The nearest whole number of every float, ties to even, and `added`, as bytes from 0 to 255.
-inline void store_bytes(Vector v, std::int32_t added, std::uint8_t* p) {
+/// The nearest integer of every float, ties to even, and `added`, as bytes from 0 to 255.
+inline void store_bytes(Vec v, std::int32_t added, std::uint8_t* p) {
   const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(v.v), _mm256_set1_epi32(added));
   const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
 }
 
 /// The same of four vectors.
-inline void store_bytes_of_four(const Vector (&v)[4], std::int32_t added, std::uint8_t* p) {
+inline void store_bytes_of_four(const Vec (&v)[4], std::int32_t added, std::uint8_t* p) {
   const __m256i more = _mm256_set1_epi16(static_cast<short>(added));
   const auto words = [&](int i) {
     const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(v[i].v), _mm256_cvtps_epi32(v[i + 1].v));
@@ -94,24 +94,24 @@ inline void store_bytes_of_four(const Vector (&v)[4], std::int32_t added, std::u
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes);
 }
 
-/// Eight whole numbers.
-struct Sums {
+/// Eight integers.
+struct VecI32 {
   __m256i v;
 
-  static Sums zero() { return {_mm256_setzero_si256()}; }
-  static Sums load(const std::int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static VecI32 zero() { return {_mm256_setzero_si256()}; }
+  static VecI32 load(const std::int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
   void store(std::int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-  static Sums load_first(const std::int32_t* p, std::int64_t count) {
-    return {_mm256_maskload_epi32(p, Vector::first(count))};
+  static VecI32 load_masked(const std::int32_t* p, std::int64_t count) {
+    return {_mm256_maskload_epi32(p, Vec::mask(count))};
   }
 };
 
-/// sums - factor * totals, as floats.
-inline Vector shifted(Sums sums, Sums totals, std::int32_t factor) {
-  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sums.v, _mm256_mullo_epi32(totals.v, _mm256_set1_epi32(factor))))};
+/// sums - zero_point * row_sums, as floats.
+inline Vec without_zero_point(VecI32 sums, VecI32 row_sums, std::int32_t zero_point) {
+  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sums.v, _mm256_mullo_epi32(row_sums.v, _mm256_set1_epi32(zero_point))))};
 }
 
-inline void transpose(Vector (&r)[8]) {
+inline void transpose(Vec (&r)[8]) {
   __m256 a[8];
   for (int i = 0; i < 8; i += 2) {
     a[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
@@ -130,14 +130,14 @@ inline void transpose(Vector (&r)[8]) {
   }
 }
 
-inline void transpose(Sums (&r)[8]) {
-  Vector v[8];
+inline void transpose(VecI32 (&r)[8]) {
+  Vec v[8];
   for (int i = 0; i < 8; ++i) v[i].v = _mm256_castsi256_ps(r[i].v);
   transpose(v);
   for (int i = 0; i < 8; ++i) r[i].v = _mm256_castps_si256(v[i].v);
 }
 
 /// Eight tokens' worth of a vector.
-using Eight = Vector;
+using Vec8 = Vec;
 
 }  // namespace

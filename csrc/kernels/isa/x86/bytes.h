@@ -1,11 +1,11 @@
-// Bytes of tokens, for the instruction sets of x86 that interleave them (spmm_quads_s8.h).
+// Bytes of tokens, for the instruction sets of x86 that interleave them (spmm_sell_s8.h).
 #pragma once
 
-#include "halves.h"
-
-#define SPARSEKIT_INTERLEAVES_BYTES
+#include "float16.h"
 
 namespace {
+
+inline constexpr bool kInterleavesBytes = true;
 
 /// 16 rows of 64 bytes to 64 rows of 16; strides in bytes.
 inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, std::uint8_t* to,
@@ -29,8 +29,8 @@ inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, 
   }
 }
 
-/// Four codes of one output feature.
-inline std::int32_t four_codes(const std::int8_t* p) {
+/// Four values of one row.
+inline std::int32_t load_int8_quad(const std::int8_t* p) {
   std::int32_t bits;
   __builtin_memcpy(&bits, p, sizeof bits);
   return bits;

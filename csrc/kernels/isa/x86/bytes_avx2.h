@@ -6,17 +6,17 @@
 
 namespace {
 
-/// Output features of a lane whose sums fit in registers together.
-inline constexpr int kRowsOfBytes = 2;
+/// Rows of a row group whose accumulators fit in registers together.
+inline constexpr int kS8RowsInRegisters = 2;
 
-struct TokenBytes {
+struct VecU8 {
   __m256i v;
 
-  static TokenBytes load(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static VecU8 load(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 };
 
 /// From byte `i` of each to four bytes of every token.
-inline void interleave(TokenBytes (&each)[4]) {
+inline void interleave(VecU8 (&each)[4]) {
   const __m256i low01 = _mm256_unpacklo_epi8(each[0].v, each[1].v);
   const __m256i high01 = _mm256_unpackhi_epi8(each[0].v, each[1].v);
   const __m256i low23 = _mm256_unpacklo_epi8(each[2].v, each[3].v);
@@ -28,32 +28,32 @@ inline void interleave(TokenBytes (&each)[4]) {
 }
 
 #ifdef __AVXVNNI__
-struct FourCodes {
+struct Int8Quads {
   __m256i v;
 
-  static FourCodes broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(four_codes(p))}; }
-  static FourCodes load(const std::int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static Int8Quads broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(load_int8_quad(p))}; }
+  static Int8Quads load(const std::int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 };
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
-  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, codes.v)};
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, values.v)};
 }
 #else
 /// Of 16 bits each: the first and third, and the second and fourth.
-struct FourCodes {
+struct Int8Quads {
   __m256i even;
   __m256i odd;
 
-  static FourCodes broadcast(const std::int8_t* p) { return split(_mm256_set1_epi32(four_codes(p))); }
-  static FourCodes load(const std::int8_t* p) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Int8Quads broadcast(const std::int8_t* p) { return split(_mm256_set1_epi32(load_int8_quad(p))); }
+  static Int8Quads load(const std::int8_t* p) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 
  private:
-  static FourCodes split(__m256i v) { return {_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)}; }
+  static Int8Quads split(__m256i v) { return {_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)}; }
 };
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
-  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(bytes.v, _mm256_set1_epi16(0xFF)), codes.even);
-  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes.v, 8), codes.odd);
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(bytes.v, _mm256_set1_epi16(0xFF)), values.even);
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes.v, 8), values.odd);
   return {_mm256_add_epi32(sum.v, _mm256_add_epi32(even, odd))};
 }
 #endif
@@ -72,8 +72,8 @@ struct ByteTable {
 
   /// A look-up gives 0 for numbers with their upper bit: so that of a table has it, a column of another one is brought
   /// beyond 127.
-  TokenBytes pick(const std::uint8_t* columns) const {
-    __m256i column = TokenBytes::load(columns).v;
+  VecU8 look_up(const std::uint8_t* columns) const {
+    __m256i column = VecU8::load(columns).v;
     __m256i found = _mm256_setzero_si256();
     for (int i = 0; i < 8; ++i) {
       const __m256i at = _mm256_adds_epu8(column, _mm256_set1_epi8(0x70));

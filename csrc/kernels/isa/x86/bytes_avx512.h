@@ -7,17 +7,17 @@
 
 namespace {
 
-/// Output features of a lane whose sums fit in registers together.
-inline constexpr int kRowsOfBytes = 4;
+/// Rows of a row group whose accumulators fit in registers together.
+inline constexpr int kS8RowsInRegisters = 4;
 
-struct TokenBytes {
+struct VecU8 {
   __m512i v;
 
-  static TokenBytes load(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static VecU8 load(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 };
 
 /// From byte `i` of each to four bytes of every token.
-inline void interleave(TokenBytes (&each)[4]) {
+inline void interleave(VecU8 (&each)[4]) {
   const __m512i low01 = _mm512_unpacklo_epi8(each[0].v, each[1].v);
   const __m512i high01 = _mm512_unpackhi_epi8(each[0].v, each[1].v);
   const __m512i low23 = _mm512_unpacklo_epi8(each[2].v, each[3].v);
@@ -29,30 +29,30 @@ inline void interleave(TokenBytes (&each)[4]) {
 }
 
 #ifdef __AVX512VNNI__
-struct FourCodes {
+struct Int8Quads {
   __m512i v;
 
-  static FourCodes broadcast(const std::int8_t* p) { return {_mm512_set1_epi32(four_codes(p))}; }
-  static FourCodes load(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static Int8Quads broadcast(const std::int8_t* p) { return {_mm512_set1_epi32(load_int8_quad(p))}; }
+  static Int8Quads load(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
 };
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) { return {_mm512_dpbusd_epi32(sum.v, bytes.v, codes.v)}; }
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) { return {_mm512_dpbusd_epi32(sum.v, bytes.v, values.v)}; }
 #else
 /// Of 16 bits each: the first and third, and the second and fourth.
-struct FourCodes {
+struct Int8Quads {
   __m512i even;
   __m512i odd;
 
-  static FourCodes broadcast(const std::int8_t* p) { return split(_mm512_set1_epi32(four_codes(p))); }
-  static FourCodes load(const std::int8_t* p) { return split(_mm512_loadu_si512(p)); }
+  static Int8Quads broadcast(const std::int8_t* p) { return split(_mm512_set1_epi32(load_int8_quad(p))); }
+  static Int8Quads load(const std::int8_t* p) { return split(_mm512_loadu_si512(p)); }
 
  private:
-  static FourCodes split(__m512i v) { return {_mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8), _mm512_srai_epi16(v, 8)}; }
+  static Int8Quads split(__m512i v) { return {_mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8), _mm512_srai_epi16(v, 8)}; }
 };
 
-inline Sums dot(Sums sum, TokenBytes bytes, FourCodes codes) {
-  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(bytes.v, _mm512_set1_epi16(0xFF)), codes.even);
-  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(bytes.v, 8), codes.odd);
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(bytes.v, _mm512_set1_epi16(0xFF)), values.even);
+  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(bytes.v, 8), values.odd);
   return {_mm512_add_epi32(sum.v, _mm512_add_epi32(even, odd))};
 }
 #endif
@@ -71,8 +71,8 @@ struct ByteTable {
 
   /// A look-up gives 0 for numbers with their upper bit: so that of a table has it, a column of another one is brought
   /// beyond 127.
-  TokenBytes pick(const std::uint8_t* columns) const {
-    __m512i column = TokenBytes::load(columns).v;
+  VecU8 look_up(const std::uint8_t* columns) const {
+    __m512i column = VecU8::load(columns).v;
     __m512i found = _mm512_setzero_si512();
     for (int i = 0; i < 8; ++i) {
       const __m512i at = _mm512_adds_epu8(column, _mm512_set1_epi8(0x70));

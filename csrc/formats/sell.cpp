@@ -1,0 +1,122 @@
+#include "sell.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "sell_overlapping.h"
+#include "sell_window.h"
+#include "values.h"
+
+namespace sparsekit {
+namespace {
+
+/// Throws where rows of one row group have entries in different columns.
+void check_row_groups(const CsrView& csr, std::int64_t height) {
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    const std::int64_t first = row / height * height;
+    const std::int32_t* columns = csr.col_indices + csr.crow_indices[row];
+    const std::int32_t* wanted = csr.col_indices + csr.crow_indices[first];
+    if (!std::equal(columns, csr.col_indices + csr.crow_indices[row + 1], wanted,
+                    csr.col_indices + csr.crow_indices[first + 1])) {
+      throw std::invalid_argument("blocks of " + std::to_string(height) + "x1 must be full, but the rows " +
+                                  std::to_string(first) + " and " + std::to_string(row) +
+                                  " have entries in different columns");
+    }
+  }
+}
+
+/// Sorts a window of row groups, from `start` on, column block by column block.
+void plan_window(const CsrView& csr, const LayoutEntry& layout, const SellShape& shape, std::int64_t start,
+                 PackPlan& plan) {
+  const std::int64_t size = std::min(kSortWindow, shape.slices * kSlice - start);
+  SortWindow window(csr, layout.height, start, size);
+  for (std::int64_t b = 0; b < shape.column_blocks; ++b) {
+    std::uint8_t lengths[kSortWindow];
+    for (std::int64_t g = 0; g < size; ++g) {
+      lengths[g] = static_cast<std::uint8_t>(window.advance_to(csr, g, shape.first_column(b) + kColumnBlock));
+      if (layout.paired) window.find_columns(csr, g, shape.first_column(b));
+    }
+    const auto at = static_cast<std::size_t>(shape.order_index(b, start));
+    std::uint8_t* slot_to_row = plan.slot_to_row.data() + at;
+    sort_rows(lengths, slot_to_row, size);
+    for (std::int64_t s = 0; layout.paired && s < size; s += kSlice) pair_rows(window.sets, slot_to_row + s);
+    for (std::int64_t slot = 0; slot < size; ++slot) {
+      plan.row_to_slot[at + slot_to_row[slot]] = static_cast<std::uint8_t>(slot);
+      plan.row_lengths[at + static_cast<std::size_t>(slot)] = lengths[slot_to_row[slot]];
+    }
+  }
+}
+
+void plan_column_blocks(const CsrView& csr, const LayoutEntry& layout, const SellShape& shape, PackPlan& plan) {
+  const std::int64_t slots = shape.slices * kSlice;
+  for (auto* array : {&plan.row_lengths, &plan.slot_to_row, &plan.row_to_slot}) {
+    array->resize(static_cast<std::size_t>(shape.column_blocks * slots));
+  }
+  for (std::int64_t start = 0; start < slots; start += kSortWindow) plan_window(csr, layout, shape, start, plan);
+  for (auto slice = plan.row_lengths.begin(); slice != plan.row_lengths.end(); slice += kSlice) {
+    const std::uint32_t longest = *std::max_element(slice, slice + kSlice);
+    plan.slice_offsets.push_back(plan.slice_offsets.back() + (longest + kQuad - 1) / kQuad);
+  }
+}
+
+void check_int8_row(const CsrView& csr, std::int64_t row, float scale) {
+  const std::int64_t first = csr.crow_indices[row];
+  const std::int64_t last = csr.crow_indices[row + 1];
+  const std::string where = " in row " + std::to_string(row);
+  if (last - first > kMaxInt8Nnz) {
+    throw std::invalid_argument("int8 values allow " + std::to_string(kMaxInt8Nnz) + " nonzeros a row, got " +
+                                std::to_string(last - first) + where);
+  }
+  const float* wrong = std::find_if(csr.values + first, csr.values + last, [](float v) { return !std::isfinite(v); });
+  if (wrong != csr.values + last) {
+    throw std::invalid_argument("int8 values must be finite, got " + std::to_string(*wrong) + where);
+  }
+  if (!(scale > 0.0F && std::isfinite(scale))) {
+    throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + where);
+  }
+}
+
+void plan_row_sums(const CsrView& csr, PackPlan& plan) {
+  for (std::int64_t r = 0; r < csr.out_features; ++r) {
+    const float scale = plan.scales[static_cast<std::size_t>(r)];
+    check_int8_row(csr, r, scale);
+    std::int32_t sum = 0;
+    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) sum += quantize(csr.values[i], scale);
+    plan.row_sums.push_back(sum);
+  }
+}
+
+}  // namespace
+
+void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
+  // Every stripe holds a nonzero, so this bounds the stripes too.
+  if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
+                                std::to_string(csr.values_size));
+  }
+  if (layout.height > 1) check_row_groups(csr, layout.height);
+  const SellShape shape = shape_for(layout, csr.out_features, csr.in_features);
+  plan.slice_offsets.assign(1, 0);
+  if (layout.overlapping) {
+    plan_overlapping(csr, layout.height, shape, plan);
+  } else {
+    plan_column_blocks(csr, layout, shape, plan);
+  }
+  if (layout.scaled) plan_row_sums(csr, plan);
+}
+
+std::int64_t work_before(const PackedWeight& weight, std::int64_t row_group) {
+  const std::int64_t slice = row_group / kSlice;
+  if (weight.overlapping) return std::int64_t{weight.slice_offsets[weight.slice_index(0, slice)]} * kStripe;
+  std::int64_t stripes = 0;
+  for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
+    const std::uint32_t* offsets = weight.slice_offsets + b * weight.slices;
+    stripes += offsets[slice] - offsets[0];
+  }
+  return stripes * kStripe;
+}
+
+}  // namespace sparsekit

@@ -1,0 +1,44 @@
+// Arguments of attention kernels: raw pointers and sizes, already checked.
+#pragma once
+
+#include <cstdint>
+
+#include "range.h"
+
+namespace sparsekit {
+
+/// What a mask holds for a query and a key.
+enum class MaskKind : std::int32_t {
+  none = 0,
+  added = 1,    // a float that is added to the score
+  visible = 2,  // a byte, 0 where the query must not see the key
+};
+
+/// Keys whose scores are in working memory at a time.
+inline constexpr std::int64_t kKeyBlock = 128;
+
+/// Attention of one head of one sequence: rows of features that are contiguous, `stride` floats from token to token.
+///
+/// Query `i` sees the keys `[0, keys)`, or where `causal` those of them up to `i + diagonal`.
+struct AttentionHead {
+  const float* query;  // [queries, head_dim]
+  const float* key;    // [keys, head_dim]
+  const float* value;  // [keys, value_dim]
+  float* output;       // [queries, value_dim]
+  std::int64_t query_stride;
+  std::int64_t key_stride;
+  std::int64_t value_stride;
+  std::int64_t output_stride;
+  std::int64_t queries;
+  std::int64_t keys;
+  std::int64_t head_dim;
+  std::int64_t value_dim;
+  const void* mask;          // [queries, keys]
+  std::int64_t mask_stride;  // entries between queries; 0 where all of them share a row
+  MaskKind mask_kind;
+  bool causal;
+  std::int64_t diagonal;
+  float scale;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,16 @@
+// For instruction sets that cannot permute bytes across registers: what kernels that do so name, never instantiated.
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+inline constexpr bool kPermutesBytes = false;
+
+struct InputBytes {
+  static InputBytes load(const std::uint8_t* p);
+  static InputBytes load_stripe(const void* p);
+  InputBytes permute(InputBytes columns) const;
+};
+
+}  // namespace

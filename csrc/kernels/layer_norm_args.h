@@ -1,0 +1,20 @@
+// Arguments of layer normalization kernels: raw pointers and sizes, already checked.
+#pragma once
+
+#include <cstdint>
+
+namespace sparsekit {
+
+/// Rows of two activations that are added, and what their sums are normalized with; all contiguous.
+struct LayerNormRows {
+  const float* input;  // [count, features]
+  const float* added;  // [count, features]
+  float* output;       // [count, features]
+  std::int64_t count;
+  std::int64_t features;
+  const float* weight;  // [features] or null
+  const float* bias;    // [features] or null
+  float eps;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,124 @@
+// A packed weight as kernels see it: raw pointers, already checked. formats/sell.h describes the layout.
+#pragma once
+
+#include <cstdint>
+
+namespace sparsekit {
+
+/// SELL-C-sigma by type of the values, and by shape of the mask's blocks: 1x1 or 4x1.
+enum class Layout : std::uint32_t {
+  sell_f32 = 1,
+  sell_s8 = 2,
+  sell_bf16 = 3,
+  sell_fp16 = 4,
+  sell_4x1_f32 = 5,
+  sell_4x1_s8 = 6,
+  sell_4x1_bf16 = 7,
+  sell_4x1_fp16 = 8,
+};
+
+/// A float without its last 16 bits.
+struct BFloat16 {
+  std::uint16_t bits;
+};
+
+/// A float of IEEE 754's binary16.
+struct Float16 {
+  std::uint16_t bits;
+};
+
+/// Inputs of a column block: as many as four pairs of AVX-512 registers hold as byte planes.
+inline constexpr std::int64_t kColumnBlock = 128;
+
+/// Inputs from an overlapping column block to the next.
+inline constexpr std::int64_t kColumnBlockStep = 64;
+
+/// Rows of a slice (C of SELL-C-sigma), or row groups.
+inline constexpr std::int64_t kSlice = 16;
+
+/// Rows that are sorted together (sigma), or row groups. Ranges of rows start at multiples of it, so that they hold the
+/// same output features in every column block.
+inline constexpr std::int64_t kSortWindow = 64;
+
+/// Entries of a row in a stripe, and of all rows of a slice.
+inline constexpr unsigned kQuad = 4;
+inline constexpr std::int64_t kStripe = kQuad * kSlice;
+
+/// Column of a padded entry of float values; those of real ones are below 128.
+inline constexpr std::uint8_t kPaddingColumn = 0x80;
+
+/// Where the four columns of a slot start in a stripe.
+template <class Value>
+constexpr unsigned column_place(unsigned slot) {
+  return sizeof(Value) == 1 ? slot * kQuad : slot % 4 * 16 + slot / 4 * kQuad;
+}
+
+/// Where entry `i` of a slot has its value, among those of one output feature in a stripe. The slots 0 to 3 and 4 to 7
+/// of BFloat16 take turns, so that masks and shifts make floats of 32 bits: those of 4 to 7 are the upper halves.
+template <class Value>
+constexpr unsigned value_place(unsigned slot, unsigned i) {
+  return slot * kQuad + i;
+}
+template <>
+constexpr unsigned value_place<BFloat16>(unsigned slot, unsigned i) {
+  return slot / 8 * 32 + (slot % 4 * kQuad + i) * 2 + slot / 4 % 2;
+}
+
+/// First slot, and first row group, of the sort window around a slot.
+constexpr std::int64_t sort_window_of(std::int64_t slot) { return slot / kSortWindow * kSortWindow; }
+
+/// `row_groups` rounded up to whole slices.
+constexpr std::int64_t padded_to_slices(std::int64_t row_groups) { return (row_groups + kSlice - 1) / kSlice * kSlice; }
+
+/// Row groups of `height` output features each, rounded up to whole slices, for `rows` output features.
+constexpr std::int64_t padded_row_groups(std::int64_t rows, std::int64_t height) {
+  return padded_to_slices((rows + height - 1) / height);
+}
+
+/// Which slices a packed weight has and where they are: by column block and then by slice, or the other way round where
+/// column blocks overlap.
+struct SellShape {
+  std::int64_t column_blocks;
+  std::int64_t slices;  // of a column block
+  bool overlapping;     // column blocks, with one order of rows for all of them
+
+  /// First input feature of a column block.
+  std::int64_t first_column(std::int64_t column_block) const {
+    return column_block * (overlapping ? kColumnBlockStep : kColumnBlock);
+  }
+
+  /// Input features of a token, rounded up to whole column blocks.
+  std::int64_t padded_features() const { return first_column(column_blocks - 1) + kColumnBlock; }
+
+  /// Where `slice_offsets` of a slice is.
+  std::int64_t slice_index(std::int64_t column_block, std::int64_t slice) const {
+    return overlapping ? slice * column_blocks + column_block : column_block * slices + slice;
+  }
+
+  /// Where `row_lengths` of a slot is.
+  std::int64_t length_index(std::int64_t column_block, std::int64_t slot) const {
+    return slice_index(column_block, slot / kSlice) * kSlice + slot % kSlice;
+  }
+
+  /// Where `slot_to_row` of a slot and `row_to_slot` of a row group are.
+  std::int64_t order_index(std::int64_t column_block, std::int64_t slot) const {
+    return overlapping ? slot : column_block * slices * kSlice + slot;
+  }
+};
+
+/// Arrays over slots hold one number for a row group, which has `height` rows (output features).
+struct PackedWeight : SellShape {
+  const void* values;
+  const std::uint8_t* columns;  // relative to the first input feature of the column block
+  const std::uint32_t* slice_offsets;
+  const std::uint8_t* row_lengths;
+  const std::uint8_t* slot_to_row;
+  const std::uint8_t* row_to_slot;
+  const float* scales;           // of int8 values: [out_features]
+  const std::int32_t* row_sums;  // of int8 values: [out_features], the sum of a row's values
+  std::int64_t out_features;
+  std::int64_t in_features;
+  std::int64_t height;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,35 @@
+// From how many tokens kernels pay: what an instruction set says of its own in isa/<isa>.h, for table.cpp.
+#pragma once
+
+#include <cstdint>
+
+namespace sparsekit {
+
+/// More tokens than any call has: the kernel is not used.
+inline constexpr std::int64_t kNever = INT64_MAX;
+
+/// Whose processor runs: instructions take different times.
+enum class Vendor { others, amd };
+
+/// Tokens from which a kernel is preferred, by the processor's vendor.
+struct MinTokens {
+  std::int64_t others;
+  std::int64_t amd;
+
+  constexpr std::int64_t of(Vendor vendor) const { return vendor == Vendor::amd ? amd : others; }
+};
+
+/// The same for every vendor.
+constexpr MinTokens min_tokens(std::int64_t tokens) { return {.others = tokens, .amd = tokens}; }
+
+/// Measured with layers of 384x384 to 11008x4096 at 50% to 95% sparsity.
+struct Thresholds {
+  /// Most tokens that SpMV of float values computes faster than a tile of eight, padding and all.
+  std::int64_t max_spmv_tokens = 1;
+  /// To permute the bytes of a whole tile of tokens, instead of eight at a time.
+  MinTokens min_permuted_tile = min_tokens(kNever);
+  /// To interleave the bytes of a tile of tokens; to permute them or to look them up is faster below.
+  MinTokens min_interleaved = min_tokens(kNever);
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,88 @@
+#include "instruction_set.h"
+
+#include <atomic>
+#include <cstdlib>
+
+#include "../base/cpu.h"
+
+extern "C" {
+#define SPARSEKIT_DECLARE_TABLE(name, runs_here) extern const sparsekit::KernelTable sparsekit_kernels_##name;
+SPARSEKIT_FOR_EACH_ISA(SPARSEKIT_DECLARE_TABLE)
+}
+
+namespace sparsekit {
+namespace {
+
+struct InstructionSet {
+  std::string name;
+  bool runs_here;
+  const KernelTable* all;
+  KernelTable used;
+};
+
+const std::vector<InstructionSet>& instruction_sets() {
+#define SPARSEKIT_LIST_TABLE(name, runs_here)                      \
+  {#name, static_cast<bool>(runs_here), &sparsekit_kernels_##name, \
+   kernels_for(sparsekit_kernels_##name, this_vendor())},
+  static const std::vector<InstructionSet> list = {SPARSEKIT_FOR_EACH_ISA(SPARSEKIT_LIST_TABLE)};
+  return list;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+const InstructionSet& find(const std::string& name) {
+  for (const auto& isa : instruction_sets()) {
+    if (isa.name == name && isa.runs_here) return isa;
+  }
+  throw KernelUnavailable("instruction set '" + name + "' cannot run here; this machine has " +
+                          joined(available_isas()) + ". Choose one of them in SPARSEKIT_ISA, or unset it");
+}
+
+const InstructionSet& preferred() {
+  const char* forced = std::getenv("SPARSEKIT_ISA");
+  return find(forced != nullptr && *forced != '\0' ? forced : available_isas().back());
+}
+
+std::atomic<const InstructionSet*>& chosen() {
+  static std::atomic<const InstructionSet*> isa{&preferred()};
+  return isa;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const auto& isa : instruction_sets()) {
+    if (isa.runs_here) names.push_back(isa.name);
+  }
+  return names;
+}
+
+const std::string& current_isa() { return chosen().load()->name; }
+
+void use_isa(const std::string& name) {
+  const InstructionSet& isa = find(name);
+  chosen().store(&isa);
+}
+
+Vendor this_vendor() { return is_amd() ? Vendor::amd : Vendor::others; }
+
+KernelTable kernels_for(const KernelTable& all, Vendor vendor) {
+  KernelTable used = all;
+  used.vendor = vendor;
+  used.size = 0;
+  for (int i = 0; i < all.size; ++i) {
+    if (all.kernels[i].min_tokens.of(vendor) != kNever) used.add(all.kernels[i]);
+  }
+  return used;
+}
+
+const KernelTable& all_kernels() { return *chosen().load()->all; }
+
+const KernelTable& current_kernels() { return chosen().load()->used; }
+
+}  // namespace sparsekit

@@ -1,0 +1,184 @@
+// add_layer_norm() with every instruction set against double precision: awkward sizes, operands right before a page
+// that cannot be accessed, large means, infinities and NaN, threads, and calls that must be refused.
+//
+// A sum is off by eps of its size, the mean of n of them by at most (n + 2) eps of their mean size; what a number
+// differs from the mean by is off by both, and the variance relatively by twice that over the standard deviation.
+#include <cmath>
+
+#include "check.h"
+#include "layer.h"
+#include "operators/instruction_set.h"
+#include "operators/layer_norm.h"
+#include "placed_floats.h"
+#include "threading/pool.h"
+
+using namespace sparsekit;
+
+namespace {
+
+constexpr double kEps = std::numeric_limits<float>::epsilon();
+constexpr float kVarianceEps = 1e-5F;
+
+class NormProblem {
+ public:
+  NormProblem(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F)
+      : count_(count),
+        features_(features),
+        affine_(affine),
+        input_(size(), place),
+        added_(size(), place),
+        output_(size(), place),
+        weight_(static_cast<std::size_t>(features), place),
+        bias_(static_cast<std::size_t>(features), place) {
+    fill(input_.data(), count * features, 1, shift);
+    fill(added_.data(), count * features, 2, 0.0F);
+    fill(weight_.data(), features, 3, 0.0F);
+    fill(bias_.data(), features, 4, 0.0F);
+  }
+
+  LayerNormRows rows() {
+    return {input_.data(),
+            added_.data(),
+            output_.data(),
+            count_,
+            features_,
+            affine_ ? weight_.data() : nullptr,
+            affine_ ? bias_.data() : nullptr,
+            kVarianceEps};
+  }
+
+  float* input() { return input_.data(); }
+  std::vector<float> output() { return {output_.data(), output_.data() + size()}; }
+
+  /// First number that is too far from the exact one, as text, or nothing.
+  std::string wrong() {
+    for (std::int64_t row = 0; row < count_; ++row) {
+      const std::string found = wrong_in(row * features_);
+      if (!found.empty()) return found;
+    }
+    return "";
+  }
+
+ private:
+  std::size_t size() const { return static_cast<std::size_t>(count_ * features_); }
+
+  static void fill(float* floats, std::int64_t number, unsigned seed, float shift) {
+    const std::vector<float> random = random_floats(number, seed);
+    for (std::size_t i = 0; i < random.size(); ++i) floats[i] = random[i] + shift;
+  }
+
+  std::string wrong_in(std::int64_t start) {
+    const auto n = static_cast<double>(features_);
+    const auto sum = [&](std::int64_t f) {
+      return double{input_.data()[start + f]} + double{added_.data()[start + f]};
+    };
+    double mean = 0;
+    double size = 0;
+    for (std::int64_t f = 0; f < features_; ++f) mean += sum(f) / n;
+    for (std::int64_t f = 0; f < features_; ++f) size += std::fabs(sum(f)) / n;
+    double variance = 0;
+    for (std::int64_t f = 0; f < features_; ++f) variance += (sum(f) - mean) * (sum(f) - mean) / n;
+    const double deviation = std::sqrt(variance + double{kVarianceEps});
+    for (std::int64_t f = 0; f < features_; ++f) {
+      const double weight = affine_ ? double{weight_.data()[f]} : 1.0;
+      const double bias = affine_ ? double{bias_.data()[f]} : 0.0;
+      const double normal = (sum(f) - mean) / deviation;
+      const double apart = kEps * (std::fabs(sum(f)) + (n + 2) * size) / deviation;
+      const double bound = std::fabs(weight) * (apart + std::fabs(normal) * (2 * apart + (n + 8) * kEps)) +
+                           2 * kEps * (std::fabs(weight * normal) + std::fabs(bias)) + 1e-37;
+      const double found = double{output_.data()[start + f]};
+      if (std::fabs(found - (normal * weight + bias)) <= bound) continue;
+      return "number " + std::to_string(start + f) + " is " + std::to_string(found) + ", not " +
+             std::to_string(normal * weight + bias);
+    }
+    return "";
+  }
+
+  std::int64_t count_;
+  std::int64_t features_;
+  bool affine_;
+  PlacedFloats input_;
+  PlacedFloats added_;
+  PlacedFloats output_;
+  PlacedFloats weight_;
+  PlacedFloats bias_;
+};
+
+void check_case(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F) {
+  NormProblem problem(count, features, place, affine, shift);
+  for (const auto& isa : available_isas()) {
+    use_isa(isa);
+    add_layer_norm(problem.rows());
+    const std::string wrong = problem.wrong();
+    CHECK_CASE(wrong.empty(), isa + ", " + std::to_string(count) + " x " + std::to_string(features) + ": " + wrong);
+  }
+}
+
+void sizes() {
+  int at = 0;
+  for (const std::int64_t count : {1, 2, 3, 4, 5, 9}) {
+    for (const std::int64_t features : {1, 2, 7, 8, 15, 16, 17, 31, 63, 64, 65, 130, 384, 1000}) {
+      ++at;
+      check_case(count, features, static_cast<Place>(at % 3), at % 2 == 0);
+    }
+  }
+  check_case(0, 8, Place::heap, true);
+  check_case(8, 0, Place::heap, true);
+}
+
+/// A mean that is far larger than what the numbers differ by.
+void large_means() {
+  for (const float shift : {100.0F, -10000.0F}) check_case(3, 200, Place::shifted, true, shift);
+}
+
+/// A row that holds an infinity or NaN is NaN, as torch's; its neighbors are not.
+void poison_stays_in_its_row() {
+  for (const float poison : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                             std::numeric_limits<float>::quiet_NaN()}) {
+    for (const auto& isa : available_isas()) {
+      use_isa(isa);
+      NormProblem problem(5, 37, Place::page_end, true);
+      problem.input()[2 * 37 + 36] = poison;
+      add_layer_norm(problem.rows());
+      const std::vector<float> found = problem.output();
+      for (std::size_t i = 0; i < found.size(); ++i) CHECK_CASE(std::isnan(found[i]) == (i / 37 == 2), isa);
+    }
+  }
+}
+
+/// Rows have the same bits whoever computes them, and wherever they stand.
+void thread_counts_agree() {
+  for (const auto& isa : available_isas()) {
+    use_isa(isa);
+    set_pool_threads(1);
+    NormProblem problem(451, 390, Place::heap, true);
+    add_layer_norm(problem.rows());
+    const std::vector<float> expected = problem.output();
+    for (const int threads : {2, 3, 4}) {
+      set_pool_threads(threads);
+      NormProblem again(451, 390, Place::heap, true);
+      add_layer_norm(again.rows());
+      CHECK_CASE(same_bits(again.output(), expected), isa + ", " + std::to_string(threads) + " threads");
+    }
+  }
+  set_pool_threads(1);
+}
+
+void refuses_calls() {
+  NormProblem problem(1, 1, Place::heap, true);
+  LayerNormRows rows = problem.rows();
+  rows.count = -1;
+  CHECK_THROWS(add_layer_norm(rows), "must not be negative, got -1 and 1");
+}
+
+}  // namespace
+
+int main() {
+  set_pool_threads(1);
+  sizes();
+  large_means();
+  poison_stays_in_its_row();
+  thread_counts_agree();
+  refuses_calls();
+  return check::result();
+}
