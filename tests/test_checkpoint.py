@@ -18,8 +18,7 @@ from torch import nn
 from sparsekit import SparseLinear, convert, load, prune, save
 from sparsekit.checkpoint import open_layers, saving
 from sparsekit.checkpoint.shards import ShardWriter
-from sparsekit.checkpoint.tensors import TORCH_DTYPES
-from sparsekit.formats.dtypes import DTYPES, WEIGHT_DTYPES
+from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.fusion.fusing import FusedActivation
 from sparsekit.io import atomic_folder as folders
 
@@ -102,7 +101,6 @@ def test_arrays_have_the_types_of_the_format(rng, tmp_path):
     expected = {"0.crow_indices": "U32", "0.col_indices": "U16", "0.values": "I8", "0.scales": "F32", "0.bias": "F32"}
     expected |= {f"2.{part}": expected[f"0.{part}"] for part in ("crow_indices", "values", "scales", "bias")}
     assert found == {**expected, "2.col_indices": "U8", "4.weight": "F32", "4.bias": "F32"}
-    assert set(DTYPES) == set(TORCH_DTYPES)
 
 
 def test_a_wide_layer_has_indices_of_four_bytes(tmp_path):

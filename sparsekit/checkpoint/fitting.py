@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.module_state import can_hold
-from sparsekit.checkpoint.tensors import TORCH_DTYPES, named_tensors
+from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.checkpoint.transformers.models import is_transformers
 from sparsekit.folder.manifest import LayerEntry, Manifest
+from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.fusion.fusing import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_conv1d, is_dense_linear
 from sparsekit.nn import SparseLinear
@@ -129,7 +130,7 @@ def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
 def _stored_kind(model: nn.Module, manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
     """Type and shape of a stored tensor of the model."""
     if name in manifest.arrays:
-        return TORCH_DTYPES[manifest.arrays[name].dtype], manifest.arrays[name].shape
+        return BY_SAFETENSORS[manifest.arrays[name].dtype].torch_dtype, manifest.arrays[name].shape
     layer = name.removesuffix(".weight")
     shape = manifest.layers[layer].shape
     return torch.float32, shape[::-1] if is_conv1d(model.get_submodule(layer)) else shape

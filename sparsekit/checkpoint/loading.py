@@ -16,12 +16,10 @@ from sparsekit.checkpoint.tensors import named_tensors, to_tensor
 from sparsekit.checkpoint.transformers.buffers import fill_buffers
 from sparsekit.checkpoint.transformers.models import fill_generation_config, make_empty
 from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.formats.dtypes import BY_NAME, BY_SAFETENSORS
 from sparsekit.io.atomic_folder import read_whole
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.pruning.layers import oriented
-
-#: Types of weights that were stored sparse of a dense layer.
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
@@ -71,7 +69,7 @@ def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
 
 def _dense_weight(stored: ModelFolder, layer: str) -> torch.Tensor:
     weight, _ = stored.weight(layer)
-    return torch.from_numpy(weight.to_dense()).to(_DTYPES[stored.manifest.layers[layer].dtype])
+    return torch.from_numpy(weight.to_dense()).to(BY_NAME[stored.manifest.layers[layer].dtype].torch_dtype)
 
 
 def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -86,7 +84,8 @@ def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch
         if layer.held == "dense":
             yield f"{name}.weight", oriented(model.get_submodule(name), _dense_weight(stored, name)).contiguous()
     for name in manifest.plain_arrays():
-        yield name, to_tensor(name, stored.raw(name), manifest.arrays[name])
+        entry = manifest.arrays[name]
+        yield name, to_tensor(name, stored.raw(name), BY_SAFETENSORS[entry.dtype], entry.shape)
 
 
 def fill(model: nn.Module, stored: ModelFolder) -> None:

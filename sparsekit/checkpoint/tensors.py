@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,24 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sparsekit.folder.manifest import ArrayEntry
-
-#: Types of tensors by the names of `layout.DTYPES`.
-TORCH_DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+from sparsekit.formats.dtypes import BY_NAME, DType, dtype_name
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -63,7 +46,7 @@ def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
         TypeError: files cannot hold tensors of this kind.
         ValueError: it is on meta.
     """
-    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.dtype not in _NAMES:
+    if type(tensor) not in (torch.Tensor, nn.Parameter) or dtype_name(tensor.dtype) not in BY_NAME:
         raise TypeError(f"{name} is a {type(tensor).__name__} of {tensor.dtype}, which a model folder cannot hold")
     if tensor.is_meta:
         raise ValueError(f"{name} is on meta and has no values; load them first")
@@ -75,17 +58,19 @@ def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
 def entry_of(tensor: torch.Tensor) -> ArrayEntry:
     """Type, shape and checksum of a tensor that `storable` returned."""
     raw = tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else np.zeros(0, np.uint8)
-    return ArrayEntry(_NAMES[tensor.dtype], tuple(tensor.shape), hashlib.sha256(raw.data).hexdigest())
+    return ArrayEntry(
+        BY_NAME[dtype_name(tensor.dtype)].safetensors, tuple(tensor.shape), hashlib.sha256(raw.data).hexdigest()
+    )
 
 
-def to_tensor(name: str, raw: NDArray[np.uint8], entry: ArrayEntry) -> torch.Tensor:
+def to_tensor(name: str, raw: NDArray[np.uint8], dtype: DType, shape: Sequence[int]) -> torch.Tensor:
     """A tensor of these bytes, which it takes.
 
     Raises:
         ValueError: the bytes are to be truth values and are neither 0 nor 1.
     """
-    if entry.dtype == "BOOL" and raw.size and raw.max() > 1:
+    if dtype.name == "bool" and raw.size and raw.max() > 1:
         raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
     if not raw.size:  # torch does not view a tensor without elements as another type
-        return torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
-    return torch.from_numpy(raw).view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
+        return torch.empty(tuple(shape), dtype=dtype.torch_dtype)
+    return torch.from_numpy(raw).view(dtype.torch_dtype).reshape(tuple(shape))

@@ -14,17 +14,14 @@ from sparsekit.folder.layout import column_dtype, row_dtype
 from sparsekit.folder.manifest import LayerEntry, Manifest
 from sparsekit.folder.model_folder import MOST_GROWTH
 from sparsekit.formats import CSR
-from sparsekit.formats.dtypes import DTYPES
+from sparsekit.formats.dtypes import BY_SAFETENSORS, FLOATS, dtype_name
 from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import oriented
 
-#: Dense weights of these types are stored sparse where that takes fewer bytes.
-_STORED_SPARSE = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
 
 def _narrow(indices: torch.Tensor, dtype: str) -> torch.Tensor:
-    return torch.from_numpy(indices.numpy().astype(DTYPES[dtype]))
+    return torch.from_numpy(indices.numpy().astype(BY_SAFETENSORS[dtype].numpy))
 
 
 def _as_stored(name: str, state: Mapping[str, torch.Tensor], in_features: int) -> dict[str, torch.Tensor]:
@@ -48,7 +45,7 @@ def _sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
 def _pays(weight: torch.Tensor) -> bool:
     """Whether a dense weight takes fewer bytes as CSR and comes back the same."""
     rows, columns = weight.shape
-    entry_bytes = weight.element_size() + DTYPES[column_dtype(columns)].itemsize
+    entry_bytes = weight.element_size() + BY_SAFETENSORS[column_dtype(columns)].nbytes
     stored = int(weight.count_nonzero()) * entry_bytes + (rows + 1) * 4
     if not stored < weight.nbytes <= stored * MOST_GROWTH // 2:
         return False
@@ -58,7 +55,7 @@ def _pays(weight: torch.Tensor) -> bool:
 def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
     """Name of the linear layer whose weight this tensor is, if it is one to store sparse."""
     layer, _, key = name.rpartition(".")
-    if not layer or key != "weight" or tensor.dtype not in _STORED_SPARSE:
+    if not layer or key != "weight" or dtype_name(tensor.dtype) not in FLOATS:
         return None
     module = model.get_submodule(layer)
     return layer if is_dense_linear(module) and _pays(oriented(module, tensor)) else None
@@ -96,7 +93,7 @@ def store_weights(
             shards.add({name: tensor})
             continue
         weight = CSR.from_torch(oriented(model.get_submodule(layer), tensor))
-        layers[layer] = LayerEntry(weight.shape, _STORED_SPARSE[tensor.dtype], "dense")
+        layers[layer] = LayerEntry(weight.shape, dtype_name(tensor.dtype), "dense")
         arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
         arrays["values"] = arrays["values"].to(tensor.dtype)
         shards.add(_as_stored(layer, arrays, weight.in_features))

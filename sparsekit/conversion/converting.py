@@ -16,7 +16,7 @@ from sparsekit.conversion.unreached import count_weights, unreached_weights
 from sparsekit.conversion.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.conversion.zeros import check_zeros
 from sparsekit.fidelity import fidelity
-from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.formats.dtypes import FLOATS, dtype_name, weight_dtype
 from sparsekit.fusion.fusing import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
 from sparsekit.introspect.hooks import attached
@@ -54,7 +54,7 @@ def _why_not(model: nn.Module, name: str, layer: Any, shared: Container[str], us
         return "its weight is shared with another module"
     if layer.weight.device.type != "cpu":
         return f"its weight is on {layer.weight.device}, kernels run on the CPU"
-    if layer.weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+    if dtype_name(layer.weight.dtype) not in FLOATS:
         return f"its weight is {layer.weight.dtype}, kernels compute in float32"
     found = attached(layer)
     return f"{found}, which a new module would not run" if found else why_not_linear(layer)

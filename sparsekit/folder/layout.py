@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparsekit.formats.dtypes import WEIGHT_DTYPES
+from sparsekit.formats.dtypes import BY_NAME
 from sparsekit.io.file_names import CARD, CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, RECIPE, VERIFICATION, WEIGHTS
 
 #: Version of the format; a reader refuses any other.
@@ -51,7 +51,7 @@ def weight_arrays(shape: tuple[int, int], dtype: str, nnz: int) -> dict[str, tup
     arrays: dict[str, tuple[str, tuple[int, ...]]] = {
         "crow_indices": (row_dtype(nnz), (out_features + 1,)),
         "col_indices": (column_dtype(in_features), (nnz,)),
-        "values": (WEIGHT_DTYPES[dtype], (nnz,)),
+        "values": (BY_NAME[dtype].safetensors, (nnz,)),
     }
     if dtype == "int8":
         arrays["scales"] = ("F32", (out_features,))

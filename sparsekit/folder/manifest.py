@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sparsekit import runtime
 from sparsekit.folder.layout import FORMAT, weight_arrays
 from sparsekit.formats.csr import BLOCKS
-from sparsekit.formats.dtypes import DTYPES, WEIGHT_DTYPES
+from sparsekit.formats.dtypes import BY_SAFETENSORS, WEIGHT_DTYPES
 from sparsekit.io.safetensors_file import is_shape
 
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -23,13 +23,13 @@ _Entry = TypeVar("_Entry")
 class ArrayEntry:
     """One array of the weight files."""
 
-    dtype: str
+    dtype: str  # as safetensors calls it
     shape: tuple[int, ...]
     sha256: str  # of its bytes
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r:.80}")
+        if self.dtype not in BY_SAFETENSORS:
+            raise ValueError(f"dtype must be one of {', '.join(BY_SAFETENSORS)}, got {self.dtype!r:.80}")
         if not is_shape(self.shape):
             raise ValueError(f"shape must be a list of sizes, got {self.shape!r:.80}")
         if not isinstance(self.sha256, str) or not _CHECKSUM.fullmatch(self.sha256):

@@ -14,7 +14,7 @@ from sparsekit import runtime
 from sparsekit.folder.layout import is_shard
 from sparsekit.folder.manifest import ArrayEntry, LayerEntry, Manifest
 from sparsekit.formats import CSR
-from sparsekit.formats.dtypes import DTYPES
+from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.atomic_folder import read_whole
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 from sparsekit.io.safetensors_file import ArrayFile
@@ -151,13 +151,13 @@ class ModelFolder:
         return found
 
     def array(self, name: str) -> NDArray[Any]:
-        """An array as numpy reads it (see `DTYPES`), in memory of its own.
+        """An array as numpy reads it (see `DType.numpy`), in memory of its own.
 
         Raises:
             ValueError: its bytes have another checksum.
         """
         entry = self.manifest.arrays[name]
-        return self.raw(name).view(DTYPES[entry.dtype]).reshape(entry.shape)
+        return self.raw(name).view(BY_SAFETENSORS[entry.dtype].numpy).reshape(entry.shape)
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """An array of floats in float32, in memory of its own.
@@ -168,7 +168,7 @@ class ModelFolder:
         dtype = self.manifest.arrays[name].dtype
         if dtype == "BF16":
             return (self.array(name).astype(np.uint32) << 16).view(np.float32)
-        if DTYPES[dtype].kind != "f":
+        if BY_SAFETENSORS[dtype].numpy.kind != "f":
             raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
         return self.array(name).astype(np.float32, copy=False)
 

@@ -1,34 +1,73 @@
-"""Types of arrays, by the names that files give them."""
+"""Data types: one table of what torch, safetensors, ONNX and numpy call them. Needs no torch until it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-#: Types of arrays by their names in safetensors, as numpy reads them; it has no bfloat16 and reads bits.
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("u1"),
-}
-
-#: Types of a stored weight -> type of the array `values`.
-WEIGHT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
+if TYPE_CHECKING:
+    import torch
 
 
-def weight_dtype(dtype: Any) -> str:
+class DType(NamedTuple):
+    """A type of numbers.
+
+    >>> BY_SAFETENSORS["BF16"].name, BY_NAME["bfloat16"].nbytes
+    ('bfloat16', 2)
+    """
+
+    name: str  # as torch has it
+    safetensors: str
+    onnx: int  # of `TensorProto.DataType`
+    numpy: np.dtype[Any]  # it has no bfloat16 and reads the bits
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a number."""
+        return self.numpy.itemsize
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type in torch."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.name)
+        return found
+
+
+DTYPES = (
+    DType("float64", "F64", 11, np.dtype("<f8")),
+    DType("float32", "F32", 1, np.dtype("<f4")),
+    DType("float16", "F16", 10, np.dtype("<f2")),
+    DType("bfloat16", "BF16", 16, np.dtype("<u2")),
+    DType("int64", "I64", 7, np.dtype("<i8")),
+    DType("int32", "I32", 6, np.dtype("<i4")),
+    DType("int16", "I16", 5, np.dtype("<i2")),
+    DType("int8", "I8", 3, np.dtype("i1")),
+    DType("uint64", "U64", 13, np.dtype("<u8")),
+    DType("uint32", "U32", 12, np.dtype("<u4")),
+    DType("uint16", "U16", 4, np.dtype("<u2")),
+    DType("uint8", "U8", 2, np.dtype("u1")),
+    DType("bool", "BOOL", 9, np.dtype("u1")),
+)
+BY_NAME: Mapping[str, DType] = {dtype.name: dtype for dtype in DTYPES}
+BY_SAFETENSORS: Mapping[str, DType] = {dtype.safetensors: dtype for dtype in DTYPES}
+BY_ONNX: Mapping[int, DType] = {dtype.onnx: dtype for dtype in DTYPES}
+
+#: Types of float weights, and of the inputs of layers.
+FLOATS = ("float32", "bfloat16", "float16")
+#: Types of stored weights.
+WEIGHT_DTYPES = (*FLOATS, "int8")
+
+
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """Name of a type, given by its name or as a torch dtype."""
+    return str(dtype).removeprefix("torch.")
+
+
+def weight_dtype(dtype: str | torch.dtype) -> str:
     """Name of a type of stored weights, given by its name or as a torch dtype.
 
     Raises:
@@ -37,7 +76,7 @@ def weight_dtype(dtype: Any) -> str:
     >>> weight_dtype("int8")
     'int8'
     """
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_name(dtype)
     if name not in WEIGHT_DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(WEIGHT_DTYPES)}, got {dtype!r}")
     return name

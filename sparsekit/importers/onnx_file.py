@@ -9,25 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsekit.checkpoint.tensors import to_tensor
 from sparsekit.extras import how_to_install
 from sparsekit.folder.model_folder import memory_limit
-from sparsekit.importers.weight_files import tensor_of
+from sparsekit.formats.dtypes import BY_NAME, BY_ONNX
 from sparsekit.io.safetensors_file import entries_of
 from sparsekit.io.untrusted import regular_file
 
-#: Types of `TensorProto` that weights come in, and buffers.
-_DTYPES = {
-    1: torch.float32,
-    2: torch.uint8,
-    3: torch.int8,
-    5: torch.int16,
-    6: torch.int32,
-    7: torch.int64,
-    9: torch.bool,
-    10: torch.float16,
-    11: torch.float64,
-    16: torch.bfloat16,
-}
 #: Nodes whose weights are not floats, or several weights in one.
 _REFUSED = {
     "Attention": "was optimised for ONNX Runtime, which joins weights",
@@ -69,8 +57,8 @@ def _check_sizes(graph: Any, path: Path) -> None:
     external = [tensor for tensor in graph.initializer if tensor.data_location == 1]
     files = {path, *(_file_of(tensor, path.parent) for tensor in external)}
     limit = memory_limit(sum(file.stat().st_size for file in files))
-    kinds = [(_DTYPES.get(tensor.data_type, torch.float64), tensor.dims) for tensor in graph.initializer]
-    needed = sum(entries_of(list(dims)) * dtype.itemsize for dtype, dims in kinds)
+    kinds = [(BY_ONNX.get(tensor.data_type, BY_NAME["float64"]), tensor.dims) for tensor in graph.initializer]
+    needed = sum(entries_of(list(dims)) * dtype.nbytes for dtype, dims in kinds)
     if needed > limit:
         raise ValueError(f"has initializers of {needed} bytes, far more than its files")
 
@@ -120,7 +108,7 @@ def _external(tensor: Any, folder: Path) -> bytes:
         return file.read(length)
 
 
-def to_tensor(tensor: Any, folder: Path) -> torch.Tensor:
+def read_initializer(tensor: Any, folder: Path) -> torch.Tensor:
     """An initializer as a tensor with memory of its own.
 
     Raises:
@@ -128,7 +116,7 @@ def to_tensor(tensor: Any, folder: Path) -> torch.Tensor:
     """
     from onnx import numpy_helper
 
-    dtype, shape = _DTYPES.get(tensor.data_type), list(tensor.dims)
+    dtype, shape = BY_ONNX.get(tensor.data_type), list(tensor.dims)
     if dtype is None:
         raise ValueError(f"{tensor.name!r} is of type {tensor.data_type}, which no weight has")
     try:
@@ -136,11 +124,11 @@ def to_tensor(tensor: Any, folder: Path) -> torch.Tensor:
             raw = _external(tensor, folder)
         else:
             raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-        if len(raw) != entries_of(shape) * dtype.itemsize:
-            raise ValueError(f"must have the bytes of {dtype} {shape}, got {len(raw)}")
+        if len(raw) != entries_of(shape) * dtype.nbytes:
+            raise ValueError(f"must have the bytes of {dtype.name} {shape}, got {len(raw)}")
     except Exception as error:  # numpy_helper raises several kinds
         raise ValueError(f"{tensor.name!r}: {error}") from error
-    return tensor_of(tensor.name, np.frombuffer(raw, np.uint8), dtype, shape)
+    return to_tensor(tensor.name, np.frombuffer(raw, np.uint8).copy(), dtype, shape)
 
 
 def initializers(graph: Any) -> dict[str, Any]:

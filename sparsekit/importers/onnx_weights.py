@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sparsekit.importers.onnx_file import open_graph, to_tensor
+from sparsekit.importers.onnx_file import open_graph, read_initializer
 from sparsekit.importers.onnx_names import ParameterNames, is_turned
 
 
@@ -28,7 +28,7 @@ class _Tensors:
         tensor = self._names.tensors[name]
         key = id(tensor), turned
         if key not in self._made:
-            dense = to_tensor(tensor, self._folder)
+            dense = read_initializer(tensor, self._folder)
             self._made[key] = dense.T.contiguous() if turned else dense
         return self._made[key]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sparsekit.checkpoint.tensors import TORCH_DTYPES
 from sparsekit.folder.model_folder import memory_limit
 from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import BY_NAME, dtype_name
 from sparsekit.importers.torch_pickles import check_pickles
 from sparsekit.importers.weight_files import read_shards
 from sparsekit.io.safetensors_file import entries_of
@@ -69,7 +69,7 @@ def _checked(tensor: torch.Tensor) -> torch.Tensor:
         for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()):
             _checked(part)
         return torch.from_numpy(CSR.from_torch(tensor).to_dense()).to(tensor.dtype)
-    if tensor.layout != torch.strided or tensor.dtype not in TORCH_DTYPES.values() or tensor.is_meta:
+    if tensor.layout != torch.strided or dtype_name(tensor.dtype) not in BY_NAME or tensor.is_meta:
         raise ValueError(f"expected a plain dense tensor, got {tensor.dtype} with layout {tensor.layout}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"a tensor of shape {list(tensor.shape)} has more entries than the file holds")

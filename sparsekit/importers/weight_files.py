@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sparsekit.checkpoint.tensors import TORCH_DTYPES
+from sparsekit.checkpoint.tensors import to_tensor
+from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.file_names import INDEX, WEIGHTS
 from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import read_object, regular_file
-
-
-def tensor_of(name: str, raw: NDArray[np.uint8], dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor with a copy of these bytes, which are as many as it has.
-
-    Raises:
-        ValueError: the bytes are to be truth values and are neither 0 nor 1.
-    """
-    if not raw.size:
-        return torch.empty(tuple(shape), dtype=dtype)
-    if dtype == torch.bool and raw.max() > 1:
-        raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
-    return torch.from_numpy(raw.copy()).view(dtype).reshape(tuple(shape))
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -36,7 +22,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """
     file = ArrayFile(path)
     places = file.places.items()
-    return {name: tensor_of(name, file.raw(name), TORCH_DTYPES[place.dtype], place.shape) for name, place in places}
+    return {name: to_tensor(name, file.raw(name), BY_SAFETENSORS[place.dtype], place.shape) for name, place in places}
 
 
 def join(parts: Iterable[tuple[Path, dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:

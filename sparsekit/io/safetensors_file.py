@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsekit.formats.dtypes import DTYPES
+from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.untrusted import LARGEST_JSON, parse_json
 
 _LENGTH_BYTES = 8
@@ -60,12 +60,12 @@ def _place(name: str, entry: Any, data: int) -> Place:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"array {name!r:.80} must have dtype, shape and data_offsets and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"array {name!r:.80} must be of a type among {', '.join(DTYPES)}, got {dtype!r:.80}")
+    if not isinstance(dtype, str) or dtype not in BY_SAFETENSORS:
+        raise ValueError(f"array {name!r:.80} must be of a type among {', '.join(BY_SAFETENSORS)}, got {dtype!r:.80}")
     if not is_shape(offsets) or len(offsets) != 2:
         raise ValueError(f"array {name!r:.80} must have two data_offsets, got {offsets!r:.80}")
     try:
-        size = entries_of(shape) * DTYPES[dtype].itemsize
+        size = entries_of(shape) * BY_SAFETENSORS[dtype].nbytes
     except ValueError as error:
         raise ValueError(f"array {name!r:.80}: {error}") from error
     if offsets[1] - offsets[0] != size:

@@ -12,12 +12,12 @@ from torch.nn.utils import parametrize
 
 from sparsekit import ops, runtime
 from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import BY_NAME, FLOATS, dtype_name
 from sparsekit.formats.tensors import as_array
 from sparsekit.introspect.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
 from sparsekit.nn.absent_weight import absent_weight
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
-_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def _no_nonzeros(out_features: int, in_features: int) -> torch.Tensor:
@@ -241,8 +241,8 @@ class SparseLinear(nn.Module):
         weight = self.to_csr()
         for key in _WEIGHT_KEYS:
             destination[prefix + key] = torch.from_numpy(getattr(weight, key))
-        if self.dtype in _HALVES:
-            destination[prefix + "values"] = destination[prefix + "values"].to(_HALVES[self.dtype])
+        if self.dtype in FLOATS:
+            destination[prefix + "values"] = destination[prefix + "values"].to(BY_NAME[self.dtype].torch_dtype)
         scales = runtime.packed_scales(self.packed.numpy(force=True))
         if scales is not None:
             codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
@@ -282,8 +282,8 @@ def _pack_state(arrays: dict[str, NDArray[Any]], values: torch.Tensor, layer: Sp
     crow_indices, col_indices, numbers = (arrays[key] for key in _WEIGHT_KEYS)
     scales = arrays.get("scales")
     if scales is None:
-        half = next((name for name, dtype in _HALVES.items() if values.dtype == dtype), None)
-        return CSR(crow_indices, col_indices, numbers, shape=shape).pack(half or "float32")
+        dtype = dtype_name(values.dtype)
+        return CSR(crow_indices, col_indices, numbers, shape=shape).pack(dtype if dtype in FLOATS else "float32")
     if numbers.dtype != np.int8:
         raise TypeError(f"values must be int8 where there are scales, got {numbers.dtype}")
     if numbers.size and numbers.min() < -127:

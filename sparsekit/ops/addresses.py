@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparsekit import runtime
+from sparsekit.formats.dtypes import BY_NAME, FLOATS
 from sparsekit.formats.tensors import check_memory
 from sparsekit.runtime.checked_weights import checked_places
 
@@ -12,7 +13,7 @@ from sparsekit.runtime.checked_weights import checked_places
 #: below this, so that most tensors need not be looked at further.
 LEAST_ADDRESS = 1 << 40
 
-_HALVES = (torch.float16, torch.bfloat16)
+_FLOATS = tuple(BY_NAME[name].torch_dtype for name in FLOATS)
 
 
 def in_memory(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -67,8 +68,8 @@ def refuse(name: str, tensor: torch.Tensor) -> None:
         raise runtime.KernelUnavailableError(
             f"sparse kernels run on the CPU, got {name} on {tensor.device}; move it to 'cpu'"
         )
-    if tensor.dtype is not torch.float32 and tensor.dtype not in _HALVES:
-        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}; convert it with .float()")
+    if tensor.dtype not in _FLOATS:
+        raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {tensor.dtype}; convert it with .float()")
     if tensor.dim() == 0:
         raise ValueError(f"{name} must have at least one dimension, got a scalar")
 

@@ -243,7 +243,7 @@ def _external(graph, **entries: str) -> None:
     ("change", "message"),
     [
         (lambda g: g.initializer[0].dims.__setitem__(0, 2**40), "far more than its files"),
-        (lambda g: g.initializer[0].dims.__setitem__(0, 3), "must have the bytes of torch.float32"),
+        (lambda g: g.initializer[0].dims.__setitem__(0, 3), "must have the bytes of float32"),
         (lambda g: g.initializer[0].dims.__setitem__(0, -2), "a shape must have at most 64 sizes"),
         (lambda g: setattr(g.initializer[0], "data_type", 8), "is of type 8, which no weight has"),
         (lambda g: setattr(g.initializer[0], "data_type", 99), "is of type 99, which no weight has"),

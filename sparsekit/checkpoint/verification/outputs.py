@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsekit.checkpoint.tensors import storable, to_tensor
 from sparsekit.folder.checks import Check, compare, number
-from sparsekit.folder.manifest import ArrayEntry
+from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.file_names import VERIFICATION
 from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import regular_file
@@ -101,7 +101,7 @@ def _read(folder: Path, checksum: Any) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged, its checksum is another; copy the folder again")
     file = ArrayFile(path)
     places = file.places.items()
-    return {name: to_tensor(name, file.raw(name), ArrayEntry(p.dtype, p.shape, "0" * 64)) for name, p in places}
+    return {name: to_tensor(name, file.raw(name), BY_SAFETENSORS[p.dtype], p.shape) for name, p in places}
 
 
 def check_outputs(model: nn.Module, folder: Path, entry: Any) -> dict[str, Check]:
