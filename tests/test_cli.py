@@ -42,7 +42,7 @@ def test_every_verb_has_help(verb):
 def test_info_names_the_instruction_set_and_the_kernels():
     result = command("info")
     assert result.returncode == 0
-    for word in (runtime.current_isa(), "spmm_quads_f32_64", "threads"):
+    for word in (runtime.current_isa(), "spmm_sell_f32_64", "threads"):
         assert word in result.stdout
 
 

@@ -4,9 +4,6 @@
 
 #include <cstdint>
 
-#include "../packed_weight.h"
-#include "../thresholds.h"
-
 namespace {
 
 template <class A, class B>
