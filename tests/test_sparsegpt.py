@@ -214,7 +214,7 @@ def test_a_layer_that_never_runs_is_named(model):
     [
         ({"batches": []}, "at least one batch"),
         ({"sparsity": 1.5}, "sparsity must be in"),
-        ({"ignore": []}, "head lie outside the model's blocks 'blocks'"),
+        ({"ignore": []}, "head lie outside the model's transformer blocks blocks.0, ..."),
         ({"targets": ["head"], "ignore": []}, "no nn.ModuleList"),
         ({"mask_structure": "7x1"}, "blocks.0.left: .* cannot be cut"),
         ({"mask_structure": "2:4", "sparsity": 0.9}, "means sparsity 0.5, got 0.9"),

@@ -120,7 +120,7 @@ def test_students_that_cannot_be():
     ):
         with pytest.raises(ValueError, match=message):
             drop_layers(bert(), layers)
-    with pytest.raises(ValueError, match="has no nn.ModuleList of blocks"):
+    with pytest.raises(ValueError, match="has no nn.ModuleList of transformer blocks"):
         drop_layers(nn.Sequential(nn.Linear(2, 2)), 1)
     config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=24, num_layers=4, num_heads=4)
     both = transformers.T5Model(copy.deepcopy(config))  # an encoder alone changes its config

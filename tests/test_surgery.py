@@ -9,7 +9,7 @@ from named_families import NAMED, named
 from torch import nn
 
 from sparsekit.distillation import drop_layers
-from sparsekit.distillation.stacks import find_stacks
+from sparsekit.introspect.transformer_blocks import find_stacks
 from sparsekit.pruning import prune_heads, prune_neurons, resize_to
 from sparsekit.pruning.layers import oriented, weight_of
 from sparsekit.pruning.structured.attention import find_attentions

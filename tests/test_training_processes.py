@@ -201,7 +201,7 @@ from test_training_processes import blocks
 wrong = {
     "must know": lambda model: lambda step: None,
     "not work on sharded": lambda model: GradualMovement(apply_movement(model, soft=True), Schedule(0.5, end=4), 1),
-    "by magnitude alone": lambda model: GradualPruning(model, Schedule(0.5, end=4), criterion="wanda"),
+    "by magnitude alone": lambda model: GradualPruning(model, Schedule(0.5, end=4), [{}], criterion="wanda"),
 }
 for message, make in wrong.items():
     model = blocks()

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from sparsekit.introspect.transformer_blocks import configs_around
+
 #: Entries that count the blocks of a model with one stack of them, and of each stack where there are two.
 _COUNTS = {
     "": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
@@ -60,28 +62,6 @@ def _set_counts(owner: Any, names: Sequence[str], cut: Cut) -> None:
             _set(owner, name, len(cut.kept))
 
 
-def _configs_around(model: nn.Module, name: str) -> list[tuple[Any, str]]:
-    """Configs of the modules that hold a list of blocks, each with the list's name in the outermost one."""
-    found: dict[int, tuple[Any, str]] = {}
-    parts = name.split(".")
-    for length in range(len(parts)):
-        holder = ".".join(parts[:length])
-        config = getattr(model.get_submodule(holder), "config", None)
-        if hasattr(config, "to_dict"):
-            found.setdefault(id(config), (config, ".".join(parts[length:])))
-    return list(found.values())
-
-
-def has_two_stacks(model: nn.Module, name: str) -> bool:
-    """Whether a list of blocks is that of an encoder or of a decoder in a model that has both."""
-    return any(getattr(config, "is_encoder_decoder", False) for config, _ in _configs_around(model, name))
-
-
-def is_counted(model: nn.Module, name: str, count: int) -> bool:
-    """Whether a config around a list of modules says that this is the number of the model's blocks."""
-    return any(getattr(config, "num_hidden_layers", None) == count for config, _ in _configs_around(model, name))
-
-
 def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
     """Shapes by layer name, with the blocks' new numbers and without those that went."""
     found = {key: shape for key, shape in shapes.items() if not key.startswith(f"{name}.")}
@@ -118,7 +98,7 @@ def adapt_configs(model: nn.Module, cut: Cut) -> None:
         model: the student; its blocks are cut already.
         cut: what was done.
     """
-    for config, inside in _configs_around(model, cut.name):
+    for config, inside in configs_around(model, cut.name):
         shared = cut.part in inside.split(".") or not cut.part  # else it is of one stack alone, as T5's copies are
         _adapt(config, inside, cut.part if shared else "", cut)
     around = model.get_submodule(cut.name.rpartition(".")[0])

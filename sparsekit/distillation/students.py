@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from sparsekit.distillation.layers import LayerMap
-from sparsekit.distillation.stacks import find_stacks, lists_beside
 from sparsekit.distillation.student_configs import Cut, adapt_configs
+from sparsekit.introspect.transformer_blocks import find_stacks, lists_beside
 from sparsekit.surgery import Description, Trial, bypassed, failures
 
 #: What blocks and their attentions call their own number; BigBird's draws blocks at random from it.

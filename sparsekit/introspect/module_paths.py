@@ -22,4 +22,11 @@ def full_name(prefix: str, path: str) -> str:
 
 def name_within(prefix: str, name: str) -> str:
     """Name inside the module `prefix` of what the model calls `name`: `full_name` undone."""
-    return name.removeprefix(f"{prefix}.") if prefix else name
+    if not prefix:
+        return name
+    return "" if name == prefix else name.removeprefix(f"{prefix}.")
+
+
+def lies_within(prefix: str, name: str) -> bool:
+    """Whether a name is that of the module `prefix` or of something inside it."""
+    return not prefix or name == prefix or name.startswith(f"{prefix}.")

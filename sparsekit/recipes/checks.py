@@ -10,10 +10,11 @@ import torch
 
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
 from sparsekit.distillation import LayerMap
+from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.pruning.zeros import pruned_layers
 from sparsekit.recipes import recipe
 from sparsekit.recipes.batches import Batch, inputs_of
-from sparsekit.recipes.job import Job, block_names
+from sparsekit.recipes.job import Job
 from sparsekit.recipes.learning import schedule_of
 from sparsekit.recipes.tasks import Named, attention_maps_of
 
@@ -97,7 +98,9 @@ def _check_distill(job: Job, stage: recipe.Distill, before: _Before) -> None:
 
 def _check_layers(job: Job, stage: recipe.Distill, teacher: Any, before: _Before) -> None:
     if stage.layer_map is not None:
-        LayerMap.by_name(stage.layer_map, block_names(job.model)[: before.layers], block_names(teacher))
+        LayerMap.by_name(
+            stage.layer_map, list(transformer_blocks(job.model))[: before.layers], list(transformer_blocks(teacher))
+        )
     if stage.attention_weight:
         for model in (job.model, teacher):
             _check_attention(model, {name: value[:1] for name, value in inputs_of(job.train[0]).items()})

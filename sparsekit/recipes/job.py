@@ -11,29 +11,12 @@ import torch
 from torch import nn
 
 from sparsekit.introspect.dense_classes import is_dense_linear
+from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.pruning.split_model import split_modules
 from sparsekit.recipes.batches import Batch, has_label, sample
 from sparsekit.recipes.intervals import intervals
 from sparsekit.recipes.recipe import Recipe
 from sparsekit.recipes.tasks import Named, Task
-
-
-def block_names(model: nn.Module) -> list[str]:
-    """Names of a model's blocks, in order."""
-    name, blocks = blocks_of(model)
-    return [f"{name}.{number}" for number in range(len(blocks))]
-
-
-def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """A model's blocks, which are its longest `nn.ModuleList`, and the list's name.
-
-    Raises:
-        ValueError: it has none.
-    """
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ValueError("the model has no nn.ModuleList of blocks")
-    return max(lists, key=lambda pair: len(pair[1]))
 
 
 @dataclass
@@ -86,12 +69,12 @@ class Job:
         return self.task.better(self.task.scores(model, self.validation))
 
     def blocks(self) -> nn.ModuleList:
-        """The model's blocks.
+        """The model's transformer blocks.
 
         Raises:
             ValueError: it has none.
         """
-        return blocks_of(self.model)[1]
+        return nn.ModuleList(transformer_blocks(self.model).values())
 
     def outside_blocks(self) -> list[str]:
         """Names of the linear layers that are in no block, such as heads and poolers."""

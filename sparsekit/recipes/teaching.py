@@ -19,10 +19,11 @@ from sparsekit.distillation import (
     TeacherCache,
 )
 from sparsekit.distillation.teacher_cache import Answers, ask
+from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
 from sparsekit.recipes import recipe
 from sparsekit.recipes.batches import Batch, inputs_of
-from sparsekit.recipes.job import Job, block_names
+from sparsekit.recipes.job import Job
 from sparsekit.recipes.keeping import dense_model, teacher_cache_of
 from sparsekit.recipes.learning import learn
 from sparsekit.recipes.tasks import Named, attention_maps_of
@@ -90,7 +91,7 @@ def _lessons(job: Job, stage: recipe.Distill, teacher: Any) -> _Lessons:
 
 def _layer_map(stage: recipe.Distill, student: Any, teacher: Any) -> LayerMap:
     if stage.layer_map is not None:
-        return LayerMap.by_name(stage.layer_map, block_names(student), block_names(teacher))
+        return LayerMap.by_name(stage.layer_map, list(transformer_blocks(student)), list(transformer_blocks(teacher)))
     return LayerMap.even(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
 

@@ -15,18 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils.parametrize import ParametrizationList
 
+from sparsekit.introspect.transformer_blocks import outer_lists
 from sparsekit.training.processes import process_count
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What the outermost `nn.ModuleList`s hold: gathered one at a time."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList) and not isinstance(child, ParametrizationList):
-            yield from child
-        else:
-            yield from _blocks(child)
 
 
 def shard(model: nn.Module) -> None:
@@ -36,7 +27,7 @@ def shard(model: nn.Module) -> None:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (process_count(),))
-    for block in _blocks(model):
+    for block in (block for blocks in outer_lists(model).values() for block in blocks):
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from sparsekit.introspect.module_paths import lies_within, name_within
+from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
 from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
 from sparsekit.pruning.layers import select_prunable, weight_of
@@ -20,21 +22,17 @@ from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure
 
 
-def _find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
-    """The model's blocks in order: the longest `nn.ModuleList` that holds layers to prune."""
+def _blocks_around(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+    """The model's transformer blocks, which must hold all layers to prune."""
     layers = list(layers)
-    lists = [
-        (len(module), name)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(layer.startswith(f"{name}.") for layer in layers)
-    ]
-    if not lists:
-        raise ValueError("the model has no nn.ModuleList of blocks that holds layers to prune; use prune() instead")
-    _, name = max(lists, key=lambda entry: entry[0])
-    outside = [layer for layer in layers if not layer.startswith(f"{name}.")]
+    blocks = transformer_blocks(model, layers)
+    outside = [layer for layer in layers if not any(lies_within(block, layer) for block in blocks)]
     if outside:
-        raise ValueError(f"{', '.join(outside)} lie outside the model's blocks {name!r}; put them into ignore")
-    return {f"{name}.{child}": module for child, module in model.get_submodule(name).named_children()}
+        raise ValueError(
+            f"{', '.join(outside)} lie outside the model's transformer blocks {next(iter(blocks))}, ...; put them into "
+            "ignore"
+        )
+    return blocks
 
 
 def _prune_block(
@@ -69,13 +67,13 @@ def _prune_blocks(
     samples = samples_of(model, list(blocks.values()), batches)
     dense_samples = [copy.copy(sample) for sample in samples]
     for number, (block_name, block) in enumerate(blocks.items()):
-        prefix = f"{block_name}."
-        inside = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
-        wanted = {name: sparsity[prefix + name] for name in inside}
+        names = {name_within(block_name, name): name for name in layers if lies_within(block_name, name)}
+        inside = {name: layers[whole] for name, whole in names.items()}
+        wanted = {name: sparsity[whole] for name, whole in names.items()}
         pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
         for name, got in _prune_block(pair, inside, wanted, mask_structure, damping):
-            reached[prefix + name] = got
-            on_layer(prefix + name)
+            reached[names[name]] = got
+            on_layer(names[name])
     return reached
 
 
@@ -124,7 +122,7 @@ def prune_sparsegpt(
     wanted = sparsities_of(layers, sparsity, mask_structure)
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
-    blocks = _find_blocks(model, layers)
+    blocks = _blocks_around(model, layers)
     was_training = model.training
     model.eval()
     shown: Progress[str] = Progress(title="prune", unit="layers", total=len(layers))
