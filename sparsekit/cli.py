@@ -249,7 +249,7 @@ def plot(
     """Draw the curves of a run: loss, learning rate, sparsity and score against steps."""
     _need_training()
     _need("bench", "matplotlib")
-    from sparsekit.recipes.pictures import draw_run
+    from sparsekit.recipes.report.plots import draw_run
 
     for picture in draw_run(run):
         console.print(f"wrote {picture}")
@@ -371,7 +371,7 @@ def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: P
 
 
 def _show_run(report: dict[str, Any], out: Path) -> None:
-    from sparsekit.recipes.telling import as_text, comparison_notes, comparison_table
+    from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_table
 
     table = as_text(comparison_table(report["comparison"]))
     console.print(table, highlight=False, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from tiny_runs import tiny, write_reviews
 
 from sparsekit.cli import run
 from sparsekit.recipes import read_recipe
-from sparsekit.recipes.data import read_rows
+from sparsekit.recipes.data.tables import read_rows
 
 _BEGIN = "task: classification\nstages:\n"
 _LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))

@@ -6,7 +6,8 @@ import torch
 import transformers
 
 from sparsekit.demo.model import minilm_folder
-from sparsekit.recipes import Recipe, comparison
+from sparsekit.recipes import Recipe
+from sparsekit.recipes.report import comparison
 
 comparison._SECONDS = 0.0  # tests time nothing: as few rounds as there may be
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,10 +13,13 @@ from torch import nn
 from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.pruning.split_model import split_modules
-from sparsekit.recipes.batches import Batch, has_label, sample
-from sparsekit.recipes.intervals import intervals
-from sparsekit.recipes.recipe import Recipe
-from sparsekit.recipes.tasks import Named, Task
+from sparsekit.recipes.data.batches import Batch, has_label, sample
+from sparsekit.recipes.report.confidence_intervals import intervals
+from sparsekit.recipes.tasks import Task
+from sparsekit.recipes.tasks.named_outputs import NamedOutputs
+
+if TYPE_CHECKING:
+    from sparsekit.recipes.recipe import Recipe
 
 
 @dataclass
@@ -28,17 +31,32 @@ class Job:
     model: Any  # a transformers model
     tokenizer: Any
     train: list[Batch]
-    test: Any  # what the scores that are reported are taken on; None where there is none
-    validation: Any  # what stages score the model on as it trains; None where there is none
-    work: Path  # folder of checkpoints and the teacher's answers
+    test: Any  # what the reported scores are computed on; None where there is none
+    validation: Any  # what stages score the model on while it trains; None where there is none
+    out: Path  # folder of the model
     given: Callable[[], Any]  # loads the model as it was given
-    dense_after: int | None = None  # after how many stages it was the dense one; None: it was not made smaller
+    dense_after: int | None = None  # after how many stages it was the dense one; None: nothing made it smaller
     teacher: Any = None  # that dense model, once it was asked for
     stage: str = ""  # name of the stage that runs, with its number
     rows: list[dict[str, Any]] = field(default_factory=list)  # what the stages report
 
+    @property
+    def work(self) -> Path:
+        """Folder of finished stages, logs, checkpoints and the teacher's outputs."""
+        return self.out / "work"
+
+    @property
+    def log(self) -> Path:
+        """Where the stage that runs logs its steps, if it trains."""
+        return self.work / f"{self.stage}.jsonl"
+
+    @property
+    def teacher_cache(self) -> Path:
+        """Folder of the teacher's outputs in the stage that runs."""
+        return self.work / f"{self.stage}-teacher"
+
     def keep_teacher(self) -> None:
-        """Remember that the model is about to be made smaller; what was kept of it before is the dense one."""
+        """Remember that the model is about to be made smaller: what it was before the first time is the dense one."""
         if self.dense_after is None:
             self.dense_after = len(self.rows)
 
@@ -61,14 +79,14 @@ class Job:
         """
         if self.test is None:
             return {}
-        answers = self.task.answers(Named(self.model if model is None else model).eval(), self.test)
-        return {**self.task.scores_of(answers), "intervals": intervals(self.task, answers)}
+        predictions = self.task.predictions(NamedOutputs(self.model if model is None else model).eval(), self.test)
+        return {**self.task.scores_of(predictions), "intervals": intervals(self.task, predictions)}
 
     def validation_score(self, model: nn.Module) -> float:
-        """One number of a `Named` model on the validation data, higher is better."""
-        return self.task.better(self.task.scores(model, self.validation))
+        """One number of a `NamedOutputs` model on the validation data, higher is better."""
+        return self.task.selection_score(self.task.scores(model, self.validation))
 
-    def blocks(self) -> nn.ModuleList:
+    def transformer_blocks(self) -> nn.ModuleList:
         """The model's transformer blocks.
 
         Raises:
@@ -76,9 +94,9 @@ class Job:
         """
         return nn.ModuleList(transformer_blocks(self.model).values())
 
-    def outside_blocks(self) -> list[str]:
-        """Names of the linear layers that are in no block, such as heads and poolers."""
+    def outside_transformer_blocks(self) -> list[str]:
+        """Names of the linear layers that are in no transformer block, such as heads and poolers."""
         with split_modules(self.model):  # as prune finds them
-            inside = {id(module) for module in self.blocks().modules()}
+            inside = {id(module) for module in self.transformer_blocks().modules()}
             named = self.model.named_modules()
             return [name for name, module in named if is_dense_linear(module) and id(module) not in inside]

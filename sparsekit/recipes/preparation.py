@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
-from sparsekit.recipes.data import Rows
+from sparsekit.recipes.data.labels import class_names, numbered
+from sparsekit.recipes.data.splits import read_splits
+from sparsekit.recipes.data.tables import Rows
 from sparsekit.recipes.job import Job
-from sparsekit.recipes.labels import class_names, numbered
 from sparsekit.recipes.recipe import Recipe
-from sparsekit.recipes.splits import read_splits
 from sparsekit.recipes.tasks import TASKS
 
 
@@ -21,7 +21,7 @@ def _classes(recipe: Recipe, model: Path, tables: list[Rows]) -> list[str]:
 
     known = from_folder(AutoConfig.from_pretrained, model).id2label
     names = [str(known[number]) for number in sorted(known)]
-    return class_names(tables, names, anew=recipe.stages[0].name == "finetune")
+    return class_names(tables, names, new_head=recipe.new_head)
 
 
 def prepare(
@@ -36,7 +36,7 @@ def prepare(
     task = TASKS[recipe.task]
     torch.manual_seed(recipe.seed)  # a new head begins at random
     splits = read_splits(recipe, data, test, validation)
-    options: dict[str, Any] = {"anew": recipe.stages[0].name == "finetune"}
+    options: dict[str, Any] = {"new_head": recipe.new_head}
     if recipe.task == "classification":
         names = _classes(recipe, model, splits.all)
         splits = splits.changed(lambda rows: numbered(rows, names))
@@ -60,6 +60,6 @@ def prepare(
         task.batches(tokenizer, splits.train, *how),
         test_set,
         validation_set,
-        out / "work",
+        out,
         given,
     )

@@ -18,43 +18,36 @@ from sparsekit.nn import SparseLinear
 from sparsekit.progress import tell
 from sparsekit.pruning import finalize
 from sparsekit.recipes.checks import check_stages
-from sparsekit.recipes.comparison import compare_with_dense, verify_inputs
-from sparsekit.recipes.data import read_table
-from sparsekit.recipes.identity import claim
+from sparsekit.recipes.data.tables import read_table
 from sparsekit.recipes.job import Job
-from sparsekit.recipes.keeping import keep, restore, what_is_kept
-from sparsekit.recipes.learning import log_of
-from sparsekit.recipes.nearness import nearness
-from sparsekit.recipes.pictures import draw_stage
 from sparsekit.recipes.preparation import prepare
 from sparsekit.recipes.recipe import Recipe
-from sparsekit.recipes.recipe_file import make_recipe, read_recipe
-from sparsekit.recipes.space import check_space
-from sparsekit.recipes.stages import STAGES
-from sparsekit.recipes.telling import comparison_notes, comparison_table, stage_line
+from sparsekit.recipes.report.comparison import compare_with_dense, verify_inputs
+from sparsekit.recipes.report.fidelity import fidelity_to_dense
+from sparsekit.recipes.report.plots import draw_stage
+from sparsekit.recipes.report.text import comparison_notes, comparison_table, stage_line
+from sparsekit.recipes.resuming.disk_space import check_space
+from sparsekit.recipes.resuming.finished_stages import progress_text, restore, store
+from sparsekit.recipes.resuming.run_identity import claim
+from sparsekit.recipes.yaml_file import make_recipe, read_recipe
 from sparsekit.runtime.environment import environment
 from sparsekit.training.processes import first_alone, join_group, process_number
 
 
-def _stage_names(recipe: Recipe) -> list[str]:
-    return [f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages, 1)]
-
-
 def _run_stages(job: Job) -> None:
-    names, over = _stage_names(job.recipe), len(job.rows)
-    if over and process_number() == 0:
-        tell(f"kept from before: {', '.join(names[:over])}")
-    for name, stage in list(zip(names, job.recipe.stages, strict=True))[over:]:
+    names, finished = job.recipe.stage_names, len(job.rows)
+    if finished and process_number() == 0:
+        tell(f"finished before: {', '.join(names[:finished])}")
+    for name, stage in list(zip(names, job.recipe.stages, strict=True))[finished:]:
         job.stage = name
-        torch.manual_seed(job.recipe.seed)  # alike, whatever ran before in this process
+        torch.manual_seed(job.recipe.seed)  # whatever ran before in this process
         start = time.perf_counter()
-        found = STAGES[stage.name](job, stage.settings)
-        found |= {} if stage.evaluate is not None else nearness(job)
+        changed = stage.settings.changes_model
+        found = stage.kind.run(job, stage.settings) | (fidelity_to_dense(job) if changed else {})
         row = {"stage": name, **found, "seconds": round(time.perf_counter() - start, 1)}
-        log = log_of(job)
-        picture = draw_stage(log, job.work.parent) if process_number() == 0 and log.exists() else None
-        job.rows.append(row if picture is None else {**row, "picture": picture})
-        first_alone(partial(keep, job, changed=stage.evaluate is None))
+        plot = draw_stage(job.log, job.out) if process_number() == 0 and job.log.exists() else None
+        job.rows.append(row if plot is None else {**row, "plot": plot})
+        first_alone(partial(store, job, changed=changed))
         if process_number() == 0:
             tell(stage_line(row))
 
@@ -115,14 +108,14 @@ def compress(
     try:
         return _compress(prepare(recipe, model, data, out, test, validation), model, data, test, validation)
     except KeyboardInterrupt as stop:
-        stop.add_note(what_is_kept(out / "work", _stage_names(recipe)))
+        stop.add_note(progress_text(out / "work", recipe.stage_names))
         raise
 
 
 def _teachers(recipe: Recipe) -> dict[str, Path | None]:
     """Folders of other teachers, by what they are."""
-    stages = enumerate(recipe.stages, 1)
-    return {f"teacher of stage {n}": one.distill.teacher for n, one in stages if one.distill and one.distill.teacher}
+    found = {n: getattr(stage.settings, "teacher", None) for n, stage in enumerate(recipe.stages, 1)}
+    return {f"teacher of stage {n}": teacher for n, teacher in found.items() if teacher}
 
 
 def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: Path | None) -> dict[str, Any]:
@@ -150,8 +143,7 @@ def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]
     """Save the model, measure it beside the dense one, and say so in its card and in `report.json`; in process 0."""
     if process_number() != 0:
         return
-    out = job.work.parent
-    folder, plain = out / "model", _opens_anywhere(job.model)
+    folder, plain = job.out / "model", _opens_anywhere(job.model)
     inputs = None if plain else verify_inputs(job)
     save(
         job.model,
@@ -164,7 +156,7 @@ def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]
     report["comparison"] = compare_with_dense(job, scores, given, folder)
     report["environment"] = environment()
     write_section(folder, type(job.model).__name__, comparison_table(report["comparison"]), comparison_notes(report))
-    write_json(out / "report.json", report)
+    write_json(job.out / "report.json", report)
 
 
 def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]:

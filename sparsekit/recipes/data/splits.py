@@ -1,0 +1,72 @@
+"""Splits: rows to train on, to validate on while training, and to test on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsekit.recipes.data.tables import Rows, read_rows
+from sparsekit.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows for each use; None where there are none, or none that can be scored."""
+
+    train: Rows
+    validation: Rows | None
+    test: Rows | None
+
+    @property
+    def all(self) -> list[Rows]:
+        """Those that there are."""
+        return [rows for rows in (self.train, self.validation, self.test) if rows is not None]
+
+    def changed(self, change: Callable[[Rows], Rows]) -> Splits:
+        """The same with every table changed."""
+        others = (None if rows is None else change(rows) for rows in (self.validation, self.test))
+        return Splits(change(self.train), *others)
+
+
+def _hold_out(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
+    """Rows that stay, and a part that is held out; None where that would be none or all."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a shuffle, not a secret
+    count = round(part * len(rows))
+    if count in (0, len(rows)):
+        return rows, None
+
+    def chosen(numbers: list[int]) -> Rows:
+        columns = (rows.texts, rows.pairs, rows.labels)
+        return Rows(*([column[i] for i in numbers] if column else [] for column in columns))
+
+    return chosen(order[count:]), chosen(order[:count])
+
+
+def read_splits(recipe: Recipe, data: Path, test: Path | None, validation: Path | None) -> Splits:
+    """Read the tables of a run; what has no file is held out of `data`, as the recipe says.
+
+    The test comes first, so that it does not change with the validation. That is held out only where a stage scores the
+    model as it trains.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_rows`.
+    """
+    names = recipe.data
+    label = "label" if recipe.task == "classification" and names.label is None else names.label
+    columns = (names.text, names.pair, label)
+    rows = read_rows(data, *columns, only_text=recipe.task == "embedding" or not recipe.needs_labels)
+    can_score = {"classification": rows.labels, "embedding": rows.pairs, "language": rows.texts}[recipe.task]
+
+    def held_out(rows: Rows, file: Path | None, part: float) -> tuple[Rows, Rows | None]:
+        if file is not None:
+            return rows, read_rows(file, *columns)
+        return _hold_out(rows, part if can_score else 0.0, recipe.seed)
+
+    rows, tests = held_out(rows, test, names.test_part)
+    validations = None
+    if recipe.needs_validation:
+        rows, validations = held_out(rows, validation, names.validation_part)
+    return Splits(rows, validations, tests)

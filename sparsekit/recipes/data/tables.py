@@ -1,0 +1,149 @@
+"""Texts from files: JSONL, CSV, Parquet, plain text, or a folder that `datasets` saved."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sparsekit.recipes.data.json_lines import read_json, text_lines
+
+if TYPE_CHECKING:
+    import datasets
+
+#: Endings of files of JSON, and those that `datasets` opens -> its reader.
+_JSON = (".jsonl", ".json")
+_READERS = {".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+#: Columns by name, all of one length.
+Table: TypeAlias = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a task wants of a table, column by column; columns that it does not have are empty."""
+
+    texts: list[str]
+    pairs: list[str]  # the second text of every row
+    labels: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep `datasets` from showing its own."""
+    import datasets
+
+    were_off = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()
+
+
+def _check_text(path: Path) -> None:
+    """Refuse what the readers of CSV and text misread, or say nothing useful of.
+
+    Raises:
+        ValueError: the file is empty, no UTF-8, or CSV with a row that is longer than its header.
+    """
+    lines = sum(1 for _ in text_lines(path))
+    if lines <= (path.suffix == ".csv"):  # a header alone
+        raise ValueError(f"{path} has no rows")
+    if path.suffix != ".csv":
+        return
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file)
+        try:
+            wide = len(next(rows))
+            for row in rows:
+                if len(row) > wide:  # pandas would take the first columns for an index, and shift the others
+                    place = f"{path}, line {rows.line_num}"
+                    raise ValueError(f"{place}: {len(row)} fields under {wide} names; put texts with commas in quotes")
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num}: no CSV: {error}") from error
+
+
+def _dataset(path: Path) -> datasets.Dataset:
+    import datasets
+
+    if path.is_dir():
+        try:
+            table = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no folder that datasets saved, or is damaged: {error}") from error
+        if not isinstance(table, datasets.Dataset):
+            raise ValueError(f"{path} holds several splits ({', '.join(table)}); give the folder of one")
+        return table
+    kind = _READERS[path.suffix]
+    try:
+        return datasets.load_dataset(kind, data_files=str(path), split="train")
+    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
+        raise ValueError(f"{path} cannot be read as {kind}: {error.__cause__ or error}") from error
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file or folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its ending is unknown, it cannot be read, or it has no rows.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a table of texts")
+    if not path.is_dir() and path.suffix not in (*_JSON, *_READERS):
+        raise ValueError(f"{path} must end in {', '.join((*_JSON, *_READERS))}, or be a folder that datasets saved")
+    if path.suffix in (".csv", ".txt") and not path.is_dir():
+        _check_text(path)
+    if path.suffix in _JSON and not path.is_dir():
+        table: Table = read_json(path)
+    else:
+        with _without_bars():
+            found = _dataset(path)
+        table = {name: found[name] for name in found.column_names}
+    if not any(len(column) for column in table.values()):
+        raise ValueError(f"{path} has no rows")
+    return table
+
+
+def _column(table: Table, name: str | None, path: Path, *, optional: bool = False) -> list[Any]:
+    if name is None or (optional and name not in table):
+        return []
+    if name not in table:
+        raise ValueError(f"{path} has no column {name!r}, only {', '.join(table)}; set it under data:")
+    return list(table[name])
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def read_rows(
+    path: Path, text: str, pair: str | None = None, label: str | None = None, *, only_text: bool = False
+) -> Rows:
+    """The columns of a table by their names; rows without text are left out.
+
+    Args:
+        path: the table.
+        text: name of the column of texts.
+        pair: of the second texts, None where there are none.
+        label: of the labels, None where there are none.
+        only_text: whether the table may lack the other two.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`; also when a column is missing or no row has text.
+    """
+    table = read_table(path)
+    texts = _column(table, text, path)
+    pairs = _column(table, pair, path, optional=only_text)
+    labels = _column(table, label, path, optional=only_text)
+    kept = [i for i in range(len(texts)) if all(_is_text(column[i]) for column in (texts, pairs) if column)]
+    if not kept:
+        raise ValueError(f"no row of {path} has text in its column {text!r}")
+    return Rows([texts[i] for i in kept], [pairs[i] for i in kept if pairs], [labels[i] for i in kept if labels])

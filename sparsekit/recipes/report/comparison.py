@@ -1,0 +1,145 @@
+"""Dense beside compressed: quality, speed on this machine, and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.checkpoint.verification.outputs import answers
+from sparsekit.progress import tell
+from sparsekit.pruning import finalize
+from sparsekit.recipes.data.batches import Batch, inputs_of
+from sparsekit.recipes.job import Job
+from sparsekit.recipes.report.confidence_intervals import METHOD
+from sparsekit.recipes.report.text import model_after
+from sparsekit.recipes.resuming.finished_stages import dense_folder, dense_model
+from sparsekit.recipes.tasks.embedding import PairSet
+from sparsekit.timing.comparing import Timing, compare
+
+#: Seconds to time one text, and as many for a batch; slow models take longer.
+_SECONDS = 2.0
+#: A batch that would take longer than this many seconds is cut.
+_LONGEST = 5.0
+#: Of the inputs that the model is saved with.
+_TEXTS, _TOKENS = 2, 16
+
+
+def _middle(job: Job) -> Batch:
+    """A batch of texts of median length."""
+    test = job.test.first if isinstance(job.test, PairSet) else job.test
+    batches = test or job.train
+    return inputs_of(batches[len(batches) // 2])
+
+
+def _first(batch: Batch, texts: int) -> Batch:
+    return {name: value[:texts] for name, value in batch.items()}
+
+
+def verify_inputs(job: Job) -> Batch | None:
+    """Two short texts for `verify` to compare outputs on; None where the model's outputs are not finite."""
+    inputs = {name: value[:_TEXTS, :_TOKENS].clone() for name, value in _middle(job).items()}
+    try:
+        answers(job.model, inputs)
+    except ValueError:
+        return None
+    return inputs
+
+
+def _timed(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Timing]:
+    functions = {name: partial(model, **batch) for name, model in models.items()}
+    with torch.inference_mode():
+        return compare(functions, seconds=_SECONDS)
+
+
+def _speed(job: Job, models: Mapping[str, nn.Module]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Texts in a batch, and of every model the time of one text and texts a second, measured interleaved."""
+    batch = _middle(job)
+    one = _timed(models, _first(batch, 1))
+    slowest = max(timing.median for timing in one.values())
+    size = max(1, min(len(batch["input_ids"]), int(_LONGEST / slowest)))
+    many = _timed(models, _first(batch, size))
+    found = {
+        name: {
+            "one_text_ms": 1000 * one[name].median,
+            "texts_per_second": size / many[name].median,
+            "noisy": one[name].noisy or many[name].noisy,
+        }
+        for name in models
+    }
+    return size, found
+
+
+def _memory(model: nn.Module) -> int:
+    """Bytes of a model's weights and buffers, each counted once."""
+    tensors = (*model.parameters(), *model.buffers())
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def _on_disk(folder: Path) -> int:
+    """Bytes of a folder's weight files: what else lies there is the same in both, or has nothing to do with it."""
+    for kind in ("model*.safetensors", "pytorch_model*.bin"):
+        files = list(folder.glob(kind))
+        if files:
+            return sum(file.stat().st_size for file in files)
+    return 0
+
+
+def _score(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The main score and its interval."""
+    name = next(iter(scores), None)
+    if name is None:
+        return {}
+    ends = scores["intervals"].get(name)
+    return {"score": scores[name], **({} if ends is None else {"interval": ends})}
+
+
+def _between(job: Job) -> list[dict[str, Any]]:
+    """Rows of the evaluate stages, but of the dense model and of the last."""
+    rows: list[dict[str, Any]] = []
+    known = (model_after(job.rows), model_after(job.rows[: job.dense_after or 0]))
+    for number, row in enumerate(job.rows):
+        name = model_after(job.rows[:number])
+        if "intervals" in row and name not in known:
+            scores = {key: value for key, value in row.items() if key not in ("stage", "seconds")}
+            rows.append({"name": name, **_score(scores)})
+    return rows
+
+
+def compare_with_dense(job: Job, scores: Mapping[str, Any], given: Path, folder: Path) -> dict[str, Any]:
+    """Measure the compressed model beside the dense one, where there is one.
+
+    Args:
+        job: the job at its end, its model on the CPU.
+        scores: of its model.
+        given: the folder that it began with.
+        folder: where its model was saved.
+
+    Returns:
+        Plain values: what `comparison_table` shows.
+    """
+    name = model_after(job.rows)
+    models: dict[str, nn.Module] = {name: job.model}
+    sizes = {name: {"folder_mb": _on_disk(folder) / 1e6, "memory_mb": _memory(job.model) / 1e6}}
+    found = {name: _score(scores)}
+    if job.dense_after is not None:
+        dense = finalize(dense_model(job).cpu().eval())
+        tell("score and time the dense model beside it")
+        models = {"dense": dense, **models}
+        sizes["dense"] = {"folder_mb": _on_disk(dense_folder(job, given)) / 1e6, "memory_mb": _memory(dense) / 1e6}
+        found["dense"] = _score(job.scores(dense))
+    size, speed = _speed(job, models)
+    rows = [{"name": key, **found[key], **speed[key], **sizes[key]} for key in models]
+    return {
+        "score": next(iter(scores), None),
+        "interval": METHOD,
+        "texts_in_a_batch": size,
+        "tokens_of_a_text": _middle(job)["input_ids"].shape[1],
+        "threads": torch.get_num_threads(),
+        "rows": [*rows[:-1], *_between(job), rows[-1]],
+    }

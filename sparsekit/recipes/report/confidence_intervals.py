@@ -1,0 +1,62 @@
+"""Confidence intervals of scores at 95%: Wilson's for proportions, else bootstrap."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sparsekit.recipes.tasks.task import Task
+
+#: Lowest and highest value.
+Interval: TypeAlias = list[float]
+
+#: Said beside the intervals.
+METHOD = "95%: Wilson's for accuracy and recall, else from 500 bootstrap samples of the test data"
+_DEVIATIONS = 1.959964  # of the normal distribution: 2.5% lie above
+_SAMPLES = 500
+
+
+def wilson(part: float, count: int) -> Interval:
+    """Wilson's interval of a proportion (Wilson, 1927).
+
+    Args:
+        part: what was found, in [0, 1].
+        count: of how many.
+
+    >>> [round(end, 3) for end in wilson(0.9, 100)]
+    [0.826, 0.945]
+    """
+    square = _DEVIATIONS**2 / count
+    middle = (part + square / 2) / (1 + square)
+    half = math.sqrt(part * (1 - part) * square + square**2 / 4) / (1 + square)
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def intervals(task: Task, predictions: np.ndarray[Any, Any]) -> dict[str, Interval]:
+    """The interval of every score of a task.
+
+    Args:
+        task: the task.
+        predictions: what `task.predictions` gave.
+
+    Returns:
+        Score -> lowest and highest value; without those for which no bootstrap sample gives a number.
+    """
+    scores = task.scores_of(predictions)
+    found = {name: wilson(scores[name], len(predictions)) for name in scores if name in task.proportions}
+    chosen = np.random.default_rng(0).integers(len(predictions), size=(_SAMPLES, len(predictions)))
+    rest = [name for name in scores if name not in found]
+    if not rest:
+        return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a sample may lack a class, or be constant
+        samples = [task.scores_of(predictions[rows]) for rows in chosen]
+    for name in rest:
+        values = np.array([one[name] for one in samples])
+        if np.isfinite(values).any():
+            low, high = np.nanpercentile(values, [2.5, 97.5])
+            found[name] = [float(low), float(high)]
+    return found

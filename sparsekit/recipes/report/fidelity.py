@@ -1,0 +1,22 @@
+"""How far a stage moved the model's outputs from the dense model's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsekit.fidelity import fidelity
+from sparsekit.recipes.job import Job
+from sparsekit.recipes.resuming.finished_stages import dense_model
+from sparsekit.recipes.tasks.named_outputs import NamedOutputs
+
+#: Texts whose outputs are compared: one batch, which of a language model takes long enough.
+_TEXTS = 16
+
+
+def fidelity_to_dense(job: Job) -> dict[str, Any]:
+    """What a stage reports of the model's outputs against the dense model's; empty before it was made smaller."""
+    if job.dense_after is None:
+        return {}
+    found = fidelity(NamedOutputs(job.model), NamedOutputs(dense_model(job)), job.sample(_TEXTS))
+    far = {"outputs": "moved FAR from the dense model's: train it, or make it less small"} if found.far else {}
+    return {"cosine_to_dense": found.cosine, **far}

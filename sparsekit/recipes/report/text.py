@@ -1,0 +1,118 @@
+"""Text of a run: a line for every finished stage, and the table of dense beside compressed at the end."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsekit.recipes.stages import STAGES
+
+_WIDTH = 80
+
+
+def score_words(scores: Mapping[str, Any]) -> list[str]:
+    """Scores with their intervals, such as "accuracy 0.912 (0.899 to 0.924)"."""
+    ends = scores.get("intervals", {})
+    words = []
+    for name, value in scores.items():
+        if name != "intervals":
+            within = f" ({ends[name][0]:.4g} to {ends[name][1]:.4g})" if name in ends else ""
+            words.append(f"{name} {value:.4g}{within}")
+    return words
+
+
+def _words(name: str, value: Any) -> str:
+    name = name.replace("_", " ")
+    if name.startswith("bytes"):
+        return f"{value / 1e6:.4g} MB {name.removeprefix('bytes ')}"
+    if isinstance(value, list):
+        return f"{len(value)} layers {name}"
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in words."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def stage_line(row: Mapping[str, Any]) -> str:
+    """What a stage reported, in lines of 80 columns."""
+    if "intervals" in row:
+        told = score_words({name: value for name, value in row.items() if name not in ("stage", "seconds")})
+    else:
+        left_out = ("stage", "seconds", "plot")
+        told = [_words(name, value) for name, value in row.items() if name not in left_out and value != []]
+    text = f"{row['stage']} ({duration(row['seconds'])}): {', '.join(told) or 'done'}"
+    return textwrap.fill(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def model_after(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the model is called after these stages: by the last that changed it, with its number where that is needed.
+
+    >>> model_after([{"stage": "1-distill"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
+    'after int8'
+    """
+    kinds = [(STAGES[row["stage"].partition("-")[2]], row) for row in rows]
+    changed = [(kind.model_after(row), row) for kind, row in kinds if kind.settings.changes_model]
+    if not changed:
+        return "as given"
+    name, row = changed[-1]
+    repeated = [other for other, _ in changed].count(name) > 1
+    return f"after {name}" + (f" (stage {row['stage'].partition('-')[0]})" if repeated else "")
+
+
+#: Column -> key of a row.
+_COLUMNS = {"ms/text": "one_text_ms", "texts/s": "texts_per_second", "MB disk": "folder_mb", "MB RAM": "memory_mb"}
+
+
+def _quality(row: Mapping[str, Any]) -> str:
+    if "score" not in row:
+        return ""
+    ends = row.get("interval")
+    return f"{row['score']:.3g}" + (f" ({ends[0]:.3g}-{ends[1]:.3g})" if ends else "")
+
+
+def _figure(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table, the names of its columns first."""
+    score = comparison["score"]
+    table = [["", *([f"{score} (95%)"] if score else []), *_COLUMNS]]
+    for row in comparison["rows"]:
+        figures = [_figure(row[key]) if key in row else "" for key in _COLUMNS.values()]
+        table.append([row["name"], *([_quality(row)] if score else []), *figures])
+    return table
+
+
+def as_text(table: Sequence[Sequence[str]]) -> str:
+    """A table in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def comparison_notes(report: Mapping[str, Any]) -> str:
+    """How the figures of the table were taken, in a few sentences."""
+    comparison, machine = report["comparison"], report["environment"]
+    notes = [
+        f"Measured on {machine['cpu']} with {comparison['threads']} threads, models interleaved, texts of "
+        f"{comparison['tokens_of_a_text']} tokens; texts/s in batches of {comparison['texts_in_a_batch']}.",
+        "Disk: the folder's weight files; RAM: weights and buffers of the loaded model.",
+    ]
+    if comparison["score"]:
+        notes.insert(0, f"Intervals: {comparison['interval']}.")
+    if any(row.get("noisy") for row in comparison["rows"]):
+        notes.append("The machine was busy: times are noisy.")
+    return " ".join(notes)

@@ -1,0 +1,1 @@
+"""How a stopped run resumes: finished stages on disk, the run's identity, disk space."""

@@ -1,0 +1,56 @@
+"""The stage `convert`: swap pruned layers for sparse ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from sparsekit.conversion import convert as convert_model
+from sparsekit.pruning import finalize
+from sparsekit.recipes.settings import MAX_TOKENS
+from sparsekit.recipes.stages.stage import StageKind, StageSettings
+
+if TYPE_CHECKING:
+    from sparsekit.recipes.data.batches import Batch
+    from sparsekit.recipes.job import Job
+
+#: Texts that a converted model and its dense self are timed on.
+_TIMED_TEXTS = 4
+#: Texts that an error budget is measured on.
+_BUDGET_TEXTS = 64
+
+
+class Convert(StageSettings):
+    """Swap pruned layers for sparse ones."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    tokens: list[Annotated[int, Field(ge=1, le=MAX_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
+    min_sparsity: float | None = Field(default=None, ge=0, le=1)
+    error_budget: float | None = Field(default=None, gt=0)
+
+
+def _timed_batch(job: Job) -> list[Batch]:
+    return [{name: value[:_TIMED_TEXTS] for name, value in job.sample(1)[0].items()}]
+
+
+def convert(job: Job, settings: Convert) -> dict[str, Any]:
+    """Swap the pruned layers for sparse ones, on the CPU."""
+    job.keep_teacher()
+    finalize(job.model.cpu())
+    report = convert_model(
+        job.model,
+        ignore=job.outside_transformer_blocks(),
+        tokens=settings.tokens,
+        min_sparsity=settings.min_sparsity,
+        dtype=settings.dtype,
+        error_budget=settings.error_budget,
+        batches=job.sample(_BUDGET_TEXTS) if settings.error_budget is not None else _timed_batch(job),
+    )
+    found = report.to_dict()
+    told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
+    whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
+    return {"dtype": settings.dtype, **told, **whole}
+
+
+STAGE = StageKind(Convert, convert, lambda row: str(row["dtype"]))
