@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from sparsekit import convert, finalize
+from sparsekit import conversion_report, convert, finalize
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
 from sparsekit.demo.data import load_splits
 from sparsekit.demo.model import load_minilm
@@ -58,7 +58,7 @@ def rows(encoder: Any, inputs: dict[str, torch.Tensor], sparsity: float, structu
     found = []
     for dtype in WEIGHT_DTYPES:
         sparse = copy.deepcopy(dense)
-        converted = convert(sparse, min_sparsity=0.5, dtype=dtype)
+        converted = conversion_report(convert(sparse, min_sparsity=0.5, dtype=dtype))
         mine = embeddings(sparse(inputs["input_ids"], mask), mask)
         found.append(
             {

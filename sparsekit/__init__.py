@@ -15,7 +15,7 @@ from sparsekit.extras import how_to_install
 
 if TYPE_CHECKING:
     from sparsekit.checkpoint import VerificationReport, load, save, verify
-    from sparsekit.conversion import ConversionReport, convert, densify, load_state_dict
+    from sparsekit.conversion import ConversionReport, conversion_report, convert, densify, load_state_dict
     from sparsekit.formats import CSR
     from sparsekit.fusion import fuse, unfuse
     from sparsekit.nn import JoinedLinear, SparseLinear, use_attention
@@ -32,6 +32,7 @@ _HOMES = {
     "KernelUnavailableError": "runtime",
     "SparseLinear": "nn",
     "VerificationReport": "checkpoint",
+    "conversion_report": "conversion",
     "convert": "conversion",
     "densify": "conversion",
     "finalize": "pruning",
@@ -54,6 +55,7 @@ __all__ = [
     "SparseLinear",
     "VerificationReport",
     "__version__",
+    "conversion_report",
     "convert",
     "densify",
     "finalize",

@@ -10,7 +10,7 @@ from families import SMALL
 from torch import nn
 from torch.nn import functional as F
 
-from sparsekit import SparseLinear, convert, densify, finalize, load, prune, save
+from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, load, prune, save
 from sparsekit.introspect.weight_users import weights_used
 
 IDS = torch.arange(5, 23).reshape(2, 9)
@@ -34,7 +34,9 @@ def test_t5_is_converted_runs_and_comes_back(tmp_path, kind):
     prune(model, 0.8, ignore=["lm_head"])
     finalize(model)
     expected = logits(model)
-    assert convert(model, ignore=["lm_head"], min_sparsity=0.5).converted == (32 if kind == "relu" else 36)
+    assert conversion_report(convert(model, ignore=["lm_head"], min_sparsity=0.5)).converted == (
+        32 if kind == "relu" else 36
+    )
     assert isinstance(model.encoder.block[0].layer[1].DenseReluDense.wo, SparseLinear)
     torch.testing.assert_close(logits(model), expected)
     save(model, tmp_path / "model")
@@ -103,7 +105,7 @@ class AsksForType(nn.Module):
 def test_a_model_that_asks_is_compiled_and_exported_whole():
     torch._dynamo.reset()
     model, x = AsksForType().eval(), torch.randn(3, 64).half()
-    assert convert(model, min_sparsity=0.5).converted == 1
+    assert conversion_report(convert(model, min_sparsity=0.5)).converted == 1
     with torch.no_grad():
         expected = model(x)
         assert expected.dtype == torch.float32
@@ -201,7 +203,7 @@ USES = [InABranch, InAMethod, InABase, InAProperty, ByAVariable, ByName, HandedO
 def test_a_layer_whose_weight_may_be_computed_with_stays_dense(cls):
     model, x = cls().eval(), torch.randn(3, 8)
     expected = model(x)
-    report = convert(model, min_sparsity=0.0)
+    report = conversion_report(convert(model, min_sparsity=0.0))
     user = {"InABase": "InABase", "InAHelper": "deep_helper"}.get(cls.__name__, cls.__name__)
     assert {layer.name: layer.reason for layer in report.layers} == {
         "fc": "",
@@ -262,7 +264,7 @@ class AsksMuch(Layers):
 def test_facts_are_no_values():
     model = AsksMuch().requires_grad_(requires_grad=False)
     expected = model(torch.ones(1, 8))
-    assert convert(model, min_sparsity=0.0).converted == 2
+    assert conversion_report(convert(model, min_sparsity=0.0)).converted == 2
     torch.testing.assert_close(model(torch.ones(1, 8)), expected)
 
 
@@ -321,7 +323,7 @@ def test_library_models_run_once_converted(name):
     fresh = copy.deepcopy(model)
     expected = model(input_ids=IDS)[0]
     for one in (model, fresh):  # before a call and after it
-        report = convert(one, min_sparsity=0.0)
+        report = conversion_report(convert(one, min_sparsity=0.0))
         kept = {layer.name for layer in report.layers if "computes with its weight itself" in layer.reason}
         assert {layer.rpartition(".")[2] for layer in kept} == set(users.split())
         assert report.converted >= len(report.layers) - len(kept) - 1

@@ -8,7 +8,17 @@ import torch
 from matrices import blocked_weight, random_weight
 from torch import nn
 
-from sparsekit import CSR, JoinedLinear, SparseLinear, convert, densify, load_state_dict, prune, runtime
+from sparsekit import (
+    CSR,
+    JoinedLinear,
+    SparseLinear,
+    conversion_report,
+    convert,
+    densify,
+    load_state_dict,
+    prune,
+    runtime,
+)
 from sparsekit.pruning import finalize
 
 
@@ -87,7 +97,7 @@ def test_models_convert_and_go_back(dtype, structure):
     model = nn.Sequential(pruned(256, 128, structure), nn.GELU(), pruned(128, 256, structure)).eval()
     x = torch.randn(20, 128)
     expected, fresh = model(x), copy.deepcopy(model)
-    report = convert(model, dtype=dtype, min_sparsity=0.5)
+    report = conversion_report(convert(model, dtype=dtype, min_sparsity=0.5))
     assert (report.converted, report.fused) == (2, 1)
     block = "4x1" if structure == "4x1" else "1x1"
     assert [(layer.dtype, layer.block) for layer in report.layers] == [(dtype, block)] * 2

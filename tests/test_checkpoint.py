@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from sparsekit import SparseLinear, convert, load, prune, save
+from sparsekit import SparseLinear, conversion_report, convert, load, prune, save
 from sparsekit.checkpoint import open_layers, saving
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
@@ -38,7 +38,7 @@ def pruned(rng, block: str = "1x1") -> nn.Sequential:
 
 def converted(rng, dtype: str = "float32", block: str = "1x1", **arguments) -> nn.Sequential:
     model = pruned(rng, block)
-    report = convert(model, ignore=["4"], min_sparsity=0.5, dtype=dtype, **arguments)
+    report = conversion_report(convert(model, ignore=["4"], min_sparsity=0.5, dtype=dtype, **arguments))
     assert report.converted == 2
     return model
 

@@ -2,13 +2,14 @@
 
 import copy
 import gc
+import pickle
 import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
+from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, load_state_dict, prune
 from sparsekit.conversion.gain import Gain, measure
 
 
@@ -23,7 +24,7 @@ def test_convert_and_back(model):
     dense = finalize(copy.deepcopy(model))
     x = torch.randn(7, 64)
     expected = dense(x)
-    report = convert(model, ignore=["3"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["3"], min_sparsity=0.5))
     assert [type(module).__name__ for module in model] == ["FusedLinear", "FusedActivation", "SparseLinear", "Linear"]
     assert report.fused == 1
     torch.testing.assert_close(model(x), expected)
@@ -48,7 +49,7 @@ def test_the_report_says_why_not(model):
     tied = nn.Linear(64, 64)
     tied.weight = model[2].weight
     model.append(tied)
-    report = convert(model, min_sparsity=0.5)
+    report = conversion_report(convert(model, min_sparsity=0.5))
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert reasons["0"] == ""
     assert reasons["3"] == "sparsity below 50%"
@@ -71,18 +72,18 @@ def test_a_module_used_twice_is_swapped_in_both_places(model):
 def test_layers_below_the_limit_stay_dense_unless_asked(model):
     model[0].weight.data[:, :16] = 0.0  # a quarter
     model[2].weight.data[:, :6] = 0.0
-    assert [layer.reason for layer in convert(copy.deepcopy(model), min_sparsity=0.5).layers] == [
+    assert [layer.reason for layer in conversion_report(convert(copy.deepcopy(model), min_sparsity=0.5)).layers] == [
         "sparsity below 50%"
     ] * 3
-    assert convert(copy.deepcopy(model), min_sparsity=0.2).converted == 1
-    assert convert(model, min_sparsity=0.0).converted == 3
+    assert conversion_report(convert(copy.deepcopy(model), min_sparsity=0.2)).converted == 1
+    assert conversion_report(convert(model, min_sparsity=0.0)).converted == 3
 
 
 def test_layers_that_kernels_cannot_take_stay_dense(model):
     model[0].double()
     model[2].to("meta")
     model[3].register_forward_hook(lambda *_: None)
-    reasons = [layer.reason for layer in convert(model, min_sparsity=0.0).layers]
+    reasons = [layer.reason for layer in conversion_report(convert(model, min_sparsity=0.0)).layers]
     for reason, word in zip(reasons, ("torch.float64", "on meta", "hooks"), strict=True):
         assert word in reason
 
@@ -102,7 +103,7 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     monkeypatch.setattr("sparsekit.conversion.gain.measure", measure)
     model.append(nn.Linear(64, 64))
     prune(model, 0.8, ignore=["3"])
-    report = convert(model, tokens=(1, 32))
+    report = conversion_report(convert(model, tokens=(1, 32)))
     assert [layer.converted for layer in report.layers] == [True, False, False, True]
     assert report.layers[1].reason == "dense is faster at 1 tokens"
     assert report.layers[0].speedups == {1: 2.0, 32: 3.0}
@@ -196,7 +197,7 @@ def test_layers_beyond_the_error_budget_keep_float_values():
     samples = [{"input": torch.randn(9, 64)} for _ in range(3)]
     wanted = [model(**sample) for sample in samples]
     with torch.no_grad():
-        report = convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.05, batches=samples)
+        report = conversion_report(convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.05, batches=samples))
     assert [layer.dtype for layer in report.layers] == ["int8", "int8", "float32"]
     errors = [layer.error for layer in report.layers]
     assert max(errors[:2]) <= 0.05 < errors[2]
@@ -210,7 +211,9 @@ def test_layers_that_the_batches_do_not_reach_keep_float_values():
     model = nn.ModuleDict({"used": nn.Linear(16, 16), "idle": nn.Linear(16, 16)})
     model.forward = lambda x: model["used"](x)
     prune(model, 0.8)
-    report = convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.1, batches=[{"x": torch.randn(4, 16)}])
+    report = conversion_report(
+        convert(model, dtype="int8", min_sparsity=0.5, error_budget=0.1, batches=[{"x": torch.randn(4, 16)}])
+    )
     assert {layer.name: (layer.dtype, layer.error is None) for layer in report.layers} == {
         "used": ("int8", False),
         "idle": ("float32", True),
@@ -225,7 +228,7 @@ def test_an_error_budget_needs_batches(model):
 
 def test_lazy_modules():
     model = nn.Sequential(nn.Linear(8, 8), nn.LazyBatchNorm1d())
-    report = convert(model, min_sparsity=0.0)
+    report = conversion_report(convert(model, min_sparsity=0.0))
     assert report.converted == 1
     assert report.weights == 72
     with pytest.raises(ValueError, match="0.weight has no values yet, it is lazy; run the model once"):
@@ -236,3 +239,28 @@ def test_a_warning_names_the_line_that_converts():
     with pytest.warns(UserWarning, match="no layer has zeros") as found:
         convert(nn.Sequential(nn.Linear(8, 8)), dtype="int8")
     assert found[0].filename == __file__
+
+
+def test_convert_returns_the_model_and_keeps_its_report(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].weight.data[:, 2:] = 0.0
+    with pytest.raises(ValueError, match=r"this Sequential has no conversion report: give the model that"):
+        conversion_report(model)
+    assert convert(model, min_sparsity=0.5) is model
+    assert conversion_report(model).converted == 1
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    assert set(model.state_dict()) == {"0.crow_indices", "0.col_indices", "0.values", "0.bias"}
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        with pytest.raises(ValueError, match="not a copy"):
+            conversion_report(other)
+    with pytest.raises(ValueError, match="no conversion report"):
+        conversion_report(densify(model))
+
+
+def test_a_report_does_not_keep_its_model():
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].weight.data[:, 2:] = 0.0
+    alive = weakref.ref(convert(model, min_sparsity=0.5))
+    del model
+    gc.collect()
+    assert alive() is None

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sparsekit import convert, finalize
+from sparsekit import conversion_report, convert, finalize
 from sparsekit.demo import report
 from sparsekit.demo.data import load_splits, make_batches
 from sparsekit.demo.main_job import run_demo
@@ -43,7 +43,7 @@ def test_the_converted_student_gives_the_answers_of_its_dense_self():
     torch.manual_seed(0)
     student = finalize(prune_student(SentenceClassifier(encoder).eval(), batches, TINY.replace(sparsity=0.8)))
     dense_self = copy.deepcopy(student)
-    conversion = convert(student, ignore=IGNORE, min_sparsity=0.5)
+    conversion = conversion_report(convert(student, ignore=IGNORE, min_sparsity=0.5))
     assert conversion.converted == len(conversion.layers) == 36
     assert conversion.bytes_after < 0.4 * conversion.bytes_before
     with torch.inference_mode():

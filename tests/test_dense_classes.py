@@ -10,7 +10,7 @@ from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 import sparsekit
-from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
+from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, load_state_dict, prune
 from tests.families import PADDING
 
 
@@ -40,7 +40,7 @@ def pruned(name: str) -> nn.Module:
 def test_gpt2_is_converted_and_computes_the_same(name):
     model = pruned(name)
     dense = copy.deepcopy(model)
-    report = convert(model, ignore=["lm_head"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["lm_head"], min_sparsity=0.5))
     assert report.converted == len(report.layers) == 8, str(report)
     assert not any(isinstance(module, Conv1D) for module in model.modules())
     torch.testing.assert_close(logits(model), logits(dense))
@@ -108,7 +108,7 @@ def test_falcon_is_converted(tmp_path):
     model = falcon()
     prune(model, 0.8, ignore=["lm_head"])
     dense = copy.deepcopy(finalize(model))
-    report = convert(model, ignore=["lm_head"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["lm_head"], min_sparsity=0.5))
     assert report.converted == len(report.layers) == 8, str(report)
     torch.testing.assert_close(logits(model), logits(dense))
     sparsekit.save(model, tmp_path)
@@ -162,7 +162,9 @@ def test_only_what_computes_as_nn_linear_is_converted():
     finalize(model)
     x = torch.randn(3, 8) * 200
     expected = model(x)
-    reasons = {layer.name: layer.reason for layer in convert(model, ["re:.*"], min_sparsity=0.0).layers}
+    reasons = {
+        layer.name: layer.reason for layer in conversion_report(convert(model, ["re:.*"], min_sparsity=0.0)).layers
+    }
     assert "computes something else than nn.Linear" in reasons["0"]
     assert "computes something else than nn.Linear" in reasons["1"]
     assert "computes something else than nn.Linear" in reasons["5"]
@@ -190,6 +192,6 @@ class Picky(nn.Linear):
 
 def test_a_class_that_takes_no_small_sizes_stays_dense():
     model = nn.Sequential(Picky(8, 8), nn.Linear(8, 8))
-    report = convert(model, min_sparsity=0.0)
+    report = conversion_report(convert(model, min_sparsity=0.0))
     assert [type(module) for module in model] == [Picky, SparseLinear]
     assert report.converted == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import SparseLinear, convert, densify, finalize, prune
+from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, prune
 from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear
 from sparsekit.fusion.fusing import recognise
 
@@ -52,7 +52,7 @@ def test_models_of_transformers_answer_the_same(name, activation):
     ids = torch.arange(20).reshape(2, 10)
     with torch.inference_mode():
         expected = model(input_ids=ids).last_hidden_state
-        report = convert(model, min_sparsity=0.5)
+        report = conversion_report(convert(model, min_sparsity=0.5))
         assert report.fused == report.to_dict()["fused"] == 2
         assert "2 activation functions fused" in str(report)
         fused = {layer.activation for layer in model.modules() if isinstance(layer, SparseLinear)}
@@ -65,7 +65,7 @@ def test_models_of_transformers_answer_the_same(name, activation):
 
 def test_a_user_can_say_no():
     model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
-    assert convert(model, min_sparsity=0.0, fuse=False).fused == 0
+    assert conversion_report(convert(model, min_sparsity=0.0, fuse=False)).fused == 0
     assert type(model[1]) is nn.GELU
 
 
@@ -166,7 +166,7 @@ def test_a_call_that_hands_the_result_on_is_fused_and_no_other(cls, fused_calls)
     torch.manual_seed(0)
     model, x = cls().eval(), torch.randn(3, 8)
     expected = model(x)
-    assert convert(model, min_sparsity=0.0).fused == 1
+    assert conversion_report(convert(model, min_sparsity=0.0)).fused == 1
     torch.testing.assert_close(model(x), expected)
     assert fused_calls == {"gelu": 2 if cls is Decorated else 1}
     block = getattr(model, "block", model)
@@ -181,7 +181,7 @@ def test_methods_of_bases_are_fused_too(fused_calls):
     torch.manual_seed(0)
     model, x = Overridden().eval(), torch.randn(3, 8)
     expected = model(x)
-    assert convert(model, min_sparsity=0.0).fused == 2
+    assert conversion_report(convert(model, min_sparsity=0.0)).fused == 2
     torch.testing.assert_close(model(x), expected)
     assert fused_calls == {"gelu": 2}  # those of its own method
 
@@ -238,14 +238,14 @@ def test_code_that_does_anything_else_is_left_alone(cls):
     torch.manual_seed(0)
     block, x = cls().eval(), torch.randn(3, 8)
     expected = block(x)
-    assert convert(block, min_sparsity=0.0).fused == 0
+    assert conversion_report(convert(block, min_sparsity=0.0)).fused == 0
     torch.testing.assert_close(block(x), expected)
 
 
 def test_classes_without_source_are_left_alone():
     space: dict = {"Block": Block}
     exec("class Hidden(Block):\n    def forward(self, x):\n        return self.act(self.first(x))", space)  # noqa: S102
-    assert convert(space["Hidden"](), min_sparsity=0.0).fused == 0
+    assert conversion_report(convert(space["Hidden"](), min_sparsity=0.0)).fused == 0
 
 
 @pytest.mark.parametrize("changed", ["first", "act"])
@@ -297,7 +297,7 @@ def test_a_layer_in_two_places_is_fused_where_the_function_follows(fused_calls):
     block, x = Fusable().eval(), torch.randn(3, 8)
     block.second = block.first
     expected = block(x)
-    assert convert(block, min_sparsity=0.0).fused == 1
+    assert conversion_report(convert(block, min_sparsity=0.0)).fused == 1
     torch.testing.assert_close(block(x), expected)
     assert fused_calls == {"gelu": 1}
 
@@ -337,7 +337,7 @@ def one_by_one(layers, x):
 def test_sequences_used_whole_in_parts_and_with_modules_twice(use):
     owner, x = Owner(use), torch.randn(3, 8)
     expected = owner(x)
-    assert convert(owner, min_sparsity=0.0).fused == 2
+    assert conversion_report(convert(owner, min_sparsity=0.0)).fused == 2
     torch.testing.assert_close(owner(x), expected)
     torch.testing.assert_close(copy.deepcopy(owner)(x), expected)
     densify(owner)
@@ -362,7 +362,7 @@ def test_functions_that_write_to_their_input_are_not_taken_for_others(module):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 8), module), 20 * torch.randn(3, 8)
     expected = model(x)
-    assert convert(model, min_sparsity=0.0).fused == 0
+    assert conversion_report(convert(model, min_sparsity=0.0)).fused == 0
     torch.testing.assert_close(model(x), expected)
 
 

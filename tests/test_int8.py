@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsekit import CSR, JoinedLinear, SparseLinear, convert, runtime
+from sparsekit import CSR, JoinedLinear, SparseLinear, conversion_report, convert, runtime
 from sparsekit.formats.quantization import SCALE_METHODS, by_absmax, by_mse, by_percentile
 
 
@@ -100,7 +100,7 @@ def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
 def test_a_layer_that_int8_cannot_hold_stays_dense_and_says_why():
     model = nn.Sequential(pruned(), nn.Linear(96, 4))
     model[0].weight.data[0, 0] = float("inf")
-    report = convert(model, dtype="int8", min_sparsity=0.0)
+    report = conversion_report(convert(model, dtype="int8", min_sparsity=0.0))
     assert "int8 values must be finite" in report.layers[0].reason
     assert [type(layer) for layer in model] == [nn.Linear, SparseLinear]
 

@@ -85,7 +85,7 @@ def test_vmap_gives_the_same_and_forward_mode_is_refused(packed):
 
 def test_errors(packed):
     x = torch.zeros(2, 20)
-    with pytest.raises(TypeError, match="float32, float16 or bfloat16, got torch.float64"):
+    with pytest.raises(TypeError, match="must be one of float32, bfloat16, float16, got torch.float64"):
         ops.linear(x.double(), packed, None, 12, None)
     with pytest.raises(ValueError, match="expected 20 features in and 12 out, got 19 and 12"):
         ops.linear(torch.zeros(2, 19), packed, None, 12, None)

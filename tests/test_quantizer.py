@@ -21,7 +21,7 @@ from torch import nn
 from transformers.quantizers import auto
 
 import sparsekit
-from sparsekit import SparseLinear, convert, densify, load, prune, save
+from sparsekit import SparseLinear, conversion_report, convert, densify, load, prune, save
 from sparsekit.checkpoint.transformers import registration
 from sparsekit.checkpoint.transformers.quantizer import SparseConfig, SparseQuantizer
 from sparsekit.demo.model import minilm_folder
@@ -50,7 +50,7 @@ def mostly_zero(model, part: str) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and part in name:
             module.weight.data *= torch.rand(module.weight.shape, generator=generator) > 0.7
-    assert convert(model, targets=[f"re:.*{part}"], min_sparsity=0.5).converted
+    assert conversion_report(convert(model, targets=[f"re:.*{part}"], min_sparsity=0.5)).converted
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -391,7 +391,7 @@ def test_a_dense_sentence_transformer_with_zeros_is_stored_sparse(tmp_path):
 def test_minilm_opens_again_as_a_sentence_transformer(tmp_path):
     model = SentenceTransformer(str(minilm_folder()), device="cpu")
     prune(model, 0.9)
-    assert convert(model, min_sparsity=0.0).converted == 37
+    assert conversion_report(convert(model, min_sparsity=0.0)).converted == 37
     save(model, tmp_path / "model")
     again = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     assert np.array_equal(again.encode(["A cat sits."]), model.encode(["A cat sits."]))

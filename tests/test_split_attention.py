@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import sparsekit
-from sparsekit import SparseLinear, convert, densify, finalize, load_state_dict, prune
+from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, load_state_dict, prune
 from sparsekit.splitting import PaddedEncoder, SplitAttention, split
 
 warnings.filterwarnings("ignore", message=".*nested tensor.*")
@@ -115,7 +115,7 @@ def test_encoders_with_padding(arguments, dtype):
     if dtype == "bfloat16":  # weights that it holds exactly
         model = model.bfloat16().float()
     dense = copy.deepcopy(model)
-    report = convert(model, min_sparsity=0.5, dtype=dtype)
+    report = conversion_report(convert(model, min_sparsity=0.5, dtype=dtype))
     assert report.converted == len(report.layers) == 12, str(report)
     x = torch.randn(3, 5, 8)
     right = torch.arange(5) >= torch.tensor([[5], [3], [1]])
@@ -160,7 +160,7 @@ def transformer() -> nn.Module:
 def test_whole_transformers_and_their_folders(tmp_path):
     model = pruned(transformer())
     dense = copy.deepcopy(model)
-    report = convert(model, min_sparsity=0.5)
+    report = conversion_report(convert(model, min_sparsity=0.5))
     assert report.converted == len(report.layers) == 6 + 2 * 10
     source, target = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
     arguments = {
@@ -189,7 +189,7 @@ def test_int8():
     model = pruned(encoder())
     x = torch.randn(2, 5, 8)
     expected = model(x)
-    report = convert(model, min_sparsity=0.5, dtype="int8")
+    report = conversion_report(convert(model, min_sparsity=0.5, dtype="int8"))
     assert report.converted == 12
     assert (model(x) - expected).abs().max() < 0.1 * expected.abs().max()
 
@@ -205,7 +205,7 @@ def test_what_is_not_converted_stays_what_it_was():
     attention.register_forward_hook(lambda *_: None)
     prune(model, 0.7)
     finalize(model)
-    report = convert(model, min_sparsity=0.5)
+    report = conversion_report(convert(model, min_sparsity=0.5))
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert "computes with its weight itself" in reasons["layers.0.self_attn.out_proj"]
     assert "layers.0.self_attn.in_proj_weight" in [other.name for other in report.others]
@@ -246,7 +246,7 @@ def test_an_attention_whose_parameters_others_read_is_left_alone():
     model = randomized(nn.Sequential(Reader()))
     x = torch.randn(2, 3, 8)
     expected = model(x)
-    report = convert(model, min_sparsity=0.0)
+    report = conversion_report(convert(model, min_sparsity=0.0))
     assert report.converted == 0
     assert type(model[0].attention) is nn.MultiheadAttention
     torch.testing.assert_close(model(x), expected)
@@ -257,7 +257,7 @@ def test_an_attention_pruned_by_torch_is_left_alone():
     torch_prune.l1_unstructured(model[0].self_attn, "in_proj_weight", 0.5)
     x = torch.randn(2, 3, 8)
     expected = model(x)
-    report = convert(model, ["0.linear1", "0.self_attn"], min_sparsity=0.0)
+    report = conversion_report(convert(model, ["0.linear1", "0.self_attn"], min_sparsity=0.0))
     assert [layer.name for layer in report.layers if layer.converted] == ["0.linear1"]
     torch.testing.assert_close(model(x), expected)
 
@@ -278,7 +278,7 @@ def test_padded_batches_while_an_encoder_is_split():
     assert type(model.encoder) is nn.TransformerEncoder, "split for a while only"
     finalize(model)
     expected = model(**batches[0])
-    report = convert(model, min_sparsity=0.4, batches=batches)
+    report = conversion_report(convert(model, min_sparsity=0.4, batches=batches))
     assert report.whole.fidelity.cosine > 0.9999
     assert type(model.encoder) is PaddedEncoder
     torch.testing.assert_close(model(**batches[0]), expected)
@@ -317,7 +317,7 @@ def test_an_attention_whose_parameters_are_read_from_above_is_left_alone():
     model = randomized(ReaderAbove())
     x = torch.randn(3, 2, 8)
     expected = model(x)
-    assert convert(model, min_sparsity=0.0).converted == 0
+    assert conversion_report(convert(model, min_sparsity=0.0)).converted == 0
     torch.testing.assert_close(model(x), expected)
 
 
@@ -343,7 +343,7 @@ def test_a_layer_of_ones_own_that_reads_a_weight():
     model = pruned(randomized(nn.Sequential(ReadingLayer(8, 2, 16, batch_first=True))))
     x = torch.randn(2, 3, 8)
     expected = model(x)
-    report = convert(model, min_sparsity=0.4)
+    report = conversion_report(convert(model, min_sparsity=0.4))
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert "computes with its weight itself" in reasons["0.linear1"]
     torch.testing.assert_close(model(x), expected)

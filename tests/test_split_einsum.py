@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 import sparsekit
-from sparsekit import convert, densify, finalize, load_state_dict, prune
+from sparsekit import conversion_report, convert, densify, finalize, load_state_dict, prune
 from sparsekit.splitting import split
 from sparsekit.splitting.einsum import SplitEinsum
 
@@ -40,7 +40,7 @@ def test_xlnet(tmp_path):
     model = pruned()
     dense = copy.deepcopy(model)
     assert (dense.transformer.layer[0].rel_attn.o == 0).float().mean() == pytest.approx(0.7, abs=0.01)
-    report = convert(model, ignore=["lm_loss"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["lm_loss"], min_sparsity=0.5))
     assert report.converted == len(report.layers) == 14, str(report)
     torch.testing.assert_close(logits(model), logits(dense))
     permuted = {"perm_mask": torch.rand(2, 5, 5).round(), "target_mapping": torch.eye(5)[:1].repeat(2, 1, 1)}

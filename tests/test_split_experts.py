@@ -12,7 +12,7 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import sparsekit
-from sparsekit import convert, densify, finalize, load_state_dict, prune
+from sparsekit import conversion_report, convert, densify, finalize, load_state_dict, prune
 from sparsekit.pruning import (
     allocate_sparsity,
     drop_optimizer_state,
@@ -86,7 +86,7 @@ def test_mixtures_are_pruned_converted_and_made_dense_again(name):
         torch.testing.assert_close(sparsities, torch.full_like(sparsities, 0.7), atol=0.01, rtol=0)
     dense = copy.deepcopy(model)
     expected = logits(dense)
-    report = convert(model, ignore=["lm_head"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["lm_head"], min_sparsity=0.5))
     assert report.converted == len(report.layers), str(report)
     split_up = [module for module in model.modules() if isinstance(module, SplitModule)]
     assert len(split_up) == FAMILIES[name][1]
@@ -136,7 +136,7 @@ def test_folders_of_mixtures(name, tmp_path):
 def test_int8(name):
     model = pruned(name)
     expected = logits(model)
-    assert convert(model, ignore=["lm_head"], min_sparsity=0.5, dtype="int8").converted
+    assert conversion_report(convert(model, ignore=["lm_head"], min_sparsity=0.5, dtype="int8")).converted
     torch.testing.assert_close(logits(model), expected, atol=0.15 * float(expected.abs().max()), rtol=0)
 
 
@@ -144,7 +144,7 @@ def test_some_experts_only(tmp_path):
     dense = pruned("mixtral")
     for targets in (["re:.*gate_up_proj.2"], ["model.layers.1.mlp.experts.down_proj"]):
         model = copy.deepcopy(dense)
-        report = convert(model, targets, min_sparsity=0.5)
+        report = conversion_report(convert(model, targets, min_sparsity=0.5))
         assert report.converted == len(report.layers)
         assert sum(isinstance(module, SplitExperts) for module in model.modules()) == (2 if "re:" in targets[0] else 1)
         torch.testing.assert_close(logits(model), logits(dense))
@@ -301,7 +301,7 @@ def test_experts_that_no_token_reaches():
 
 def test_the_report_has_a_line_for_each_stack_of_experts():
     model = pruned("mixtral")
-    report = convert(model, ignore=["lm_head", "model.layers.1.mlp"], min_sparsity=0.5)
+    report = conversion_report(convert(model, ignore=["lm_head", "model.layers.1.mlp"], min_sparsity=0.5))
     lines = [line for line in str(report).splitlines() if ".mlp." in line]
     assert [line.split()[0] for line in lines[:2]] == [
         "model.layers.0.mlp.experts.gate_up_proj.0-3",

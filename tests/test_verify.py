@@ -273,6 +273,6 @@ def test_names_in_the_report_of_convert(tmp_path):
     layer.weight.data[:, 1:] = 0.0
     model = nn.Sequential()
     model.add_module(HOSTILE, layer)
-    report = str(sparsekit.convert(model, min_sparsity=0.5))
+    report = str(sparsekit.conversion_report(sparsekit.convert(model, min_sparsity=0.5)))
     assert "\\x1b[2J" in report
     assert "\x1b" not in report

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparsekit import SparseLinear, convert, finalize, prune
+from sparsekit import SparseLinear, conversion_report, convert, finalize, prune
 from sparsekit.conversion import whole_model
 from sparsekit.fidelity import fidelity
 from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear
@@ -55,7 +55,7 @@ def lines(report) -> list[str]:
 
 def test_the_whole_comes_first(model, batches, played):
     dense = copy.deepcopy(model)
-    report = convert(model, min_sparsity=0.5, dtype="int8", batches=batches)
+    report = conversion_report(convert(model, min_sparsity=0.5, dtype="int8", batches=batches))
     assert lines(report)[0] == "whole model on 1 x 64, 5 x 64, 9 x 64: 4.00 times faster (4 ms dense, 1 ms converted)"
     assert lines(report)[1] == f"outputs against the same model dense: {fidelity(model, dense, batches)}"
     assert lines(report)[2].startswith("layer")
@@ -69,14 +69,14 @@ def test_the_whole_comes_first(model, batches, played):
 
 def test_a_whole_that_is_slower_is_said_plainly_and_before_the_layers(model, batches, played):
     played["converted"] = 0.005
-    report = convert(model, min_sparsity=0.5, batches=batches)
+    report = conversion_report(convert(model, min_sparsity=0.5, batches=batches))
     assert "SLOWER, 0.80 times as fast" in lines(report)[0]
     assert lines(report)[1].startswith("whatever its layers seem to gain, the whole does not")
 
 
 def test_a_noisy_whole_is_called_so(model, batches, played):
     played["disturbed"] = 8
-    report = convert(model, min_sparsity=0.5, batches=batches)
+    report = conversion_report(convert(model, min_sparsity=0.5, batches=batches))
     assert report.whole.noisy
     assert "4.00 times faster (8 ms dense, 2 ms converted; noisy: on one thread, by processor time" in lines(report)[0]
 
@@ -100,7 +100,7 @@ def test_the_reference_is_compared_too_and_what_moved_far_is_said(batches, playe
     dense = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32))
     model = copy.deepcopy(dense)
     prune(model, 0.95)
-    report = convert(model, min_sparsity=0.5, batches=batches, reference=dense)
+    report = conversion_report(convert(model, min_sparsity=0.5, batches=batches, reference=dense))
     assert report.whole.fidelity.cosine > 0.999
     assert report.reference == fidelity(model, dense, batches)
     assert lines(report)[2] == f"outputs against the reference: {report.reference}"
@@ -111,18 +111,18 @@ def test_the_reference_is_compared_too_and_what_moved_far_is_said(batches, playe
 def test_conversion_that_moved_outputs_far_is_said(model, batches, played, monkeypatch):
     forward = SparseLinear.forward
     monkeypatch.setattr(SparseLinear, "forward", lambda self, x: -forward(self, x))
-    report = convert(model, targets=["3"], min_sparsity=0.5, batches=batches)
+    report = conversion_report(convert(model, targets=["3"], min_sparsity=0.5, batches=batches))
     assert report.whole.fidelity.cosine == pytest.approx(-1.0)
     assert lines(report)[2] == "they moved FAR: take a dtype of more bits, or set error_budget"
 
 
 def test_where_nothing_is_converted_there_is_nothing_to_compare(model, batches, played):
-    report = convert(model, min_sparsity=0.9, batches=batches)
+    report = conversion_report(convert(model, min_sparsity=0.9, batches=batches))
     assert (report.converted, report.whole) == (0, None)
 
 
 def test_without_batches_nothing_is_said_of_the_whole(model):
-    report = convert(model, min_sparsity=0.5)
+    report = conversion_report(convert(model, min_sparsity=0.5))
     assert (report.whole, report.reference) == (None, None)
     assert lines(report)[0].startswith("layer")
 
@@ -143,7 +143,7 @@ def test_answers_written_into_the_inputs_are_not_taken_for_both_models(batches, 
     model = AnswersInPlace()
     prune(model, 0.5)
     batches = [{"features": batch} for batch in batches]
-    whole = convert(model, min_sparsity=0.5, dtype="int8", batches=batches).whole
+    whole = conversion_report(convert(model, min_sparsity=0.5, dtype="int8", batches=batches)).whole
     assert whole.fidelity.error > 0.0
     assert whole.shapes == ((1, 64), (5, 64), (9, 64))
     assert set(batches[0]["features"]) == {"input"}
@@ -198,7 +198,7 @@ def test_a_model_without_zeros_says_so_before_anything_is_measured(model, monkey
         convert(dense, dtype="int8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = convert(dense, dtype="int8", min_sparsity=0.0)
+        report = conversion_report(convert(dense, dtype="int8", min_sparsity=0.0))
     assert lines(report)[0].startswith("no layer has zeros")
     prune(model, 0.5)
     convert(model, min_sparsity=0.25)  # masks count before they are baked in

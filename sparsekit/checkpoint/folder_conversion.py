@@ -18,7 +18,7 @@ from sparsekit.checkpoint.transformers.foreign import check_model_folder, code_i
 from sparsekit.checkpoint.transformers.models import class_in_mappings
 from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
 from sparsekit.checkpoint.verification.outputs import answers
-from sparsekit.conversion import convert
+from sparsekit.conversion import conversion_report, convert
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.folder.layout import is_written_by_save
 from sparsekit.io.file_names import MANIFEST, SENTENCE_MODULES
@@ -162,6 +162,6 @@ def convert_folder(
     inputs = _sample_inputs(model)
     batches = _batches(model, inputs)
     other = None if reference is None else open_folder(local_folder(reference))[0]
-    report = convert(model, ignore=ignore, dtype=dtype, min_sparsity=min_sparsity, batches=batches, reference=other)
+    convert(model, ignore=ignore, dtype=dtype, min_sparsity=min_sparsity, batches=batches, reference=other)
     save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
-    return report
+    return conversion_report(model)

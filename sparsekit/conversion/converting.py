@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sparsekit.conversion.gain import GainTable
+from sparsekit.conversion.kept_reports import forget_report, keep_report
 from sparsekit.conversion.report import ConversionReport, LayerReport
 from sparsekit.conversion.sensitivity import output_errors
 from sparsekit.conversion.unreached import count_weights, unreached_weights
@@ -222,7 +223,7 @@ def convert(
     error_budget: float | None = None,
     batches: Sequence[Batch] = (),
     reference: nn.Module | None = None,
-) -> ConversionReport:
+) -> nn.Module:
     """Swap the model's pruned linear layers for `SparseLinear`, in place.
 
     Masks of `prune` are baked in first. Every layer is measured, dense against sparse, on this machine with torch's
@@ -253,9 +254,9 @@ def convert(
             model's.
 
     Returns:
-        One entry for every linear layer that `targets` and `ignore` select, what other matrices stay dense, and with
-        `batches` what the whole gains. Experts of mixtures and `nn.MultiheadAttention` have an entry for each of their
-        matrices; see `sparsekit.splitting`.
+        The model. `conversion_report(model)` has an entry for every linear layer that `targets` and `ignore` select,
+        says what other matrices stay dense, and with `batches` what the whole gains. Experts of mixtures and
+        `nn.MultiheadAttention` have an entry for each of their matrices; see `sparsekit.splitting`.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
@@ -263,9 +264,11 @@ def convert(
             is unknown, `error_budget` is not positive or has no `batches`, `reference` has no `batches`, the model
             returns no floats for them; or no layer has zeros, so that none would be converted.
 
+    >>> import sparsekit
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> _ = model[0].weight.data[:, 2:].zero_()
-    >>> print(convert(model, ignore=["2"], min_sparsity=0.5))
+    >>> model = convert(model, ignore=["2"], min_sparsity=0.5)
+    >>> print(sparsekit.conversion_report(model))
     layer      out x in  sparsity  bytes before   bytes after  held as      times faster
     0             4 x 8     75.0%           144         1,488  float32 4x1
     1 of 1 layers converted, 144 -> 1,488 bytes, 1 activation functions fused
@@ -287,7 +290,9 @@ def convert(
     whole = compare_whole(both, batches) if both is not None and both.replaced() else None
     nearness = None if reference is None else fidelity(model, reference, batches)
     others = on_split_modules(unreached_weights)(model, [row.name for row in rows])
-    return ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)
+    report = ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)
+    keep_report(model, report)
+    return model
 
 
 def densify(model: nn.Module) -> nn.Module:
@@ -296,6 +301,7 @@ def densify(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a layer was made with an activation function, which dense layers do not have.
     """
+    forget_report(model)
     split_activations(model)
     sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
     dense: dict[nn.Module, nn.Module] = {module: module.to_linear() for module in sparse}

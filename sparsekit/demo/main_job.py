@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sparsekit.conversion import convert
+from sparsekit.conversion import conversion_report, convert
 from sparsekit.demo import report
 from sparsekit.demo.data import Batch, Splits, load_splits, make_batches
 from sparsekit.demo.measure import THROUGHPUT_BATCH, accuracy, speed
@@ -92,8 +92,8 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Any]:
         distill_student(student, teacher, batches["train"], settings)
     finalize(student)
     dense_self, student_int8 = copy.deepcopy(student), copy.deepcopy(student)
-    converted = convert(student, ignore=IGNORE, min_sparsity=0.0)
-    converted_int8 = convert(student_int8, ignore=IGNORE, min_sparsity=0.0, dtype="int8")
+    converted = conversion_report(convert(student, ignore=IGNORE, min_sparsity=0.0))
+    converted_int8 = conversion_report(convert(student_int8, ignore=IGNORE, min_sparsity=0.0, dtype="int8"))
     with stages.stage("test_student"):
         dense_scores, student_scores = scores(dense_self, "student"), scores(student, "converted student")
         int8_scores = scores(student_int8, "student in int8")

@@ -28,8 +28,8 @@ What next?
   sparsekit demo --sparsity 0.8                                another trade of accuracy for speed
 Your own model, pruned already (zeros in its linear layers):
   import sparsekit
-  report = sparsekit.convert(model)        # swaps nn.Linear for SparseLinear, in place
-  print(report)
+  sparsekit.convert(model)                 # swaps nn.Linear for SparseLinear, in place
+  print(sparsekit.conversion_report(model))
 Your own model and data, dense still:
   from sparsekit.pruning import prune_sparsegpt, finalize
   prune_sparsegpt(model, 0.8, batches)      # a few hundred samples; no training

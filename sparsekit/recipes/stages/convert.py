@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from sparsekit.conversion import conversion_report
 from sparsekit.conversion import convert as convert_model
 from sparsekit.pruning import finalize
 from sparsekit.recipes.settings import MAX_TOKENS
@@ -38,7 +39,7 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
     """Swap the pruned layers for sparse ones, on the CPU."""
     job.keep_teacher()
     finalize(job.model.cpu())
-    report = convert_model(
+    convert_model(
         job.model,
         ignore=job.outside_transformer_blocks(),
         tokens=settings.tokens,
@@ -47,6 +48,7 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
         error_budget=settings.error_budget,
         batches=job.sample(_BUDGET_TEXTS) if settings.error_budget is not None else _timed_batch(job),
     )
+    report = conversion_report(job.model)
     found = report.to_dict()
     told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
     whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
