@@ -19,7 +19,7 @@ from sparsekit import SparseLinear, conversion_report, convert, load, prune, sav
 from sparsekit.checkpoint import open_layers, saving
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
-from sparsekit.fusion.fusing import FusedActivation
+from sparsekit.fusion.fused_linear import FusedActivation
 from sparsekit.io import atomic_folder as folders
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 import sparsekit
-from sparsekit import conversion_report, convert, finalize, fuse, prune, unfuse
+from sparsekit import SparseLinear, conversion_report, convert, finalize, fuse, prune, unfuse
+from sparsekit.fusion.fused_linear import FusedLinear
 from sparsekit.fusion.joining import joined_with
 from sparsekit.fusion.norms import AddLayerNorm
-from sparsekit.fusion.rewriting import original_class
 
 _BERT = {"intermediate_size": 64, "num_hidden_layers": 2}
 _LLAMA = {**_BERT, "num_key_value_heads": 1}
@@ -56,7 +56,7 @@ def groups(model: nn.Module) -> list[int]:
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_the_same_and_everything_can_be_undone(name):
     model = converted(name)
-    classes = [original_class(module) for module in model.modules()]
+    classes = [type(module) for module in model.modules()]
     inputs = {"input_ids": torch.arange(20).reshape(2, 10), "attention_mask": torch.ones(2, 10, dtype=torch.int64)}
     with torch.inference_mode():
         expected = model(**inputs, output_hidden_states=True).hidden_states
@@ -71,8 +71,7 @@ def test_answers_are_the_same_and_everything_can_be_undone(name):
         unfuse(model)
         torch.testing.assert_close(model(**inputs, output_hidden_states=True).hidden_states, expected)
     assert not any(joined_with(module) or isinstance(module, AddLayerNorm) for module in model.modules())
-    kept = {cls for cls in classes if cls.__module__.startswith("transformers.models")}
-    assert kept <= {type(module) for module in model.modules()}
+    assert [type(module) for module in model.modules()] == classes
 
 
 @torch.no_grad()
@@ -109,6 +108,61 @@ def test_a_model_whose_own_calls_are_fused(tmp_path):
         assert type(found) is type(expected)
         torch.testing.assert_close(found.logits, expected.logits)
     assert type(sparsekit.densify(unfuse(model))) is cls
+
+
+class Chain(nn.Module):
+    """Two pairs of a layer and an activation function, of which `convert` may fuse one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(32, 32), nn.Linear(32, 32), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))))
+
+
+def sequence():
+    return nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [Chain, sequence])
+def test_unfuse_leaves_what_convert_fused(make):
+    model, x = make().eval(), torch.randn(3, 32)
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for name in layers:
+        model.get_submodule(name).weight.data[:, ::2] = 0.0
+    convert(model, [layers[0]], min_sparsity=0.0)
+    convert(model, [layers[1]], min_sparsity=0.0, fuse=False)
+    expected = model(x)
+    before = [type(module) for module in model.modules()]
+    for _ in range(2):
+        fuse(fuse(model))
+        assert all(type(model.get_submodule(name)) is FusedLinear for name in layers)
+        torch.testing.assert_close(unfuse(copy.deepcopy(model))(x), expected)
+        unfuse(model)
+        assert [type(model.get_submodule(name)) for name in layers] == [FusedLinear, SparseLinear]
+        torch.testing.assert_close(model(x), expected)
+    fuse(model)
+    assert [type(module) for module in unfuse(unfuse(model)).modules()] == before
+    sparsekit.densify(model)
+    assert type(model) in (Chain, nn.Sequential)
+    torch.testing.assert_close(model(x), expected)
+
+
+@torch.no_grad()
+def test_unfuse_leaves_attention_and_norms_of_the_user():
+    model, ids = converted("bert"), torch.arange(20).reshape(2, 10)
+    norm = model.embeddings.LayerNorm
+    model.embeddings.LayerNorm = AddLayerNorm(norm.normalized_shape, eps=norm.eps)
+    model.embeddings.LayerNorm.load_state_dict(norm.state_dict())
+    sparsekit.use_attention(model)
+    expected = model(input_ids=ids)[0]
+    unfuse(fuse(model))
+    assert model.config._attn_implementation == "sparsekit"
+    assert type(model.embeddings.LayerNorm) is AddLayerNorm
+    assert type(model.encoder.layer[0].output.LayerNorm) is nn.LayerNorm
+    torch.testing.assert_close(model(input_ids=ids)[0], expected)
 
 
 @torch.no_grad()

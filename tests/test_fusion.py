@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, prune
+from sparsekit.fusion.activations import recognise
 from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear
-from sparsekit.fusion.fusing import recognise
 
 
 @pytest.fixture

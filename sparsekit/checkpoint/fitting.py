@@ -13,7 +13,7 @@ from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.checkpoint.transformers.models import is_transformers
 from sparsekit.folder.manifest import LayerEntry, Manifest
 from sparsekit.formats.dtypes import BY_SAFETENSORS
-from sparsekit.fusion.fusing import fuse_activations, split_activations
+from sparsekit.fusion.activations import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_conv1d, is_dense_linear
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.split_model import on_split_modules

@@ -18,7 +18,7 @@ from sparsekit.conversion.whole_model import BothModels, check_runs, compare_who
 from sparsekit.conversion.zeros import check_zeros
 from sparsekit.fidelity import fidelity
 from sparsekit.formats.dtypes import FLOATS, dtype_name, weight_dtype
-from sparsekit.fusion.fusing import fuse_activations, split_activations
+from sparsekit.fusion.activations import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
 from sparsekit.introspect.hooks import attached
 from sparsekit.introspect.selection import select_matrices, shared_weights

@@ -1,4 +1,4 @@
-"""Layer normalisation of a residual sum in one pass over memory: `fuse_norms`."""
+"""Layer normalization of a residual sum in one pass over memory: `fuse_norms`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def fuse_norms(model: nn.Module) -> int:
         if norms:
             hand_parts(module, frozenset((name, SUM) for name in norms))
         for norm in norms.values():
-            norm.__class__ = AddLayerNorm
+            if type(norm) is nn.LayerNorm:
+                norm.__class__, norm._was_plain = AddLayerNorm, True  # type: ignore[assignment]
         fused += len(norms)
     return fused
 
@@ -90,5 +91,5 @@ def split_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Recompiled):
             hand_parts(module, frozenset(), frozenset(pair for pair in module.pairs if pair[1] == SUM))
-        elif type(module) is AddLayerNorm:
+        elif type(module) is AddLayerNorm and vars(module).pop("_was_plain", False):
             module.__class__ = nn.LayerNorm  # type: ignore[assignment]

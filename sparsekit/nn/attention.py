@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Container
 from typing import Any, TypeVar
 
 import torch
@@ -138,11 +139,20 @@ def use_attention(model: Model) -> Model:
     return model
 
 
-def leave_attention(model: nn.Module) -> None:
-    """Undo `use_attention`, in place: attention becomes what it was before, "sdpa" where that is not known."""
-    configs = ((module, getattr(module, "config", None)) for module in model.modules())
-    fused = [module for module, config in configs if getattr(config, "_attn_implementation", None) == _NAME]
-    for module in fused:  # a model before those inside it, which may have been set otherwise
+def uses_attention(module: nn.Module) -> bool:
+    """Whether a module is a transformers model that computes its attention with this package's kernels."""
+    chosen = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return chosen == _NAME and hasattr(module, "set_attn_implementation")
+
+
+def leave_attention(model: nn.Module, modules: Container[nn.Module] | None = None) -> None:
+    """Undo `use_attention`, in place: attention becomes what it was before, "sdpa" where that is not known.
+
+    Args:
+        model: the model.
+        modules: which modules of it; None for all.
+    """
+    chosen = [module for module in model.modules() if modules is None or module in modules]
+    for module in filter(uses_attention, chosen):  # a model before those inside it, which may have been set otherwise
         before = vars(module).pop("_attention_before", "sdpa")
-        if hasattr(module, "set_attn_implementation"):
-            module.set_attn_implementation(before)  # type: ignore[operator]
+        module.set_attn_implementation(before)  # type: ignore[operator]

@@ -1,0 +1,137 @@
+"""Have sparse layers apply the activation function that follows them, while the result is in cache.
+
+Which function follows which layer is read from the model's own code: the call that hands a layer's result straight to
+an activation function is recompiled (`rewriting`) to ask the layer for both. All other uses of the two stay as they
+are, whoever's they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Container, Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sparsekit.fusion.call_parts import SUM, Pair
+from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear, FusedSequential
+from sparsekit.fusion.rewriting import Recompiled, hand_parts, pairs_of
+from sparsekit.introspect.hooks import attached
+from sparsekit.nn import SparseLinear
+
+#: Where modules come from that may be tried out to see which function they are.
+_KNOWN_MODULES = ("torch.nn.modules.activation", "transformers.activations")
+_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+def recognise(module: nn.Module) -> str | None:
+    """Name of the fused activation function that computes the same as `module`, if there is one.
+
+    The module is tried on numbers from -10,000 to 10,000.
+    """
+    if isinstance(module, FusedActivation):
+        return module.name
+    if type(module).__module__ not in _KNOWN_MODULES or any(True for _ in module.parameters()) or attached(module):
+        return None
+    probe = torch.cat([torch.linspace(-8, 8, 1602), torch.tensor([-1e4, -100.0, 100.0, 1e4])])
+    with torch.inference_mode():
+        found = module(probe.clone())  # which it may write to
+        for name, function in _FUNCTIONS.items():
+            expected = function(probe)
+            if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6):
+                return name
+    return None
+
+
+def _candidates(parent: nn.Module) -> list[Pair]:
+    """Names of modules that get another's result, and whose, as far as the parent's code says."""
+    if type(parent) in (nn.Sequential, FusedSequential):
+        return [(second, first) for first, second in itertools.pairwise(parent._modules)]
+    if "forward" in vars(parent):
+        return []
+    return sorted(pair for pair in pairs_of(parent) if pair[1] != SUM)
+
+
+def _fusable(parent: nn.Module, chosen: set[SparseLinear]) -> dict[Pair, str]:
+    """Pairs of a parent's own modules that can be fused -> name of the activation function."""
+    found: dict[Pair, str] = {}
+    names: dict[SparseLinear, str] = {}
+    for second, first in _candidates(parent):
+        layer, following = parent._modules.get(first), parent._modules.get(second)
+        if following is None or type(layer) is not SparseLinear or layer not in chosen:
+            continue
+        name = None if layer.activation or attached(layer) else recognise(following)
+        if name is not None and names.setdefault(layer, name) == name:
+            found[second, first] = name
+    return found
+
+
+def _take_pairs(parent: nn.Module, pairs: dict[Pair, str]) -> int:
+    """Fuse these pairs of a parent's own modules. Returns how many layers."""
+    if type(parent) is nn.Sequential:
+        parent.__class__ = FusedSequential
+    elif type(parent) is not FusedSequential:
+        hand_parts(parent, frozenset(pairs))
+    for (second, first), name in pairs.items():
+        module, layer = parent.get_submodule(second), parent.get_submodule(first)
+        if not isinstance(module, FusedActivation):
+            setattr(parent, second, FusedActivation(module, name))
+        layer.__class__, layer.activation = FusedLinear, name  # type: ignore[assignment]
+    return len({first for _, first in pairs})
+
+
+def fuse_activations(model: nn.Module, layers: Iterable[SparseLinear] | None = None) -> int:
+    """Have sparse layers apply the activation functions that follow them, in place. Returns how many.
+
+    The classes of the modules that call them become subclasses of the same name whose methods are recompiled.
+
+    Args:
+        model: the model.
+        layers: which layers of it; None for all.
+    """
+    chosen = {layer for layer in (model.modules() if layers is None else layers) if isinstance(layer, SparseLinear)}
+    parents = [module for module in model.modules() if not chosen.isdisjoint(module.children())]
+    return sum(_take_pairs(parent, pairs) for parent in parents if (pairs := _fusable(parent, chosen)))
+
+
+def _kept_pairs(parent: nn.Module, chosen: Container[nn.Module]) -> frozenset[Pair]:
+    """Pairs of a parent's own modules that stay fused when these layers are no longer."""
+    if type(parent) is FusedSequential:
+        pairs: Iterable[Pair] = _candidates(parent)
+    else:
+        pairs = [pair for pair in parent.pairs if pair[1] != SUM] if isinstance(parent, Recompiled) else []
+    layers = {pair: parent._modules.get(pair[1]) for pair in pairs}
+    return frozenset(pair for pair, layer in layers.items() if type(layer) is FusedLinear and layer not in chosen)
+
+
+def _split(parent: nn.Module, chosen: Container[nn.Module]) -> None:
+    """Have a parent's code call these layers and the activation functions after them one by one."""
+    kept = _kept_pairs(parent, chosen)
+    if type(parent) is FusedSequential and not kept:
+        parent.__class__ = nn.Sequential  # type: ignore[assignment]
+    elif isinstance(parent, Recompiled):
+        hand_parts(parent, frozenset(), frozenset(pair for pair in parent.pairs if pair[1] != SUM) - kept)
+    for name, child in list(parent._modules.items()):
+        if isinstance(child, FusedActivation) and all(second != name for second, _ in kept):
+            setattr(parent, name, child.original)
+
+
+def split_activations(model: nn.Module, layers: Iterable[nn.Module] | None = None) -> None:
+    """Undo `fuse_activations`, in place.
+
+    Args:
+        model: the model.
+        layers: which layers of it; None for all.
+    """
+    chosen = {layer for layer in (model.modules() if layers is None else layers) if type(layer) is FusedLinear}
+    for parent in list(model.modules()):
+        _split(parent, chosen)
+    for layer in chosen:
+        vars(layer).pop("activated", None)  # of layers that were joined
+        layer.__class__, layer.activation = SparseLinear, None  # type: ignore[assignment]
