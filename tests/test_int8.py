@@ -121,7 +121,7 @@ def test_inputs_that_cannot_be_quantised_are_refused_in_words(bad):
     sparse = SparseLinear.from_linear(pruned(), dtype="int8")
     x = torch.zeros(3, 200)
     x[1, 7] = bad
-    with pytest.raises(ValueError, match="cannot be quantised to int8"):
+    with pytest.raises(ValueError, match="cannot be quantized to int8"):
         sparse(x)
 
 
