@@ -1,9 +1,15 @@
 # The native extension; tests/test_stub.py compares this file with the module.
 from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: A CSR: crow_indices, col_indices, values, dtype, scales of int8 values, shape.
+CSRTuple = tuple[
+    NDArray[np.int64], NDArray[np.int32], NDArray[Any], str, NDArray[np.float32] | None, tuple[int, int]
+]
 
 version: str
 build_type: str
@@ -27,51 +33,16 @@ def num_threads() -> int: ...
 def set_pool_threads(count: int) -> None: ...
 def use_parallel(parallel_for: int, thread_count: int) -> None: ...
 def uses_outside_threads() -> bool: ...
-def validate_csr(
-    crow_indices: NDArray[np.int64],
-    col_indices: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out_features: int,
-    in_features: int,
-) -> None: ...
-def from_dense(dense: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
-def to_dense(
-    crow_indices: NDArray[np.int64],
-    col_indices: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out_features: int,
-    in_features: int,
-) -> NDArray[np.float32]: ...
-def pack(
-    crow_indices: NDArray[np.int64],
-    col_indices: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out_features: int,
-    in_features: int,
-    dtype: str,
-    height: int,
-    scales: NDArray[np.float32] | None,
-) -> NDArray[np.uint8]: ...
-def full_block_entries(
-    crow_indices: NDArray[np.int64],
-    col_indices: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out_features: int,
-    in_features: int,
-    height: int,
-    least_full: float,
-) -> int: ...
-def with_full_blocks(
-    crow_indices: NDArray[np.int64],
-    col_indices: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out_features: int,
-    in_features: int,
-    height: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+def validate_csr(csr: CSRTuple) -> None: ...
+def from_dense(dense: NDArray[np.float32]) -> CSRTuple: ...
+def to_dense(csr: CSRTuple) -> NDArray[np.float32]: ...
+def float_values(csr: CSRTuple) -> NDArray[np.float32]: ...
+def pack(csr: CSRTuple, dtype: str, height: int, scales: NDArray[np.float32] | None) -> NDArray[np.uint8]: ...
+def block_height(csr: CSRTuple) -> int: ...
+def has_full_blocks(csr: CSRTuple, height: int) -> bool: ...
+def with_full_blocks(csr: CSRTuple, height: int) -> CSRTuple: ...
 def check_packed(packed: int, packed_bytes: int) -> None: ...
-def packed_scales(packed: NDArray[np.uint8]) -> NDArray[np.float32] | None: ...
-def unpack(packed: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+def unpack(packed: NDArray[np.uint8]) -> CSRTuple: ...
 def packed_info(packed: NDArray[np.uint8]) -> tuple[int, int, int, str, int]: ...
 def linear(
     packed: int,
@@ -79,7 +50,7 @@ def linear(
     input: int,
     input_features: int,
     input_stride: int,
-    batch: int,
+    tokens: int,
     output: int,
     output_features: int,
     bias: int,
@@ -89,7 +60,7 @@ def joined_linear(
     input: int,
     input_features: int,
     input_stride: int,
-    batch: int,
+    tokens: int,
     parts: Sequence[tuple[int, int, int, int, int, int]],
 ) -> None: ...
 def linear_input_gradient(
@@ -98,7 +69,7 @@ def linear_input_gradient(
     input: int,
     input_features: int,
     input_stride: int,
-    batch: int,
+    tokens: int,
     output: int,
     output_features: int,
 ) -> None: ...

@@ -1,17 +1,14 @@
 // sparsekit._C: arrays and raw addresses to views, one function each, no logic. The typed stub is sparsekit/_C.pyi.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <new>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "csr_tuple.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
-#include "formats/csr.h"
+#include "formats/pack.h"
 #include "formats/packed.h"
 #include "operators/attention.h"
 #include "operators/instruction_set.h"
@@ -20,31 +17,11 @@
 #include "threading/parallel.h"
 #include "threading/pool.h"
 
-namespace py = pybind11;
 using namespace sparsekit;
 
 namespace {
 
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
 using Address = std::uintptr_t;
-
-CsrView csr_view(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                 std::int64_t out_features, std::int64_t in_features) {
-  return {crow.data(), crow.size(), col.data(), col.size(), values.data(), values.size(), out_features, in_features};
-}
-
-template <class T>
-Array<T> to_array(std::vector<T>&& data) {
-  auto* owned = new std::vector<T>(std::move(data));
-  py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
-  return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
-}
-
-py::tuple to_tuple(CsrArrays&& csr) {
-  return py::make_tuple(to_array(std::move(csr.crow_indices)), to_array(std::move(csr.col_indices)),
-                        to_array(std::move(csr.values)));
-}
 
 /// Bytes aligned to a cache line, as kernels like them.
 Array<std::uint8_t> aligned_bytes(std::size_t size) {
@@ -58,48 +35,54 @@ const PackedHeader& header_of(const Array<std::uint8_t>& packed) {
   return packed_header(reinterpret_cast<const std::byte*>(packed.data()), static_cast<std::size_t>(packed.size()));
 }
 
-void validate_csr(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                  std::int64_t out_features, std::int64_t in_features) {
-  validate(csr_view(crow, col, values, out_features, in_features));
-}
+py::object scales_of(const CsrTuple& csr) { return py::cast(std::get<4>(csr)); }
+
+void validate_csr(const CsrTuple& csr) { validate(view_of(csr)); }
 
 py::tuple from_dense(const Array<float>& dense) {
-  return to_tuple(csr_from_dense(dense.data(), dense.shape(0), dense.shape(1)));
+  return to_tuple(csr_from_dense(dense.data(), dense.shape(0), dense.shape(1)), py::none(), dense.shape(0),
+                  dense.shape(1));
 }
 
-Array<float> to_dense(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                      std::int64_t out_features, std::int64_t in_features) {
-  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+Array<float> to_dense(const CsrTuple& arrays) {
+  const CsrView csr = view_of(arrays);
   validate(csr);  // the arrays are the caller's and may have changed
-  Array<float> dense({out_features, in_features});
+  Array<float> dense({csr.out_features, csr.in_features});
   csr_to_dense(csr, dense.mutable_data());
   return dense;
 }
 
-Array<std::uint8_t> pack(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                         std::int64_t out_features, std::int64_t in_features, const std::string& held,
-                         std::int64_t height, const std::optional<Array<float>>& scales) {
-  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+py::array to_float_values(const CsrTuple& arrays) {
+  const CsrView csr = view_of(arrays);
   validate(csr);
-  const PackPlan plan = plan_pack(csr, layout_for(held, height), scales ? scales->data() : nullptr);
-  auto packed = aligned_bytes(plan.header.total_bytes);
-  write_packed(csr, plan, reinterpret_cast<std::byte*>(packed.mutable_data()));
+  return to_array(float_values(csr), py::dtype::of<float>());
+}
+
+Array<std::uint8_t> pack(const CsrTuple& csr, const std::string& dtype, std::int64_t height,
+                         const std::optional<Array<float>>& scales) {
+  const Packing packing(view_of(csr), dtype_named(dtype), height, scales ? scales->data() : nullptr);
+  auto packed = aligned_bytes(packing.bytes());
+  packing.write(reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
 }
 
-std::int64_t count_full_blocks(const Array<std::int64_t>& crow, const Array<std::int32_t>& col,
-                               const Array<float>& values, std::int64_t out_features, std::int64_t in_features,
-                               std::int64_t height, double least_full) {
-  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+std::int64_t find_block_height(const CsrTuple& arrays) {
+  const CsrView csr = view_of(arrays);
   validate(csr);
-  return full_block_entries(csr, height, least_full);
+  return block_height(csr);
 }
 
-py::tuple fill_blocks(const Array<std::int64_t>& crow, const Array<std::int32_t>& col, const Array<float>& values,
-                      std::int64_t out_features, std::int64_t in_features, std::int64_t height) {
-  const CsrView csr = csr_view(crow, col, values, out_features, in_features);
+bool has_full_blocks(const CsrTuple& arrays, std::int64_t height) {
+  const CsrView csr = view_of(arrays);
   validate(csr);
-  return to_tuple(with_full_blocks(csr, height, full_block_entries(csr, height, 0.0)));
+  return full_block_entries(csr, height, 0.0) == csr.values_size;
+}
+
+py::tuple fill_blocks(const CsrTuple& arrays, std::int64_t height) {
+  const CsrView csr = view_of(arrays);
+  validate(csr);
+  return to_tuple(with_full_blocks(csr, height, full_block_entries(csr, height, 0.0)), scales_of(arrays),
+                  csr.out_features, csr.in_features);
 }
 
 void check_packed_at(Address packed, std::size_t packed_bytes) {
@@ -109,29 +92,28 @@ void check_packed_at(Address packed, std::size_t packed_bytes) {
 py::tuple unpack(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
   check_packed(reinterpret_cast<const std::byte*>(&header), header.total_bytes);
-  return to_tuple(layout_entry(header.layout).unpack(packed_view(header), header.nnz));
+  const LayoutEntry& layout = layout_entry(header.layout);
+  const PackedWeight weight = packed_view(header);
+  py::object scales = py::none();
+  if (layout.scaled) scales = Array<float>(header.out_features, weight.scales);
+  return to_tuple(layout.unpack(weight, header.nnz), scales, header.out_features, header.in_features);
 }
 
 py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
   const LayoutEntry& layout = layout_entry(header.layout);
-  return py::make_tuple(header.out_features, header.in_features, header.nnz, layout.values, layout.height);
-}
-
-py::object packed_scales(const Array<std::uint8_t>& packed) {
-  const PackedHeader& header = header_of(packed);
-  if (!layout_entry(header.layout).scaled) return py::none();
-  return Array<float>(header.out_features, packed_view(header).scales);
+  return py::make_tuple(header.out_features, header.in_features, header.nnz, dtype_entry(layout.dtype).name,
+                        layout.height);
 }
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
-                   std::int64_t input_stride, std::int64_t batch, Address output, std::int64_t output_features) {
+                   std::int64_t input_stride, std::int64_t tokens, Address output, std::int64_t output_features) {
   return {reinterpret_cast<const std::byte*>(packed),
           packed_bytes,
           reinterpret_cast<const float*>(input),
           input_features,
           input_stride,
-          batch,
+          tokens,
           reinterpret_cast<float*>(output),
           output_features,
           nullptr,
@@ -139,9 +121,9 @@ LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std:
 }
 
 void run_linear(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
-                std::int64_t input_stride, std::int64_t batch, Address output, std::int64_t output_features,
+                std::int64_t input_stride, std::int64_t tokens, Address output, std::int64_t output_features,
                 Address bias, std::int32_t activation) {
-  LinearCall call = call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features);
+  LinearCall call = call_of(packed, packed_bytes, input, input_features, input_stride, tokens, output, output_features);
   call.bias = reinterpret_cast<const float*>(bias);
   call.activation = static_cast<Activation>(activation);
   linear(call);
@@ -150,11 +132,12 @@ void run_linear(Address packed, std::size_t packed_bytes, Address input, std::in
 /// Packed weight and its bytes, output, its features, bias, activation function.
 using JoinedPart = std::tuple<Address, std::size_t, Address, std::int64_t, Address, std::int32_t>;
 
-void run_joined_linear(Address input, std::int64_t input_features, std::int64_t input_stride, std::int64_t batch,
+void run_joined_linear(Address input, std::int64_t input_features, std::int64_t input_stride, std::int64_t tokens,
                        const std::vector<JoinedPart>& parts) {
   std::vector<LinearCall> calls;
   for (const auto& [packed, packed_bytes, output, output_features, bias, activation] : parts) {
-    calls.push_back(call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features));
+    calls.push_back(
+        call_of(packed, packed_bytes, input, input_features, input_stride, tokens, output, output_features));
     calls.back().bias = reinterpret_cast<const float*>(bias);
     calls.back().activation = static_cast<Activation>(activation);
   }
@@ -162,10 +145,10 @@ void run_joined_linear(Address input, std::int64_t input_features, std::int64_t 
 }
 
 void run_linear_input_gradient(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
-                               std::int64_t input_stride, std::int64_t batch, Address output,
+                               std::int64_t input_stride, std::int64_t tokens, Address output,
                                std::int64_t output_features) {
   linear_input_gradient(
-      call_of(packed, packed_bytes, input, input_features, input_stride, batch, output, output_features));
+      call_of(packed, packed_bytes, input, input_features, input_stride, tokens, output, output_features));
 }
 
 void run_attention(Address query, const FourSizes& query_shape, const FourSizes& query_strides, Address key,
@@ -240,33 +223,27 @@ PYBIND11_MODULE(_C, m) {
   m.def("use_parallel", &use_parallel_at, py::arg("parallel_for"), py::arg("thread_count"));
   m.def("uses_outside_threads", &uses_outside_threads);
 
-  m.def("validate_csr", &validate_csr, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
+  m.def("validate_csr", &validate_csr, py::arg("csr").noconvert());
   m.def("from_dense", &from_dense, py::arg("dense").noconvert());
-  m.def("to_dense", &to_dense, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"));
-  m.def("pack", &pack, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("dtype"),
-        py::arg("height"), py::arg("scales").noconvert());
-  m.def("full_block_entries", &count_full_blocks, py::arg("crow_indices").noconvert(),
-        py::arg("col_indices").noconvert(), py::arg("values").noconvert(), py::arg("out_features"),
-        py::arg("in_features"), py::arg("height"), py::arg("least_full"));
-  m.def("with_full_blocks", &fill_blocks, py::arg("crow_indices").noconvert(), py::arg("col_indices").noconvert(),
-        py::arg("values").noconvert(), py::arg("out_features"), py::arg("in_features"), py::arg("height"));
+  m.def("to_dense", &to_dense, py::arg("csr").noconvert());
+  m.def("float_values", &to_float_values, py::arg("csr").noconvert());
+  m.def("pack", &pack, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("height"), py::arg("scales").noconvert());
+  m.def("block_height", &find_block_height, py::arg("csr").noconvert());
+  m.def("has_full_blocks", &has_full_blocks, py::arg("csr").noconvert(), py::arg("height"));
+  m.def("with_full_blocks", &fill_blocks, py::arg("csr").noconvert(), py::arg("height"));
   m.def("check_packed", &check_packed_at, py::call_guard<py::gil_scoped_release>(), py::arg("packed"),
         py::arg("packed_bytes"));
-  m.def("packed_scales", &packed_scales, py::arg("packed").noconvert());
   m.def("unpack", &unpack, py::arg("packed").noconvert());
   m.def("packed_info", &packed_info, py::arg("packed").noconvert());
 
   m.def("linear", &run_linear, py::call_guard<py::gil_scoped_release>(), py::arg("packed"), py::arg("packed_bytes"),
-        py::arg("input"), py::arg("input_features"), py::arg("input_stride"), py::arg("batch"), py::arg("output"),
+        py::arg("input"), py::arg("input_features"), py::arg("input_stride"), py::arg("tokens"), py::arg("output"),
         py::arg("output_features"), py::arg("bias"), py::arg("activation"));
   m.def("joined_linear", &run_joined_linear, py::call_guard<py::gil_scoped_release>(), py::arg("input"),
-        py::arg("input_features"), py::arg("input_stride"), py::arg("batch"), py::arg("parts"));
+        py::arg("input_features"), py::arg("input_stride"), py::arg("tokens"), py::arg("parts"));
   m.def("linear_input_gradient", &run_linear_input_gradient, py::call_guard<py::gil_scoped_release>(),
         py::arg("packed"), py::arg("packed_bytes"), py::arg("input"), py::arg("input_features"),
-        py::arg("input_stride"), py::arg("batch"), py::arg("output"), py::arg("output_features"));
+        py::arg("input_stride"), py::arg("tokens"), py::arg("output"), py::arg("output_features"));
   m.def("attention", &run_attention, py::call_guard<py::gil_scoped_release>(), py::arg("query"), py::arg("query_shape"),
         py::arg("query_strides"), py::arg("key"), py::arg("key_shape"), py::arg("key_strides"), py::arg("value"),
         py::arg("value_shape"), py::arg("value_strides"), py::arg("output"), py::arg("output_shape"),

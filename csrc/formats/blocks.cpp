@@ -48,22 +48,24 @@ std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double 
   return entries;
 }
 
-CsrArrays with_full_blocks(const CsrView& csr, std::int64_t height, std::int64_t entries) {
-  CsrArrays full = csr_with_capacity(csr.out_features, entries);
-  std::vector<std::int32_t> columns;
-  for (std::int64_t row = 0; row < csr.out_features; ++row) {
-    const std::int64_t first = row / height * height;
-    if (row == first) join_columns(csr, first, std::min(first + height, csr.out_features), columns);
-    std::int64_t i = csr.crow_indices[row];
-    for (const std::int32_t column : columns) {
-      const bool there = i < csr.crow_indices[row + 1] && csr.col_indices[i] == column;
-      full.col_indices.push_back(column);
-      full.values.push_back(there ? csr.values[i] : 0.0F);
-      if (there) ++i;
+AnyCsrArrays with_full_blocks(const CsrView& csr, std::int64_t height, std::int64_t entries) {
+  return with_values(csr, [&]<class Value>(const Value* values) -> AnyCsrArrays {
+    auto full = csr_with_capacity<Value>(csr.out_features, entries);
+    std::vector<std::int32_t> columns;
+    for (std::int64_t row = 0; row < csr.out_features; ++row) {
+      const std::int64_t first = row / height * height;
+      if (row == first) join_columns(csr, first, std::min(first + height, csr.out_features), columns);
+      std::int64_t i = csr.crow_indices[row];
+      for (const std::int32_t column : columns) {
+        const bool there = i < csr.crow_indices[row + 1] && csr.col_indices[i] == column;
+        full.col_indices.push_back(column);
+        full.values.push_back(there ? values[i] : Value{});
+        if (there) ++i;
+      }
+      full.crow_indices.push_back(static_cast<std::int64_t>(full.values.size()));
     }
-    full.crow_indices.push_back(static_cast<std::int64_t>(full.values.size()));
-  }
-  return full;
+    return full;
+  });
 }
 
 }  // namespace sparsekit

@@ -11,6 +11,6 @@ namespace sparsekit {
 std::int64_t full_block_entries(const CsrView& csr, std::int64_t height, double least_full);
 
 /// The same matrix with zeros stored where a block is not full; `entries` is what `full_block_entries` counted.
-CsrArrays with_full_blocks(const CsrView& csr, std::int64_t height, std::int64_t entries);
+AnyCsrArrays with_full_blocks(const CsrView& csr, std::int64_t height, std::int64_t entries);
 
 }  // namespace sparsekit

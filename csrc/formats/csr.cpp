@@ -1,9 +1,13 @@
 #include "csr.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+
+#include "values.h"
 
 namespace sparsekit {
 namespace {
@@ -55,6 +59,22 @@ void check_columns(const CsrView& csr) {
   }
 }
 
+void check_int8(const CsrView& csr) {
+  if (csr.scales_size != csr.out_features) {
+    refuse("scales must have shape [out_features] = [" + text(csr.out_features) + "], got [" + text(csr.scales_size) +
+           "]");
+  }
+  for (std::int64_t r = 0; r < csr.out_features; ++r) {
+    if (!(csr.scales[r] > 0.0F && std::isfinite(csr.scales[r]))) {
+      refuse("scales must be positive and finite, got " + std::to_string(csr.scales[r]) + " in row " + text(r));
+    }
+  }
+  const auto* values = csr.values_as<std::int8_t>();
+  if (std::find(values, values + csr.values_size, std::int8_t{-128}) != values + csr.values_size) {
+    refuse("int8 values must be from -127 to 127, got -128");
+  }
+}
+
 }  // namespace
 
 std::int64_t checked_size(std::int64_t out_features, std::int64_t in_features) {
@@ -79,21 +99,44 @@ void validate(const CsrView& csr) {
   check_lengths(csr);
   check_rows(csr);
   check_columns(csr);
+  if (csr.dtype == DType::int8) check_int8(csr);
 }
 
-CsrArrays csr_with_capacity(std::int64_t out_features, std::int64_t nnz) {
-  CsrArrays csr;
-  csr.crow_indices.reserve(static_cast<std::size_t>(out_features) + 1);
-  csr.col_indices.reserve(static_cast<std::size_t>(nnz));
-  csr.values.reserve(static_cast<std::size_t>(nnz));
-  csr.crow_indices.push_back(0);
-  return csr;
+CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int64_t in_features, const float* scales) {
+  return std::visit(
+      [&](const auto& csr) -> CsrView {
+        using Value = typename std::decay_t<decltype(csr.values)>::value_type;
+        return {.crow_indices = csr.crow_indices.data(),
+                .crow_size = static_cast<std::int64_t>(csr.crow_indices.size()),
+                .col_indices = csr.col_indices.data(),
+                .col_size = static_cast<std::int64_t>(csr.col_indices.size()),
+                .values = csr.values.data(),
+                .values_size = static_cast<std::int64_t>(csr.values.size()),
+                .out_features = out_features,
+                .in_features = in_features,
+                .dtype = kDType<Value>,
+                .scales = scales,
+                .scales_size = scales == nullptr ? 0 : out_features};
+      },
+      arrays);
+}
+
+std::vector<float> float_values(const CsrView& csr) {
+  std::vector<float> floats(static_cast<std::size_t>(csr.values_size));
+  with_values(csr, [&](const auto* values) {
+    std::transform(values, values + csr.values_size, floats.begin(), [](auto value) { return to_float(value); });
+  });
+  if (csr.dtype != DType::int8) return floats;
+  for (std::int64_t r = 0; r < csr.out_features; ++r) {
+    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) floats.data()[i] *= csr.scales[r];
+  }
+  return floats;
 }
 
 CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int64_t in_features) {
   const std::int64_t size = checked_size(out_features, in_features);
   const auto nnz = static_cast<std::size_t>(size - std::count(dense, dense + size, 0.0F));
-  CsrArrays csr = csr_with_capacity(out_features, 0);
+  CsrArrays csr = csr_with_capacity<float>(out_features, 0);
   // Every number is written, also where the next one takes its place: no branch that random zeros make a guess. Numbers
   // that someone else changes meanwhile give wrong entries, but no row more than there is room for.
   const std::size_t room = nnz + static_cast<std::size_t>(in_features);
@@ -117,11 +160,14 @@ CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int
 
 void csr_to_dense(const CsrView& csr, float* dense) {
   std::fill(dense, dense + csr.out_features * csr.in_features, 0.0F);
-  for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
-      dense[r * csr.in_features + csr.col_indices[i]] = csr.values[i];
+  with_values(csr, [&](const auto* values) {
+    for (std::int64_t r = 0; r < csr.out_features; ++r) {
+      const float scale = csr.dtype == DType::int8 ? csr.scales[r] : 1.0F;
+      for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
+        dense[r * csr.in_features + csr.col_indices[i]] = to_float(values[i]) * scale;
+      }
     }
-  }
+  });
 }
 
 }  // namespace sparsekit

@@ -15,13 +15,13 @@ constexpr std::uint64_t kMagic = 0x54494B4553524150;
 constexpr std::uint32_t kVersion = 7;
 
 template <class Value, int height>
-constexpr LayoutEntry sell(Layout layout, const char* name, const char* values) {
+constexpr LayoutEntry sell(Layout layout, const char* name) {
   constexpr bool scaled = sizeof(Value) == 1;
   constexpr std::uint8_t padding = scaled ? 0 : kPaddingColumn;
   constexpr std::int64_t sixths = (scaled ? 2 : 6) * (height > 1 ? 2 : 1);
   return {layout,
           name,
-          values,
+          kDType<Value>,
           height,
           sizeof(Value),
           scaled,
@@ -35,14 +35,14 @@ constexpr LayoutEntry sell(Layout layout, const char* name, const char* values) 
 
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
-    sell<float, 1>(Layout::sell_f32, "sell_f32", "float32"),
-    sell<std::int8_t, 1>(Layout::sell_s8, "sell_s8", "int8"),
-    sell<BFloat16, 1>(Layout::sell_bf16, "sell_bf16", "bfloat16"),
-    sell<Float16, 1>(Layout::sell_fp16, "sell_fp16", "float16"),
-    sell<float, 4>(Layout::sell_4x1_f32, "sell_4x1_f32", "float32"),
-    sell<std::int8_t, 4>(Layout::sell_4x1_s8, "sell_4x1_s8", "int8"),
-    sell<BFloat16, 4>(Layout::sell_4x1_bf16, "sell_4x1_bf16", "bfloat16"),
-    sell<Float16, 4>(Layout::sell_4x1_fp16, "sell_4x1_fp16", "float16"),
+    sell<float, 1>(Layout::sell_f32, "sell_f32"),
+    sell<std::int8_t, 1>(Layout::sell_s8, "sell_s8"),
+    sell<BFloat16, 1>(Layout::sell_bf16, "sell_bf16"),
+    sell<Float16, 1>(Layout::sell_fp16, "sell_fp16"),
+    sell<float, 4>(Layout::sell_4x1_f32, "sell_4x1_f32"),
+    sell<std::int8_t, 4>(Layout::sell_4x1_s8, "sell_4x1_s8"),
+    sell<BFloat16, 4>(Layout::sell_4x1_bf16, "sell_4x1_bf16"),
+    sell<Float16, 4>(Layout::sell_4x1_fp16, "sell_4x1_fp16"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -62,11 +62,12 @@ SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::i
   return {1 + (more + step - 1) / step, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping};
 }
 
-Layout layout_for(const std::string& values, std::int64_t height) {
+Layout layout_for(DType dtype, std::int64_t height) {
   for (const auto& entry : kLayouts) {
-    if (values == entry.values && height == entry.height) return entry.layout;
+    if (dtype == entry.dtype && height == entry.height) return entry.layout;
   }
-  throw std::invalid_argument("no layout has " + values + " values in blocks of " + std::to_string(height) + "x1");
+  throw std::invalid_argument("no layout has " + std::string(dtype_entry(dtype).name) + " values in blocks of " +
+                              std::to_string(height) + "x1");
 }
 
 namespace {
@@ -106,6 +107,7 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
 PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   const LayoutEntry& layout = layout_entry(wanted);
   PackPlan plan;
+  if (csr.dtype == layout.dtype) scales = csr.scales == nullptr ? scales : csr.scales;
   if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
   plan_sell(csr, layout, plan);
   const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * kStripe;

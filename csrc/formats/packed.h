@@ -54,7 +54,7 @@ struct PackPlan {
 struct LayoutEntry {
   Layout layout;
   const char* name;          // as in `Layout`
-  const char* values;        // their type
+  DType dtype;               // of its values
   std::int64_t height;       // rows of a row group
   std::int64_t value_bytes;  // of one value
   bool scaled;               // whether output features have `scales` and `row_sums`
@@ -64,8 +64,8 @@ struct LayoutEntry {
   std::int64_t sixths;       // of the time that an entry of `sell_f32` takes, roughly
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
-  /// Back to CSR, columns sorted. `nnz` is known from the header.
-  CsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
+  /// Back to CSR, columns sorted, values as they are. `nnz` is known from the header.
+  AnyCsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
 };
 
 /// The slices of a weight of this shape. One column block even without input features, so that kernels write their
@@ -75,10 +75,11 @@ SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::i
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// The layout with these values and rows of a row group; throws std::invalid_argument when there is none.
-Layout layout_for(const std::string& values, std::int64_t height);
+/// The layout with values of this type and rows of a row group; throws std::invalid_argument when there is none.
+Layout layout_for(DType dtype, std::int64_t height);
 
-/// `scales`: of the output features, [out_features], positive, for a layout that has them; else null. Throws
+/// The values of `csr` are of the layout's type or float32. `scales`: of the output features, [out_features], positive,
+/// for float32 values in a layout that has them; else null. Throws
 /// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in row groups of several
 /// rows, where these have entries in different columns; with scales also values that are not finite, or rows so
 /// long that their sums could leave 32 bits.

@@ -62,7 +62,7 @@ void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan);
 template <class Value, int height>
 void fill_sell(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
 template <class Value, int height>
-CsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz);
+AnyCsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz);
 
 /// Entries that kernels read for the row groups before `row_group`, to share the work between threads.
 std::int64_t work_before(const PackedWeight& weight, std::int64_t row_group);

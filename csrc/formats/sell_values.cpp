@@ -29,41 +29,39 @@ struct SlotPlaces {
   }
 };
 
-template <class Value>
-Value stored(float value, float scale) {
-  if constexpr (std::is_same_v<Value, float>) return value;
-  if constexpr (std::is_same_v<Value, BFloat16>) return to_bfloat16(value);
-  if constexpr (std::is_same_v<Value, Float16>) return to_float16(value);
-  if constexpr (std::is_same_v<Value, std::int8_t>) return quantize(value, scale);
-}
-
-template <class Value>
-float float_from(Value value, const PackedWeight& weight, std::int64_t row) {
-  if constexpr (std::is_same_v<Value, float>) return value;
-  if constexpr (std::is_same_v<Value, BFloat16> || std::is_same_v<Value, Float16>) return to_float(value);
-  if constexpr (std::is_same_v<Value, std::int8_t>) return weight.scales[row] * static_cast<float>(value);
+template <class Value, class Source>
+Value stored(Source value, float scale) {
+  if constexpr (std::is_same_v<Value, Source>) {
+    return value;
+  } else if constexpr (std::is_same_v<Value, BFloat16>) {
+    return to_bfloat16(value);
+  } else if constexpr (std::is_same_v<Value, Float16>) {
+    return to_float16(value);
+  } else {
+    return quantize(value, scale);
+  }
 }
 
 /// The rows of a row group while its entries are written: values that go on from entry to entry, and scales.
-template <class Value, int height>
+template <class Source, int height>
 struct GroupRows {
-  std::int64_t count;                                          // of real rows: the last row group may have fewer
-  const float* values[static_cast<std::size_t>(height)] = {};  // of entry 0 of the first row
+  std::int64_t count;                                           // of real rows: the last row group may have fewer
+  const Source* values[static_cast<std::size_t>(height)] = {};  // of entry 0 of the first row
   float scales[static_cast<std::size_t>(height)] = {};
 
   GroupRows(const CsrView& csr, const PackPlan& plan, std::int64_t row_group)
       : count(std::min<std::int64_t>(height, csr.out_features - row_group * height)) {
     const std::int64_t row = row_group * height;
     for (std::int64_t r = 0; r < count; ++r) {
-      values[r] = csr.values + (csr.crow_indices[row + r] - csr.crow_indices[row]);
-      if constexpr (sizeof(Value) == 1) scales[r] = plan.scales[static_cast<std::size_t>(row + r)];
+      values[r] = csr.values_as<Source>() + (csr.crow_indices[row + r] - csr.crow_indices[row]);
+      if (!plan.scales.empty()) scales[r] = plan.scales[static_cast<std::size_t>(row + r)];
     }
   }
 };
 
 /// Writes the entries of a row group in a column block, `[first, last)` of its first row, to `places`.
-template <class Value, int height>
-void fill_slot(const GroupRows<Value, height>& rows, const std::int32_t* col_indices, Range entries,
+template <class Source, class Value, int height>
+void fill_slot(const GroupRows<Source, height>& rows, const std::int32_t* col_indices, Range entries,
                std::int64_t first_column, EntryOrder order, const SlotPlaces<Value, height>& places, Value* values,
                std::uint8_t* columns) {
   for (std::int64_t i = entries.first; i < entries.last; ++i) {
@@ -77,10 +75,10 @@ void fill_slot(const GroupRows<Value, height>& rows, const std::int32_t* col_ind
 }
 
 /// Writes the entries of a row group, column block by column block.
-template <class Value, int height>
+template <class Source, class Value, int height>
 void fill_row_group(const CsrView& csr, const PackPlan& plan, const SellShape& shape, std::int64_t row_group,
                     Value* values, std::uint8_t* columns) {
-  const GroupRows<Value, height> rows(csr, plan, row_group);
+  const GroupRows<Source, height> rows(csr, plan, row_group);
   std::int64_t first = csr.crow_indices[row_group * height];
   for (std::int64_t b = 0; b < shape.column_blocks; ++b) {
     const std::uint8_t slot = plan.row_to_slot[static_cast<std::size_t>(shape.order_index(b, row_group))];
@@ -93,7 +91,7 @@ void fill_row_group(const CsrView& csr, const PackPlan& plan, const SellShape& s
 }
 
 /// Writes the entries of a sort window, from `start` on, where neighbors share inputs.
-template <class Value, int height>
+template <class Source, class Value, int height>
 void fill_paired_window(const CsrView& csr, const PackPlan& plan, const SellShape& shape, std::int64_t start,
                         Value* values, std::uint8_t* columns) {
   const std::int64_t size = std::min(kSortWindow, shape.slices * kSlice - start);
@@ -109,10 +107,24 @@ void fill_paired_window(const CsrView& csr, const PackPlan& plan, const SellShap
     for (std::int64_t slot = 0; slot < size; ++slot) {
       const std::int64_t g = slot_to_row[slot];
       if (slot % kSlice == 0) shared = shared_entries(window.sets, slot_to_row + slot);
-      fill_slot(GroupRows<Value, height>(csr, plan, start + g), csr.col_indices, {window.first[g], window.last[g]},
+      fill_slot(GroupRows<Source, height>(csr, plan, start + g), csr.col_indices, {window.first[g], window.last[g]},
                 shape.first_column(b), EntryOrder(window.sets[g], window.sets[slot_to_row[slot ^ 1]], shared),
                 SlotPlaces<Value, height>(plan.slice_offsets.data(), shape.length_index(b, start + slot)), values,
                 columns);
+    }
+  }
+}
+
+template <class Source, class Value, int height>
+void fill_from(const CsrView& csr, const PackPlan& plan, Value* values, std::uint8_t* columns) {
+  const SellShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+  if constexpr (kPairsRows<Value, height>) {
+    for (std::int64_t start = 0; start < shape.slices * kSlice; start += kSortWindow) {
+      fill_paired_window<Source, Value, height>(csr, plan, shape, start, values, columns);
+    }
+  } else {
+    for (std::int64_t group = 0; group * height < csr.out_features; ++group) {
+      fill_row_group<Source, Value, height>(csr, plan, shape, group, values, columns);
     }
   }
 }
@@ -121,24 +133,19 @@ void fill_paired_window(const CsrView& csr, const PackPlan& plan, const SellShap
 
 template <class Value, int height>
 void fill_sell(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
-  const SellShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
   auto* typed = reinterpret_cast<Value*>(values);
-  if constexpr (kPairsRows<Value, height>) {
-    for (std::int64_t start = 0; start < shape.slices * kSlice; start += kSortWindow) {
-      fill_paired_window<Value, height>(csr, plan, shape, start, typed, columns);
-    }
+  if (csr.dtype == kDType<Value>) {
+    fill_from<Value, Value, height>(csr, plan, typed, columns);
   } else {
-    for (std::int64_t group = 0; group * height < csr.out_features; ++group) {
-      fill_row_group<Value, height>(csr, plan, shape, group, typed, columns);
-    }
+    fill_from<float, Value, height>(csr, plan, typed, columns);
   }
 }
 
 template <class Value, int height>
-CsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz) {
+AnyCsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz) {
   const auto* values = static_cast<const Value*>(weight.values);
-  CsrArrays csr = csr_with_capacity(weight.out_features, nnz);
-  std::vector<std::pair<std::int32_t, float>> entries;
+  auto csr = csr_with_capacity<Value>(weight.out_features, nnz);
+  std::vector<std::pair<std::int32_t, Value>> entries;
   for (std::int64_t row = 0; row < weight.out_features; ++row) {
     const std::int64_t group = row / height;
     for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
@@ -148,7 +155,7 @@ CsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz) {
       entries.clear();
       for (std::int64_t i = 0; i < weight.row_lengths[at]; ++i) {
         entries.emplace_back(static_cast<std::int32_t>(weight.first_column(b) + weight.columns[places.column(i)]),
-                             float_from(values[places.value(i, row % height)], weight, row));
+                             values[places.value(i, row % height)]);
       }
       std::sort(entries.begin(), entries.end(),
                 [](const auto& one, const auto& other) { return one.first < other.first; });
@@ -164,7 +171,7 @@ CsrArrays unpack_sell(const PackedWeight& weight, std::int64_t nnz) {
 
 #define SPARSEKIT_SELL(Value, height)                                                                 \
   template void fill_sell<Value, height>(const CsrView&, const PackPlan&, std::byte*, std::uint8_t*); \
-  template CsrArrays unpack_sell<Value, height>(const PackedWeight&, std::int64_t);
+  template AnyCsrArrays unpack_sell<Value, height>(const PackedWeight&, std::int64_t);
 SPARSEKIT_SELL(float, 1)
 SPARSEKIT_SELL(BFloat16, 1)
 SPARSEKIT_SELL(Float16, 1)

@@ -39,7 +39,7 @@ struct SortWindow {
     first[g] = last[g];
     last[g] += count;
     prefetch_after(csr.col_indices + last[g]);
-    prefetch_after(csr.values + last[g]);
+    prefetch_after(csr.values_as<char>() + last[g] * dtype_entry(csr.dtype).bytes);
   }
 
   /// The columns that the row group has entries in, in the column block that begins at `start`.

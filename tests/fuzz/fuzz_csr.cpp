@@ -112,8 +112,8 @@ bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0 || 
 /// What a layout holds for a value.
 float stored(const LayoutEntry& layout, float value, float scale) {
   if (layout.scaled) return static_cast<float>(quantize(value, scale)) * scale;
-  if (layout.value_bytes == 4) return value;
-  return layout.values[0] == 'b' ? to_float(to_bfloat16(value)) : to_float(to_float16(value));
+  if (layout.dtype == DType::float32) return value;
+  return layout.dtype == DType::bfloat16 ? to_float(to_bfloat16(value)) : to_float(to_float16(value));
 }
 
 /// A scale for every row, such as `quantization.py` computes.
@@ -122,7 +122,7 @@ std::vector<float> scales_of(const CsrView& csr) {
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     float largest = 0.0F;
     for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
-      largest = std::max(largest, std::fabs(csr.values[i]));
+      largest = std::max(largest, std::fabs(csr.values_as<float>()[i]));
     }
     if (largest > 0.0F) scales[static_cast<std::size_t>(row)] = largest / 127.0F;
   }
@@ -144,13 +144,19 @@ void packs_and_comes_back(const Matrix& matrix, const LayoutEntry& layout) {
   }
   const auto* bytes = reinterpret_cast<const std::byte*>(buffer.data());
   const PackedHeader& header = packed_header(bytes, buffer.size() * sizeof(buffer[0]));
-  const CsrArrays back = layout.unpack(packed_view(header), header.nnz);
-  require(back.crow_indices == matrix.arrays.crow_indices, "rows came back differently");
-  require(back.col_indices == matrix.arrays.col_indices, "columns came back differently");
+  const AnyCsrArrays arrays = layout.unpack(packed_view(header), header.nnz);
+  const CsrView back = view_of(arrays, csr.out_features, csr.in_features, packed_view(header).scales);
+  require(std::equal(back.crow_indices, back.crow_indices + back.crow_size, csr.crow_indices,
+                     csr.crow_indices + csr.crow_size),
+          "rows came back differently");
+  require(
+      std::equal(back.col_indices, back.col_indices + back.col_size, csr.col_indices, csr.col_indices + csr.col_size),
+      "columns came back differently");
+  const std::vector<float> values = float_values(back);
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
-      const float expected = stored(layout, csr.values[i], scales[static_cast<std::size_t>(row)]);
-      require(same_bits(back.values[static_cast<std::size_t>(i)], expected), "a value came back differently");
+      const float expected = stored(layout, csr.values_as<float>()[i], scales[static_cast<std::size_t>(row)]);
+      require(same_bits(values[static_cast<std::size_t>(i)], expected), "a value came back differently");
     }
   }
 }
@@ -159,7 +165,7 @@ void packs_and_comes_back(const Matrix& matrix, const LayoutEntry& layout) {
 Matrix with_blocks(const Matrix& matrix, std::int64_t height) {
   const CsrView csr = matrix.view();
   const std::int64_t entries = full_block_entries(csr, height, 0.0);
-  Matrix full{with_full_blocks(csr, height, entries), matrix.out_features, matrix.in_features};
+  Matrix full{std::get<CsrArrays>(with_full_blocks(csr, height, entries)), matrix.out_features, matrix.in_features};
   validate(full.view());
   require(static_cast<std::int64_t>(full.arrays.values.size()) == entries, "blocks have other entries than counted");
   const auto size = static_cast<std::size_t>(checked_size(csr.out_features, csr.in_features));

@@ -89,11 +89,26 @@ inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sp
   return buffer;
 }
 
+/// Back from a packed weight, values as they are stored.
+inline sparsekit::AnyCsrArrays unpacked(const Bytes& weight) {
+  const sparsekit::PackedHeader& header = sparsekit::packed_header(weight.data(), weight.size());
+  return sparsekit::layout_entry(header.layout).unpack(sparsekit::packed_view(header), header.nnz);
+}
+
+/// Back from a packed weight, values as floats.
+inline sparsekit::CsrArrays unpacked_floats(const Bytes& weight) {
+  const sparsekit::PackedHeader& header = sparsekit::packed_header(weight.data(), weight.size());
+  const sparsekit::AnyCsrArrays arrays = unpacked(weight);
+  const float* scales = sparsekit::packed_view(header).scales;
+  const sparsekit::CsrView csr = sparsekit::view_of(arrays, header.out_features, header.in_features, scales);
+  return {{csr.crow_indices, csr.crow_indices + csr.crow_size},
+          {csr.col_indices, csr.col_indices + csr.col_size},
+          sparsekit::float_values(csr)};
+}
+
 /// The layer with the values that a packed weight of it holds.
 inline Layer held(const Layer& layer, const Bytes& weight) {
-  const sparsekit::PackedHeader& header = sparsekit::packed_header(weight.data(), weight.size());
-  const sparsekit::LayoutEntry& layout = sparsekit::layout_entry(header.layout);
-  return {layer.out_features, layer.in_features, {}, layout.unpack(sparsekit::packed_view(header), header.nnz)};
+  return {layer.out_features, layer.in_features, {}, unpacked_floats(weight)};
 }
 
 /// Layouts with float values.

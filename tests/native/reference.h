@@ -37,7 +37,8 @@ inline Reference reference_of(const Layer& layer, Direction direction, const flo
       const std::int64_t to = direction == Direction::forward ? row : column;
       reference.terms.data()[to] += 1;
       for (std::int64_t token = 0; token < tokens; ++token) {
-        const double product = double{csr.values[i]} * double{input[token * layer.inputs(direction) + from]};
+        const double product =
+            double{csr.values_as<float>()[i]} * double{input[token * layer.inputs(direction) + from]};
         reference.sums.data()[token * outputs + to] += product;
         reference.magnitudes.data()[token * outputs + to] += std::fabs(product);
       }

@@ -211,8 +211,7 @@ void unpacks_to_what_is_multiplied(Layout layout, std::int64_t out, std::int64_t
   const Layer layer = random_layer(out, in, sparsity, 1, layout_entry(layout).height);
   const std::vector<float> scales = largest_over_127(layer);
   const Bytes weight = packed_s8(layer, scales, layout);
-  const PackedHeader& header = packed_header(weight.data(), weight.size());
-  const CsrArrays csr = layout_entry(header.layout).unpack(packed_view(header), header.nnz);
+  const CsrArrays csr = unpacked_floats(weight);
   CHECK(csr.crow_indices == layer.csr.crow_indices && csr.col_indices == layer.csr.col_indices);
   for (std::int64_t r = 0; r < layer.out_features; ++r) {
     const float scale = scales[static_cast<std::size_t>(r)];

@@ -1,0 +1,40 @@
+#include "pack.h"
+
+#include <stdexcept>
+
+#include "blocks.h"
+
+namespace sparsekit {
+namespace {
+
+constexpr std::int64_t kBlockHeight = 4;
+
+}  // namespace
+
+std::int64_t block_height(const CsrView& csr) {
+  return csr.values_size > 0 && full_block_entries(csr, kBlockHeight, kLeastFull) >= 0 ? kBlockHeight : 1;
+}
+
+Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales) : csr_(csr) {
+  validate(csr);
+  if (dtype == DType::int8 && csr.dtype != DType::int8 && scales == nullptr) {
+    throw std::invalid_argument("int8 weights need scales, got none");
+  }
+  if (csr.dtype != dtype && csr.dtype != DType::float32) {
+    floats_ = float_values(csr);
+    csr_.values = floats_.data();
+    csr_.dtype = DType::float32;
+    csr_.scales = nullptr;
+  }
+  if (height == 0) height = block_height(csr_);
+  if (height > 1) fill_blocks(height, full_block_entries(csr_, height, 0.0));
+  plan_ = plan_pack(csr_, layout_for(dtype, height), scales);
+}
+
+void Packing::fill_blocks(std::int64_t height, std::int64_t entries) {
+  if (entries == csr_.values_size) return;
+  full_ = with_full_blocks(csr_, height, entries);
+  csr_ = view_of(*full_, csr_.out_features, csr_.in_features, csr_.scales);
+}
+
+}  // namespace sparsekit

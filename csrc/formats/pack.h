@@ -1,0 +1,41 @@
+// From a CSR to a packed weight in one go: check it, find its blocks, fill them, write.
+#pragma once
+
+#include <optional>
+
+#include "packed.h"
+
+namespace sparsekit {
+
+/// Part of the places of full blocks that must be entries for the blocks to be used unasked: a few weights that happen
+/// to be zero do not hide them.
+inline constexpr double kLeastFull = 0.95;
+
+/// Rows of the blocks that kernels make use of in a validated CSR: 4 where at least `kLeastFull` of the places of its
+/// 4x1 blocks are entries, else 1.
+std::int64_t block_height(const CsrView& csr);
+
+class Packing {
+ public:
+  /// Values of another type than `dtype` are converted. `height`: rows of a block, 0 for those that the weight has;
+  /// zeros are stored where blocks are not full. `scales`: for int8, [out_features]; those of int8 values stay. Throws
+  /// std::invalid_argument for a malformed CSR, and as `plan_pack`.
+  Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales);
+  Packing(const Packing&) = delete;
+  Packing& operator=(const Packing&) = delete;
+
+  std::size_t bytes() const { return plan_.header.total_bytes; }
+
+  /// Writes every byte of `buffer`: see `write_packed`.
+  void write(std::byte* buffer) const { write_packed(csr_, plan_, buffer); }
+
+ private:
+  void fill_blocks(std::int64_t height, std::int64_t entries);
+
+  CsrView csr_;
+  std::vector<float> floats_;         // of values of another type
+  std::optional<AnyCsrArrays> full_;  // where blocks were not full
+  PackPlan plan_;
+};
+
+}  // namespace sparsekit
