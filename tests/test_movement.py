@@ -12,7 +12,7 @@ from sparsekit.pruning import (
 )
 
 
-def learnt(soft: bool) -> tuple[nn.Sequential, object]:
+def learned(soft: bool) -> tuple[nn.Sequential, object]:
     """A network under movement pruning with scores that differ, half of its weights masked or about so."""
     model = network()
     movement = apply_movement(model, soft=soft)
@@ -25,7 +25,7 @@ def learnt(soft: bool) -> tuple[nn.Sequential, object]:
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_movement_gradients_are_the_formulas(soft):
-    model, movement = learnt(soft)
+    model, movement = learned(soft)
     weight = model[0].parametrizations.weight.original
     scores, score = movement.score_parameters()[0], movement.score_parameters()[0].detach()
     mask = torch.sigmoid(score) > 0.1 if soft else without_lowest(score, 0.5)
@@ -41,7 +41,7 @@ def test_movement_gradients_are_the_formulas(soft):
 
 
 def test_the_soft_penalty_is_the_mean_of_the_sigmoids():
-    _, movement = learnt(soft=True)
+    _, movement = learned(soft=True)
     scores = movement.score_parameters()
     flat = torch.cat([one.detach().flatten() for one in scores]).requires_grad_(True)
     expected = torch.sigmoid(flat).mean()
@@ -83,8 +83,8 @@ def test_movement_trains_and_finishes_as_an_ordinary_mask(soft):
 
 
 def test_movement_refuses_what_does_not_fit():
-    _, hard = learnt(soft=False)
-    _, soft = learnt(soft=True)
+    _, hard = learned(soft=False)
+    _, soft = learned(soft=True)
     with pytest.raises(ValueError, match="hard movement pruning has no penalty"):
         hard.penalty()
     with pytest.raises(ValueError, match="soft movement pruning has no set sparsity"):

@@ -181,7 +181,7 @@ def test_groups_that_are_given_and_biases_that_are_not():
         ({"fraction": 1.0}, ValueError, r"fraction must be in \[0, 1\), got 1.0"),
         ({"fraction": 0.5, "scope": "row"}, ValueError, "scope must be one of layer, global, got 'row'"),
         ({"fraction": 0.5, "minimum": 0}, ValueError, "minimum must be at least 1"),
-        ({"fraction": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of activation, magnitude, taylor"),
+        ({"fraction": 0.5, "criterion": "luck"}, ValueError, "criterion must be one of magnitude, taylor, activation"),
         ({"fraction": 0.5}, ValueError, "criterion 'activation' needs calibration batches"),
         ({"fraction": 0.5, "criterion": "magnitude", "batches": [1]}, ValueError, "'magnitude' needs no batches"),
         ({"fraction": 0.5, "batches": [1], "loss": len}, ValueError, "'activation' takes no loss"),

@@ -16,7 +16,7 @@ from sparsekit.pruning import (
 from sparsekit.pruning.parametrization import mask_of
 
 
-def test_report_counts_zeros_dead_rows_and_dead_columns():
+def test_report_counts_zeros_empty_rows_and_empty_columns():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5), Conv1D(2, 50))
     for layer in model:
         nn.init.ones_(layer.weight)
@@ -24,16 +24,16 @@ def test_report_counts_zeros_dead_rows_and_dead_columns():
     model[0].weight.data[:, [0, 3]] = 0.0
     model[2].weight.data[1:, :] = 0.0
     report = pruning_report(model)
-    assert [(row.name, row.shape, row.nnz, row.dead_rows, row.dead_columns) for row in report.layers] == [
+    assert [(row.name, row.shape, row.nnz, row.empty_rows, row.empty_columns) for row in report.layers] == [
         ("0", (3, 4), 4, 1, 2),
         ("1", (5, 3), 15, 0, 0),
         ("2", (2, 50), 2, 0, 49),
     ]
-    assert report.over_pruned == ("0", "2")
-    assert pruning_report(model, limit=0.98).over_pruned == ("0",)
+    assert report.too_sparse == ("0", "2")
+    assert pruning_report(model, limit=0.98).too_sparse == ("0",)
     assert report.sparsity == pytest.approx(1 - 21 / 127)
     assert report.to_dict()["layers"][0]["sparsity"] == pytest.approx(2 / 3)
-    assert str(report).splitlines()[3].split() == ["2", "2", "x", "50", "98.0%", "0", "49", "over-pruned"]
+    assert str(report).splitlines()[3].split() == ["2", "2", "x", "50", "98.0%", "0", "49", "too", "sparse"]
     prune(model, 0.5, targets=["1"])
     assert pruning_report(model).to_dict() == pruning_report(finalize(model)).to_dict()
     with pytest.raises(ValueError, match="no torch.nn.Linear"):

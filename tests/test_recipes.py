@@ -85,7 +85,7 @@ def test_weights_are_pruned_by_every_criterion(tmp_path, classifier, reviews, cr
     report = compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
     assert report["stages"][0]["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert report["stages"][0]["layers"] == 24
-    assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["over_pruned"])
+    assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["too_sparse"])
 
 
 @pytest.mark.parametrize(("task", "criterion"), [("classification", "sparsegpt"), ("language", "wanda")])

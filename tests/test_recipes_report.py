@@ -63,11 +63,12 @@ def test_stages_are_told_in_80_columns():
         "stage": "2-prune",
         "layers": 24,
         "sparsity": 0.8,
-        "dead_outputs": 0,
-        "over_pruned": ["a", "b"],
+        "outputs_without_weights": 0,
+        "too_sparse": ["a", "b"],
         "seconds": 200,
     }
-    assert stage_line(row) == "2-prune (3 min): layers 24, sparsity 0.8, dead outputs 0, 2 layers over pruned"
+    told = "2-prune (3 min): layers 24, sparsity 0.8, outputs without weights 0, 2 layers\n    too sparse"
+    assert stage_line(row) == told
     assert duration(8000) == "2 h"
     row |= {f"figure_{number}": number for number in range(20)}
     assert max(map(len, stage_line(row).splitlines())) <= 80

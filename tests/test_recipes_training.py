@@ -100,7 +100,7 @@ def test_hard_movement_pruning_reaches_its_sparsity_in_every_layer(tmp_path, cla
         for name, weight in before.items()
     ]
     assert any((pruned[name].flatten()[gone] != 0).any() for name, gone in zip(before, by_magnitude, strict=True)), (
-        "learnt scores choose otherwise than magnitude"
+        "learned scores choose otherwise than magnitude"
     )
     sparsities = [line["sparsity"] for line in log_of(tmp_path / "out", f"1-{stage}")]
     assert sparsities == sorted(sparsities)
@@ -178,7 +178,7 @@ def test_an_unknown_setting_of_movement_is_refused_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["classification", "language"])
-def test_a_narrower_student_follows_layers_through_learnt_projections(tmp_path, reviews, kind, monkeypatch):
+def test_a_narrower_student_follows_layers_through_learned_projections(tmp_path, reviews, kind, monkeypatch):
     teacher = tiny(tmp_path / "teacher", kind, hidden_size=48, num_hidden_layers=6)
     student = tiny(tmp_path / "student", kind)
     stage = {
@@ -259,7 +259,7 @@ def test_a_model_without_attention_maps_is_refused():
         NamedOutputs(model, ["attentions"])(input_ids=torch.tensor([[1, 2]]))
 
 
-def test_the_validation_is_apart_from_the_test_and_from_what_is_learnt(tmp_path, reviews):
+def test_the_validation_is_apart_from_the_test_and_from_what_is_learned(tmp_path, reviews):
     rows = [{"text": f"{a} {b} {i}", "label": "pos"} for i, (a, b) in enumerate(pairwise(WORDS))]
     reviews.write_text("".join(json.dumps(row) + "\n" for row in rows * 4))
     asks = recipe_of("classification", {"finetune": {"evaluate_every": 2}}, test_part=0.25, validation_part=0.5)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sparsekit import finalize, prune
 from sparsekit.pruning import prune_sparsegpt, prune_weight
-from sparsekit.pruning.calibration import samples_of
+from sparsekit.pruning.sparsegpt.samples import samples_of
 from sparsekit.pruning.sparsegpt.solver import damped, match_targets
 
 
@@ -51,7 +51,7 @@ def test_prune_weight_in_narrow_blocks_equals_one_block_for_a_given_mask():
     weight, x = problem(8, 24)
     weight[:, 1::2] *= 1e-3  # so that 1:2 always drops the odd columns
     hessian = torch.diag((x.T @ x).diagonal()) + 0.01 * x.T @ x
-    results = [prune_weight(weight, hessian, 0.5, mask_structure="1:2", block_width=width)[0] for width in (4, 8, 24)]
+    results = [prune_weight(weight, hessian, 0.5, mask_structure="1:2", column_block=width)[0] for width in (4, 8, 24)]
     torch.testing.assert_close(results[0], results[2], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(results[1], results[2], rtol=1e-4, atol=1e-4)
 
@@ -149,7 +149,7 @@ def test_structures(model, structure, sparsity):
     assert (weight == 0).float().mean() == pytest.approx(sparsity, abs=0.01)
 
 
-def test_a_group_that_does_not_divide_the_block_width():
+def test_a_group_that_does_not_divide_the_column_block():
     weight, x = problem(6, 384 // 2)
     _, mask = prune_weight(weight, x.T @ x, 2 / 3, mask_structure="1:3")
     assert torch.all(mask.reshape(-1, 3).sum(1) == 1)

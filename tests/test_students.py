@@ -113,7 +113,7 @@ def test_students_that_cannot_be():
     for layers, message in (
         (7, "a student of 7 layers cannot follow a teacher of 6"),
         (0, "a student of 0 layers"),
-        ([], r"ascending numbers of the teacher's blocks 0 to 5, got \[\]"),
+        ([], r"ascending numbers of the teacher's layers 0 to 5, got \[\]"),
         ([2, 1], "ascending numbers"),
         ([0, 6], "ascending numbers"),
         ([-1], "ascending numbers"),
@@ -124,13 +124,13 @@ def test_students_that_cannot_be():
         drop_layers(nn.Sequential(nn.Linear(2, 2)), 1)
     config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=24, num_layers=4, num_heads=4)
     both = transformers.T5Model(copy.deepcopy(config))  # an encoder alone changes its config
-    with pytest.raises(ValueError, match="block 1 cannot take the place of block 0: .*relative_attention_bias"):
+    with pytest.raises(ValueError, match="layer 1 cannot take the place of layer 0: .*relative_attention_bias"):
         drop_layers(transformers.T5EncoderModel(config), [1, 3])
     with pytest.raises(
         ValueError, match=r"layers names the stacks \['middle'\]; the model has the stacks encoder, decod"
     ):
         drop_layers(both, {"middle": 2})
-    with pytest.raises(ValueError, match="the model has one stack of blocks"):
+    with pytest.raises(ValueError, match="the model has one stack of layers"):
         drop_layers(bert(), {"encoder": 2})
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparsekit.pruning import Schedule, apply_movement, prune
-from sparsekit.training import GradualMovement, GradualPruning, Penalised, TrainSettings, checkpoint, train
+from sparsekit.training import GradualMovement, GradualPruning, Penalized, TrainSettings, checkpoint, train
 from sparsekit.training.order import shuffled, stream
 
 
@@ -211,7 +211,7 @@ def test_movement_pruning_while_training(tmp_path, soft):
     movement = apply_movement(model, soft=soft, threshold=0.4)
     pruning = GradualMovement(movement, Schedule(0.5, end=20), penalty=1.0 if soft else None)
     groups = [(movement.score_parameters(), 0.3)]
-    loss = Penalised(loss_of, pruning) if soft else loss_of
+    loss = Penalized(loss_of, pruning) if soft else loss_of
     train(model, make_batches(), loss, TrainSettings(epochs=3), before_step=pruning, parameter_groups=groups, log=log)
     sparsities = [json.loads(line)["sparsity"] for line in log.read_text().splitlines()]
     assert sparsities[0] == 0.0

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 def _tensor_of(name: str, output: Any) -> torch.Tensor:
-    """The output itself, or the first of a tuple, as blocks return their hidden states."""
+    """The output itself, or the first of a tuple, as transformer blocks return their hidden states."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(first, torch.Tensor):
         raise TypeError(f"{name} must return a tensor or a tuple that begins with one, got {type(output).__name__}")

@@ -17,7 +17,7 @@ from sparsekit.distillation.layers import check_layers
 class HiddenStates(nn.Module):
     """Mean over layers of the mean squared error of projected hidden states, over the tokens that are not padding.
 
-    Its projections learn with the student: give `loss.parameters()` to the optimiser too.
+    Its projections learn with the student: give `loss.parameters()` to the optimizer too.
 
     Args:
         student_features: width of the student's hidden states.

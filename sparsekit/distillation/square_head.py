@@ -15,7 +15,7 @@ from sparsekit.distillation.layers import check_layers
 
 
 class SquareHead(nn.Module):
-    """Sum over layers of the normalised squared error, over the tokens that are not padding."""
+    """Sum over layers of the normalized squared error, over the tokens that are not padding."""
 
     def forward(
         self, student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], attention_mask: torch.Tensor

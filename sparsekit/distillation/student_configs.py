@@ -1,4 +1,4 @@
-"""Configs of smaller students: every entry that speaks of the number of blocks, or of each of them, follows."""
+"""Configs of students with fewer layers: every entry that counts the layers, or has a value for each, follows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from sparsekit.introspect.transformer_blocks import configs_around
+from sparsekit.introspect.model_configs import RECORDED_SHAPES, configs_around, recorded_shapes
 
-#: Entries that count the blocks of a model with one stack of them, and of each stack where there are two.
+#: Entries that count the layers of a model with one stack of them, and of each stack where there are two.
 _COUNTS = {
     "": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
     "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "num_hidden_layers", "num_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
 }
-#: Entries that hold one value a block.
-_PER_BLOCK = (
+#: Entries that hold one value a layer.
+_PER_LAYER = (
     "layer_types",
     "mlp_layer_types",
     "attention_layers",
@@ -27,17 +27,15 @@ _PER_BLOCK = (
     "layers_block_type",
     "hybrid_override_pattern",
 )
-#: Entries that hold numbers of blocks.
+#: Entries that hold numbers of layers.
 _NUMBERS = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers")
-#: Where configs of models with removed neurons or heads keep the shapes of their layers, by name.
-_SHAPES = "sparsekit_widths"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which blocks of a stack stay."""
+    """Which layers of a stack stay."""
 
-    name: str  # of the list of blocks
+    name: str  # of the list of layers
     part: str  # "encoder" or "decoder" of a model that has both, else ""
     kept: Sequence[int]
     count: int  # how many there were
@@ -56,14 +54,14 @@ def _set(owner: Any, name: str, value: Any) -> None:
 
 
 def _set_counts(owner: Any, names: Sequence[str], cut: Cut) -> None:
-    """Set those of an object's attributes that hold the number of blocks there were."""
+    """Set those of an object's attributes that hold the number of layers there were."""
     for name in names:
         if getattr(owner, name, None) == cut.count:
             _set(owner, name, len(cut.kept))
 
 
 def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
-    """Shapes by layer name, with the blocks' new numbers and without those that went."""
+    """Shapes by module name, with the layers' new numbers and without those that went."""
     found = {key: shape for key, shape in shapes.items() if not key.startswith(f"{name}.")}
     for place, number in enumerate(kept):
         prefix = f"{name}.{number}."
@@ -73,10 +71,10 @@ def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str
 
 
 def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
-    old: dict[str, Any] = {entry: getattr(config, entry, None) for entry in (*_PER_BLOCK, *_NUMBERS)}
+    old: dict[str, Any] = {entry: getattr(config, entry, None) for entry in (*_PER_LAYER, *_NUMBERS)}
     parts = {part, *(_COUNTS.keys() & inside.split(".")[:-1])} if not part else {part}
     _set_counts(config, [name for one in parts for name in _COUNTS[one]], cut)
-    for entry in _PER_BLOCK:
+    for entry in _PER_LAYER:
         values = old[entry]
         if part != "decoder" and isinstance(values, list | tuple | str) and len(values) == cut.count:
             kept = [values[number] for number in cut.kept]
@@ -86,16 +84,16 @@ def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
     for entry in _NUMBERS:
         if old[entry]:
             _set(config, entry, [place for place, number in enumerate(cut.kept) if number in old[entry]])
-    shapes = getattr(config, _SHAPES, None)
+    shapes = recorded_shapes(config)
     if shapes:
-        setattr(config, _SHAPES, _renamed(shapes, inside, cut.kept))
+        setattr(config, RECORDED_SHAPES, _renamed(shapes, inside, cut.kept))
 
 
 def adapt_configs(model: nn.Module, cut: Cut) -> None:
-    """Have the configs around a list of blocks, and what modules took from them, say which blocks it has now.
+    """Write into the configs around a list of layers, and into what modules took from them, which layers it has now.
 
     Args:
-        model: the student; its blocks are cut already.
+        model: the student; its layers are cut already.
         cut: what was done.
     """
     for config, inside in configs_around(model, cut.name):
@@ -105,7 +103,7 @@ def adapt_configs(model: nn.Module, cut: Cut) -> None:
     counts = {name for names in _COUNTS.values() for name in names}
     for module in around.modules():
         _set_counts(module, [name for name in counts if isinstance(vars(module).get(name), int)], cut)
-        for entry in _PER_BLOCK:
+        for entry in _PER_LAYER:
             values = vars(module).get(entry)
             if isinstance(values, list | tuple) and len(values) == cut.count:
                 setattr(module, entry, type(values)(values[number] for number in cut.kept))

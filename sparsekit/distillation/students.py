@@ -1,6 +1,6 @@
-"""Smaller students: a copy of the teacher with some of its blocks.
+"""`drop_layers`: a student with some of the teacher's layers. A layer is a transformer block in this file.
 
-Taking every n-th of the teacher's layers is how DistilBERT began (Sanh et al., arXiv 1910.01108, section 2).
+DistilBERT was initialized with every second layer of its teacher (Sanh et al., arXiv 1910.01108, section 2).
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from sparsekit.distillation.student_configs import Cut, adapt_configs
 from sparsekit.introspect.transformer_blocks import find_stacks, lists_beside
 from sparsekit.surgery import Description, Trial, bypassed, failures
 
-#: What blocks and their attentions call their own number; BigBird's draws blocks at random from it.
+#: What layers and their attentions call their own number; BigBird seeds its random attention with it.
 _NUMBER = ("layer_idx", "layer_id", "layer_number", "seed")
 
-#: How many blocks, or which.
+#: How many layers, or which.
 Layers = int | Iterable[int]
 
 
 def _check_places(model: nn.Module, cuts: Sequence[Cut]) -> None:
-    """Refuse a student that has other parameters in a block than the teacher has in that place."""
+    """Refuse a student that has other parameters in a layer than the teacher has in that place."""
     for cut in cuts:
         for place, number in enumerate(cut.kept):
-            blocks = [model.get_submodule(f"{cut.name}.{one}") for one in (place, number)]
-            other = blocks[0].state_dict().keys() ^ blocks[1].state_dict().keys()
+            layers = [model.get_submodule(f"{cut.name}.{one}") for one in (place, number)]
+            other = layers[0].state_dict().keys() ^ layers[1].state_dict().keys()
             if other:
                 raise ValueError(
-                    f"block {number} cannot take the place of block {place}: they differ in "
-                    f"{', '.join(sorted(other))}; keep block {place} by naming the blocks: layers=[..., {place}, ...]"
+                    f"layer {number} cannot take the place of layer {place}: they differ in "
+                    f"{', '.join(sorted(other))}; keep layer {place} by naming the layers: layers=[..., {place}, ...]"
                 )
 
 
-def _kept_blocks(layers: Layers, count: int) -> list[int]:
-    """Numbers of the blocks that stay, of so many."""
+def _kept_numbers(layers: Layers, count: int) -> list[int]:
+    """Numbers of the layers that stay, of so many."""
     if isinstance(layers, int):
         return [teacher for _, teacher in LayerMap.even(layers, count).pairs]
     kept = list(layers)
     if not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < count:
-        raise ValueError(f"layers must be ascending numbers of the teacher's blocks 0 to {count - 1}, got {kept}")
+        raise ValueError(f"layers must be ascending numbers of the teacher's layers 0 to {count - 1}, got {kept}")
     return kept
 
 
 def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) -> dict[str, Layers]:
-    """How many blocks, or which, by stack."""
+    """How many layers, or which, by stack."""
     if not isinstance(layers, Mapping):
         return dict.fromkeys(stacks, layers if isinstance(layers, int) else list(layers))
     if not layers or not set(layers) <= set(stacks) or "" in stacks:
-        has = "one stack of blocks" if "" in stacks else f"the stacks {', '.join(stacks)}"
+        has = "one stack of layers" if "" in stacks else f"the stacks {', '.join(stacks)}"
         raise ValueError(f"layers names the stacks {list(layers)}; the model has {has}")
     return dict(layers)
 
 
 def _plans(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[list[Cut]]:
-    """Which blocks to keep: first as asked, then, where only a number was given, with the first block among them.
+    """Which layers to keep: first as asked, then, where only a number was given, with the first layer among them.
 
     The first is special in some models: T5's has the position biases of all, ModernBERT's has no norm.
     """
@@ -66,14 +66,14 @@ def _plans(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[list
     even, special = [], []
     for part, given in _wanted(layers, stacks).items():
         count = len(model.get_submodule(stacks[part]))  # type: ignore[arg-type]
-        kept = _kept_blocks(given, count)
+        kept = _kept_numbers(given, count)
         even.append(Cut(stacks[part], part, kept, count))
         special.append(Cut(stacks[part], part, [0, *kept[1:]] if isinstance(given, int) else kept, count))
     return [even] if even == special else [even, special]
 
 
 def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
-    """The blocks that do not stay."""
+    """The layers that do not stay."""
     return [
         model.get_submodule(f"{name}.{number}")
         for cut in cuts
@@ -84,30 +84,30 @@ def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
 
 
 def _copy_without(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
-    """Deep copy in which the blocks that are not kept are empty modules: their weights are never copied."""
-    staying = {id(part) for block in _staying(model, cuts) for part in block.modules()}
-    going = [block for block in _going(model, cuts) if id(block) not in staying]
-    return copy.deepcopy(model, {id(block): nn.Identity() for block in going})
+    """Deep copy in which the layers that are not kept are empty modules: their weights are never copied."""
+    staying = {id(part) for layer in _staying(model, cuts) for part in layer.modules()}
+    going = [layer for layer in _going(model, cuts) if id(layer) not in staying]
+    return copy.deepcopy(model, {id(layer): nn.Identity() for layer in going})
 
 
 def _staying(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
     return [model.get_submodule(f"{cut.name}.{number}") for cut in cuts for number in cut.kept]
 
 
-def _drop_blocks(blocks: nn.ModuleList, kept: Sequence[int]) -> None:
-    """Leave the kept blocks in the list, and tell each (its attention, for its cache) its new number."""
-    for number in reversed(range(len(blocks))):
+def _keep_layers(layers: nn.ModuleList, kept: Sequence[int]) -> None:
+    """Leave the kept layers in the list, and tell each (its attention, for its cache) its new number."""
+    for number in reversed(range(len(layers))):
         if number not in kept:
-            del blocks[number]
+            del layers[number]
     for place, number in enumerate(kept):
-        for module in blocks[place].modules():
+        for module in layers[place].modules():
             for key in _NUMBER:
                 if vars(module).get(key) == number and not isinstance(vars(module)[key], bool):
                     setattr(module, key, place)
 
 
 def _expected(model: nn.Module, trial: Trial, cuts: Sequence[Cut]) -> list[torch.Tensor] | None:
-    """What the teacher says when the blocks that go pass on what they get; None where they cannot be told to."""
+    """The teacher's outputs when the layers that go are skipped; None where they cannot be skipped."""
     if any(len(lists_beside(model, cut.name)) > 1 for cut in cuts):
         return None
     try:
@@ -123,29 +123,29 @@ def _adapt(student: nn.Module, cut: Cut) -> None:
         adapt_configs(student, cut)
     except failures() as error:
         raise ValueError(
-            f"the config of {type(student).__name__} cannot be told of {len(cut.kept)} blocks: "
+            f"the config of {type(student).__name__} cannot be set to {len(cut.kept)} layers: "
             f"{' '.join(str(error).split())[:300]}; nothing was changed"
         ) from error
 
 
 def _student(model: nn.Module, cuts: Sequence[Cut], trial: Trial, description: Description) -> nn.Module:
-    """The student that keeps certain blocks.
+    """The student that keeps certain layers.
 
     Raises:
-        ValueError: it could not be made again from its config, or says something else than it must.
+        ValueError: it could not be made again from its config, or has other outputs than it must.
     """
     expected = _expected(model, trial, cuts) if trial.runs else None
     student = _copy_without(model, cuts)
     for cut in cuts:
         for name in lists_beside(model, cut.name):
-            _drop_blocks(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
+            _keep_layers(student.get_submodule(name), cut.kept)  # type: ignore[arg-type]
         _adapt(student, cut)
     fault = description.fault(student)
     if fault is not None or not description.known:
         _check_places(model, cuts)
     if fault is not None:
         raise ValueError(f"{fault}; nothing was changed")
-    trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} blocks")
+    trial.check(student, expected, f"with {' and '.join(str(len(cut.kept)) for cut in cuts)} layers")
     return student
 
 
@@ -160,19 +160,19 @@ def _first_student(model: nn.Module, plans: Sequence[Sequence[Cut]], batches: Se
     raise faults[-1]
 
 
-def drop_layers(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batches: Sequence[Any] = ()) -> nn.Module:
-    """Cut a student with fewer blocks out of a teacher; the teacher stays as it is.
+def drop_layers(model: nn.Module, layers: Layers | Mapping[str, Layers], batches: Sequence[Any] = ()) -> nn.Module:
+    """Make a student with fewer layers (transformer blocks) from a teacher; the teacher stays as it is.
 
-    The student is a deep copy with the teacher's weights in the blocks that it keeps and in everything else. Its config
-    and the blocks' own numbers are adapted, so that it generates, saves and loads like any model of its class. It is
-    run on a tiny input before it is returned, and must say what the teacher says without those blocks.
+    The student is a deep copy with the teacher's weights in the layers that it keeps and in everything else. Its config
+    and the layers' own numbers are adapted, so that it generates, saves and loads like any model of its class. It is
+    run on a tiny input before it is returned, and its outputs must be the teacher's with the other layers skipped.
 
     Args:
-        model: a model whose blocks are an `nn.ModuleList`; the longest one counts, also deep inside, as where an
-            encoder is part of a classifier. An encoder with a decoder has two.
-        layers: how many blocks to keep: those that `LayerMap.even` maps to, so that the map fits, with the first block
-            instead of the first of these where they would not do; or their numbers, ascending, counted from 0. With an
-            encoder and a decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
+        model: a model whose transformer blocks are an `nn.ModuleList`, also deep inside, as where an encoder is part of
+            a classifier: see `sparsekit.introspect.transformer_blocks`. An encoder-decoder has two.
+        layers: how many layers to keep: those that `LayerMap.even` maps to, so that the map fits, with the first layer
+            instead of the first of these where they would not do; or their numbers, ascending, counted from 0. Of an
+            encoder-decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
         batches: keyword arguments of the model's forward, of which the first is tried; needed only where no input can
             be made up for the model.
 
@@ -181,9 +181,9 @@ def drop_layers(model: nn.Module, layers: Layers | Mapping[str, Layers], *, batc
         frozen in part stays frozen.
 
     Raises:
-        ValueError: there are no blocks, `layers` does not fit their number, a block would take the place of one that is
-            built differently, or the student cannot run or could not be made again from its config (DINOv2's config
-            names blocks whose outputs are read).
+        ValueError: there are no transformer blocks, `layers` does not fit their number, a layer would take the place of
+            one that is built differently, or the student cannot run or could not be made again from its config
+            (DINOv2's config names layers whose outputs are read).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
     >>> len(drop_layers(teacher, 3)[0])

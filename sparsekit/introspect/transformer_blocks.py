@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from sparsekit.introspect.dense_classes import is_dense_linear
+from sparsekit.introspect.model_configs import configs_around
 from sparsekit.introspect.module_paths import full_name, lies_within
 
 _STACKS = ("encoder", "decoder")
@@ -25,18 +25,6 @@ def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
         if is_list and len(module) and not any(lies_within(outer, name) for outer in found):
             found[name] = module
     return found
-
-
-def configs_around(model: nn.Module, name: str) -> list[tuple[Any, str]]:
-    """Transformers configs of the modules around a module, outermost first, each with the module's name in its own."""
-    found: dict[int, tuple[Any, str]] = {}
-    parts = name.split(".")
-    for length in range(len(parts)):
-        holder = ".".join(parts[:length])
-        config = getattr(model.get_submodule(holder), "config", None)
-        if hasattr(config, "to_dict"):
-            found.setdefault(id(config), (config, ".".join(parts[length:])))
-    return list(found.values())
 
 
 def _has_two_stacks(model: nn.Module, name: str) -> bool:

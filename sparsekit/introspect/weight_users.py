@@ -14,7 +14,7 @@ from sparsekit.introspect.model_code import original_class
 from sparsekit.introspect.settings_of import holds
 from sparsekit.introspect.weight_reads import Conditions, Read, reads_of
 
-#: Code that serves all models, and calls their layers whole or initialises them.
+#: Code that serves all models, and calls their layers whole or initializes them.
 _SHARED = re.compile(r"(torch|sparsekit)(\.|$)|transformers\.(?!models\.)")
 
 #: Class -> names and modules of it in a model.

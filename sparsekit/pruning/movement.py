@@ -22,7 +22,7 @@ from sparsekit.surgery import undo_on_failure
 
 
 class MovementMask(nn.Module):
-    """Parametrization of a weight by a mask that comes from learnt scores.
+    """Parametrization of a weight by a mask that comes from learned scores.
 
     Args:
         weight: what is masked, any shape.
@@ -127,11 +127,11 @@ class Movement:
 
 
 def masked_sparsity(model: nn.Module) -> float:
-    """Part of the weights under masks, fixed or learnt, that is pruned now; 0 without masks."""
+    """Part of the weights under masks, fixed or learned, that is pruned now; 0 without masks."""
     fixed: list[Any] = [mask_of(module, name) for module in model.modules() for name in masked_parameters(module)]
-    learnt = [module for module in model.modules() if isinstance(module, MovementMask)]
-    size = sum(mask.numel() for mask in fixed) + sum(step.scores.numel() for step in learnt)
-    kept = sum(int(mask.sum()) for mask in fixed) + sum(step.kept() for step in learnt)
+    learned = [module for module in model.modules() if isinstance(module, MovementMask)]
+    size = sum(mask.numel() for mask in fixed) + sum(step.scores.numel() for step in learned)
+    kept = sum(int(mask.sum()) for mask in fixed) + sum(step.kept() for step in learned)
     return 1.0 - kept / size if size else 0.0
 
 
@@ -143,7 +143,7 @@ def apply_movement(
     soft: bool = False,
     threshold: float = 0.1,
 ) -> Movement:
-    """Give every selected layer scores that are learnt with the weights and decide which of them stay, in place.
+    """Give every selected layer scores that are learned with the weights and decide which of them stay, in place.
 
     Call it before the optimizer is made, so that this gets the scores. They start at zero, so hard pruning must start
     at sparsity 0 and rise as they learn; soft pruning keeps all weights at first.

@@ -20,9 +20,9 @@ class LayerZeros:
     name: str
     shape: tuple[int, int]  # out_features, in_features
     nnz: int
-    dead_rows: int  # outputs with no weight left
-    dead_columns: int  # inputs that no weight reads any more
-    over_pruned: bool
+    empty_rows: int  # outputs without weights
+    empty_columns: int  # inputs that no weight reads
+    too_sparse: bool  # above the limit, or with outputs without weights
 
     @property
     def sparsity(self) -> float:
@@ -35,7 +35,7 @@ class PruningReport:
     """The zeros of a model's linear layers; `print` shows them as a table."""
 
     layers: tuple[LayerZeros, ...]
-    limit: float  # sparsity above which a layer counts as over-pruned
+    limit: float  # sparsity above which a layer counts as too sparse
     left_out: Mapping[str, str] = field(default_factory=dict)  # layers that are not pruned unless named: name -> why
 
     @property
@@ -44,9 +44,9 @@ class PruningReport:
         return 1.0 - sum(layer.nnz for layer in self.layers) / sum(_size(layer) for layer in self.layers)
 
     @property
-    def over_pruned(self) -> tuple[str, ...]:
-        """Names of layers whose sparsity is above the limit, or that have outputs with no weight left."""
-        return tuple(layer.name for layer in self.layers if layer.over_pruned)
+    def too_sparse(self) -> tuple[str, ...]:
+        """Names of layers whose sparsity is above the limit, or that have outputs without weights."""
+        return tuple(layer.name for layer in self.layers if layer.too_sparse)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -54,21 +54,21 @@ class PruningReport:
             "layers": [{**asdict(layer), "sparsity": layer.sparsity} for layer in self.layers],
             "sparsity": self.sparsity,
             "limit": self.limit,
-            "over_pruned": list(self.over_pruned),
+            "too_sparse": list(self.too_sparse),
             "left_out": dict(self.left_out),
         }
 
     def __str__(self) -> str:
         width = max(5, *(len(layer.name) for layer in self.layers))
-        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  dead rows  dead columns"]
+        lines = [f"{'layer':{width}}  {'out x in':>12}  sparsity  empty rows  empty columns"]
         for layer in self.layers:
             shape = f"{layer.shape[0]} x {layer.shape[1]}"
             lines.append(
-                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  {layer.dead_rows:9}  "
-                f"{layer.dead_columns:12}  {'over-pruned' if layer.over_pruned else ''}".rstrip()
+                f"{layer.name:{width}}  {shape:>12}  {layer.sparsity:8.1%}  {layer.empty_rows:10}  "
+                f"{layer.empty_columns:13}  {'too sparse' if layer.too_sparse else ''}".rstrip()
             )
-        over = f"{len(self.over_pruned)} of {len(self.layers)} layers over-pruned"
-        lines.append(f"{self.sparsity:.1%} of {sum(_size(layer) for layer in self.layers):,} weights pruned, {over}")
+        count = f"{len(self.too_sparse)} of {len(self.layers)} layers too sparse"
+        lines.append(f"{self.sparsity:.1%} of {sum(_size(layer) for layer in self.layers):,} weights pruned, {count}")
         lines += [f"left out: {name} {reason}" for name, reason in self.left_out.items()]
         return "\n".join(lines)
 
@@ -88,10 +88,10 @@ def _count_zeros(model: nn.Module, limit: float) -> Iterator[LayerZeros]:
             continue
         out_features, in_features = kept.shape
         nnz = int(kept.sum())
-        dead_rows = out_features - int(kept.any(1).sum())
-        dead_columns = in_features - int(kept.any(0).sum())
-        over_pruned = dead_rows > 0 or 1.0 - nnz / kept.numel() > limit
-        yield LayerZeros(name, (out_features, in_features), nnz, dead_rows, dead_columns, over_pruned)
+        empty_rows = out_features - int(kept.any(1).sum())
+        empty_columns = in_features - int(kept.any(0).sum())
+        too_sparse = empty_rows > 0 or 1.0 - nnz / kept.numel() > limit
+        yield LayerZeros(name, (out_features, in_features), nnz, empty_rows, empty_columns, too_sparse)
 
 
 @on_split_modules
@@ -100,7 +100,7 @@ def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
 
     Args:
         model: any PyTorch model, before `convert`.
-        limit: sparsity above which a layer counts as over-pruned, in [0, 1]; one with outputs that have no weight left
+        limit: sparsity above which a layer counts as too sparse, in [0, 1]; one with outputs without weights
             counts too.
 
     Returns:
@@ -114,9 +114,9 @@ def pruning_report(model: nn.Module, *, limit: float = 0.97) -> PruningReport:
     >>> layer = nn.Linear(4, 3)
     >>> _ = layer.weight.data.fill_(1.0)[2].zero_()
     >>> print(pruning_report(nn.Sequential(layer)))
-    layer      out x in  sparsity  dead rows  dead columns
-    0             3 x 4     33.3%          1             0  over-pruned
-    33.3% of 12 weights pruned, 1 of 1 layers over-pruned
+    layer      out x in  sparsity  empty rows  empty columns
+    0             3 x 4     33.3%           1              0  too sparse
+    33.3% of 12 weights pruned, 1 of 1 layers too sparse
     """
     if not 0.0 <= limit <= 1.0:
         raise ValueError(f"limit must be in [0, 1], got {limit}; 0.97 flags layers with more than 97% zeros")

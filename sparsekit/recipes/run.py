@@ -13,6 +13,7 @@ from sparsekit.checkpoint import save
 from sparsekit.checkpoint.card import write_section
 from sparsekit.checkpoint.readback import check_plain
 from sparsekit.checkpoint.transformers.models import from_config
+from sparsekit.introspect.model_configs import recorded_shapes
 from sparsekit.io.atomic_file import write_json
 from sparsekit.nn import SparseLinear
 from sparsekit.progress import tell
@@ -55,7 +56,7 @@ def _run_stages(job: Job) -> None:
 def _opens_anywhere(model: Any) -> bool:
     """Whether transformers alone can open the model: nothing is sparse, and all of it is what its config says."""
     sparse = any(isinstance(module, SparseLinear) for module in model.modules())
-    if sparse or getattr(model.config, "sparsekit_widths", None):
+    if sparse or recorded_shapes(model.config):
         return False
     try:
         check_plain(model, from_config(model))

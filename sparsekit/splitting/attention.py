@@ -52,7 +52,7 @@ class SplitAttention(SplitModule):
         if shape_of(module, "in_proj_weight"):
             return [Matrix(name, "in_proj_weight", i, 3, bias=bias) for i, name in enumerate(_PROJECTIONS)]
         if not all(shape_of(module, f"{name}_weight") for name in _PROJECTIONS):
-            return []  # pruned or normalised by other tools, which compute the weights
+            return []  # pruned or normalized by other tools, which compute the weights
         return [
             Matrix(name, f"{name}_weight", bias=bias, bias_index=i, bias_count=3) for i, name in enumerate(_PROJECTIONS)
         ]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 class PaddedEncoder(nn.TransformerEncoder):
     """`nn.TransformerEncoder` that does not hand its layers nested tensors, which sparse ones cannot take.
 
-    Where the dense one would have made some, it returned zeros for padding (normalised, where it has a norm at the
+    Where the dense one would have made some, it returned zeros for padding (normalized, where it has a norm at the
     end); so does this one.
     """
 

@@ -86,7 +86,7 @@ def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter, training: bool) -> nn.Linear:
-    layer = nn.Linear.__new__(nn.Linear)  # the constructor would initialise weights, for each of 10,000 experts
+    layer = nn.Linear.__new__(nn.Linear)  # the constructor would initialize weights, for each of 10,000 experts
     nn.Module.__init__(layer)
     layer.out_features, layer.in_features = weight.shape
     layer.weight = nn.Parameter(weight.detach(), requires_grad=like.requires_grad)
@@ -96,7 +96,7 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter,
 
 
 class LayerStack(nn.Module):
-    """Layers by number. No `nn.ModuleList`, in which those who look for the blocks of a model would find them."""
+    """Layers by number; no `nn.ModuleList`, which might pass for the model's transformer blocks."""
 
     def __len__(self) -> int:
         return len(self._modules)

@@ -37,24 +37,24 @@ def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[s
 
 
 @contextmanager
-def bypassed(blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
+def bypassed(transformer_blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
     """Blocks that give on the hidden states that they get; what else they return stays.
 
     Yields:
-        The blocks that ran so, to be read at the end.
+        The transformer blocks that ran so, to be read at the end.
     """
     ran: set[nn.Module] = set()
 
-    def pass_by(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        ran.add(block)
+    def pass_by(transformer_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        ran.add(transformer_block)
         hidden = args[0] if args else kwargs["hidden_states"]
         if isinstance(output, torch.Tensor):
             return hidden
         if isinstance(output, tuple):
             return (hidden, *output[1:])
-        raise TypeError(f"a block must return a tensor or a tuple, got {type(output).__name__}")
+        raise TypeError(f"a transformer block must return a tensor or a tuple, got {type(output).__name__}")
 
     with ExitStack() as stack:
-        for block in blocks:
-            stack.callback(block.register_forward_hook(pass_by, with_kwargs=True).remove)
+        for transformer_block in transformer_blocks:
+            stack.callback(transformer_block.register_forward_hook(pass_by, with_kwargs=True).remove)
         yield ran

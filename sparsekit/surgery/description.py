@@ -15,7 +15,7 @@ from sparsekit.surgery.inputs import transformers_parts
 _PLAIN = (bool, int, float, str, type(None))
 
 
-#: Attributes that need not agree: what blocks make of their kinds is compared block by block.
+#: Attributes that need not agree: what transformer blocks make of their kinds is compared one by one.
 _PASSED_OVER = ("training", "layer_types")
 
 
@@ -46,7 +46,7 @@ def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Modu
 
 
 def _is_kept(have: Any, made: Any) -> bool:
-    """Whether a value is one that folders keep where it differs: a float, such as one of a block's depth."""
+    """Whether a value is one that folders keep where it differs: a float, such as a transformer block's depth."""
     return type(have) is type(made) is float
 
 

@@ -40,7 +40,7 @@ def _at_rest(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
-    """The floating tensors of an output, not those deeper inside, which may be one for each head or block."""
+    """The floating tensors of an output, not those deeper inside, such as one for each transformer block."""
     values = output.values() if isinstance(output, Mapping) else output
     values = values if isinstance(output, Mapping | tuple | list) else [output]
     return [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]

@@ -2,7 +2,7 @@
 
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.loop import train
-from sparsekit.training.movement import GradualMovement, Penalised
+from sparsekit.training.movement import GradualMovement, Penalized
 from sparsekit.training.precision import autocast
 from sparsekit.training.processes import first_alone, join_group
 from sparsekit.training.run import TrainReport
@@ -11,7 +11,7 @@ from sparsekit.training.settings import TrainSettings
 __all__ = [
     "GradualMovement",
     "GradualPruning",
-    "Penalised",
+    "Penalized",
     "TrainReport",
     "TrainSettings",
     "autocast",

@@ -57,7 +57,7 @@ def save_checkpoint(
     Args:
         path: the file.
         model: what is trained, masks included.
-        optimizer: its optimiser.
+        optimizer: its optimizer.
         progress: plain values of the run.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -136,7 +136,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put model, optimiser and random numbers back to where they were when the checkpoint was written.
+    """Put model, optimizer and random numbers back to where they were when the checkpoint was written.
 
     Raises:
         ValueError: the file is damaged, or of another model.

@@ -39,7 +39,7 @@ def train(
     parameter_groups: Sequence[ParameterGroup] = (),
     title: str = "train",
 ) -> TrainReport:
-    """Minimise a loss over batches, in place. Masks of `prune` stay.
+    """Minimize a loss over batches, in place. Masks of `prune` stay.
 
     The model is trained in the mode it is in: call `model.train()` first for dropout, `model.eval()` for none, as when
     a student follows a teacher's answers. In the processes that `torchrun` starts, after
@@ -54,7 +54,7 @@ def train(
             trained too.
         settings: how much; `TrainSettings()` if None.
         before_step: called with the number of every step before it is taken, such as `GradualPruning`. True says that
-            masks changed: the optimiser then forgets what it kept of the weights that are gone, and the best score is
+            masks changed: the optimizer then forgets what it kept of the weights that are gone, and the best score is
             looked for anew.
         evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
             `evaluate_every` steps and at the end.

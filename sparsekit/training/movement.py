@@ -43,11 +43,11 @@ class GradualMovement:
         return self.schedule.prunes_at(step)
 
 
-class Penalised(nn.Module):
+class Penalized(nn.Module):
     """A loss of model and batch, with the penalty of soft movement pruning added.
 
     Args:
-        loss: what is minimised besides.
+        loss: what is minimized besides.
         pruning: whose penalty, at the weight that it has now.
     """
 

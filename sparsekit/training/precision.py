@@ -1,4 +1,4 @@
-"""In which data type a forward pass computes; weights and optimiser stay as they are."""
+"""In which data type a forward pass computes; weights and optimizer stay as they are."""
 
 from __future__ import annotations
 

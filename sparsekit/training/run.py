@@ -26,7 +26,7 @@ from sparsekit.training.sharding import averaged, gathered, whole_tensors
 
 T = TypeVar("T")
 
-#: What is minimised: of the model and one batch, a scalar. A module's own parameters are trained too.
+#: What is minimized: of the model and one batch, a scalar. A module's own parameters are trained too.
 Loss = Callable[[nn.Module, T], torch.Tensor]
 
 
@@ -174,7 +174,7 @@ class Run(Generic[T]):
             yield list(islice(left, self.together))[process_number() :: process_count()]
 
     def step(self, forward: nn.Module, share: Sequence[T]) -> float:
-        """One step of the optimiser on this process's batches; returns their mean loss.
+        """One step of the optimizer on this process's batches; returns their mean loss.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -205,7 +205,7 @@ class Run(Generic[T]):
         model = self.objective.model
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
-        with torch.no_grad(), gathered(self.objective, blocks=False):
+        with torch.no_grad(), gathered(self.objective, whole=False):
             score = same_everywhere(evaluate(model))
         for module, mode in modes:
             module.training = mode

@@ -25,7 +25,7 @@ class TrainSettings:
         patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.
         patience_from: evaluations count for `patience` after this step, such as the last that prunes.
         checkpoint_minutes: from one checkpoint to the next, where a checkpoint is asked for; 0: after every step.
-        shard: spread weights, gradients and optimiser state over the processes (FSDP2); with one process there is
+        shard: spread weights, gradients and optimizer state over the processes (FSDP2); with one process there is
             nothing to spread. A copy is trained, so a loss must use the model that it is given; the model itself waits
             on the CPU, in every process. Whole weights are gathered for a moment where a schedule prunes.
         seed: of the order of the batches and of dropout.

@@ -1,13 +1,14 @@
-"""Weights, gradients and optimiser state spread over the processes, for models that do not fit beside their gradients.
+"""Weights, gradients and optimizer state spread over the processes, for models that do not fit beside their gradients.
 
-Every parameter lies in equal parts on all processes; a block's parts are gathered while it runs (FSDP: Zhao et al.,
-arXiv 2304.11277, as torch's `fully_shard` does it).
+Every parameter lies in equal parts on all processes; a transformer block's are gathered while it runs (FSDP: Zhao et
+al., arXiv 2304.11277, as torch's `fully_shard` does it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
@@ -21,15 +22,15 @@ from sparsekit.training.processes import process_count
 
 
 def shard(model: nn.Module) -> None:
-    """Shard a model in place, block by block; it cannot be put back: see `whole_tensors`.
+    """Shard a model in place, by transformer block; it cannot be put back: see `whole_tensors`.
 
     Masks must be there before; they stay whole in every process.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (process_count(),))
-    for block in (block for blocks in outer_lists(model).values() for block in blocks):
-        if any(True for _ in block.parameters()):
-            fully_shard(block, mesh=mesh)
+    for layer in chain.from_iterable(outer_lists(model).values()):
+        if any(True for _ in layer.parameters()):
+            fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
@@ -46,15 +47,15 @@ def averaged(forward: nn.Module, now: bool) -> Iterator[None]:
 
 
 @contextmanager
-def gathered(model: nn.Module, *, blocks: bool = True) -> Iterator[None]:
+def gathered(model: nn.Module, *, whole: bool = True) -> Iterator[None]:
     """Have whole weights in every process for a while; what is changed of them then is lost, but not masks.
 
     Args:
         model: any model; one that is not sharded is left as it is.
-        blocks: False leaves it to the blocks to gather theirs as they run.
+        whole: False leaves it to the transformer blocks to gather theirs as they run.
     """
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
-    chosen = parts if blocks else parts[:1]
+    chosen = parts if whole else parts[:1]
     for part in chosen:
         part.unshard()
     try:

@@ -33,7 +33,7 @@ class PruningCallback(TrainerCallback):
         self.pruning = pruning
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prune where the schedule says so; the optimiser forgets what it kept of the weights that are gone."""
+        """Prune where the schedule says so; the optimizer forgets what it kept of the weights that are gone."""
         if self.pruning(state.global_step) and kwargs.get("optimizer") is not None:
             drop_optimizer_state(kwargs["optimizer"], self.pruning.model)
 
@@ -50,7 +50,7 @@ class DistillationTrainer(Trainer):
     Args:
         teacher: the model to follow; it is frozen.
         objective: what of its outputs, such as `Distillation({"logits": SoftTargets(alpha=0.2)})`. For "hidden_states",
-            set `output_hidden_states` in the configs of both. Parameters of its losses are trained where the optimiser
+            set `output_hidden_states` in the configs of both. Parameters of its losses are trained where the optimizer
             has them: give `optimizers`.
         arguments: further arguments of `Trainer`.
     """

@@ -1,1 +1,1 @@
-"""SparseGPT: one-shot pruning with second-order correction."""
+"""SparseGPT: prune layer by layer on calibration batches and correct the weights that stay."""

@@ -1,4 +1,7 @@
-"""One-shot pruning of a whole model with second-order correction, block after block on calibration batches."""
+"""`prune_sparsegpt`: SparseGPT over a whole model, one transformer block after the other on calibration batches.
+
+Frantar and Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot", arXiv 2301.00774.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,41 @@ from torch import nn
 from sparsekit.introspect.module_paths import lies_within, name_within
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
-from sparsekit.pruning.calibration import Batch, BlockPair, samples_of, shared_inputs
+from sparsekit.pruning.calibration import Batch
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure
 from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.sparsegpt.moments import TransformerBlockPair
+from sparsekit.pruning.sparsegpt.samples import layers_by_input, samples_of
 from sparsekit.pruning.sparsegpt.solver import match_targets, prune_weight
 from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure
 
 
-def _blocks_around(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+def _transformer_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
     """The model's transformer blocks, which must hold all layers to prune."""
     layers = list(layers)
-    blocks = transformer_blocks(model, layers)
-    outside = [layer for layer in layers if not any(lies_within(block, layer) for block in blocks)]
+    found = transformer_blocks(model, layers)
+    outside = [layer for layer in layers if not any(lies_within(name, layer) for name in found)]
     if outside:
         raise ValueError(
-            f"{', '.join(outside)} lie outside the model's transformer blocks {next(iter(blocks))}, ...; put them into "
+            f"{', '.join(outside)} lie outside the model's transformer blocks {next(iter(found))}, ...; put them into "
             "ignore"
         )
-    return blocks
+    return found
 
 
-def _prune_block(
-    pair: BlockPair, layers: dict[str, nn.Module], sparsity: Mapping[str, float], mask_structure: str, damping: float
+def _prune_layers(
+    pair: TransformerBlockPair,
+    layers: dict[str, nn.Module],
+    sparsity: Mapping[str, float],
+    mask_structure: str,
+    damping: float,
 ) -> Iterator[tuple[str, float]]:
-    """Prune a block's layers in the order they run; yields each layer's name in the block and its sparsity."""
-    for group in shared_inputs(pair.block, pair.number, layers, pair.samples[0]):
+    """Prune a transformer block's layers in the order they run; yields each layer's name in it and its sparsity."""
+    for group in layers_by_input(pair.pruned, pair.number, layers, pair.samples[0]):
         moments = pair.gather_moments(group[0])
         for name in group:
             layer = layers[name]
@@ -52,7 +61,7 @@ def _prune_block(
     pair.advance()
 
 
-def _prune_blocks(
+def _prune_all(
     model: nn.Module,
     blocks: Mapping[str, nn.Module],
     batches: Sequence[Batch],
@@ -62,7 +71,7 @@ def _prune_blocks(
     damping: float,
     on_layer: Callable[[str], None],
 ) -> dict[str, float]:
-    """Prune block after block, each on what those before it give; returns every layer's sparsity."""
+    """Prune each transformer block on the outputs of those before it; returns every layer's sparsity."""
     reached: dict[str, float] = {}
     samples = samples_of(model, list(blocks.values()), batches)
     dense_samples = [copy.copy(sample) for sample in samples]
@@ -70,8 +79,8 @@ def _prune_blocks(
         names = {name_within(block_name, name): name for name in layers if lies_within(block_name, name)}
         inside = {name: layers[whole] for name, whole in names.items()}
         wanted = {name: sparsity[whole] for name, whole in names.items()}
-        pair = BlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
-        for name, got in _prune_block(pair, inside, wanted, mask_structure, damping):
+        pair = TransformerBlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
+        for name, got in _prune_layers(pair, inside, wanted, mask_structure, damping):
             reached[names[name]] = got
             on_layer(names[name])
     return reached
@@ -91,17 +100,18 @@ def prune_sparsegpt(
     damping: float = 0.01,
     on_layer: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Prune a model in one shot, correcting the weights that stay; no training.
+    """Prune a model by SparseGPT, in place: mask weights and correct those that stay; no training.
 
-    Layers are handled in the order they run, those that read the same input together. Each is first fitted to the
-    dense model's outputs on the inputs that the already pruned layers give it, then pruned as in SparseGPT. The masks
-    stay through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was:
-    the dense weights are kept until the last block is done.
+    Layers are pruned in the order they run, those that read the same input together. Each is first fitted to the dense
+    model's outputs on the inputs that the pruned layers before it produce, then pruned as in SparseGPT. The masks stay
+    through later training; `finalize` bakes them in. A run that fails or is stopped leaves the model as it was: the
+    dense weights are kept until the last transformer block is done.
 
     Args:
-        model: a model whose blocks are an `nn.ModuleList`, called one after another with hidden states first.
+        model: a model whose transformer blocks are an `nn.ModuleList`, called one after another with hidden states
+            first.
         sparsity: fraction of weights to mask in every layer, in [0, 1), or one for each layer by name, as
-            `allocate_sparsity` gives them; "N:M" structures imply it.
+            `allocate_sparsity` gives them. "N:M" structures imply it.
         batches: keyword arguments of the model's forward; with an "attention_mask", padding does not count. A few
             hundred sentences of the kind the model will see.
         targets: layers to prune: class names, module names or "re:" patterns.
@@ -114,7 +124,8 @@ def prune_sparsegpt(
         Layer name -> the layer's sparsity now.
 
     Raises:
-        TypeError, ValueError: as `prune`; also when there are no batches, no blocks, or layers outside the blocks.
+        TypeError, ValueError: as `prune`; also when there are no batches, no transformer blocks, or layers outside
+            them.
     """
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
@@ -122,7 +133,7 @@ def prune_sparsegpt(
     wanted = sparsities_of(layers, sparsity, mask_structure)
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
-    blocks = _blocks_around(model, layers)
+    blocks = _transformer_blocks(model, layers)
     was_training = model.training
     model.eval()
     shown: Progress[str] = Progress(title="prune", unit="layers", total=len(layers))
@@ -134,7 +145,7 @@ def prune_sparsegpt(
 
     try:
         with undo_on_failure(model):
-            return _prune_blocks(model, blocks, batches, layers, wanted, mask_structure, damping, done)
+            return _prune_all(model, blocks, batches, layers, wanted, mask_structure, damping, done)
     finally:
         shown.close()
         model.train(was_training)

@@ -1,8 +1,8 @@
-"""Second-order pruning of one weight: drop what costs least, let the weights that stay make up for it.
+"""SparseGPT of one weight matrix: prune the weights with the least error, correct those that stay.
 
 The layer's error on its inputs X is `|| W X - target ||^2`, a quadratic in every row of W with the Hessian
-`H = X X^T`. Following SparseGPT (Frantar and Alistarh, arXiv 2301.00774), columns are handled from left to right; a
-pruned weight's error is spread over the columns that are not yet done (optimal brain surgeon).
+`H = X X^T`. As in SparseGPT (Frantar and Alistarh, arXiv 2301.00774), columns are pruned from left to right; a pruned
+weight's error is compensated in the columns to its right (optimal brain surgeon).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
 
 
 def match_targets(weight: torch.Tensor, hessian: torch.Tensor, cross: torch.Tensor, damping: float) -> torch.Tensor:
-    """Dense weight that, on the inputs X the layer gets now, comes closest to `weight` on the inputs X0 it used to get.
+    """Dense weight whose outputs on the layer's inputs now are closest to those of `weight` on its dense inputs.
 
-    Minimises `|| V X - W X0 ||^2` with a ridge towards W: earlier layers were pruned, so X is no longer X0, and what
-    can be mended is mended here before anything is dropped.
+    Minimizes `|| V X - W X0 ||^2` with a ridge towards W: earlier layers were pruned, so X is no longer X0, and the
+    difference is corrected before anything is pruned.
 
     Args:
         weight: W, shape [out_features, in_features].
@@ -46,15 +46,14 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     return factor
 
 
-def _prune_block(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Prunes the columns of `block` in place; returns each column's error per unit of the factor's diagonal."""
-    errors = torch.empty_like(block)
-    for j in range(block.shape[1]):
-        column = block[:, j]
-        error = torch.where(mask[:, j], 0.0, column) / factor[j, j]
-        block[:, j:] -= error[:, None] * factor[j, j:]
+def _prune_columns(columns: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Prune columns in place, left to right; returns each column's error per unit of the factor's diagonal."""
+    errors = torch.empty_like(columns)
+    for j in range(columns.shape[1]):
+        error = torch.where(mask[:, j], 0.0, columns[:, j]) / factor[j, j]
+        columns[:, j:] -= error[:, None] * factor[j, j:]
         errors[:, j] = error
-    block *= mask
+    columns *= mask
     return errors
 
 
@@ -65,32 +64,32 @@ def prune_weight(
     *,
     mask_structure: str = "unstructured",
     damping: float = 0.01,
-    block_width: int = 128,
+    column_block: int = 128,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prune one weight to a sparsity and correct the weights that stay.
 
     Args:
         weight: shape [out_features, in_features], float32.
         hessian: sum of `x x^T` over the layer's inputs, shape [in_features, in_features], float32.
-        sparsity: fraction to prune, in [0, 1), reached in every block of columns.
+        sparsity: fraction to prune, in [0, 1), reached in every column block.
         mask_structure: as in `prune`.
         damping: ridge, as a fraction of the Hessian's mean diagonal.
-        block_width: columns for which the mask is chosen together, rounded to whole groups of the structure.
+        column_block: columns whose mask is chosen together, rounded to whole groups of the structure.
 
     Returns:
         The corrected weight and its mask (bool, True kept), both of the weight's shape.
     """
     weight = weight.clone()
-    block_width = max(1, block_width // group_width(mask_structure)) * group_width(mask_structure)
+    column_block = max(1, column_block // group_width(mask_structure)) * group_width(mask_structure)
     factor = _inverse_factor(hessian, damping)
     mask = torch.empty_like(weight, dtype=torch.bool)
-    for first in range(0, weight.shape[1], block_width):
-        last = min(first + block_width, weight.shape[1])
-        block = weight[:, first:last].clone()
-        score = (block / factor[first:last, first:last].diagonal()).square()
+    for first in range(0, weight.shape[1], column_block):
+        last = min(first + column_block, weight.shape[1])
+        columns = weight[:, first:last].clone()
+        score = (columns / factor[first:last, first:last].diagonal()).square()
         kept = masks_by_sparsity({"weight": score}, sparsity, mask_structure=mask_structure)["weight"]
-        errors = _prune_block(block, kept, factor[first:last, first:last])
-        weight[:, first:last] = block
+        errors = _prune_columns(columns, kept, factor[first:last, first:last])
+        weight[:, first:last] = columns
         mask[:, first:last] = kept
         weight[:, last:] -= errors @ factor[first:last, last:]
     return weight, mask

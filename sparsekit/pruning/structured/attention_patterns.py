@@ -51,7 +51,7 @@ _WHOLE = "its code takes the heads together for as wide as the hidden states"
 REFUSED = {
     "BloomAttention": "the model makes the slopes of its position biases (ALiBi) for all heads it was built with",
     "DiffLlamaAttention": "it subtracts one half of its heads from the other",
-    "BeitAttention": "its blocks have a table of position biases for every head",
+    "BeitAttention": "its transformer blocks have a table of position biases for every head",
     "LEDDecoderAttention": _WHOLE,
     "PegasusXAttention": _WHOLE,
     "TrOCRAttention": _WHOLE,

@@ -117,7 +117,7 @@ def prune_heads(
 
     The size of a head stays, and so does the width of the residual stream. Where several query heads share a key and
     value head (grouped-query attention), they go together with it. The numbers of heads that the attention modules read
-    are set. Modules stay the same objects with new, smaller parameters: make optimisers afterwards. Configs derive the
+    are set. Modules stay the same objects with new, smaller parameters: make optimizers afterwards. Configs derive the
     size of a head from the number of heads, so they keep that and note the shapes in `config.sparsekit_widths`, from
     which `resize_to` makes a model that the weights fit; Phi-3's, which says both, follows.
 
@@ -143,7 +143,7 @@ def prune_heads(
         Name of the attention -> number of query heads left.
 
     Raises:
-        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantised, wrapped), or targets or ignore is a
+        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
             string.
         ValueError: an argument is out of range or contradicts another, nothing is found, heads that share a key and
             value head, or whose attentions share position biases (T5, MPNet), are not named together, an attention

@@ -39,7 +39,7 @@ def _check_narrowable(name: str, layer: nn.Module) -> None:
     if not is_dense(layer):
         raise TypeError(
             f"{name} must be a torch.nn.Linear or a transformers Conv1D, got {type(layer).__name__}; undo what "
-            "replaced it (densify, merge adapters, do not quantise yet), or put it into ignore"
+            "replaced it (densify, merge adapters, do not quantize yet), or put it into ignore"
         )
     weight = layer._parameters.get("weight")
     if type(weight) is not nn.Parameter or not weight.is_floating_point():
@@ -52,7 +52,7 @@ def check_layers(model: nn.Module, layers: Iterable[str]) -> None:
 
     Raises:
         TypeError: one is no dense layer.
-        ValueError: the model has no such module, or its weight is masked or otherwise computed, quantised, or shared
+        ValueError: the model has no such module, or its weight is masked or otherwise computed, quantized, or shared
             with another module.
     """
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -102,7 +102,7 @@ def _fits(model: nn.Module, group: NeuronGroup) -> bool:
 def find_groups(model: nn.Module) -> list[NeuronGroup]:
     """Groups of all MLPs that `PATTERNS` knows, and of every `nn.Sequential(Linear, activation, Linear)`.
 
-    Layers are recognised by name and width alone; whether they can be narrowed is not asked yet.
+    Layers are recognized by name and width alone; whether they can be narrowed is not asked yet.
     """
     found: list[NeuronGroup] = []
     for name, module in model.named_modules():

@@ -68,7 +68,7 @@ def prune_neurons(
     """Remove the least important hidden units of a model's MLPs, in place: their layers become smaller dense layers.
 
     Outputs of the layers that make the units go, with their biases, and inputs of the layer that reads them; the width
-    of the residual stream stays. Modules stay the same objects with new, smaller parameters: make optimisers
+    of the residual stream stays. Modules stay the same objects with new, smaller parameters: make optimizers
     afterwards. A transformers config follows: its `intermediate_size` (or what it is called there) where all MLPs have
     the same new width, else `config.sparsekit_widths`, from which `resize_to` makes a model that the weights fit. The
     result is tried, and undone where it fails, as `prune_heads` does it.
@@ -84,7 +84,7 @@ def prune_neurons(
             changes without it.
         loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
             output.
-        groups: which layers surround hidden units, for models that are not recognised; None: all that are found, of
+        groups: which layers surround hidden units, for models that are not recognized; None: all that are found, of
             the families in `neuron_groups.PATTERNS` and every `nn.Sequential(Linear, activation, Linear)`.
         targets: take only groups of which a layer is named here: class names, module names or "re:" patterns.
         ignore: leave out groups of which a layer is named here, in the same notation.
@@ -96,7 +96,7 @@ def prune_neurons(
         Name of the layer that reads the units -> number of units left.
 
     Raises:
-        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantised, wrapped), or targets or ignore is a
+        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
             string.
         ValueError: an argument is out of range or contradicts another, nothing is found, or a layer is masked (call
             `finalize` first), shares its weight, or has something beside it that is as wide as the units, or the

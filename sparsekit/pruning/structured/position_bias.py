@@ -12,7 +12,7 @@ _TABLE = "relative_attention_bias"
 
 
 def _stack_of(model: nn.Module, owner: str) -> tuple[str, str]:
-    """The outermost list of blocks that a module is in, and the module's path inside its block; both "" for none."""
+    """The outermost list that a module is in, and its path inside the transformer block; both "" for none."""
     parts = owner.split(".")
     for length in range(1, len(parts)):
         name = ".".join(parts[:length])
@@ -24,8 +24,8 @@ def _stack_of(model: nn.Module, owner: str) -> tuple[str, str]:
 def tables_of(model: nn.Module, owners: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The tables that attentions read.
 
-    A table inside an attention serves it and those at the same place in the blocks of its stack that have none; a table
-    beside the blocks serves all of them.
+    A table inside an attention serves it and those at the same place in the other transformer blocks of its stack; a
+    table beside the transformer blocks serves all of them.
 
     Args:
         model: the model.

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.introspect.model_configs import recorded_shapes
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.structured.units import Units, lost_inputs
-from sparsekit.pruning.structured.widths import RECORD, resize_to
+from sparsekit.pruning.structured.widths import resize_to
 from sparsekit.surgery import Description, Trial, failures, undo_on_failure, zeroed
 
 
 def _fit(fresh: nn.Module) -> None:
     """Make a model of a config as narrow as the config says."""
-    resize_to(fresh, getattr(fresh.config, RECORD, None) or {})
+    resize_to(fresh, recorded_shapes(fresh.config))
 
 
 def _expected(

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.introspect.model_configs import RECORDED_SHAPES, recorded_shapes
 from sparsekit.introspect.module_paths import name_within
 from sparsekit.pruning.structured.attention import find_attentions, fit_attributes
 from sparsekit.pruning.structured.narrowing import check_layers, is_dense, keep_inputs, keep_outputs, shape_of
 
-#: Where a config keeps what it has no entry for: layer name -> [out_features, in_features].
-RECORD = "sparsekit_widths"
 #: Under which names transformers configs say how many hidden units an MLP has.
 _WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff", "ffn_hidden_size")
 
@@ -123,10 +122,6 @@ def _home_of(model: nn.Module, layer: str) -> _Home | None:
     return _Home(config, prefix, nearest if inside else config)
 
 
-def _recorded(config: Any) -> dict[str, list[int]]:
-    return dict(getattr(config, RECORD, None) or {})
-
-
 def record_shapes(model: nn.Module, layers: Iterable[str]) -> None:
     """Write layers' shapes into the config of the outermost module that has one, as `config.sparsekit_widths`.
 
@@ -137,7 +132,9 @@ def record_shapes(model: nn.Module, layers: Iterable[str]) -> None:
         home = _home_of(model, layer)
         if home is not None:
             shape = list(shape_of(model.get_submodule(layer)))
-            setattr(home.config, RECORD, {**_recorded(home.config), name_within(home.prefix, layer): shape})
+            setattr(
+                home.config, RECORDED_SHAPES, {**recorded_shapes(home.config), name_within(home.prefix, layer): shape}
+            )
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class WidthEntries:
                 key = id(home.own)
                 configs[key] = home.own
                 members.setdefault(key, []).append(layer)
-                recorded = name_within(home.prefix, layer) in _recorded(home.config)
+                recorded = name_within(home.prefix, layer) in recorded_shapes(home.config)
                 if recorded or not is_dense(model.get_submodule(layer)):
                     uneven.add(key)
         entries = [self._entry(configs[key], members[key]) for key in members.keys() - uneven]

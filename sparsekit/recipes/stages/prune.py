@@ -108,8 +108,8 @@ def _reported(job: Job, settings: Prune, reached: dict[str, float]) -> dict[str,
         "layers": len(layers),
         "sparsity": 1.0 - sum(layer.nnz for layer in layers) / weights,
         **({"least": min(reached.values()), "most": max(reached.values())} if settings.spread else {}),
-        "dead_outputs": sum(layer.dead_rows for layer in layers),
-        "over_pruned": [layer.name for layer in layers if layer.over_pruned],
+        "outputs_without_weights": sum(layer.empty_rows for layer in layers),
+        "too_sparse": [layer.name for layer in layers if layer.too_sparse],
     }
 
 

@@ -17,7 +17,7 @@ from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.recipes.settings import MAX_BATCH_SIZE, MAX_EPOCHS
 from sparsekit.recipes.stages.pruning_while_training import Gradual, Movement, schedule_of, start_pruning
 from sparsekit.recipes.stages.stage import Before, StageSettings
-from sparsekit.training import GradualMovement, Penalised, TrainReport, train
+from sparsekit.training import GradualMovement, Penalized, TrainReport, train
 from sparsekit.training.run import ParameterGroup
 from sparsekit.training.settings import TrainSettings
 
@@ -135,7 +135,7 @@ def train_model(
     groups: list[ParameterGroup] = []
     if isinstance(pruning, GradualMovement) and settings.movement is not None:
         groups = [(pruning.movement.score_parameters(), settings.movement.learning_rate)]
-        loss = loss if pruning.penalty is None else Penalised(loss, pruning)
+        loss = loss if pruning.penalty is None else Penalized(loss, pruning)
     patience_from = 0 if pruning is None else pruning.schedule.end
     with _frozen(job.model, settings.freeze):
         report = train(
