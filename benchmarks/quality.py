@@ -63,14 +63,14 @@ def _run(name: str, seed: int, work: Path, model: Path, data: Path, test: Path, 
     """Run a recipe unless its result is there, and keep what it reports beside the scores of the dense model."""
     out = work / f"{name}-{seed}"
     result = RESULTS / f"{name}-{seed}.json"
-    if not (result.exists() and (out / "model").exists()):
-        report = compress(_recipe(name, seed), model, data, out, test)
+    if not (result.exists() and (out / "config.json").exists()):
+        report = compress(model, _recipe(name, seed), data, out, test=test)
         first = report["stages"][0]
         dense = before or (first if first["stage"] == "1-evaluate" else {})
         write_json(result, {"recipe": name, "dense": dense, **report})
     stored = json.loads(result.read_text())
     print(name, seed, stored["scores"], "dense", stored["dense"], flush=True)
-    return out / "model"
+    return out
 
 
 @app.command()

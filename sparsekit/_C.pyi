@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: A CSR: crow_indices, col_indices, values, dtype, scales of int8 values, shape.
-CSRTuple = tuple[
-    NDArray[np.int64], NDArray[np.int32], NDArray[Any], str, NDArray[np.float32] | None, tuple[int, int]
-]
+CSRTuple = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any], str, NDArray[np.float32] | None, tuple[int, int]]
 
 version: str
 build_type: str

@@ -239,7 +239,7 @@ def compress(
     _need_training()
     from sparsekit.recipes import compress as run_recipe
 
-    _show_run(run_recipe(recipe, model, data, out, test, validation), out)
+    _show_run(run_recipe(model, recipe, data, out, test=test, validation=validation), out)
 
 
 @app.command()
@@ -367,7 +367,7 @@ def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: P
     from sparsekit.recipes import make_recipe
 
     recipe = make_recipe({"task": task, "stages": [stage]})
-    _show_run(run_recipe(recipe, model, data, out), out)
+    _show_run(run_recipe(model, recipe, data, out), out)
 
 
 def _show_run(report: dict[str, Any], out: Path) -> None:

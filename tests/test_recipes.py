@@ -45,7 +45,7 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
         "evaluate",
         {"convert": {"min_sparsity": 0.3}},
     )
-    report = compress(recipe, classifier, reviews, tmp_path / "out")
+    report = compress(classifier, recipe, reviews, tmp_path / "out")
     stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
     assert list(stages) == [stage.name for stage in recipe.stages]
     assert stages["drop_layers"]["layers"] == 2
@@ -65,33 +65,33 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
         assert {"score", "interval", "one_text_ms", "texts_per_second", "folder_mb", "memory_mb"} <= rows[name].keys()
     assert rows["after float32"]["score"] == report["scores"]["accuracy"]
     assert rows["after float32"]["folder_mb"] < rows["dense"]["folder_mb"]
-    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
     assert card.count("## Dense beside compressed") == 1
     assert "|  | accuracy (95%) | ms/text | texts/s | MB disk | MB RAM |" in card
     assert "sparsekit.load" in card
     assert "Wilson" in card
-    verified = sparsekit.verify(tmp_path / "out" / "model")
+    verified = sparsekit.verify(tmp_path / "out")
     assert verified.passed
     assert list(verified.outputs) == ["logits"]
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
-    stored = read_recipe(tmp_path / "out" / "model" / "recipe.yaml")
+    stored = read_recipe(tmp_path / "out" / "recipe.yaml")
     assert stored == recipe
-    assert 0.0 <= evaluate(tmp_path / "out" / "model", reviews, "classification")["accuracy"] <= 1.0
+    assert 0.0 <= evaluate(tmp_path / "out", reviews, "classification")["accuracy"] <= 1.0
 
 
 @pytest.mark.parametrize("criterion", ["obert", "taylor", "fisher", "magnitude", "wanda"])
 def test_weights_are_pruned_by_every_criterion(tmp_path, classifier, reviews, criterion):
     stage = {"prune": {"sparsity": 0.5, "criterion": criterion, "samples": 16}}
-    report = compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+    report = compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
     assert report["stages"][0]["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert report["stages"][0]["layers"] == 24
-    assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["too_sparse"])
+    assert all(name.startswith("bert.encoder.layer.") for name in report["stages"][0]["too_sparse_layers"])
 
 
 @pytest.mark.parametrize(("task", "criterion"), [("classification", "sparsegpt"), ("language", "wanda")])
 def test_layers_differ_in_sparsity_by_what_they_can_spare(tmp_path, reviews, task, criterion):
     stage = {"prune": {"sparsity": 0.5, "criterion": criterion, "spread": 0.2, "samples": 16}}
-    report = compress(recipe_of(task, stage), tiny(tmp_path / "model", task), reviews, tmp_path / "out")
+    report = compress(tiny(tmp_path / "model", task), recipe_of(task, stage), reviews, tmp_path / "out")
     pruned = report["stages"][0]
     assert pruned["sparsity"] == pytest.approx(0.5, abs=0.02)
     assert pruned["least"] < 0.4 < 0.6 < pruned["most"] < 0.72
@@ -104,8 +104,8 @@ def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
     weight.data[:, ::2] = 0
     model.save_pretrained(folder)
     recipe = recipe_of("classification", {"finetune": {"epochs": 1, "learning_rate": 1e-3}})
-    compress(recipe, folder, reviews, tmp_path / "out")
-    taught = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model")
+    compress(folder, recipe, reviews, tmp_path / "out")
+    taught = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     after = taught.bert.encoder.layer[0].intermediate.dense.weight
     assert (after[:, ::2] == 0).all()
     assert not torch.equal(after, weight)
@@ -115,7 +115,7 @@ def test_embeddings_that_moved_far_are_said_so(tmp_path, reviews):
     """Pruned to 95% and never trained."""
     folder = tiny(tmp_path / "encoder", "embedding", initializer_range=0.5)
     recipe = recipe_of("embedding", {"prune": {"sparsity": 0.95, "criterion": "magnitude"}})
-    report = compress(recipe, folder, reviews, tmp_path / "out")
+    report = compress(folder, recipe, reviews, tmp_path / "out")
     pruned = report["stages"][0]
     assert pruned["cosine_to_dense"] < 0.9
     assert pruned["outputs"].startswith("moved FAR from the dense model's")
@@ -128,7 +128,7 @@ def test_embeddings_follow_their_dense_self(tmp_path, settings):
     rows = [{"text": f"{a} {b}", "pair": f"{b} {a}"} for a in WORDS[:6] for b in WORDS[6:]]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = recipe_of("embedding", {"prune": {"sparsity": 0.5}}, {"distill": {"epochs": 2, **settings}}, pair="pair")
-    report = compress(recipe, folder, pairs, tmp_path / "out", pairs)
+    report = compress(folder, recipe, pairs, tmp_path / "out", test=pairs)
     assert set(report["scores"]) == {"mrr", "recall@10"}
     assert report["scores"]["mrr"] > 0.2
 
@@ -141,7 +141,7 @@ def test_a_language_model_follows_the_largest_logits(tmp_path, reviews):
         {"distill": {"epochs": 2, "alpha": 0.5, "hidden_weight": 0.1, "top_k": 8}},
         {"distill": {"epochs": 1, "alpha": 0.0, "hidden_weight": 0.0, "cache": False}},
     )
-    report = compress(recipe, folder, reviews, tmp_path / "out")
+    report = compress(folder, recipe, reviews, tmp_path / "out")
     assert 1.0 < report["scores"]["perplexity"] < 1e6
 
 
@@ -153,7 +153,7 @@ def test_a_mixture_goes_on_with_the_masks_of_its_experts(tmp_path, reviews):
         {"distill": {"epochs": 1, "hidden_weight": 0.0, "cache": False}},
         {"convert": {"min_sparsity": 0.4}},
     )
-    report = compress(recipe, folder, reviews, tmp_path / "out")
+    report = compress(folder, recipe, reviews, tmp_path / "out")
     stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
     assert stages["distill"]["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert stages["convert"]["converted"] == 4 + 2 * 2
@@ -164,7 +164,7 @@ def test_test_data_without_labels_are_refused_before_training(tmp_path, classifi
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = recipe_of("classification", {"finetune": {"epochs": 1}})
     with pytest.raises(ValueError, match="no row of the test data has a label"):
-        compress(recipe, classifier, reviews, tmp_path / "out", test=tmp_path / "test.jsonl")
+        compress(classifier, recipe, reviews, tmp_path / "out", test=tmp_path / "test.jsonl")
     assert not (tmp_path / "out" / "work").exists()
 
 
@@ -173,7 +173,7 @@ def test_pruning_rises_while_a_student_learns(tmp_path, classifier, reviews):
     recipe = recipe_of(
         "classification", {"distill": {"epochs": 3, "gradual": gradual}}, {"convert": {"min_sparsity": 0}}
     )
-    compress(recipe, classifier, reviews, tmp_path / "out")
+    compress(classifier, recipe, reviews, tmp_path / "out")
     log = (tmp_path / "out" / "work" / "1-distill.jsonl").read_text().splitlines()
     assert json.loads(log[0])["sparsity"] == 0.0
     assert json.loads(log[-1])["sparsity"] == pytest.approx(0.7, abs=0.01)
@@ -181,8 +181,8 @@ def test_pruning_rises_while_a_student_learns(tmp_path, classifier, reviews):
 
 def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
     stages = ({"prune": {"sparsity": 0.5}}, {"distill": {"epochs": 2, "checkpoint_minutes": 0}})
-    whole = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
-    again = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "whole")
+    whole = compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "whole")
+    again = compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "whole")
     assert again["scores"] == whole["scores"]
     assert [row.get("loss") for row in again["stages"]] == [row.get("loss") for row in whole["stages"]]
 
@@ -214,19 +214,19 @@ def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, message):
 def test_wrong_data_and_models_are_refused(tmp_path, classifier, reviews):
     recipe = recipe_of("classification", "evaluate")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        compress(recipe, classifier, tmp_path / "none.jsonl", tmp_path / "out")
+        compress(classifier, recipe, tmp_path / "none.jsonl", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no model folder"):
-        compress(recipe, tmp_path, reviews, tmp_path / "out")
+        compress(tmp_path, recipe, reviews, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="the model .*none does not exist"):
-        compress(recipe, tmp_path / "none", reviews, tmp_path / "out")
+        compress(tmp_path / "none", recipe, reviews, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="the recipe .*none.yaml does not exist"):
-        compress(tmp_path / "none.yaml", classifier, reviews, tmp_path / "out")
+        compress(classifier, tmp_path / "none.yaml", reviews, tmp_path / "out")
     empty = tmp_path / "empty.csv"
     empty.write_text("text,label\n")
     with pytest.raises(ValueError, match="no rows"):
-        compress(recipe, classifier, empty, tmp_path / "out")
+        compress(classifier, recipe, empty, tmp_path / "out")
     with pytest.raises(ValueError, match="no column 'body', only text, label"):
-        compress(recipe_of("classification", "evaluate", text="body"), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", "evaluate", text="body"), reviews, tmp_path / "out")
     (tmp_path / "texts.toml").write_text("")
     with pytest.raises(ValueError, match="must end in"):
         read_rows(tmp_path / "texts.toml", "text")
@@ -236,7 +236,7 @@ def test_wrong_data_and_models_are_refused(tmp_path, classifier, reviews):
 def test_stages_that_cannot_work_are_refused_before_training(tmp_path, classifier, reviews):
     def refused(message, *stages, error=ValueError, task="classification", model=classifier):
         with pytest.raises(error, match=message):
-            compress(recipe_of(task, *stages), model, reviews, tmp_path / "out")
+            compress(model, recipe_of(task, *stages), reviews, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     train = {"finetune": {"epochs": 1}}
@@ -305,21 +305,21 @@ def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
         {"finetune": {"epochs": 1}},
         {"prune": {"sparsity": 0.3, "criterion": "taylor", "spread": 0.1}},
     )
-    report = compress(recipe, classifier, half, tmp_path / "out")
+    report = compress(classifier, recipe, half, tmp_path / "out")
     only = tmp_path / "only.jsonl"
     only.write_text("".join(json.dumps(row) + "\n" for i, row in enumerate(rows) if i % 3))
-    model = tmp_path / "out" / "model"
+    model = tmp_path / "out"
     assert evaluate(model, half, "classification") == evaluate(model, only, "classification")
     assert report["stages"][1]["sparsity"] == pytest.approx(0.3, abs=0.02)
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path, classifier, reviews):
-    compress(recipe_of("classification", {"prune": {"sparsity": 0.5}}), classifier, reviews, tmp_path / "out")
+    compress(classifier, recipe_of("classification", {"prune": {"sparsity": 0.5}}), reviews, tmp_path / "out")
     with pytest.raises(ValueError, match="run with another recipe"):
-        compress(recipe_of("classification", {"prune": {"sparsity": 0.6}}), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", {"prune": {"sparsity": 0.6}}), reviews, tmp_path / "out")
     more = write_reviews(tmp_path / "more.jsonl", 50)
     with pytest.raises(ValueError, match="run with another data"):
-        compress(recipe_of("classification", {"prune": {"sparsity": 0.5}}), classifier, more, tmp_path / "out")
+        compress(classifier, recipe_of("classification", {"prune": {"sparsity": 0.5}}), more, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

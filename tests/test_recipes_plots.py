@@ -67,7 +67,7 @@ def test_a_run_draws_each_stage_that_trained_and_can_be_drawn_again(tmp_path, fi
     reviews, classifier = write_reviews(tmp_path / "reviews.jsonl"), tiny(tmp_path / "model", "classification")
     training = {"epochs": 1, "evaluate_every": 2, "gradual": {"sparsity": 0.5, "frequency": 1}}
     out = tmp_path / "out"
-    report = compress(recipe_of("classification", {"finetune": training}, "evaluate"), classifier, reviews, out)
+    report = compress(classifier, recipe_of("classification", {"finetune": training}, "evaluate"), reviews, out)
     assert [row.get("plot") for row in report["stages"]] == ["1-finetune.png", None]
     assert (out / "1-finetune.png").read_bytes().startswith(_PNG)
     assert [axes.get_ylabel() for axes in figures[0].axes] == ["loss", "learning rate", "sparsity", "score"]
@@ -87,6 +87,6 @@ def test_a_run_without_matplotlib_goes_on_without_pictures(tmp_path, monkeypatch
     reviews, classifier = write_reviews(tmp_path / "reviews.jsonl"), tiny(tmp_path / "model", "classification")
     recipe = recipe_of("classification", {"finetune": {"epochs": 1}})
     with pytest.warns(UserWarning, match="1-finetune is not drawn.*pip install matplotlib, then sparsekit plot"):
-        report = compress(recipe, classifier, reviews, tmp_path / "out")
+        report = compress(classifier, recipe, reviews, tmp_path / "out")
     assert "plot" not in report["stages"][0]
-    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
+    assert (tmp_path / "out" / "model.safetensors").exists()

@@ -63,12 +63,13 @@ def test_stages_are_told_in_80_columns():
         "stage": "2-prune",
         "layers": 24,
         "sparsity": 0.8,
-        "outputs_without_weights": 0,
-        "too_sparse": ["a", "b"],
+        "empty_rows": 0,
+        "too_sparse_layers": ["a", "b"],
         "seconds": 200,
     }
-    told = "2-prune (3 min): layers 24, sparsity 0.8, outputs without weights 0, 2 layers\n    too sparse"
-    assert stage_line(row) == told
+    assert stage_line(row, 100) == (
+        "2-prune (3 min): layers 24, sparsity 0.8, empty rows 0, too sparse layers 2;\n    about 100 s left"
+    )
     assert duration(8000) == "2 h"
     row |= {f"figure_{number}": number for number in range(20)}
     assert max(map(len, stage_line(row).splitlines())) <= 80
@@ -94,9 +95,9 @@ def test_the_table_fits_80_columns_and_goes_into_the_card_once(tmp_path):
 
 def test_a_model_that_was_not_made_smaller_stands_alone(tmp_path):
     reviews, classifier = write_reviews(tmp_path / "reviews.jsonl"), tiny(tmp_path / "model", "classification")
-    report = compress(recipe_of("classification", {"finetune": {"epochs": 1}}), classifier, reviews, tmp_path / "out")
+    report = compress(classifier, recipe_of("classification", {"finetune": {"epochs": 1}}), reviews, tmp_path / "out")
     assert [row["name"] for row in report["comparison"]["rows"]] == ["after fine-tuning"]
-    assert "after fine-tuning" in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "after fine-tuning" in (tmp_path / "out" / "README.md").read_text()
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
 
 

@@ -68,7 +68,7 @@ def wait_for(path, running):
 
 
 def same_weights(one, other):
-    one, other = (load_file(out / "model" / "model.safetensors") for out in (one, other))
+    one, other = (load_file(out / "model.safetensors") for out in (one, other))
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -145,14 +145,14 @@ def test_a_run_stopped_before_every_stage_is_the_run_that_was_not(tmp_path, clas
     )
     names = [stage.name for stage in recipe.stages]
     try:
-        whole = compress(recipe, classifier, reviews, tmp_path / "whole")
+        whole = compress(classifier, recipe, reviews, tmp_path / "whole")
         for number, name in enumerate(names[1:], 1):
             with Stop(monkeypatch, name) as called, pytest.raises(KeyboardInterrupt) as stopped:
-                compress(recipe, classifier, reviews, tmp_path / "parts")
+                compress(classifier, recipe, reviews, tmp_path / "parts")
             assert called == [names[number - 1]], "only what was not over"
             assert f"{number}-{names[number - 1]}" in stopped.value.__notes__[0]
         with Stop(monkeypatch, "none") as called:
-            parts = compress(recipe, classifier, reviews, tmp_path / "parts")
+            parts = compress(classifier, recipe, reviews, tmp_path / "parts")
         assert called == names[-1:]
     finally:
         torch.set_num_threads(threads)
@@ -187,7 +187,7 @@ def test_a_disk_without_room_is_known_before_anything_is_computed(tmp_path, clas
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     needs = r"out needs about .* MB \(the model .* MB, stages .* MB, a checkpoint .* MB, the teacher.*disk has 0.0 MB"
     with pytest.raises(OSError, match=needs):
-        compress(recipe, classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe, reviews, tmp_path / "out")
     assert parts["path"] == Path(tmp_path), "the nearest folder that is there"
     assert not (tmp_path / "out").exists()
 
@@ -199,7 +199,7 @@ def test_the_room_that_is_asked_for_is_what_a_run_takes(tmp_path, classifier, re
     asked = {}
     needed = disk_space.needed
     monkeypatch.setattr(disk_space, "needed", lambda job, finished: asked.update(needed(job, finished)) or asked)
-    compress(recipe, classifier, reviews, tmp_path / "out")
+    compress(classifier, recipe, reviews, tmp_path / "out")
     size = sum(file.stat().st_size for file in classifier.glob("*.safetensors"))
     assert asked["the model"] == pytest.approx(size, rel=0.01)
     assert asked["a checkpoint"] >= 3 * asked["the model"]

@@ -32,7 +32,7 @@ def classifier(tmp_path):
 
 
 def weights(out):
-    return load_file(out / "model" / "model.safetensors")
+    return load_file(out / "model.safetensors")
 
 
 def log_of(out, stage):
@@ -58,10 +58,10 @@ def run_in_two_parts(monkeypatch, recipe, model, data, out, steps, checkpoints=N
     with monkeypatch.context() as patch:
         patch.setattr(Run, "step", stopping)
         with pytest.raises(StopError):
-            compress(recipe, model, data, out)
+            compress(model, recipe, data, out)
     if checkpoints is not None:
         checkpoints += [load_file(path) for path in (out / "work").glob("*.safetensors")]
-    return compress(recipe, model, data, out)
+    return compress(model, recipe, data, out)
 
 
 def same_files(one, other):
@@ -82,7 +82,7 @@ def test_answers_that_are_used_once_have_the_precision_of_the_stage(
 
     monkeypatch.setattr(Teacher, "forward", watched)
     stage = {"distill": {"teacher": str(classifier), "precision": "bf16", "cache": cache, "hidden_weight": 0.0}}
-    compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+    compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
     assert asked == {dtype}
 
 
@@ -90,7 +90,7 @@ def test_answers_that_are_used_once_have_the_precision_of_the_stage(
 def test_hard_movement_pruning_reaches_its_sparsity_in_every_layer(tmp_path, classifier, reviews, stage):
     movement = {"sparsity": 0.6, "end": 0.8, "learning_rate": 0.5}
     recipe = recipe_of("classification", {stage: {"epochs": 3, "learning_rate": 1e-3, "movement": movement}})
-    report = compress(recipe, classifier, reviews, tmp_path / "out")
+    report = compress(classifier, recipe, reviews, tmp_path / "out")
     pruned, before = linears(weights(tmp_path / "out")), linears(load_file(classifier / "model.safetensors"))
     assert len(pruned) == 24
     for name, weight in pruned.items():
@@ -112,7 +112,7 @@ def test_soft_movement_pruning_falls_under_its_penalty(tmp_path, classifier, rev
     def reached(penalty):
         movement = {"penalty": penalty, "threshold": 0.45, "learning_rate": 0.1, "end": 0.5}
         recipe = recipe_of("classification", {"finetune": {"epochs": 3, "movement": movement}})
-        return compress(recipe, classifier, reviews, tmp_path / str(penalty))["stages"][0]["sparsity"]
+        return compress(classifier, recipe, reviews, tmp_path / str(penalty))["stages"][0]["sparsity"]
 
     assert 0.0 < reached(0.01) < reached(100.0) <= 1.0
 
@@ -121,27 +121,27 @@ def test_movement_pruning_resumes_bit_for_bit(tmp_path, classifier, reviews, mon
     movement = {"sparsity": 0.6, "learning_rate": 0.5}
     stage = {"finetune": {"epochs": 2, "checkpoint_minutes": 0, "movement": movement}}
     recipe = recipe_of("classification", stage, {"distill": {"teacher": str(classifier), "epochs": 1}})
-    compress(recipe, classifier, reviews, tmp_path / "whole")
+    compress(classifier, recipe, reviews, tmp_path / "whole")
     run_in_two_parts(monkeypatch, recipe, classifier, reviews, tmp_path / "parts", steps=7)
     assert same_files(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    compress(recipe, classifier, reviews, tmp_path / "parts")  # all stages are over
+    compress(classifier, recipe, reviews, tmp_path / "parts")  # all stages are over
     assert same_files(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_movement_pruning_of_a_pruned_model_is_refused(tmp_path, classifier, reviews):
     stages = [{"prune": {"sparsity": 0.5}}, {"distill": {"movement": {"sparsity": 0.8}}}]
     with pytest.raises(ValueError, match="stage 2, distill: movement pruning begins with all weights.*use gradual"):
-        compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "out")
     short = {"finetune": {"epochs": 0.2, "movement": {"sparsity": 0.8}}}
     with pytest.raises(ValueError, match="stage 1, finetune: a cubic rise must end after its start, got 0 to 0"):
-        compress(recipe_of("classification", short), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", short), reviews, tmp_path / "out")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(classifier)
     model.bert.encoder.layer[0].intermediate.dense.weight.data[:, ::2] = 0
     model.save_pretrained(classifier)
     with pytest.raises(ValueError, match="stage 1, finetune: movement pruning begins with all weights"):
         compress(
-            recipe_of("classification", {"finetune": {"movement": {"sparsity": 0.8}}}),
             classifier,
+            recipe_of("classification", {"finetune": {"movement": {"sparsity": 0.8}}}),
             reviews,
             tmp_path / "out",
         )
@@ -191,7 +191,7 @@ def test_a_narrower_student_follows_layers_through_learned_projections(tmp_path,
         "soft_weight": 0.0,
     }
     recipe = recipe_of(kind, {"distill": stage}, max_tokens=8)
-    whole = compress(recipe, student, reviews, tmp_path / "whole")
+    whole = compress(student, recipe, reviews, tmp_path / "whole")
     losses = [line["loss"] for line in log_of(tmp_path / "whole", "1-distill")]
     assert losses[-1] < losses[0]
     checkpoints = []
@@ -207,7 +207,7 @@ def test_a_narrower_student_follows_layers_through_learned_projections(tmp_path,
 def test_a_student_learns_where_its_teacher_looks(tmp_path, classifier, reviews):
     stage = {"attention_weight": 1.0, "hidden_weight": 0.0, "soft_weight": 0.0, "epochs": 12, "learning_rate": 3e-3}
     recipe = recipe_of("classification", {"prune": {"sparsity": 0.7, "criterion": "magnitude"}}, {"distill": stage})
-    compress(recipe, classifier, reviews, tmp_path / "out")
+    compress(classifier, recipe, reviews, tmp_path / "out")
     losses = [line["loss"] for line in log_of(tmp_path / "out", "2-distill")]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -215,16 +215,16 @@ def test_a_student_learns_where_its_teacher_looks(tmp_path, classifier, reviews)
 def test_layers_are_mapped_by_name(tmp_path, classifier, reviews):
     rules = {r"re:bert\.encoder\.layer\.([01])": r"bert.encoder.layer.\1"}
     stages = [{"drop_layers": {"layers": 2}}, {"distill": {"layer_map": rules, "epochs": 1, "soft_weight": 0.0}}]
-    by_name = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "named")
+    by_name = compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "named")
     del stages[1]["distill"]["layer_map"]
-    evenly = compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "even")
+    evenly = compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "even")
     assert by_name["stages"][1]["loss"] != evenly["stages"][1]["loss"]
     stages[1]["distill"]["layer_map"] = {"bert.encoder.layer.3": "bert.encoder.layer.3"}
     with pytest.raises(ValueError, match="stage 2, distill: no rule of bert.encoder.layer.3 fits any of bert.enc"):
-        compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "out")
     stages[1]["distill"]["layer_map"] = {"bert.encoder.layer.1": "bert.encoder.layer.9"}
     with pytest.raises(ValueError, match="is to follow 'bert.encoder.layer.9'; the teacher's are bert.encoder.layer.0"):
-        compress(recipe_of("classification", *stages), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", *stages), reviews, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -232,13 +232,13 @@ def test_a_teacher_of_another_width_is_refused_with_what_to_do(tmp_path, classif
     teacher = tiny(tmp_path / "teacher", "classification", hidden_size=48)
     stage = {"distill": {"teacher": str(teacher)}}
     with pytest.raises(ValueError, match="has 32 and the teacher .* has 48 features: set hidden_loss: hidden_states"):
-        compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
     shallow = tiny(tmp_path / "shallow", "classification", num_hidden_layers=2)
     stage = {"distill": {"teacher": str(shallow), "attention_weight": 1.0}}
     with pytest.raises(ValueError, match=r"more layers \(4\) than the teacher .* \(2\); say with layer_map"):
-        compress(recipe_of("classification", stage), classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
     report = compress(
-        recipe_of("classification", {"drop_layers": {"layers": 2}}, stage), classifier, reviews, tmp_path / "o"
+        classifier, recipe_of("classification", {"drop_layers": {"layers": 2}}, stage), reviews, tmp_path / "o"
     )
     assert report["stages"][1]["steps"] > 0
 
@@ -290,7 +290,9 @@ def test_patience_looks_at_the_validation_and_the_report_at_the_test(tmp_path, c
     data = labelled("data.jsonl", is_good)
     test = labelled("wrong.jsonl", lambda text: "neg" if is_good(text) == "pos" else "pos")
     stage = {"finetune": {"epochs": 20, "learning_rate": 2e-3, "freeze": [], "evaluate_every": 3, "patience": 4}}
-    report = compress(recipe_of("classification", stage), classifier, data, tmp_path / "out", test, validation=data)
+    report = compress(
+        classifier, recipe_of("classification", stage), data, tmp_path / "out", test=test, validation=data
+    )
     scores = [line["score"] for line in log_of(tmp_path / "out", "1-finetune") if "score" in line]
     assert max(scores) > 0.9
     assert report["scores"]["accuracy"] == pytest.approx(1.0 - max(scores)), "the best weights, on the test"
@@ -299,4 +301,4 @@ def test_patience_looks_at_the_validation_and_the_report_at_the_test(tmp_path, c
 def test_scores_while_training_need_validation_data(tmp_path, classifier, reviews):
     recipe = recipe_of("classification", {"finetune": {"evaluate_every": 2}}, validation_part=0)
     with pytest.raises(ValueError, match="stage 1, finetune: evaluate_every needs validation data"):
-        compress(recipe, classifier, reviews, tmp_path / "out")
+        compress(classifier, recipe, reviews, tmp_path / "out")

@@ -291,7 +291,7 @@ _RECIPE = """
 from sparsekit.compress import compress
 from test_training_processes import recipe
 
-compress(recipe(shard=True), out / "classifier", out / "reviews.jsonl", out / "two")
+compress(out / "classifier", recipe(shard=True), out / "reviews.jsonl", out / "two")
 """
 
 
@@ -306,8 +306,8 @@ def test_a_recipe_gives_the_same_sharded_over_two_processes(tmp_path):
     write_reviews(tmp_path / "reviews.jsonl")
     tiny(tmp_path / "classifier", "classification")
     run_twice(tmp_path, _RECIPE)
-    compress(recipe(accumulate=2), tmp_path / "classifier", tmp_path / "reviews.jsonl", tmp_path / "one")
-    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    compress(tmp_path / "classifier", recipe(accumulate=2), tmp_path / "reviews.jsonl", tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in [name for name in one if name.endswith("key.bias")]:
         del one[name], two[name]  # softmax does not see it: its gradient is rounding, which Adam makes as large as any
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)

@@ -55,6 +55,11 @@ class Job:
         """Folder of the teacher's outputs in the stage that runs."""
         return self.work / f"{self.stage}-teacher"
 
+    @property
+    def test_batches(self) -> int:
+        """Number of batches of the test data."""
+        return 0 if self.test is None else len(self.test)
+
     def keep_teacher(self) -> None:
         """Remember that the model is about to be made smaller: what it was before the first time is the dense one."""
         if self.dense_after is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import torch
 from sparsekit.checkpoint import save
 from sparsekit.checkpoint.card import write_section
 from sparsekit.checkpoint.readback import check_plain
+from sparsekit.checkpoint.transformers.foreign import check_model_folder
 from sparsekit.checkpoint.transformers.models import from_config
+from sparsekit.folder.layout import is_written_with_tokenizer
 from sparsekit.introspect.model_configs import recorded_shapes
 from sparsekit.io.atomic_file import write_json
+from sparsekit.io.targets import checked_target
 from sparsekit.nn import SparseLinear
 from sparsekit.progress import tell
 from sparsekit.pruning import finalize
 from sparsekit.recipes.checks import check_stages
-from sparsekit.recipes.data.tables import read_table
+from sparsekit.recipes.data.splits import Splits, read_splits
+from sparsekit.recipes.data.tables import read_table, rows_of
 from sparsekit.recipes.job import Job
 from sparsekit.recipes.preparation import prepare
 from sparsekit.recipes.recipe import Recipe
@@ -27,6 +32,7 @@ from sparsekit.recipes.report.comparison import compare_with_dense, verify_input
 from sparsekit.recipes.report.fidelity import fidelity_to_dense
 from sparsekit.recipes.report.plots import draw_stage
 from sparsekit.recipes.report.text import comparison_notes, comparison_table, stage_line
+from sparsekit.recipes.report.time_left import seconds_left
 from sparsekit.recipes.resuming.disk_space import check_space
 from sparsekit.recipes.resuming.finished_stages import progress_text, restore, store
 from sparsekit.recipes.resuming.run_identity import claim
@@ -50,7 +56,7 @@ def _run_stages(job: Job) -> None:
         job.rows.append(row if plot is None else {**row, "plot": plot})
         first_alone(partial(store, job, changed=changed))
         if process_number() == 0:
-            tell(stage_line(row))
+            tell(stage_line(row, seconds_left(job)))
 
 
 def _opens_anywhere(model: Any) -> bool:
@@ -66,51 +72,61 @@ def _opens_anywhere(model: Any) -> bool:
 
 
 def compress(
-    recipe: Recipe | Path | str,
     model: Path | str,
+    recipe: Recipe | Path | str,
     data: Path | str,
     out: Path | str,
+    *,
     test: Path | str | None = None,
     validation: Path | str | None = None,
 ) -> dict[str, Any]:
     """Compress a model as a recipe says.
 
-    Every stage that is over is kept, and training writes a checkpoint every two minutes: a run that was stopped goes on
-    from there when it is started again with the same arguments, and its `KeyboardInterrupt` has a note of what is kept.
-    The free space of the disk is checked first. What is scored as a stage trains, and so chooses its weights by
-    `patience`, is the validation data; what is reported is scored on the test data.
+    Every finished stage is stored, and training writes a checkpoint every two minutes: a stopped run resumes from there
+    when it is started again with the same arguments, and its `KeyboardInterrupt` has a note of what is kept. The free
+    space of the disk is checked first. `patience` selects weights by the validation data; the reported scores are of
+    the test data.
 
     Args:
-        recipe: a recipe, or its YAML file.
         model: a transformers folder.
+        recipe: a recipe, or its YAML file.
         data: a table of texts to train on: .jsonl, .json, .csv, .parquet, .txt or a folder of `datasets`.
-        out: folder for `model`, with the recipe in it, `report.json`, a picture of each stage that trained, and `work`
-            with the model after each stage, logs, and while a stage runs its checkpoints and the teacher's answers.
-            The model opens with transformers alone unless layers were converted or neurons removed: then with
-            `sparsekit.load`.
+        out: folder for the model, which appears when the run is finished, all at once, in place of an older one; with
+            its tokenizer, `recipe.yaml`, `report.json` and a plot of each stage that trained. It opens with
+            transformers alone unless layers were converted or neurons removed: then with `sparsekit.load`. `out/work`
+            has the model after each stage, logs, and while a stage runs its checkpoints and the teacher's outputs; it
+            may be deleted when the run is finished.
         test: a table to score on; None: a part of `data`, as the recipe's `data.test_part` says.
-        validation: a table to score on while training, where a stage has `evaluate_every`; None: a part of what is left
-            of `data`, as the recipe's `data.validation_part` says.
+        validation: a table to score on while training, where a stage has `evaluate_every`; None: a part of the rest of
+            `data`, as the recipe's `data.validation_part` says.
 
     Returns:
         What `report.json` holds: what every stage did, the scores at the end with intervals, and a "comparison" of the
         dense model with the compressed one: quality, speed on this machine, size.
 
     Raises:
-        FileNotFoundError, ValueError: before any training where recipe, model or data do not fit.
-        OSError: the disk has too little space, which is known before any training too.
+        FileNotFoundError, ValueError: before any training where recipe, model, data or `out` do not fit.
+        OSError: the disk has too little space, or `out` cannot be written; also before any training.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     model, data, out = Path(model), Path(data), Path(out)
     test, validation = (None if path is None else Path(path) for path in (test, validation))
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; expected a folder to write to, or a name that is free")
+    inputs = {"model": model, "data": data, "test": test, "validation": validation, **_teachers(recipe)}
+    _check_out(out, inputs)
     join_group()
     try:
-        return _compress(prepare(recipe, model, data, out, test, validation), model, data, test, validation)
+        check_model_folder(model)
+        return _compress(prepare(recipe, model, read_splits(recipe, data, test, validation), out), model, inputs)
     except KeyboardInterrupt as stop:
         stop.add_note(progress_text(out / "work", recipe.stage_names))
         raise
+
+
+def _check_out(out: Path, inputs: Mapping[str, Path | None]) -> None:
+    target = checked_target(out, is_written_with_tokenizer)
+    for name, path in inputs.items():
+        if path is not None and path.resolve() == target:
+            raise ValueError(f"{out} is the {name}, which the compressed model would replace; choose another folder")
 
 
 def _teachers(recipe: Recipe) -> dict[str, Path | None]:
@@ -119,11 +135,10 @@ def _teachers(recipe: Recipe) -> dict[str, Path | None]:
     return {f"teacher of stage {n}": teacher for n, teacher in found.items() if teacher}
 
 
-def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: Path | None) -> dict[str, Any]:
+def _compress(job: Job, given: Path, inputs: Mapping[str, Path | None]) -> dict[str, Any]:
     check_stages(job)
     first_alone(lambda: check_space(job))
-    read = {"model": model, "data": data, "test": test, "validation": validation, **_teachers(job.recipe)}
-    first_alone(lambda: claim(job.work, job.recipe, read))
+    first_alone(lambda: claim(job.work, job.recipe, inputs))
     restore(job)
     _run_stages(job)
     finalize(job.model.cpu())
@@ -136,7 +151,7 @@ def _compress(job: Job, model: Path, data: Path, test: Path | None, validation: 
         "scores": {name: value for name, value in scores.items() if name != "intervals"},
         "intervals": scores.get("intervals", {}),
     }
-    first_alone(partial(_write, job, scores, model, report))
+    first_alone(partial(_write, job, scores, given, report))
     return report
 
 
@@ -144,19 +159,18 @@ def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]
     """Save the model, measure it beside the dense one, and say so in its card and in `report.json`; in process 0."""
     if process_number() != 0:
         return
-    folder, plain = job.out / "model", _opens_anywhere(job.model)
-    inputs = None if plain else verify_inputs(job)
+    dense = _opens_anywhere(job.model)
     save(
         job.model,
-        folder,
+        job.out,
         tokenizer=job.tokenizer,
         recipe=job.recipe.to_yaml(),
-        dense=plain,
-        verify_inputs=inputs,
+        dense=dense,
+        verify_inputs=None if dense else verify_inputs(job),
     )
-    report["comparison"] = compare_with_dense(job, scores, given, folder)
+    report["comparison"] = compare_with_dense(job, scores, given)
     report["environment"] = environment()
-    write_section(folder, type(job.model).__name__, comparison_table(report["comparison"]), comparison_notes(report))
+    write_section(job.out, type(job.model).__name__, comparison_table(report["comparison"]), comparison_notes(report))
     write_json(job.out / "report.json", report)
 
 
@@ -166,15 +180,17 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
     Args:
         model: a transformers folder, or one of `sparsekit.save`.
         data: texts with the columns "text" and "label" (classification), "text" and "pair" and where known "label"
-            (embedding: how alike they are), or "text" (language).
+            (embedding: their similarity), or "text" (language).
         task: "classification", "embedding" or "language".
 
     Raises:
         FileNotFoundError, ValueError: as `compress`.
     """
-    columns: dict[str, str] = {}
-    if task == "embedding":
-        columns = {name: name for name in ("pair", "label") if name in read_table(Path(data))}
-    recipe = make_recipe({"task": task, "data": columns, "stages": ["evaluate"]})
-    scores = prepare(recipe, Path(model), Path(data), Path(), Path(data)).scores()
+    model, data = Path(model), Path(data)
+    recipe = make_recipe({"task": task, "stages": ["evaluate"]})
+    check_model_folder(model)
+    table = read_table(data)
+    pair, label = (name if name in table and task == "embedding" else None for name in ("pair", "label"))
+    rows = rows_of(table, data, "text", pair, "label" if task == "classification" else label)
+    scores = prepare(recipe, model, Splits(None, None, rows), data.parent).scores()
     return {name: value for name, value in scores.items() if name != "intervals"}

@@ -15,7 +15,7 @@ from sparsekit.recipes.recipe import Recipe
 class Splits:
     """Rows for each use; None where there are none, or none that can be scored."""
 
-    train: Rows
+    train: Rows | None
     validation: Rows | None
     test: Rows | None
 
@@ -26,12 +26,12 @@ class Splits:
 
     def changed(self, change: Callable[[Rows], Rows]) -> Splits:
         """The same with every table changed."""
-        others = (None if rows is None else change(rows) for rows in (self.validation, self.test))
-        return Splits(change(self.train), *others)
+        parts = (self.train, self.validation, self.test)
+        return Splits(*(None if rows is None else change(rows) for rows in parts))
 
 
-def _hold_out(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
-    """Rows that stay, and a part that is held out; None where that would be none or all."""
+def _split(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
+    """Rows that stay, and a part that is split off; None where that would be none or all."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a shuffle, not a secret
     count = round(part * len(rows))
@@ -46,10 +46,10 @@ def _hold_out(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
 
 
 def read_splits(recipe: Recipe, data: Path, test: Path | None, validation: Path | None) -> Splits:
-    """Read the tables of a run; what has no file is held out of `data`, as the recipe says.
+    """Read the tables of a run; a split without a file is a part of `data`, as the recipe says.
 
-    The test comes first, so that it does not change with the validation. That is held out only where a stage scores the
-    model as it trains.
+    The test split comes first, so that it does not depend on validation, which is split off only where a stage scores
+    the model while it trains.
 
     Raises:
         FileNotFoundError, ValueError: as `read_rows`.
@@ -60,13 +60,13 @@ def read_splits(recipe: Recipe, data: Path, test: Path | None, validation: Path 
     rows = read_rows(data, *columns, only_text=recipe.task == "embedding" or not recipe.needs_labels)
     can_score = {"classification": rows.labels, "embedding": rows.pairs, "language": rows.texts}[recipe.task]
 
-    def held_out(rows: Rows, file: Path | None, part: float) -> tuple[Rows, Rows | None]:
+    def split_off(rows: Rows, file: Path | None, part: float) -> tuple[Rows, Rows | None]:
         if file is not None:
             return rows, read_rows(file, *columns)
-        return _hold_out(rows, part if can_score else 0.0, recipe.seed)
+        return _split(rows, part if can_score else 0.0, recipe.seed)
 
-    rows, tests = held_out(rows, test, names.test_part)
+    rows, tests = split_off(rows, test, names.test_part)
     validations = None
     if recipe.needs_validation:
-        rows, validations = held_out(rows, validation, names.validation_part)
+        rows, validations = split_off(rows, validation, names.validation_part)
     return Splits(rows, validations, tests)

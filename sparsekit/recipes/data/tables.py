@@ -127,19 +127,26 @@ def _is_text(value: Any) -> bool:
 def read_rows(
     path: Path, text: str, pair: str | None = None, label: str | None = None, *, only_text: bool = False
 ) -> Rows:
+    """The rows of a table in a file: `read_table`, then `rows_of`."""
+    return rows_of(read_table(path), path, text, pair, label, only_text=only_text)
+
+
+def rows_of(
+    table: Table, path: Path, text: str, pair: str | None = None, label: str | None = None, *, only_text: bool = False
+) -> Rows:
     """The columns of a table by their names; rows without text are left out.
 
     Args:
-        path: the table.
+        table: the table.
+        path: where it is from.
         text: name of the column of texts.
         pair: of the second texts, None where there are none.
         label: of the labels, None where there are none.
         only_text: whether the table may lack the other two.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_table`; also when a column is missing or no row has text.
+        ValueError: a column is missing, or no row has text.
     """
-    table = read_table(path)
     texts = _column(table, text, path)
     pairs = _column(table, pair, path, optional=only_text)
     labels = _column(table, label, path, optional=only_text)

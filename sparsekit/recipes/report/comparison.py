@@ -111,21 +111,20 @@ def _between(job: Job) -> list[dict[str, Any]]:
     return rows
 
 
-def compare_with_dense(job: Job, scores: Mapping[str, Any], given: Path, folder: Path) -> dict[str, Any]:
+def compare_with_dense(job: Job, scores: Mapping[str, Any], given: Path) -> dict[str, Any]:
     """Measure the compressed model beside the dense one, where there is one.
 
     Args:
-        job: the job at its end, its model on the CPU.
+        job: the job at its end, its model on the CPU and saved.
         scores: of its model.
         given: the folder that it began with.
-        folder: where its model was saved.
 
     Returns:
         Plain values: what `comparison_table` shows.
     """
     name = model_after(job.rows)
     models: dict[str, nn.Module] = {name: job.model}
-    sizes = {name: {"folder_mb": _on_disk(folder) / 1e6, "memory_mb": _memory(job.model) / 1e6}}
+    sizes = {name: {"folder_mb": _on_disk(job.out) / 1e6, "memory_mb": _memory(job.model) / 1e6}}
     found = {name: _score(scores)}
     if job.dense_after is not None:
         dense = finalize(dense_model(job).cpu().eval())

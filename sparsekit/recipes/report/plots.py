@@ -41,7 +41,7 @@ def draw_run(source: Path) -> list[Path]:
 
     logs = sorted((source / "work").glob("*.jsonl")) if source.is_dir() else [source]
     if not logs:
-        raise FileNotFoundError(f"{source} has no logs in work/; give a folder of sparsekit compress, or a log")
+        raise FileNotFoundError(f"{source} has no logs in work/; give the --out folder of sparsekit compress, or a log")
     plots = [(source if source.is_dir() else source.parent) / f"{log.stem}.png" for log in logs]
     for log, plot in zip(logs, plots, strict=True):
         draw_curves(log, plot)

@@ -27,7 +27,7 @@ def _words(name: str, value: Any) -> str:
     if name.startswith("bytes"):
         return f"{value / 1e6:.4g} MB {name.removeprefix('bytes ')}"
     if isinstance(value, list):
-        return f"{len(value)} layers {name}"
+        return f"{name} {len(value)}"
     return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
@@ -39,14 +39,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def stage_line(row: Mapping[str, Any]) -> str:
-    """What a stage reported, in lines of 80 columns."""
+def stage_line(row: Mapping[str, Any], seconds_left: float | None = None) -> str:
+    """What a stage reported, in lines of 80 columns, and about how long the stages ahead take."""
     if "intervals" in row:
         told = score_words({name: value for name, value in row.items() if name not in ("stage", "seconds")})
     else:
         left_out = ("stage", "seconds", "plot")
         told = [_words(name, value) for name, value in row.items() if name not in left_out and value != []]
     text = f"{row['stage']} ({duration(row['seconds'])}): {', '.join(told) or 'done'}"
+    text += "" if seconds_left is None else f"; about {duration(seconds_left)} left"
     return textwrap.fill(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 

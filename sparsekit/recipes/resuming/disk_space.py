@@ -70,6 +70,6 @@ def check_space(job: Job) -> None:
     if sum(parts.values()) > free:
         told = ", ".join(f"{name} {_words(count)}" for name, count in parts.items())
         raise OSError(
-            f"{job.work.parent} needs about {_words(sum(parts.values()))} ({told}), and its disk has {_words(free)} "
+            f"{job.out} needs about {_words(sum(parts.values()))} ({told}), and its disk has {_words(free)} "
             "free; make space, or choose another folder"
         )

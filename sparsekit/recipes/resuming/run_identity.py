@@ -14,11 +14,11 @@ _NAME = "run.json"
 
 
 def _digest(path: Path | None) -> str:
-    """Hash of a file, or of all files of a folder."""
+    """Hash of a file, or of the files in a folder; not of folders inside, such as the work of an earlier run."""
     if path is None:
         return ""
     found = hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+    for file in sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]:
         found.update(file.name.encode())
         with file.open("rb") as content:
             found.update(hashlib.file_digest(content, "sha256").digest())

@@ -75,6 +75,11 @@ class Distill(Training):
         """The soft loss has a part for the labels."""
         return self.alpha > 0 and self.soft_weight > 0
 
+    def forward_passes(self, job: Job) -> float:
+        """The teacher's come on top, in every epoch unless they are kept."""
+        asked = len(job.train) * (1.0 if self.cache else self.epochs)
+        return super().forward_passes(job) + asked
+
     def update(self, before: Before) -> None:
         """A student that is pruned while it learns has its dense self for a teacher."""
         super().update(before)

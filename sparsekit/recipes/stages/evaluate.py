@@ -15,6 +15,10 @@ class Evaluate(StageSettings):
 
     changes_model: ClassVar[bool] = False
 
+    def forward_passes(self, job: Job) -> float:
+        """One for each batch of the test data."""
+        return job.test_batches
+
     @property
     def needs_labels(self) -> bool:
         """Scores compare with labels."""

@@ -62,6 +62,10 @@ class Prune(StageSettings):
         """Criteria of gradients need one, and so does a sparsity for each layer."""
         return METHODS[self.criterion].needs_loss or self.spread > 0
 
+    def forward_passes(self, job: Job) -> float:
+        """Statistics of the calibration batches take as long as a backward pass."""
+        return 3 * self.samples / job.recipe.data.batch_size * METHODS[self.criterion].needs_batches
+
     def update(self, before: Before) -> None:
         """Later stages find masks."""
         super().update(before)
@@ -108,8 +112,8 @@ def _reported(job: Job, settings: Prune, reached: dict[str, float]) -> dict[str,
         "layers": len(layers),
         "sparsity": 1.0 - sum(layer.nnz for layer in layers) / weights,
         **({"least": min(reached.values()), "most": max(reached.values())} if settings.spread else {}),
-        "outputs_without_weights": sum(layer.empty_rows for layer in layers),
-        "too_sparse": [layer.name for layer in layers if layer.too_sparse],
+        "empty_rows": sum(layer.empty_rows for layer in layers),
+        "too_sparse_layers": [layer.name for layer in layers if layer.too_sparse],
     }
 
 

@@ -44,6 +44,11 @@ class StageSettings(Strict):
         """Whether the stage scores the model while it trains."""
         return False
 
+    def forward_passes(self, job: Job) -> float:
+        """How long the stage takes, about, in forward passes over a batch."""
+        del job
+        return 0.0
+
     def update(self, before: Before) -> None:
         """Record what the stage leaves behind."""
         before.has_teacher |= self.shrinks_model

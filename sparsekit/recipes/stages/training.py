@@ -76,6 +76,10 @@ class Training(StageSettings):
         names = [field.name for field in fields(TrainSettings) if field.name not in given_by_the_run]
         return TrainSettings(seed=seed, **{name: getattr(self, name) for name in names})
 
+    def forward_passes(self, job: Job) -> float:
+        """A backward pass takes as long as two forward ones."""
+        return 3 * self.epochs * len(job.train)
+
     def update(self, before: Before) -> None:
         """Later stages find masks where the stage prunes."""
         super().update(before)

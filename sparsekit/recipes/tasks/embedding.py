@@ -26,6 +26,10 @@ class PairSet:
     second: list[Batch]
     similarities: list[float]
 
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.first) + len(self.second)
+
 
 def _similarity(value: Any) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
