@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 
 .PHONY: install test test-all test-slow test-avx2 test-newest native demo demo-fast bench lint format asan tsan neon \
-  haswell valgrind fuzz readme clean
+  haswell valgrind fuzz readme docs clean
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
@@ -132,6 +132,11 @@ asan tsan neon: install
 
 readme: install
 	$(BIN)/python benchmarks/readme.py
+
+# The pages, in build/docs/index.html. A warning is an error.
+docs: install
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,docs]"
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 
 clean:
 	rm -rf $(VENV) $(NEWEST) build demo-out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tables import RESULTS, machine, table
+from results_tables import RESULTS, machine, source, table
 
 #: How the table calls what loads a folder.
 _LOADERS = {"load": "`sparsekit.load`", "from_pretrained": "`from_pretrained`"}
@@ -32,15 +32,14 @@ def folders_block() -> str:
     """Every folder and what loads it: bytes on disk and in memory, milliseconds."""
     result = json.loads((RESULTS / "folders.json").read_text())
     dense = result["rows"][0]
-    sizes = ["MB on disk", "MB in RAM", "linear weights", "linear layers in RAM", "peak"]
-    heading = ["folder", "loaded by", *sizes, "ms", "ms until read"]
+    sizes = ["MB on disk", "MB in RAM", "packed linear weights", "linear layers in RAM", "peak / RAM"]
+    heading = ["folder", "loaded by", *sizes, "ms to load", "ms until weights are read"]
     return (
         table(heading, [_line(row, dense) for row in result["rows"]], text_columns=2)
-        + f"\n\n{result['model']}, linear layers pruned by magnitude, every load in a process of its own, medians of "
-        f"{result['repeats']}, files in the system's cache, one thread of torch. RAM is resident memory that the model "
-        "added, after each weight was read once; linear weights: their bytes, packed, and as a part of the dense "
-        "model's; linear layers in RAM: all of it without the bytes of other tensors, so with objects of Python and "
-        "what is left of pages; peak: the most while loading, as a part of RAM. transformers maps the dense file and "
-        "reads weights when they are first used; `sparsekit.load` reads them, with checksums, before it returns. "
-        f"{machine(result['environment'])} Stored in `benchmarks/results/folders.json`; by `benchmarks/folders.py`."
+        + f"\n\n{result['model']}, linear layers pruned by magnitude; every load in its own process, medians of "
+        f"{result['repeats']}, page cache warm, one thread. RAM: resident memory that the model added after every "
+        "weight was read once. Packed linear weights: MB, and as a part of the dense model's. Linear layers in RAM: "
+        "RAM without the bytes of other tensors, so with Python objects and partly filled pages. transformers maps "
+        "the dense file and reads weights at first use; `sparsekit.load` reads and checks them before it returns. "
+        f"{machine(result['environment'])} {source('folders.json')}"
     )

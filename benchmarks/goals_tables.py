@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from tables import load, table
+from results_tables import load, machine, percent, source, table
 
 from sparsekit.bench.summary import Cell, by_sparsity, dense_times, groups, speedups
 
@@ -47,9 +47,9 @@ def goals_block(result: str, empty: str) -> str:
             cells.append(f"{got:.2f} of {goal:g}{missed}")
         lines.append([batch, *cells])
     return (
-        table(["tokens", *(f"{sparsity:.0%}" for sparsity in _GOALS[1])], lines)
-        + "\n\nMedian over the shapes of times faster than the best dense engine, one thread, of the goal. At most: "
-        "with products as fast as multiply-adds from registers, and the rest of a call as a weight of zeros takes it: "
-        "packing, storing, the beginning and end of every row in every block. Stored in "
-        f"`results/{result}` and `results/{empty}`."
+        table(["tokens", *percent(_GOALS[1])], lines)
+        + "\n\nSpeed-up over the best dense engine, median over the shapes, one thread, of the goal. At most: with "
+        "products at the peak of fused multiply-adds, the rest of a call as measured with an empty weight: packing, "
+        f"storing, starting and ending every row of every column block. {machine(stored['environment'])} "
+        f"{source(result, empty)}"
     )

@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import Any
 
-from tables import RESULTS, machine, table
+from results_tables import RESULTS, machine, table
 
 #: Recipe -> how the tables call it; two titles where it also has scores of an earlier stage `evaluate`.
 _TITLES: dict[str, tuple[str, ...]] = {
@@ -21,7 +21,7 @@ _TITLES: dict[str, tuple[str, ...]] = {
     "language-50-wanda-spread": ("the same, Wanda with `spread: 0.2`",),
     "language-50-recovery": (
         "the same, SparseGPT",
-        "the same, then taught by its dense self and film reviews",
+        "the same, then distilled from its dense self on film reviews",
     ),
 }
 
@@ -80,8 +80,6 @@ def quality_block() -> str:
     environment = _runs("classifier-80")[0]["environment"]
     return (
         table(heading, lines, text_columns=2)
-        + "\n\nMean over seeds and range. Minutes of the recipe's stages, from the dense model, with other runs on "
-        "the same two processors. "
-        f"{machine(environment)} Stored in `benchmarks/results/quality`; "
-        "`benchmarks/quality.py` makes them."
+        + "\n\nMean over seeds, and the range. Minutes of the recipe's stages, from the dense model; other runs shared "
+        f"the two processors. {machine(environment)} Source: `benchmarks/results/quality`, by `benchmarks/quality.py`."
     )

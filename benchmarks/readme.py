@@ -1,4 +1,4 @@
-"""Fill the figures of README.md and benchmarks/README.md in from the JSON files under benchmarks/results.
+"""Fill the figures of all documents in from the JSON files under benchmarks/results.
 
     .venv/bin/python benchmarks/readme.py            # writes
     .venv/bin/python benchmarks/readme.py --check    # fails if a figure is not what the files say
@@ -10,60 +10,66 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import costs_tables
+import demo_tables
+import dtypes_tables
 import folders_tables
 import goals_tables
+import layers_tables
+import model_tables
+import peak_tables
 import quality_tables
-import tables
-import values_tables
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+#: Processor -> what its results are called.
+PROCESSORS = {"zen5": "", "zen4": "-zen4", "xeon": "-xeon"}
 
 
-BLOCKS = {
-    "answers": values_tables.answers_block,
-    "avx2": tables.avx2_block,
-    "cores": partial(tables.cores_block, "layers.json"),
-    "costs": tables.costs_block,
-    "demo": tables.demo_block,
-    "engines": tables.engines_block,
-    "few-answers": values_tables.few_answers_block,
-    "few-layers": tables.few_layers_block,
-    "few-values": values_tables.few_values_block,
+def _for_each_processor(name: str, make: Callable[..., str], result: str) -> dict[str, Callable[[], str]]:
+    return {f"{name}-{processor}": partial(make, f"{result}{suffix}.json") for processor, suffix in PROCESSORS.items()}
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "answers": dtypes_tables.answers_block,
+    "avx2": layers_tables.avx2_block,
+    "avx2-headline": layers_tables.avx2_headline_block,
+    "cores-zen4": partial(peak_tables.cores_block, "layers-zen4.json"),
+    "cores-zen5": partial(peak_tables.cores_block, "layers.json"),
+    "costs": costs_tables.costs_block,
+    "demo": demo_tables.demo_block,
+    "dtypes-xeon": partial(dtypes_tables.other_dtypes_block, "layers-values-xeon.json"),
+    "dtypes-zen4": partial(dtypes_tables.other_dtypes_block, "layers-values-zen4.json"),
+    "dtypes-zen5": dtypes_tables.dtypes_block,
+    "engines": layers_tables.engines_block,
+    "few-answers": dtypes_tables.few_answers_block,
+    "few-dtypes": dtypes_tables.few_dtypes_block,
     "folders": folders_tables.folders_block,
-    "goals": partial(goals_tables.goals_block, "layers.json", "layers-empty.json"),
-    "layers": tables.layers_block,
-    "masks": tables.masks_block,
-    "model": tables.model_block,
-    "operators": tables.operators_block,
-    "peak": partial(tables.peak_block, "layers.json"),
+    "goals-zen4": partial(goals_tables.goals_block, "layers-zen4.json", "layers-empty-zen4.json"),
+    "goals-zen5": partial(goals_tables.goals_block, "layers.json", "layers-empty.json"),
+    **_for_each_processor("headline", layers_tables.headline_block, "layers"),
+    **_for_each_processor("layers", layers_tables.layers_block, "layers"),
+    "masks": layers_tables.masks_block,
+    **_for_each_processor("model", model_tables.model_block, "model"),
+    "models": model_tables.models_block,
+    "operators": model_tables.operators_block,
+    "pays": layers_tables.pays_block,
+    "peak-zen4": partial(peak_tables.peak_block, "layers-zen4.json"),
+    "peak-zen5": partial(peak_tables.peak_block, "layers.json"),
     "quality": quality_tables.quality_block,
-    "seeds": tables.seeds_block,
-    "slow": tables.slow_block,
-    "values": values_tables.values_block,
-    "xeon-layers": partial(tables.other_layers_block, "layers-xeon.json"),
-    "xeon-model": partial(tables.other_model_block, "model-xeon.json"),
-    "xeon-values": partial(values_tables.other_values_block, "layers-values-xeon.json"),
-    "zen4-cores": partial(tables.cores_block, "layers-zen4.json"),
-    "zen4-goals": partial(goals_tables.goals_block, "layers-zen4.json", "layers-empty-zen4.json"),
-    "zen4-layers": partial(tables.other_layers_block, "layers-zen4.json"),
-    "zen4-model": partial(tables.other_model_block, "model-zen4.json"),
-    "zen4-peak": partial(tables.peak_block, "layers-zen4.json"),
-    "zen4-values": partial(values_tables.other_values_block, "layers-values-zen4.json"),
+    "seeds": demo_tables.seeds_block,
+    "slow": layers_tables.slow_block,
 }
+_BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """The document with its blocks made anew."""
-    for name, make in BLOCKS.items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        if pattern.search(text):
-            block = make()
-            text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
-    return text
+    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}\n{match[3]}", text)
 
 
 def main(arguments: list[str]) -> None:

@@ -14,13 +14,20 @@ from sparsekit import runtime
 _PACKAGES = ("torch", "numpy", "onnxruntime", "openvino", "scipy", "sparse_dot_mkl", "transformers")
 
 
-def _cpu_model() -> str:
+def _cpu_facts() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    first = cpuinfo.read_text().partition("\n\n")[0] if cpuinfo.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpu() -> dict[str, str | int]:
+    """The processor by model name, family and model, as lscpu has them; virtual machines hide much of the name."""
+    facts = _cpu_facts()
+    found: dict[str, str | int] = {"cpu": facts.get("model name") or platform.processor() or platform.machine()}
+    numbers = {"cpu_family": facts.get("cpu family", ""), "cpu_model": facts.get("model", "")}
+    return found | {name: int(value) for name, value in numbers.items() if value.isdigit()}
 
 
 def _versions() -> dict[str, str]:
@@ -41,7 +48,7 @@ def environment() -> dict[str, Any]:
         "isa": runtime.current_isa(),
         "available_isas": runtime.available_isas(),
         "threads": runtime.num_threads(),
-        "cpu": _cpu_model(),
+        **_cpu(),
         "processors": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Tables of what smaller weights and blocks of 4x1 give: speed, memory, answers."""
+"""Tables of data types and 4x1 blocks: speed, memory, outputs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tables import load, machine, median_table, table
+from layers_tables import median_table
+from results_tables import load, machine, percent, source, table
 
 from sparsekit.bench.summary import Cell, in_int8, speedups
 
 #: Engines of the layer benchmark, in the order in which they are shown.
-_ENGINES = ("sparsekit", "sparsekit-bfloat16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
+_ENGINES = ("sparsekit", "sparsekit-bf16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
 _RESULT = "layers-values.json"
 
 
 def _title(engine: str) -> str:
     """What the engine is called in a heading."""
-    parts = engine.split("-")[1:]
+    parts = engine.replace("bf16", "bfloat16").split("-")[1:]
     return " ".join(parts if parts and parts[0] != "4x1" else ["float32", *parts])
 
 
@@ -40,7 +41,7 @@ def _compared(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], threads
 
 
 def _bytes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Packed bytes as a part of the dense ones, median over the shapes, by engine and sparsity."""
+    """Packed bytes as a fraction of the dense ones, median over the shapes, by engine and sparsity."""
     parts: dict[tuple[str, float], list[float]] = defaultdict(list)
     for row in rows:
         if row["engine"] in _ENGINES:
@@ -51,23 +52,23 @@ def _bytes(rows: Sequence[Mapping[str, Any]]) -> str:
         [_title(name), *(f"{statistics.median(parts[name, sparsity]):.3f}" for sparsity in sparsities)]
         for name in _ENGINES
     ]
-    return table(["dtype", *(f"{sparsity:.0%}" for sparsity in sparsities)], lines, text_columns=1)
+    return table(["dtype", *percent(sparsities)], lines, text_columns=1)
 
 
-def few_values_block() -> str:
-    """Medians of all kinds of weight, one thread."""
+def few_dtypes_block() -> str:
+    """Medians of every data type, one thread, and what a packed weight takes."""
     stored = load(_RESULT)
     rows = stored["rows"]
     return (
         f"{_compared(rows, _ENGINES, 1, over_int8=False)}\n\n"
-        "Times faster than the best dense engine in float32 (torch, ONNX Runtime, OpenVINO), one thread, median over "
-        "the eight shapes, random masks, interleaved in one process; int8 includes quantising the inputs. Bytes of the "
-        f"dense weight:\n\n{_bytes(rows)}\n\n{machine(stored['environment'])} Stored in `benchmarks/results/{_RESULT}`."
+        "Speed-up over the best dense engine in float32 (torch, ONNX Runtime, OpenVINO), one thread, median over the "
+        "eight shapes, random masks; int8 includes quantizing the inputs. Packed bytes as a fraction of the dense "
+        f"float32 weight's:\n\n{_bytes(rows)}\n\n{machine(stored['environment'])} {source(_RESULT)}"
     )
 
 
-def values_block() -> str:
-    """The same for two threads and over dense int8, and every kind with its range."""
+def dtypes_block() -> str:
+    """Every data type with one and two threads, over dense float32 and dense int8, and with its range."""
     stored = load(_RESULT)
     rows = stored["rows"]
     int8 = [name for name in _ENGINES if in_int8(name)]
@@ -75,29 +76,25 @@ def values_block() -> str:
     parts = [
         f"One thread, over the best dense float32:\n\n{_compared(rows, _ENGINES, 1, over_int8=False)}",
         f"Two threads, over the best dense float32:\n\n{_compared(rows, _ENGINES, 2, over_int8=False)}",
-        f"One thread, int8 over the best dense int8 (ONNX Runtime and torch, dynamic quantisation):\n\n"
+        f"One thread, int8 over the best dense int8 (ONNX Runtime and torch, dynamic quantization):\n\n"
         f"{_compared(rows, int8, 1, over_int8=True)}",
         *(
             f"{_title(name)}, with the range over the shapes:\n\n{median_table(speedups(rows, name))}"
             for name in _ENGINES[1:]
         ),
+        f"{noisy} of {len(rows)} timings were noisy. {machine(stored['environment'])} {source(_RESULT)}",
     ]
-    return (
-        "\n\n".join(parts)
-        + f"\n\n{noisy} of {len(rows)} timings were noisy. {machine(stored['environment'])} Stored in "
-        f"`results/{_RESULT}`."
-    )
+    return "\n\n".join(parts)
 
 
-def other_values_block(result: str) -> str:
-    """Medians of all kinds of weight on another machine, one thread."""
+def other_dtypes_block(result: str) -> str:
+    """Medians of every data type on another processor, one thread."""
     stored = load(result)
     rows = stored["rows"]
     int8 = [name for name in _ENGINES if in_int8(name)]
     return (
         f"{_compared(rows, _ENGINES, 1, over_int8=False)}\n\nint8 over the best dense int8:\n\n"
-        f"{_compared(rows, int8, 1, over_int8=True)}\n\n{machine(stored['environment'])} Stored in "
-        f"`results/{result}`."
+        f"{_compared(rows, int8, 1, over_int8=True)}\n\n{machine(stored['environment'])} {source(result)}"
     )
 
 
@@ -111,23 +108,24 @@ def few_answers_block() -> str:
     lines = [
         [row["structure"], f"{row['sparsity']:.0%}", _pair(row["to_float32"]), _pair(row["dense_int8_to_float32"])]
         for row in stored["rows"]
-        if row["dtype"] == "int8"
+        if row["values"] == "int8"
     ]
     return (
         table(["mask", "sparsity", "sparsekit in int8", "ONNX Runtime in int8"], lines, text_columns=1)
         + f"\n\nCosine of the embeddings of {stored['sentences']} film reviews to those of the same pruned MiniLM in "
-        "float32, mean (least). Stored in `benchmarks/results/answers.json`."
+        f"float32: mean (minimum). {source('answers.json')}"
     )
 
 
 def answers_block() -> str:
     """Cosines of sentence embeddings."""
     stored = load("answers.json")
+    names = {"bf16": "bfloat16", "fp16": "float16"}
     lines = [
         [
             f"{row['sparsity']:.0%}",
             row["structure"],
-            row["dtype"],
+            names.get(row["values"], row["values"]),
             f"{row['dense_bytes'] / row['weight_bytes']:.1f}x",
             _pair(row["to_float32"]),
             _pair(row["to_dense_int8"]),
@@ -138,7 +136,7 @@ def answers_block() -> str:
     heading = ["sparsity", "mask", "dtype", "smaller", "to float32", "to dense int8", "dense int8 to float32"]
     return (
         table(heading, lines, text_columns=3)
-        + f"\n\nCosine of the embeddings of {stored['sentences']} film reviews, mean (least): of the sparse model to "
+        + f"\n\nCosine of the embeddings of {stored['sentences']} film reviews, mean (minimum): of the sparse model to "
         "the same pruned model dense in float32 and dense in int8 (ONNX Runtime), and of these two. all-MiniLM-L6-v2, "
-        "pruned by SparseGPT. Stored in `results/answers.json`; `benchmarks/answers.py` makes it."
+        f"pruned by SparseGPT. {source('answers.json')}"
     )
