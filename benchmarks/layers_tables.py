@@ -152,7 +152,7 @@ def slow_block() -> str:
     lines = [[t, b, f"{s:.0%}", ", ".join(texts)] for (t, b, s), texts in sorted(slow.items())]
     count = sum(map(len, slow.values()))
     return (
-        table(["threads", "tokens", "sparsity", "shapes"], lines)
+        table(["threads", "tokens", "sparsity", "shapes"], lines, text_columns=4)
         + f"\n\n{count} of {len(found)} cells are below 0.95x of the best dense engine. {source('layers.json')}"
     )
 

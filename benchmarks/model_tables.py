@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from results_tables import load, machine, processor, source, table
+from results_tables import load, machine, source, table
 
 from sparsekit.bench.model_report import largest_operators, speedup
+from sparsekit.bench.processors import processor
 from sparsekit.bench.summary import in_int8
 
 #: A file for each processor.

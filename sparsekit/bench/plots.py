@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from sparsekit.bench.processors import processor
 from sparsekit.bench.summary import break_even, by_sparsity, medians, speedups
 
 
@@ -19,14 +20,14 @@ def _speedup_axes(axes: Any, rows: list[dict[str, Any]], threads: int) -> None:
             continue
         percent, middle = [100 * sparsity for sparsity in values], medians(values)
         even = break_even(middle)
-        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", pays from {even:.0%}" if even is not None else "")
+        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", break-even {even:.0%}" if even is not None else "")
         (line,) = axes.plot(percent, list(middle.values()), marker="o", label=label)
         low, high = ([pick(group) for group in values.values()] for pick in (min, max))
         axes.fill_between(percent, low, high, color=line.get_color(), alpha=0.08)
     axes.axhline(1.0, color="black", linewidth=1, linestyle="--")
     axes.set(
         xlabel="sparsity (%)",
-        ylabel="times faster than the best dense engine",
+        ylabel="speed-up over the best dense engine",
         yscale="log",
         title=f"{threads} thread{'s' if threads > 1 else ''}, median over shapes and range",
     )
@@ -42,7 +43,7 @@ def plot_speedup(stored: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, len(threads), figsize=(7 * len(threads), 5), layout="constrained", squeeze=False)
     for one, count in zip(axes[0], threads, strict=True):
         _speedup_axes(one, rows, count)
-    figure.suptitle(f"{stored['environment']['cpu']}, {stored['environment']['isa']}")
+    figure.suptitle(processor(stored["environment"]))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -64,7 +65,7 @@ def plot_roofline(stored: dict[str, Any], path: Path) -> None:
         axes.plot(intensity, roof, color="black", linewidth=1, linestyle="-" if name == "256 MB" else ":")
         axes.annotate(f"torch reads {name} at {bandwidth:.0f} GB/s", (intensity[0], roof[0]), fontsize=8, va="bottom")
     axes.annotate(
-        f"torch dense product {ceilings['gflops']:.0f} GFLOP/s",
+        f"torch dense matmul {ceilings['gflops']:.0f} GFLOP/s",
         (intensity[-1], ceilings["gflops"]),
         ha="right",
         va="top",
@@ -78,7 +79,7 @@ def plot_roofline(stored: dict[str, Any], path: Path) -> None:
         axes.scatter([], [], color=_color(sparsity), label=f"{sparsity:.0%}")
     axes.set(xscale="log", yscale="log", xlabel="flop on nonzeros a byte", ylabel="GFLOP/s on nonzeros")
     axes.set_title(
-        f"{stored['environment']['cpu']}, {threads} thread{'s' if threads > 1 else ''}, every shape and batch"
+        f"{processor(stored['environment'])}, {threads} thread{'s' if threads > 1 else ''}, every shape and batch"
     )
     axes.grid(alpha=0.3)
     axes.legend(title="sparsity", fontsize=8)

@@ -1,0 +1,38 @@
+"""What tables and plots call the processor that something was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Instruction sets with a byte permute of 128 bytes, by every name that stored results have for them.
+_VBMI = {"avx512vbmi", "zen4", "icelake"}
+
+
+def _microarchitecture(environment: Mapping[str, Any]) -> str:
+    """What the model name of virtual machines hides, from the instruction sets that the run found.
+
+    Of AMD's processors with AVX-512 those of family 25 have no AVX-VNNI, those of family 26 have; of Intel's with
+    AVX-512 Sapphire Rapids is the first that has it.
+    """
+    found = set(environment["available_isas"])
+    if not found & _VBMI:
+        return ""
+    if environment["cpu"].startswith("AMD"):
+        return "Zen 5, family 26" if "avxvnni" in found else "Zen 4, family 25"
+    return "Sapphire Rapids or later, family 6" if "avxvnni" in found else "family 6"
+
+
+def processor(environment: Mapping[str, Any]) -> str:
+    """The processor by lscpu's model name and family, from what is stored beside a measurement.
+
+    >>> processor({"cpu": "AMD EPYC", "available_isas": ["avx2", "avxvnni", "avx512vbmi"]})
+    'AMD EPYC (Zen 5, family 26)'
+    >>> processor({"cpu": "AMD EPYC", "cpu_family": 25, "cpu_model": 17, "available_isas": ["avx2"]})
+    'AMD EPYC (family 25, model 17)'
+    """
+    name: str = environment["cpu"].replace("(R)", "")
+    if environment.get("cpu_family"):
+        return f"{name} (family {environment['cpu_family']}, model {environment['cpu_model']})"
+    core = _microarchitecture(environment)
+    return f"{name} ({core})" if core else name
