@@ -13,13 +13,13 @@ from results_tables import load, machine, percent, source, table
 from sparsekit.bench.summary import Cell, in_int8, speedups
 
 #: Engines of the layer benchmark, in the order in which they are shown.
-_ENGINES = ("sparsekit", "sparsekit-bf16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
+_ENGINES = ("sparsekit", "sparsekit-bfloat16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
 _RESULT = "layers-values.json"
 
 
 def _title(engine: str) -> str:
     """What the engine is called in a heading."""
-    parts = engine.replace("bf16", "bfloat16").split("-")[1:]
+    parts = engine.split("-")[1:]
     return " ".join(parts if parts and parts[0] != "4x1" else ["float32", *parts])
 
 
@@ -108,7 +108,7 @@ def few_answers_block() -> str:
     lines = [
         [row["structure"], f"{row['sparsity']:.0%}", _pair(row["to_float32"]), _pair(row["dense_int8_to_float32"])]
         for row in stored["rows"]
-        if row["values"] == "int8"
+        if row["dtype"] == "int8"
     ]
     return (
         table(["mask", "sparsity", "sparsekit in int8", "ONNX Runtime in int8"], lines, text_columns=1)
@@ -120,12 +120,11 @@ def few_answers_block() -> str:
 def answers_block() -> str:
     """Cosines of sentence embeddings."""
     stored = load("answers.json")
-    names = {"bf16": "bfloat16", "fp16": "float16"}
     lines = [
         [
             f"{row['sparsity']:.0%}",
             row["structure"],
-            names.get(row["values"], row["values"]),
+            row["dtype"],
             f"{row['dense_bytes'] / row['weight_bytes']:.1f}x",
             _pair(row["to_float32"]),
             _pair(row["to_dense_int8"]),
