@@ -1,4 +1,4 @@
-"""What a sparse layer costs beside its kernels: packing, a call, neighbours, and what joining layers saves.
+"""What a sparse layer costs beside its kernels: packing, a call, neighbors, and what joining layers saves.
 
 .venv/bin/python benchmarks/costs.py benchmarks/results/costs.json
 """

@@ -6,7 +6,7 @@ from results_tables import load, machine, source, table
 
 
 def costs_block() -> str:
-    """Packing, a call, neighbours, joining."""
+    """Packing, a call, neighbors, joining."""
     stored = load("costs.json")
     packing = table(
         ["layer", "sparsity", "MB of dense weight per second", "peak memory above the dense weight", "packed"],

@@ -177,6 +177,6 @@ def pays_block() -> str:
     return (
         "- **AVX-512** (servers since 2017, AMD since Zen 4): float32 layers beat the best dense engine from 50% "
         f"sparsity; with {min(wide)} to {max(wide)} tokens a call they need up to {max(wide.values()):.0%}. int8 is "
-        f"faster still.\n- **AVX2 only**: float32 pays from 50% too, but with {narrow[0]} token a call from "
+        f"faster still.\n- **AVX2 only**: float32 too is faster from 50%, but with {narrow[0]} token a call from "
         f"{narrow[1]:.0%}. int8 saves memory there, not time."
     )

@@ -114,15 +114,15 @@ def _similarity_scores(model: Path, work: Path) -> dict[str, float]:
 def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     """Sentence embeddings of MiniLM, taught by the dense model on text without labels.
 
-    A synset's words are found by its gloss. None of the test's glosses is among the text that is learnt from, which is
+    A synset's words are found by its gloss. None of the test's glosses is among the text that is learned from, which is
     other glosses and film reviews.
     """
     order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
     glosses = _glosses()
     order.shuffle(glosses)
-    test_pairs, learnt = glosses[:2000], glosses[2000:62000]
+    test_pairs, learned = glosses[:2000], glosses[2000:62000]
     splits = load_splits(FULL.replace(seed=seed, far_sentences=3000))
-    texts = [gloss for _, gloss in learnt] + [words for words, _ in learnt[:30000]]
+    texts = [gloss for _, gloss in learned] + [words for words, _ in learned[:30000]]
     texts += [one.text for one in splits.train[:3000]] + [one.text[:300] for one in splits.far]
     data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
     test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])
@@ -155,17 +155,19 @@ def _smollm(work: Path) -> Path:
     return folder
 
 
-def _reviews(work: Path, learnt: int, seed: int) -> tuple[Path, Path]:
+def _reviews(work: Path, learned: int, seed: int) -> tuple[Path, Path]:
     """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
     far = load_splits(FULL.replace(seed=seed, far_sentences=25_000)).far
-    test, data = ([{"text": one.text} for one in part] for part in (far[:120], far[200 : 200 + learnt]))
-    return _write_rows(work / f"reviews-{learnt}-{seed}.jsonl", data), _write_rows(work / f"reviews-{seed}.jsonl", test)
+    test, data = ([{"text": one.text} for one in part] for part in (far[:120], far[200 : 200 + learned]))
+    return _write_rows(work / f"reviews-{learned}-{seed}.jsonl", data), _write_rows(
+        work / f"reviews-{seed}.jsonl", test
+    )
 
 
-def _language(names: Sequence[str], seed: int, work: Path, learnt: int) -> None:
+def _language(names: Sequence[str], seed: int, work: Path, learned: int) -> None:
     """Run recipes on so many reviews, after the dense model was scored on others."""
     model = _smollm(work)
-    data, test = _reviews(work, learnt, seed)
+    data, test = _reviews(work, learned, seed)
     _run("language-dense", seed, work, model, data, test, {})
     dense = json.loads((RESULTS / f"language-dense-{seed}.json").read_text())["scores"]
     for name in names:
