@@ -11,13 +11,13 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
-VALUES_ENGINES := $(MODEL_ENGINES) sparsekit-bfloat16
+DTYPES_ENGINES := $(MODEL_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
 EMPTY_GRID := --engine sparsekit --sparsity 1 --batch 16 --batch 128 --batch 512 --seconds 0.5
 PRUNED_GRID := --model $$($(BIN)/python -c 'from sparsekit.demo.model import minilm_folder; print(minilm_folder())') \
   --seconds 0.8
-VALUES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(VALUES_ENGINES) torch-int8,--engine $(engine)) \
+DTYPES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(DTYPES_ENGINES) torch-int8,--engine $(engine)) \
   --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --threads 1 --threads 2 --seconds 2
 # Every engine that can be told what a processor with AVX2 alone would run: ours, torch with its libraries, CTranslate2.
 AVX2 := SPARSEKIT_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
@@ -81,7 +81,7 @@ bench: install
 	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json
 	$(BIN)/sparsekit bench layers $(SPARSE_GRID) --json benchmarks/results/layers-sparse-engines.json
 	$(BIN)/sparsekit bench layers $(PRUNED_GRID) --json benchmarks/results/layers-minilm.json
-	$(BIN)/sparsekit bench layers $(VALUES_GRID) --json benchmarks/results/layers-values.json
+	$(BIN)/sparsekit bench layers $(DTYPES_GRID) --json benchmarks/results/layers-dtypes.json
 	$(AVX2) $(BIN)/sparsekit bench layers $(AVX2_GRID) --json benchmarks/results/layers-avx2.json
 
 # Without what qemu does not emulate, and says so of.

@@ -14,7 +14,7 @@ from sparsekit.bench.summary import Cell, in_int8, speedups
 
 #: Engines of the layer benchmark, in the order in which they are shown.
 _ENGINES = ("sparsekit", "sparsekit-bfloat16", "sparsekit-int8", "sparsekit-4x1", "sparsekit-int8-4x1")
-_RESULT = "layers-values.json"
+_RESULT = "layers-dtypes.json"
 
 
 def _title(engine: str) -> str:
