@@ -1,4 +1,4 @@
-"""Fill the figures of all documents in from the JSON files under benchmarks/results.
+"""Fill figures of all documents in from the JSON files under benchmarks/results, and tables from the code's own lists.
 
     .venv/bin/python benchmarks/readme.py            # writes
     .venv/bin/python benchmarks/readme.py --check    # fails if a figure is not what the files say
@@ -20,6 +20,7 @@ import dtypes_tables
 import folders_tables
 import goals_tables
 import layers_tables
+import methods_tables
 import model_tables
 import peak_tables
 import quality_tables
@@ -54,6 +55,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **_for_each_processor("headline", layers_tables.headline_block, "layers"),
     **_for_each_processor("layers", layers_tables.layers_block, "layers"),
     "masks": layers_tables.masks_block,
+    "methods": methods_tables.methods_block,
     **_for_each_processor("model", model_tables.model_block, "model"),
     "models": model_tables.models_block,
     "operators": model_tables.operators_block,
