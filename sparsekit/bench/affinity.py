@@ -1,4 +1,4 @@
-"""The same processors and threads for everything that is measured together."""
+"""Pin processors and threads alike for all engines that are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine reaches when it only multiplies or only reads: the lines of the roofline."""
+"""Measure the roofline's ceilings: multiply-add peak and memory bandwidth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that run a whole encoder on the CPU: one adapter each, as `peers.py` has them for a layer.
+"""Engines of the model benchmark: one adapter each.
 
 An adapter gets a dense model with its inputs and returns a function without arguments that computes its last hidden
 state. Exported models have fixed sizes, which is what the engines run fastest.

@@ -1,4 +1,4 @@
-"""What the model benchmark says on the screen."""
+"""Print the model benchmark's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model benchmark: a whole encoder, its linear layers sparse, against dense engines; and where its time goes."""
+"""The model benchmark: a whole sparse encoder against dense engines, and its time by operator."""
 
 from __future__ import annotations
 

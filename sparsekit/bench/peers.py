@@ -1,4 +1,4 @@
-"""What is measured against each other: one adapter for every engine that runs a linear layer on the CPU.
+"""Engines of the layer benchmark: one adapter each.
 
 An adapter gets a `Problem` and returns a function without arguments that computes `x @ weight.T + bias`, row-major in
 and row-major out, the way that is fastest for a user of that engine: weights packed and outputs bound beforehand where

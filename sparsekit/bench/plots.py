@@ -1,4 +1,4 @@
-"""Pictures of a layer benchmark: speed-up against sparsity, and a roofline."""
+"""Plots of the layer benchmark: speed-up against sparsity, and a roofline."""
 
 from __future__ import annotations
 

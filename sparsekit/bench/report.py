@@ -1,4 +1,4 @@
-"""What the layer benchmark says on the screen and draws."""
+"""Print and plot the layer benchmark's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a layer benchmark: written after every group, so that a run that was stopped goes on where it was."""
+"""Store the layer benchmark after every group, so that a run can resume."""
 
 from __future__ import annotations
 

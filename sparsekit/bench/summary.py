@@ -1,4 +1,4 @@
-"""From stored rows of the layer benchmark to speed-ups over the best dense engine."""
+"""Speed-ups over the best dense engine, from stored rows of the layer benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights to measure with: random ones, or a model's own layers with a sparsity imposed."""
+"""Weights to benchmark: random, or a model's own layers with an imposed sparsity."""
 
 from __future__ import annotations
 

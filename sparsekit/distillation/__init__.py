@@ -1,4 +1,4 @@
-"""Teach a student from a teacher: losses, layer maps, students cut from the teacher, its answers on disk."""
+"""Distill a teacher into a student: losses, layer maps, students with fewer layers, cached teacher outputs."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Attention maps: the student looks where the teacher looks.
+"""Loss on attention maps.
 
 Kullback-Leibler divergence between the distributions over the tokens that each token attends to (MiniLM: Wang et al.,
 arXiv 2002.10957, equation 2).

@@ -1,4 +1,4 @@
-"""Outputs of modules inside a model, for models that do not return their hidden states."""
+"""Capture outputs of inner modules, for models that do not return their hidden states."""
 
 from __future__ import annotations
 

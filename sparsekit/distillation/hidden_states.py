@@ -1,4 +1,4 @@
-"""Hidden states: the student's, brought to the teacher's width by a learned projection, follow the teacher's.
+"""Loss on hidden states, with a learned projection to the teacher's width.
 
 Mean squared error, as in FitNets (Romero et al., arXiv 1412.6550, section 2.2) and TinyBERT (Jiao et al., arXiv
 1909.10351, equation 8).

@@ -1,4 +1,4 @@
-"""Which layer of the teacher a layer of the student follows."""
+"""Map layers of the student to layers of the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a student may learn from a teacher at once: a weighted sum of losses on named outputs."""
+"""The distillation objective: a weighted sum of losses on named outputs."""
 
 from __future__ import annotations
 

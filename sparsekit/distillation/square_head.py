@@ -1,4 +1,4 @@
-"""SquareHead: every layer of the student follows the teacher's.
+"""SquareHead loss on every layer's hidden states.
 
 Squared error of each layer over the squared norm of the teacher's, so that layers count alike whatever their scale
 (Kurtic et al., "Sparse Fine-Tuning for Inference Acceleration of LLMs", arXiv 2310.06927, section 3).

@@ -1,4 +1,4 @@
-"""A teacher that only ever answers."""
+"""A frozen teacher."""
 
 from __future__ import annotations
 

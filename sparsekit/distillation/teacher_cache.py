@@ -1,4 +1,4 @@
-"""A teacher's answers on disk: asked once, read memory-mapped in every epoch.
+"""Cached teacher outputs: computed once, memory-mapped in every epoch.
 
     folder/cache.json            fingerprints of the teacher, the tokenizer and the data, number of batches
     folder/00000.safetensors     the answers to the first batch, and so on

@@ -1,4 +1,4 @@
-"""Write models as files of other tools."""
+"""Export models for other tools."""
 
 from sparsekit.exporters.onnx import export_onnx
 

@@ -1,4 +1,4 @@
-"""Models for other runtimes, dense with their zeros."""
+"""Export to ONNX, dense with zeros."""
 
 from __future__ import annotations
 

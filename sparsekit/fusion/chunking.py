@@ -1,4 +1,4 @@
-"""Methods whose signature transformers' `apply_chunking_to_forward` takes apart in every call: `keep_signatures`."""
+"""Cache the signatures that transformers' `apply_chunking_to_forward` inspects in every call: `keep_signatures`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparse layers that apply the activation function after them, at the one call that hands it their result."""
+"""Sparse layers fused with the activation function that follows them, at the one call that hands it their result."""
 
 from __future__ import annotations
 

@@ -45,13 +45,13 @@ def _fuse_activations(model: nn.Module) -> None:
 
 
 def fuse(model: Model) -> Model:
-    """Fuse the operators of a converted model, in place.
+    """Fuse operators of a converted model, in place.
 
-    Sparse layers that read the same input (query, key and value; gate and up) pack it once and run in one call, layer
-    norms add their residual, sparse layers apply the activation function after them, and a transformers model computes
-    its attention with this package's kernels (`use_attention`). What to fuse is found in the model's code; weights,
-    names and state dicts stay as they are. For inference on the CPU: run the model under `torch.no_grad()` or
-    `torch.inference_mode()`. With gradients, in other dtypes and compiled, everything is computed as before.
+    Sparse layers that read the same input (query, key and value; gate and up) are computed as one layer, layer norms
+    add their residual, activation functions are fused into the layers before them, and a transformers model runs
+    attention on this package's kernels (`use_attention`). What to fuse is read from the model's code; weights, names
+    and state dicts stay as they are. It is for inference on the CPU, under `torch.no_grad()` or
+    `torch.inference_mode()`: with gradients, in other dtypes, and compiled, the model runs unfused. `unfuse` undoes it.
 
     Args:
         model: a model whose layers `convert` has made sparse; any PyTorch model.

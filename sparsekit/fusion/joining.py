@@ -1,4 +1,4 @@
-"""Sparse layers that model code calls one by one with the same input, computed together: `join_layers`."""
+"""Join sparse layers that read the same input (query, key and value; gate and up): `join_layers`."""
 
 from __future__ import annotations
 

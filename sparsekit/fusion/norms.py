@@ -1,4 +1,4 @@
-"""Layer normalization of a residual sum in one pass over memory: `fuse_norms`."""
+"""Fuse residual additions into layer norms, one pass over memory: `fuse_norms`."""
 
 from __future__ import annotations
 

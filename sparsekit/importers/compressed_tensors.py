@@ -1,4 +1,4 @@
-"""Folders of compressed-tensors with weights as bit masks, which its versions from March 2026 on no longer read.
+"""Import compressed-tensors' `sparse-bitmask` folders, which its versions from March 2026 on no longer read.
 
 A weight `W` with zeros is four arrays (three where two of every four columns are kept):
 

@@ -1,4 +1,4 @@
-"""Adapters of PEFT merged into pruned weights, whose zeros stay."""
+"""Merge PEFT adapters into pruned weights, keeping zeros."""
 
 from __future__ import annotations
 

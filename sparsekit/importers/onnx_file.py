@@ -1,4 +1,4 @@
-"""An ONNX file opened for its weights: the graph without being run, and its initializers as tensors."""
+"""Read an untrusted ONNX file: its graph, which is not run, and its initializers as tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of ONNX models under the names that they had in PyTorch."""
+"""Import weights of ONNX models under their PyTorch names."""
 
 from __future__ import annotations
 

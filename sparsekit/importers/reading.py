@@ -1,4 +1,4 @@
-"""One function for whatever another tool left: it looks at what a file or folder is and has it read."""
+"""`read_weights`: detect the kind of a file or folder and read it."""
 
 from __future__ import annotations
 

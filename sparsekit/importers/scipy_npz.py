@@ -1,4 +1,4 @@
-"""Matrices of `scipy.sparse.save_npz`, as compressed sparse rows."""
+"""Import matrices of `scipy.sparse.save_npz` as CSR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State dicts in files of `torch.save`. Nothing in them is run: only tensors and plain containers are taken."""
+"""Read state dicts of `torch.save` from untrusted files: tensors and plain containers only, nothing is run."""
 
 from __future__ import annotations
 

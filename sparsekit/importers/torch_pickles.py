@@ -1,4 +1,4 @@
-"""What the pickles of a file of `torch.save` would make, found out without making it.
+"""Bound what the pickles of a `torch.save` file would allocate, without unpickling them.
 
 torch's restricted unpickler runs no code, but it makes what it is told: `bytearray(10**10)`, or in 100 bytes a tuple
 whose hash takes a day, since each half of it is one object twice. Here only the operations are followed, with sizes in

@@ -1,4 +1,4 @@
-"""State dicts of models that still carry masks, of PyTorch's pruning tools or of this library, as plain weights."""
+"""Apply the masks in state dicts of `torch.nn.utils.prune`, `torch.ao.pruning` or this library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors in safetensors files: one file, or the one or several of a Hugging Face folder."""
+"""Read tensors of safetensors files: one, or the shards of a Hugging Face folder."""
 
 from __future__ import annotations
 

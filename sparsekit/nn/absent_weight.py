@@ -1,4 +1,4 @@
-"""What a sparse layer answers to code that asks for its `weight`."""
+"""Stand in for a sparse layer's `weight`: shape, dtype and device."""
 
 from __future__ import annotations
 

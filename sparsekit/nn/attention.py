@@ -1,4 +1,4 @@
-"""Dense attention of transformers models on the kernels of this package: `use_attention`."""
+"""Attention of transformers models on this package's kernels: `use_attention`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tensors lie in memory, for kernels: with what torch leaves to whoever reads memory itself looked at first."""
+"""Addresses of tensors for kernels, after the checks that torch leaves to code that reads memory itself."""
 
 from __future__ import annotations
 

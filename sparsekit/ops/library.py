@@ -1,4 +1,4 @@
-"""The library of torch operators, and who must see a call of one: a compiler, autograd, a mode."""
+"""Register torch operators, and tell which calls must go through the dispatcher (a compiler, autograd, a mode)."""
 
 from __future__ import annotations
 

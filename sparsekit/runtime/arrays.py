@@ -1,4 +1,4 @@
-"""What operators on numpy arrays ask of their arguments, and where those lie."""
+"""Check arguments of operators on numpy arrays, and take their addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packed weights were checked: each once, before kernels, which check nothing, run on it."""
+"""Check every packed weight once, before kernels run on it unchecked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a figure depends on: processor, instruction set, threads, versions."""
+"""Facts stored beside every measurement: processor, instruction set, threads, versions."""
 
 from __future__ import annotations
 

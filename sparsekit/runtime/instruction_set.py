@@ -1,4 +1,4 @@
-"""Which kernels run: the instruction set in use, and how the extension was built."""
+"""The instruction set in use, and how the extension was built."""
 
 from __future__ import annotations
 

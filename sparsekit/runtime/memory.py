@@ -1,4 +1,4 @@
-"""Memory that is freed and soon wanted again."""
+"""Keep freed memory, which saves page faults: `keep_freed_memory`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads a call uses: torch's when torch is loaded, else those of a pool."""
+"""Threads of a call: torch's when torch is loaded, else the library's own pool."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Time functions against each other."""
+"""Compare functions by time, fairly."""

@@ -1,4 +1,4 @@
-"""Time several functions against each other: interleaved, in shuffled order, so that drift of the machine cancels.
+"""Time several functions interleaved, in shuffled order, so that drift of the machine cancels.
 
 On a machine that others use too, a sample may contain time in which the system ran something else. Such time passes on
 the wall's clock, not on that of the processors: samples that show it do not count.

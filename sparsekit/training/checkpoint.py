@@ -1,4 +1,4 @@
-"""A training run on disk: one safetensors file from which it goes on as if it had never stopped.
+"""Checkpoints: a training run in one safetensors file, resumed bit for bit.
 
 Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.<process>.<device>`; everything else is JSON in
 the file's header.

@@ -1,4 +1,4 @@
-"""Curves of a run, drawn from the log that it keeps: loss, learning rate, sparsity and score against steps."""
+"""Training curves from a run's log: loss, learning rate, sparsity and score by step."""
 
 from __future__ import annotations
 

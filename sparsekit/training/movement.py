@@ -1,4 +1,4 @@
-"""Movement pruning while training: hard by a sparsity that rises, soft by the weight of a penalty that rises."""
+"""Movement pruning while training: hard by a rising sparsity, soft by a rising penalty."""
 
 from __future__ import annotations
 

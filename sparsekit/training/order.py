@@ -1,4 +1,4 @@
-"""In which order batches come: a pure function of seed and epoch, so that a run can go on where it stopped."""
+"""The order of batches: a pure function of seed and epoch, so that runs can resume."""
 
 from __future__ import annotations
 

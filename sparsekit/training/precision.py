@@ -1,4 +1,4 @@
-"""In which data type a forward pass computes; weights and optimizer stay as they are."""
+"""The dtype that a forward pass computes in (autocast); weights and optimizer stay float32."""
 
 from __future__ import annotations
 

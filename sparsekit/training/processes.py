@@ -1,4 +1,4 @@
-"""Several processes that train one model, as `torchrun` starts them; without it, one."""
+"""Data-parallel training in the processes that `torchrun` starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run: what is trained, how far it is, one step, one evaluation, its checkpoints."""
+"""The state of a training run: its step, evaluation and checkpoints."""
 
 from __future__ import annotations
 

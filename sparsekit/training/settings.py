@@ -1,4 +1,4 @@
-"""What a training run does how much of."""
+"""Settings of a training run: epochs, learning rate, warm-up, early stopping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer state spread over the processes, for models that do not fit beside their gradients.
+"""Shard weights, gradients and optimizer state over processes (FSDP2).
 
 Every parameter lies in equal parts on all processes; a transformer block's are gathered while it runs (FSDP: Zhao et
 al., arXiv 2304.11277, as torch's `fully_shard` does it).
