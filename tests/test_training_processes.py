@@ -288,7 +288,7 @@ def test_two_sharded_processes_resume_bit_for_bit(tmp_path):
 
 
 _RECIPE = """
-from sparsekit.compress import compress
+from sparsekit.recipes import compress
 from test_training_processes import recipe
 
 compress(out / "classifier", recipe(shard=True), out / "reviews.jsonl", out / "two")
