@@ -40,6 +40,34 @@ def test_pack_and_unpack_keep_every_entry(weight):
         np.testing.assert_array_equal(getattr(back, name), getattr(csr, name))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("block", ["1x1", "4x1"])
+def test_values_stay_in_the_type_in_which_they_are_stored(dtype, block):
+    weight = CSR.from_dense(np.random.default_rng(3).standard_normal((30, 50), np.float32) * (np.eye(30, 50) > 0))
+    packed = weight.pack(dtype, block=block)
+    csr = CSR.unpack(packed)
+    assert csr.dtype == dtype
+    assert csr.values.dtype == {"float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}[dtype]
+    assert np.array_equal(csr.pack(dtype, block=block), packed)
+    again = CSR(csr.crow_indices, csr.col_indices, csr.values, csr.shape, csr.scales)
+    assert np.array_equal(CSR.unpack(again.pack(block="1x1")).to_dense(), csr.to_dense())
+    np.testing.assert_array_equal(csr.to_scipy().toarray(), csr.to_dense())
+    np.testing.assert_array_equal(csr.to_torch().to_dense().numpy(), csr.to_dense())
+    np.testing.assert_allclose(csr.to_dense(), weight.to_dense(), atol=0.02)
+    assert csr.with_full_blocks().dtype == dtype
+
+
+def test_int8_values_need_scales():
+    csr = build()
+    with pytest.raises(ValueError, match="int8 values, and no others, have scales; got none"):
+        CSR(csr.crow_indices, csr.col_indices, csr.values.astype(np.int8), csr.shape)
+    with pytest.raises(ValueError, match="got some with float32 values"):
+        CSR(csr.crow_indices, csr.col_indices, csr.values, csr.shape, np.ones(csr.out_features, np.float32))
+    int8 = CSR(csr.crow_indices, csr.col_indices, csr.values.astype(np.int8), csr.shape, np.ones(csr.out_features))
+    with pytest.raises(ValueError, match="have scales, which stay"):
+        int8.pack("int8", scales=np.ones(csr.out_features, np.float32))
+
+
 def test_from_dense_keeps_nan_and_converts_other_floats():
     weight = np.array([[np.nan, 0.0, -0.0], [1.0, np.inf, 0.0]], dtype=np.float64)
     csr = CSR.from_dense(weight)

@@ -72,15 +72,17 @@ def test_a_packed_weight_says_what_it_holds_and_gives_it_back():
     packed = weight.pack("int8")
     info = runtime.packed_info(packed)
     assert (info.dtype, info.nnz) == ("int8", weight.nnz)
-    scales = runtime.packed_scales(packed)
-    assert np.array_equal(scales, by_absmax(weight))
     back = CSR.unpack(packed)
+    assert back.dtype == "int8"
+    assert np.array_equal(back.scales, by_absmax(weight))
     assert np.array_equal(back.col_indices, weight.col_indices)
-    step = np.repeat(scales, np.diff(weight.crow_indices))
-    assert np.all(np.abs(back.values - weight.values) <= 0.5001 * step)
+    step = np.repeat(back.scales, np.diff(weight.crow_indices))
+    assert np.array_equal(back.float_values(), back.values * step)
+    assert np.all(np.abs(back.float_values() - weight.values) <= 0.5001 * step)
+    assert np.array_equal(back.pack("int8"), packed)
     assert packed.nbytes < 0.5 * weight.pack().nbytes
     assert runtime.packed_info(weight.pack()).dtype == "float32"
-    assert runtime.packed_scales(weight.pack()) is None
+    assert CSR.unpack(weight.pack()).scales is None
 
 
 def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
@@ -93,7 +95,7 @@ def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
     assert copy.deepcopy(sparse).dtype == "int8"
     with pytest.raises(RuntimeError, match=r"scales must have shape \[out_features\] = \[96\]"):
         fresh.load_state_dict({**state, "scales": state["scales"][:5]})
-    with pytest.raises(RuntimeError, match="values must be int8 where there are scales"):
+    with pytest.raises(RuntimeError, match="int8 values, and no others, have scales"):
         fresh.load_state_dict({**state, "values": state["values"].float()})
 
 

@@ -1,5 +1,6 @@
 """Joined layers give what the layers apart give."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -35,6 +36,17 @@ def test_sparse_layers_join_too_and_gradients_flow():
     sum(out.square().sum() for out in joined(x)).backward()
     sum(layer(y).square().sum() for layer in dense).backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_stored_values_stay_as_they_are(dtype):
+    apart = [SparseLinear.from_linear(layer, dtype=dtype) for layer in layers(True, True)]
+    joined = JoinedLinear.from_linears(apart).linear.to_csr()
+    parts = [layer.to_csr() for layer in apart]
+    assert joined.dtype == dtype
+    assert np.array_equal(joined.values, np.concatenate([part.values for part in parts]))
+    if dtype == "int8":
+        assert np.array_equal(joined.scales, np.concatenate([part.scales for part in parts]))
 
 
 def test_a_state_dict_loads_into_a_fresh_layer():

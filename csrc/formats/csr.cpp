@@ -65,8 +65,9 @@ void check_int8(const CsrView& csr) {
            "]");
   }
   for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    if (!(csr.scales[r] > 0.0F && std::isfinite(csr.scales[r]))) {
-      refuse("scales must be positive and finite, got " + std::to_string(csr.scales[r]) + " in row " + text(r));
+    if (!(csr.scales[r] > 0.0F && std::isfinite(csr.scales[r] * 127.0F))) {
+      refuse("scales must be positive and finite, as 127 times them, got " + std::to_string(csr.scales[r]) +
+             " in row " + text(r));
     }
   }
   const auto* values = csr.values_as<std::int8_t>();

@@ -32,7 +32,7 @@ struct CsrView {
 
 /// Throws std::invalid_argument, saying what was expected and found, unless the arrays are a well-formed CSR matrix:
 /// `crow_indices` starts at 0, never falls and ends at nnz; columns rise strictly within a row and are in range; int8
-/// values are from -127 to 127 and have a positive, finite scale for every row.
+/// values are from -127 to 127 and have a positive scale for every row that leaves them finite.
 void validate(const CsrView& csr);
 
 template <class Value>

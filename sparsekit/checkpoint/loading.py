@@ -68,8 +68,9 @@ def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
 
 
 def _dense_weight(stored: ModelFolder, layer: str) -> torch.Tensor:
-    weight, _ = stored.weight(layer)
-    return torch.from_numpy(weight.to_dense()).to(BY_NAME[stored.manifest.layers[layer].dtype].torch_dtype)
+    return torch.from_numpy(stored.weight(layer).to_dense()).to(
+        BY_NAME[stored.manifest.layers[layer].dtype].torch_dtype
+    )
 
 
 def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -63,7 +63,7 @@ def _bound(weight: CSR, x: NDArray[np.float64], *, int8: bool) -> NDArray[np.flo
     Stability of Numerical Algorithms, section 3.1). Inputs of int8 layers are rounded to 255 steps from the smallest to
     the largest of a token, zero among them: by half a step, and half of one for where zero lies.
     """
-    magnitudes = np.abs(weight.values).astype(np.float64)
+    magnitudes = np.abs(weight.float_values()).astype(np.float64)
     terms = np.diff(weight.crow_indices) + 1
     bound = terms * _EPS * _products(weight, magnitudes, np.abs(x)) + _TINY
     if int8:
@@ -131,12 +131,12 @@ def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int =
     Raises:
         ValueError: the weight is damaged or malformed.
     """
-    weight, _ = stored.weight(name)
+    weight = stored.weight(name)
     packed = stored.packed(name)
     x = np.random.default_rng(seed).standard_normal((tokens, weight.in_features), dtype=np.float32)
     many = np.tile(x, (_REPEATS, 1))
     found = np.concatenate([*(runtime.linear(token[None], packed) for token in x), runtime.linear(many, packed)])
-    exact = _products(weight, weight.values.astype(np.float64), x.astype(np.float64))
+    exact = _products(weight, weight.float_values().astype(np.float64), x.astype(np.float64))
     bound = _bound(weight, x.astype(np.float64), int8=stored.manifest.layers[name].dtype == "int8")
     largest = max(float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), _TINY)
     most = float(bound[np.isfinite(bound)].max(initial=0.0)) / largest

@@ -172,24 +172,20 @@ class ModelFolder:
             raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
         return self.array(name).astype(np.float32, copy=False)
 
-    def weight(self, layer: str) -> tuple[CSR, NDArray[np.float32] | None]:
-        """A layer's sparse weight, and its scales where it is int8.
+    def weight(self, layer: str) -> CSR:
+        """A layer's sparse weight, values in the type in which they are stored.
 
         Raises:
             ValueError: its arrays are damaged or no well-formed CSR matrix.
         """
         entry = self.manifest.layers[layer]
         crow_indices, col_indices = self.array(f"{layer}.crow_indices"), self.array(f"{layer}.col_indices")
+        values = self.array(f"{layer}.values")
         scales = self.floats(f"{layer}.scales") if entry.dtype == "int8" else None
-        values = self.floats(f"{layer}.values") if scales is None else self._codes(f"{layer}.values")
         try:
-            weight = CSR(crow_indices, col_indices, values, shape=entry.shape)
+            return CSR(crow_indices, col_indices, values, entry.shape, scales)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
-        if scales is not None:
-            with np.errstate(over="ignore"):  # pack refuses infinities, in words
-                weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
-        return weight, scales
 
     def packed(self, layer: str) -> runtime.Packed:
         """A layer's sparse weight as kernels run it.
@@ -198,18 +194,11 @@ class ModelFolder:
             ValueError: its arrays are damaged or no weight that can be packed.
         """
         entry = self.manifest.layers[layer]
-        weight, scales = self.weight(layer)
+        weight = self.weight(layer)
         if not weight.has_full_blocks(entry.block):
             raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
                              "rows of a block with entries in different columns")  # fmt: skip
         try:
-            return weight.pack(entry.dtype, scales=scales, block=entry.block)
+            return weight.pack(entry.dtype, block=entry.block)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
-
-    def _codes(self, name: str) -> NDArray[np.float32]:
-        """Values of an int8 weight in units of their rows' scales."""
-        codes = self.array(name)
-        if codes.size and codes.min() < -127:
-            raise ValueError(f"array {name!r} of {self.path} must hold codes from -127 to 127, got -128")
-        return codes.astype(np.float32)

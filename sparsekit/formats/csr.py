@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C, runtime
-from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.formats.dtypes import BY_NAME, WEIGHT_DTYPES, weight_dtype
 from sparsekit.formats.quantization import SCALE_METHODS
 from sparsekit.formats.tensors import as_array
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 #: Blocks of entries that kernels make use of, and their height: 4x1 is four output features next to each other that
 #: have entries in the same columns.
 BLOCKS = {"1x1": 1, "4x1": 4}
-#: Part of the entries of full blocks that a weight must have for its blocks to be used unasked: a few weights that
-#: happen to be zero do not hide them.
-_LEAST_FULL = 0.95
 
 
 def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, described: str) -> None:
@@ -55,6 +52,13 @@ def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
     return narrow
 
 
+def _values(array: Any) -> NDArray[Any]:
+    """One-dimensional values in a type of stored weights: other floats as float32."""
+    given = np.asarray(array)
+    stored = [BY_NAME[name].numpy for name in WEIGHT_DTYPES]
+    return np.ascontiguousarray(given) if given.ndim == 1 and given.dtype in stored else _floats("values", given, 1)
+
+
 def _height(block: str) -> int:
     if block not in BLOCKS:
         raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {block!r}")
@@ -65,15 +69,19 @@ def _height(block: str) -> int:
 class CSR:
     """A sparse weight in compressed sparse rows, validated when it is made.
 
+    Values stay in the type in which they are stored; `float_values` gives them as float32.
+
     Args:
         crow_indices: int64, shape [out_features + 1]; row `r` owns the entries `crow_indices[r]:crow_indices[r + 1]`.
         col_indices: int32, shape [nnz]; rising strictly within a row.
-        values: float32, shape [nnz]. Other float types are converted.
+        values: shape [nnz]: float32, float16, int8, or the bits of bfloat16 as uint16, which numpy lacks. Other float
+            types are converted to float32.
         shape: (out_features, in_features).
+        scales: of int8 values, float32, shape [out_features]: a weight is its value times the scale of its row.
 
     Raises:
         TypeError: an array has the wrong number of dimensions or no integer or float type.
-        ValueError: the arrays are not a well-formed CSR matrix of this shape.
+        ValueError: the arrays are not a well-formed CSR matrix of this shape; int8 values have no scales, or others do.
 
     >>> weight = CSR.from_dense(np.array([[0.0, 2.0], [-1.0, 0.0]], dtype=np.float32))
     >>> weight.nnz, weight.sparsity
@@ -84,13 +92,19 @@ class CSR:
 
     crow_indices: NDArray[np.int64]
     col_indices: NDArray[np.int32]
-    values: NDArray[np.float32]
+    values: NDArray[Any]
     shape: tuple[int, int]
+    scales: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crow_indices", _integers("crow_indices", self.crow_indices, np.int64))
         object.__setattr__(self, "col_indices", _integers("col_indices", self.col_indices, np.int32))
-        object.__setattr__(self, "values", _floats("values", self.values, 1))
+        object.__setattr__(self, "values", _values(self.values))
+        if (self.dtype == "int8") != (self.scales is not None):
+            found = "none" if self.scales is None else f"some with {self.dtype} values"
+            raise ValueError(f"int8 values, and no others, have scales; got {found}")
+        if self.scales is not None:
+            object.__setattr__(self, "scales", _floats("scales", self.scales, 1))
         out_features, in_features = self.shape
         object.__setattr__(self, "shape", (int(out_features), int(in_features)))
         self.validate()
@@ -101,7 +115,27 @@ class CSR:
         Raises:
             ValueError: they are not a well-formed CSR matrix, with what was expected and found.
         """
-        _C.validate_csr(self.crow_indices, self.col_indices, self.values, *self.shape)
+        _C.validate_csr(self._tuple)
+
+    @property
+    def _tuple(self) -> _C.CSRTuple:
+        """The weight as the native core takes it."""
+        return self.crow_indices, self.col_indices, self.values, self.dtype, self.scales, self.shape
+
+    @classmethod
+    def _of_tuple(cls, csr: _C.CSRTuple) -> CSR:
+        crow_indices, col_indices, values, _, scales, shape = csr
+        return cls(crow_indices, col_indices, values, shape, scales)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the stored weights: "float32", "bfloat16", "float16" or "int8"."""
+        return next(name for name in WEIGHT_DTYPES if BY_NAME[name].numpy == self.values.dtype)
+
+    def float_values(self) -> NDArray[np.float32]:
+        """The values as float32, shape [nnz]: those of int8 times the scales of their rows."""
+        values: NDArray[np.float32] = self.values if self.dtype == "float32" else _C.float_values(self._tuple)
+        return values
 
     @property
     def out_features(self) -> int:
@@ -126,8 +160,9 @@ class CSR:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the three arrays."""
-        return self.crow_indices.nbytes + self.col_indices.nbytes + self.values.nbytes
+        """Bytes of the arrays."""
+        scales = 0 if self.scales is None else self.scales.nbytes
+        return self.crow_indices.nbytes + self.col_indices.nbytes + self.values.nbytes + scales
 
     @classmethod
     def from_dense(cls, weight: NDArray[np.floating[Any]]) -> CSR:
@@ -139,12 +174,11 @@ class CSR:
         Raises:
             TypeError: `weight` is not two-dimensional or not floating point.
         """
-        dense = _floats("weight", weight, 2)
-        return cls(*_C.from_dense(dense), shape=(dense.shape[0], dense.shape[1]))
+        return cls._of_tuple(_C.from_dense(_floats("weight", weight, 2)))
 
     def to_dense(self) -> NDArray[np.float32]:
         """The weight with its zeros, float32, shape [out_features, in_features]."""
-        return _C.to_dense(self.crow_indices, self.col_indices, self.values, *self.shape)
+        return _C.to_dense(self._tuple)
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> CSR:
@@ -164,10 +198,10 @@ class CSR:
         return cls(csr.indptr, csr.indices, csr.data, shape=csr.shape)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """`scipy.sparse.csr_array` that shares this matrix's values."""
+        """`scipy.sparse.csr_array` of float32, which shares this matrix's values where they are float32."""
         import scipy.sparse
 
-        return scipy.sparse.csr_array((self.values, self.col_indices, self.crow_indices), shape=self.shape)
+        return scipy.sparse.csr_array((self.float_values(), self.col_indices, self.crow_indices), shape=self.shape)
 
     @classmethod
     def from_torch(cls, weight: torch.Tensor) -> CSR:
@@ -189,20 +223,16 @@ class CSR:
         return cls.from_dense(as_array("weight", tensor))
 
     def to_torch(self) -> torch.Tensor:
-        """The weight as a `torch.sparse_csr` tensor with 64-bit indices."""
+        """The weight as a `torch.sparse_csr` tensor of float32 with 64-bit indices."""
         import torch
 
         return torch.sparse_csr_tensor(
             torch.from_numpy(self.crow_indices),
             torch.from_numpy(self.col_indices.astype(np.int64)),
-            torch.from_numpy(self.values),
+            torch.from_numpy(self.float_values()),
             size=self.shape,
             check_invariants=False,  # they were checked when this matrix was made
         )
-
-    @property
-    def _arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], int, int]:
-        return self.crow_indices, self.col_indices, self.values, *self.shape
 
     def with_full_blocks(self, block: str = "4x1") -> CSR:
         """The same weight, with zeros stored where a block of which another entry is stored lacks one.
@@ -210,7 +240,7 @@ class CSR:
         Raises:
             ValueError: `block` is unknown.
         """
-        return CSR(*_C.with_full_blocks(*self._arrays, _height(block)), shape=self.shape)
+        return self._of_tuple(_C.with_full_blocks(self._tuple, _height(block)))
 
     def has_full_blocks(self, block: str = "4x1") -> bool:
         """Whether all rows of a block have entries in the same columns.
@@ -218,8 +248,7 @@ class CSR:
         Raises:
             ValueError: `block` is unknown.
         """
-        height = _height(block)
-        return height == 1 or self._full_entries(height, 0.0) == self.nnz
+        return _C.has_full_blocks(self._tuple, _height(block))
 
     def block(self) -> str:
         """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their places are stored.
@@ -229,14 +258,7 @@ class CSR:
         >>> CSR.from_dense(np.tile(np.eye(2, dtype=np.float32).repeat(4, axis=0), 3)).block()
         '4x1'
         """
-        for name, height in BLOCKS.items():
-            if height > 1 and self.nnz and self._full_entries(height) >= 0:
-                return name
-        return "1x1"
-
-    def _full_entries(self, height: int, least_full: float = _LEAST_FULL) -> int:
-        """Entries with all blocks full; -1 when fewer than `least_full` of them are stored."""
-        return _C.full_block_entries(*self._arrays, height, least_full)
+        return f"{_C.block_height(self._tuple)}x1"
 
     def pack(
         self,
@@ -251,6 +273,7 @@ class CSR:
         Args:
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
                 memory; or "int8", with a scale for each row: inputs are then quantized too. A torch dtype does as well.
+                Values that have this type stay as they are, those of int8 with their scales.
             scale_method: how int8 scales are found, a name of `quantization.SCALE_METHODS`.
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
@@ -261,16 +284,16 @@ class CSR:
                 value is beyond 65,504; for int8, one is not finite or a row has more than 66,311 nonzeros.
         """
         dtype = weight_dtype(dtype)
-        height = _height(self.block() if block is None else block)
-        name = f"{height}x1"
-        full = self if self.has_full_blocks(name) else self.with_full_blocks(name)
-        return _C.pack(*full._arrays, dtype, height, self._scales(scale_method, scales) if dtype == "int8" else None)
+        found = self._scales(scale_method, scales) if dtype == "int8" else None
+        return _C.pack(self._tuple, dtype, 0 if block is None else _height(block), found)
 
     def _scales(self, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if method not in SCALE_METHODS:
             raise ValueError(f"scale_method must be one of {', '.join(SCALE_METHODS)}, got {method!r}")
         if scales is None:
-            return SCALE_METHODS[method](self)
+            return SCALE_METHODS[method](self) if self.scales is None else self.scales
+        if self.scales is not None:
+            raise ValueError("int8 values have scales, which stay; pack them without others")
         found = _floats("scales", scales, 1)
         if found.shape != (self.out_features,):
             raise ValueError(f"scales must have shape [out_features] = [{self.out_features}], got {list(found.shape)}")
@@ -278,13 +301,12 @@ class CSR:
 
     @classmethod
     def unpack(cls, packed: runtime.Packed) -> CSR:
-        """Back from `pack`.
+        """Back from `pack`, values in the type in which it stores them.
 
         Raises:
             ValueError: the buffer is not a packed weight.
         """
-        info = runtime.packed_info(packed)
-        return cls(*_C.unpack(packed), shape=(info.out_features, info.in_features))
+        return cls._of_tuple(_C.unpack(packed))
 
     def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """`weight @ x`. It packs the weight first: to multiply often, `pack` once and call `runtime.linear`.

@@ -37,12 +37,12 @@ def _positive(scales: NDArray[np.float64]) -> Scales:
 
 def by_absmax(weight: CSR) -> Scales:
     """The largest magnitude of a row becomes the largest code: nothing is clipped."""
-    return _positive(_by_row(np.maximum, weight, np.abs(weight.values)) / _MOST)
+    return _positive(_by_row(np.maximum, weight, np.abs(weight.float_values())) / _MOST)
 
 
 def by_percentile(weight: CSR) -> Scales:
     """The 99.5th percentile of a row's magnitudes becomes the largest code: few outliers are clipped."""
-    magnitudes = np.abs(weight.values)
+    magnitudes = np.abs(weight.float_values())
     rows = zip(weight.crow_indices[:-1], weight.crow_indices[1:], strict=True)
     found = [np.percentile(magnitudes[a:b], _PERCENTILE) if b > a else 0.0 for a, b in rows]
     return _positive(np.asarray(found, np.float64) / _MOST)
@@ -50,14 +50,15 @@ def by_percentile(weight: CSR) -> Scales:
 
 def by_mse(weight: CSR) -> Scales:
     """Of several scales below that of `by_absmax`, the one with the least squared error of the row."""
+    values = weight.float_values()
     largest = by_absmax(weight).astype(np.float64)
     row_of = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
     best, least = largest, np.full(weight.out_features, np.inf)
     for part in _TRIED:
         scales = largest * part
         each = scales[row_of]
-        codes = np.clip(np.rint(weight.values / each), -_MOST, _MOST)
-        error = _by_row(np.add, weight, ((codes * each - weight.values) ** 2).astype(np.float32))
+        codes = np.clip(np.rint(values / each), -_MOST, _MOST)
+        error = _by_row(np.add, weight, ((codes * each - values) ** 2).astype(np.float32))
         better = error < least
         best, least = np.where(better, scales, best), np.where(better, error, least)
     return _positive(best)

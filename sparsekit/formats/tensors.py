@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -40,3 +41,26 @@ def as_array(name: str, tensor: Any) -> NDArray[Any]:
     lacks = plain.is_floating_point() and plain.dtype not in (torch.float16, torch.float32, torch.float64)
     array: NDArray[Any] = (plain.float() if lacks else plain).numpy(force=True)
     return array
+
+
+def values_array(name: str, tensor: Any) -> NDArray[Any]:
+    """Values of a stored weight as they are: those of bfloat16 as their bits, uint16.
+
+    Raises:
+        TypeError: it is no tensor, or a sparse one.
+        ValueError: it has no values: it is on meta, or its memory was freed.
+    """
+    import torch
+
+    if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.bfloat16 and tensor.layout is torch.strided:
+        return as_array(name, tensor.detach().view(torch.int16)).view(np.uint16)
+    return as_array(name, tensor)
+
+
+def values_tensor(values: NDArray[Any]) -> torch.Tensor:
+    """Back from `values_array`, sharing its memory."""
+    import torch
+
+    if values.dtype == np.uint16:
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit import runtime
 from sparsekit.formats import CSR
 from sparsekit.nn.sparse_linear import SparseLinear
 
@@ -19,8 +18,9 @@ def _below_each_other(weights: Sequence[CSR]) -> CSR:
         crow.append(weight.crow_indices[1:] + crow[-1][-1])
     columns = np.concatenate([weight.col_indices for weight in weights])
     values = np.concatenate([weight.values for weight in weights])
-    rows = sum(weight.out_features for weight in weights)
-    return CSR(np.concatenate(crow), columns, values, shape=(rows, weights[0].in_features))
+    scales = [weight.scales for weight in weights if weight.scales is not None]
+    shape = sum(weight.out_features for weight in weights), weights[0].in_features
+    return CSR(np.concatenate(crow), columns, values, shape, np.concatenate(scales) if scales else None)
 
 
 class JoinedLinear(nn.Module):
@@ -73,10 +73,7 @@ class JoinedLinear(nn.Module):
             pairs = zip(biases, joined.out_features, strict=True)
             bias = torch.cat([torch.zeros(size) if one is None else one.detach() for one, size in pairs])
         weight = _below_each_other([layer.to_csr() for layer in sparse])
-        each = [runtime.packed_scales(layer.packed.numpy(force=True)) for layer in sparse]
-        scales = [found for found in each if found is not None]
-        all_scales = np.concatenate(scales) if scales else None
-        joined.linear = SparseLinear.from_csr(weight, bias, dtype=dtypes.pop(), scales=all_scales)
+        joined.linear = SparseLinear.from_csr(weight, bias, dtype=weight.dtype)
         return joined.train(linears[0].training)
 
     def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -12,8 +12,7 @@ from torch.nn.utils import parametrize
 
 from sparsekit import ops, runtime
 from sparsekit.formats import CSR
-from sparsekit.formats.dtypes import BY_NAME, FLOATS, dtype_name
-from sparsekit.formats.tensors import as_array
+from sparsekit.formats.tensors import as_array, values_array, values_tensor
 from sparsekit.introspect.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
 from sparsekit.nn.absent_weight import absent_weight
 
@@ -239,15 +238,11 @@ class SparseLinear(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.to_csr()
-        for key in _WEIGHT_KEYS:
-            destination[prefix + key] = torch.from_numpy(getattr(weight, key))
-        if self.dtype in FLOATS:
-            destination[prefix + "values"] = destination[prefix + "values"].to(BY_NAME[self.dtype].torch_dtype)
-        scales = runtime.packed_scales(self.packed.numpy(force=True))
-        if scales is not None:
-            codes = np.rint(weight.values / np.repeat(scales, np.diff(weight.crow_indices)))
-            destination[prefix + "values"] = torch.from_numpy(codes.astype(np.int8))
-            destination[prefix + "scales"] = torch.from_numpy(scales)
+        destination[prefix + "crow_indices"] = torch.from_numpy(weight.crow_indices)
+        destination[prefix + "col_indices"] = torch.from_numpy(weight.col_indices)
+        destination[prefix + "values"] = values_tensor(weight.values)
+        if weight.scales is not None:
+            destination[prefix + "scales"] = torch.from_numpy(weight.scales)
 
     def _load_from_state_dict(
         self,
@@ -268,7 +263,7 @@ class SparseLinear(nn.Module):
             missing_keys.extend(absent)
             return
         try:
-            packed = _pack_state({key: as_array(key, value) for key, value in found.items()}, found["values"], self)
+            packed = _pack_state(found, (self.out_features, self.in_features))
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
@@ -276,21 +271,9 @@ class SparseLinear(nn.Module):
         self.packed = torch.from_numpy(packed).to(device)
 
 
-def _pack_state(arrays: dict[str, NDArray[Any]], values: torch.Tensor, layer: SparseLinear) -> runtime.Packed:
-    """The packed weight of a state dict's arrays: float values of any width, or int8 codes with scales."""
-    shape = layer.out_features, layer.in_features
-    crow_indices, col_indices, numbers = (arrays[key] for key in _WEIGHT_KEYS)
-    scales = arrays.get("scales")
-    if scales is None:
-        dtype = dtype_name(values.dtype)
-        return CSR(crow_indices, col_indices, numbers, shape=shape).pack(dtype if dtype in FLOATS else "float32")
-    if numbers.dtype != np.int8:
-        raise TypeError(f"values must be int8 where there are scales, got {numbers.dtype}")
-    if numbers.size and numbers.min() < -127:
-        raise ValueError("values must be codes from -127 to 127, got -128")
-    weight = CSR(crow_indices, col_indices, numbers.astype(np.float32), shape=shape)
-    if scales.shape != (layer.out_features,):
-        raise ValueError(f"scales must have shape [out_features] = [{layer.out_features}], got {list(scales.shape)}")
-    with np.errstate(over="ignore"):  # pack refuses infinities, in words
-        weight.values[:] *= np.repeat(scales, np.diff(weight.crow_indices))
-    return weight.pack("int8", scales=scales)
+def _pack_state(state: dict[str, torch.Tensor], shape: tuple[int, int]) -> runtime.Packed:
+    """The packed weight of a state dict's arrays, in the type of its values."""
+    crow_indices, col_indices = (as_array(key, state[key]) for key in ("crow_indices", "col_indices"))
+    scales = as_array("scales", state["scales"]) if "scales" in state else None
+    weight = CSR(crow_indices, col_indices, values_array("values", state["values"]), shape, scales)
+    return weight.pack(weight.dtype)

@@ -20,7 +20,7 @@ from sparsekit.runtime.linear import (
     linear_input_gradient_at,
 )
 from sparsekit.runtime.memory import keep_freed_memory
-from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info, packed_scales
+from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info
 from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "linear_input_gradient_at",
     "num_threads",
     "packed_info",
-    "packed_scales",
     "run_peak",
     "set_num_threads",
     "use_isa",

@@ -48,12 +48,3 @@ def packed_info(packed: Packed) -> PackedInfo:
         ValueError: the buffer is not a packed weight.
     """
     return PackedInfo(*_C.packed_info(packed))
-
-
-def packed_scales(packed: Packed) -> NDArray[np.float32] | None:
-    """Scales of the rows of an int8 weight, float32, shape [out_features]; None for float values.
-
-    Raises:
-        ValueError: the buffer is not a packed weight.
-    """
-    return _C.packed_scales(packed)

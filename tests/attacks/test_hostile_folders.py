@@ -172,7 +172,7 @@ def _set(array: np.ndarray, position: int, value: int) -> None:
         (lambda a: _set(a["0.scales"], 2, 0), "scales must be positive and finite"),
         (lambda a: a["0.scales"].__setitem__(2, np.nan), "finite"),
         (lambda a: a["0.scales"].__setitem__(2, 3e38), "finite"),
-        (lambda a: _set(a["0.values"], 0, -128), "codes from -127 to 127, got -128"),
+        (lambda a: _set(a["0.values"], 0, -128), "values must be from -127 to 127, got -128"),
         (lambda a: a.update({"2.crow_indices": a["2.crow_indices"][:-1].copy()}), r"must be U32 \[7\], got U32 \[6\]"),
         (lambda a: a.update({"2.col_indices": a["2.col_indices"][:-1].copy()}), "'2.col_indices' must be U8"),
         (lambda a: a.update({"2.values": a["2.values"][None]}), "'2.values' must have one dimension"),

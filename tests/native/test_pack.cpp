@@ -109,7 +109,8 @@ void refuses() {
   validate(view_of(bytes, 3, 5, scales.data()));
   CHECK_THROWS(validate(view_of(bytes, 3, 5)), "scales must have shape [out_features] = [3], got [0]");
   scales[1] = 0.0F;
-  CHECK_THROWS(validate(view_of(bytes, 3, 5, scales.data())), "positive and finite, got 0.000000 in row 1");
+  CHECK_THROWS(validate(view_of(bytes, 3, 5, scales.data())),
+               "positive and finite, as 127 times them, got 0.000000 in row 1");
   scales[1] = 1.0F;
   const AnyCsrArrays low = with_values_of(layer, std::vector<std::int8_t>(15, std::int8_t{-128}));
   CHECK_THROWS(validate(view_of(low, 3, 5, scales.data())), "from -127 to 127, got -128");
