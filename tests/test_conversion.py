@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,11 +106,12 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     prune(model, 0.8, ignore=["3"])
     report = conversion_report(convert(model, tokens=(1, 32)))
     assert [layer.converted for layer in report.layers] == [True, False, False, True]
-    assert report.layers[1].reason == "dense is faster at 1 tokens"
+    assert report.layers[1].reason == "dense is faster at 1 token"
     assert report.layers[0].speedups == {1: 2.0, 32: 3.0}
-    assert "2.0 at 1, 3.0 at 32" in str(report)
-    assert "0.5 at 1 (noisy), 3.0 at 32" in str(report)
-    assert str(report).startswith("noisy: the machine was too busy to measure 1 of 4 layers well")
+    assert "speedup: times faster than dense on this machine, at 1 and 32 tokens" in str(report)
+    assert "2.0x, 3.0x" in str(report)
+    assert "~0.5x, 3.0x" in str(report)
+    assert str(report).startswith("noisy (~): the machine was too busy to measure 1 of 4 layers well")
     assert report.to_dict()["layers"][1]["speedups"] == {1: 0.5, 32: 3.0}
     assert report.to_dict()["layers"][1]["noisy"] == (1,)
     assert measured == [(64, 64), (32, 64)], "layers that look alike are measured once"
@@ -264,3 +266,19 @@ def test_a_report_does_not_keep_its_model():
     del model
     gc.collect()
     assert alive() is None
+
+
+def test_reports_fit_80_columns():
+    model = nn.ModuleDict({"a" * 30: nn.ModuleDict({"b" * 30: nn.Linear(4096, 8)}), "other": nn.Linear(8, 8)})
+    prune(model, 0.8)
+    report = conversion_report(convert(model, min_sparsity=0.0))
+    layers = [
+        replace(
+            report.layers[0], dtype="bfloat16", block="4x1", error=0.01, speedups={1: 1.5, 128: 12.5}, noisy=(1, 128)
+        ),
+        replace(report.layers[1], speedups={1: 0.5, 128: 1.5}, reason="dense is faster at 1 token"),
+    ]
+    lines = str(replace(report, layers=tuple(layers))).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert f"{'a' * 30}.{'b' * 30}" in lines
+    assert "    dense is faster at 1 token" in lines

@@ -312,9 +312,9 @@ def test_the_report_has_a_line_for_each_stack_of_experts():
     assert unreached[router].reason == "a parameter that MixtralTopKRouter computes with itself"
     assert (unreached[experts].count, unreached[experts].shape) == (4, (48, 32))
     assert unreached[experts].reason == "targets and ignore leave it out"
-    assert f"not reached: {experts} (4 of 48 x 32), " in str(report)
+    assert f"not converted: {experts} (4 of 48 x 32), " in str(report)
     assert len(report.layers) == 2 * 4 + 8
     assert report.weights == sum(parameter.numel() for parameter in mixture("mixtral").parameters())
-    held = [layer.shape[0] * layer.shape[1] for layer in report.layers]
-    assert report.sparse_weights == sum(held)
-    assert f"{sum(held) / report.weights:.1%} of the model's {report.weights:,} weights" in str(report)
+    sizes = [layer.shape[0] * layer.shape[1] for layer in report.layers]
+    assert report.sparse_weights == sum(sizes)
+    assert f"{sum(sizes) / report.weights:.1%} of the model's {report.weights:,} weights" in str(report)

@@ -50,7 +50,8 @@ def played(monkeypatch):
 
 
 def lines(report) -> list[str]:
-    return str(report).splitlines()
+    """The lines of a report, those that go on in the next one whole."""
+    return str(report).replace("\n    ", " ").splitlines()
 
 
 def test_the_whole_comes_first(model, batches, played):
@@ -88,7 +89,7 @@ def test_both_models_are_run_on_batches_of_all_sizes(model, batches, played, mon
     before = SparseLinear.forward
     monkeypatch.setattr(SparseLinear, "forward", lambda self, x: (seen.append(("sparse", len(x))), before(self, x))[1])
     model[3].register_forward_pre_hook(watch("dense"))
-    monkeypatch.setattr("sparsekit.conversion.converting._why_not", lambda *_: "")
+    monkeypatch.setattr("sparsekit.conversion.swapping.Swapper.why_not", lambda *_: "")
     convert(model, targets=["3"], min_sparsity=0.5, batches=batches)
     once = [(name, rows) for rows in (3, 9, 1, 5, 7) for name in ("sparse", "dense", "dense")]
     timed = [(name, rows) for kind in (["dense"] * 2, ["sparse"]) for rows in (1, 5, 9) for name in kind]
@@ -113,7 +114,7 @@ def test_conversion_that_moved_outputs_far_is_said(model, batches, played, monke
     monkeypatch.setattr(SparseLinear, "forward", lambda self, x: -forward(self, x))
     report = conversion_report(convert(model, targets=["3"], min_sparsity=0.5, batches=batches))
     assert report.whole.fidelity.cosine == pytest.approx(-1.0)
-    assert lines(report)[2] == "they moved FAR: take a dtype of more bits, or set error_budget"
+    assert lines(report)[2] == "they moved FAR: take another dtype, or set error_budget"
 
 
 def test_where_nothing_is_converted_there_is_nothing_to_compare(model, batches, played):

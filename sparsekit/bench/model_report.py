@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsekit.bench.summary import in_int8, remarks
+from sparsekit.wording import counted
 
 #: Operators that are shown by name; the rest is summed.
 _SHOWN = 6
@@ -46,7 +47,7 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
     for row in rows:
         times = speedup(row, rows)
         table.add_row(
-            f"{row['batch']} x {row['tokens']} tokens",
+            f"{row['batch']} x {counted(row['tokens'], 'token')}",
             str(row["threads"]),
             row["engine"] + ("" if row["sparsity"] is None else f" {row['sparsity']:.0%}"),
             f"{row['ms']:.2f}",
@@ -57,7 +58,7 @@ def show(stored: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for row in (row for row in rows if row["operators"]):
         parts = ", ".join(f"{name.removeprefix('aten::')} {ms:.2f}" for name, ms in largest_operators(row).items())
-        title = f"{row['batch']} x {row['tokens']} tokens, threads {row['threads']}, {row['sparsity']:.0%}"
-        console.print(f"{title}: ms in {parts}", soft_wrap=True)
+        where = f"{row['batch']} x {counted(row['tokens'], 'token')}, {counted(row['threads'], 'thread')}"
+        console.print(f"{where}, {row['sparsity']:.0%}: ms in {parts}", soft_wrap=True)
     if any(row["noisy"] for row in rows):
         console.print("noisy: quartiles more than 25% apart; close other programs and measure again", style="yellow")

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 
 from sparsekit.bench.processors import processor
 from sparsekit.bench.summary import break_even, by_sparsity, medians, speedups
+from sparsekit.wording import counted
 
 
 def _speedup_axes(axes: Any, rows: list[dict[str, Any]], threads: int) -> None:
@@ -20,7 +21,7 @@ def _speedup_axes(axes: Any, rows: list[dict[str, Any]], threads: int) -> None:
             continue
         percent, middle = [100 * sparsity for sparsity in values], medians(values)
         even = break_even(middle)
-        label = f"{batch} token{'s' if batch > 1 else ''}" + (f", break-even {even:.0%}" if even is not None else "")
+        label = counted(batch, "token") + (f", break-even {even:.0%}" if even is not None else "")
         (line,) = axes.plot(percent, list(middle.values()), marker="o", label=label)
         low, high = ([pick(group) for group in values.values()] for pick in (min, max))
         axes.fill_between(percent, low, high, color=line.get_color(), alpha=0.08)

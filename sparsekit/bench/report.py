@@ -23,6 +23,7 @@ from sparsekit.bench.summary import (
     speedups,
 )
 from sparsekit.extras import how_to_install
+from sparsekit.wording import counted
 
 
 def usable_engines(
@@ -47,7 +48,8 @@ def usable_engines(
 
 def _add_group(table: Table, group: Group, members: Sequence[Mapping[str, Any]]) -> None:
     dense = dense_times(members)
-    title = f"{group.out_features} x {group.in_features}, {group.batch} tokens, {group.threads} threads"
+    inputs = f"{counted(group.batch, 'token')}, {counted(group.threads, 'thread')}"
+    title = f"{group.out_features} x {group.in_features}, {inputs}"
     for row in members:
         table.add_row(
             title,
@@ -82,7 +84,7 @@ def _show_medians(found: Mapping[Cell, float], title: str, console: Console) -> 
     if not found:
         return
     headings = (f"{sparsity:.0%}" for sparsity in sorted({cell.sparsity for cell in found}))
-    table = Table("threads", "batch", *headings, "pays from", title=title)
+    table = Table("threads", "tokens", *headings, "break-even", title=title)
     for (threads, batch), values in by_sparsity(found).items():
         middle = medians(values)
         even = break_even(middle)

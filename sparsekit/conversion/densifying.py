@@ -1,0 +1,31 @@
+"""Make a converted model dense again."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparsekit.conversion.kept_reports import forget_report
+from sparsekit.conversion.places import keep_bias
+from sparsekit.fusion.activations import split_activations
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning.split_model import replace_modules
+from sparsekit.splitting import SplitModule, pad_encoders
+
+
+def densify(model: nn.Module) -> nn.Module:
+    """Undo `convert`: every `SparseLinear` becomes the dense layer that it was, in place. Returns the model.
+
+    Raises:
+        ValueError: a layer was made with an activation function, which dense layers do not have.
+    """
+    forget_report(model)
+    split_activations(model)
+    sparse = [module for module in model.modules() if isinstance(module, SparseLinear)]
+    dense: dict[nn.Module, nn.Module] = {module: module.to_linear() for module in sparse}
+    for old, new in dense.items():
+        keep_bias(old, new)
+    replace_modules(model, dense)
+    split = [module for module in model.modules() if isinstance(module, SplitModule)]
+    replace_modules(model, {module: module.merge() for module in split})
+    pad_encoders(model, SparseLinear)
+    return model

@@ -1,0 +1,54 @@
+"""Load state dicts of converted models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from sparsekit.conversion.places import places_in, put_in_place
+from sparsekit.fusion.activations import fuse_activations
+from sparsekit.introspect.dense_classes import is_dense_linear
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning.split_model import on_split_modules
+from sparsekit.splitting import pad_encoders
+
+
+@on_split_modules
+def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
+    """Put empty sparse layers in the places of a state dict's sparse weights."""
+    modules, places = dict(model.named_modules()), places_in(model)
+    layers = {name: modules.get(name) for name in names}
+    for name, layer in layers.items():
+        if layer is None or not (isinstance(layer, SparseLinear) or is_dense_linear(layer)):
+            found = "nothing" if layer is None else f"a {type(layer).__name__}"
+            raise ValueError(f"the state dict has a sparse weight for {name!r}, where the model has {found}")
+    for layer in layers.values():
+        if layer is not None and not isinstance(layer, SparseLinear):
+            put_in_place(places, layer, SparseLinear.like(layer))
+
+
+def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Load the state dict of a converted model into a fresh dense one, in place. Returns the model.
+
+    Layers that the state dict holds as CSR are swapped for `SparseLinear` first; the others stay dense. Activation
+    functions are fused as by `convert`.
+
+    Raises:
+        ValueError: the state dict has CSR arrays for something that is no linear layer of the model.
+        RuntimeError: keys or shapes do not fit, or CSR arrays are malformed.
+
+    >>> dense = nn.Sequential(nn.Linear(8, 4))
+    >>> _ = dense[0].weight.data[:, 2:].zero_()
+    >>> converted = nn.Sequential(SparseLinear.from_linear(dense[0]))
+    >>> load_state_dict(nn.Sequential(nn.Linear(8, 4)), converted.state_dict())
+    Sequential(
+      (0): SparseLinear(in_features=8, out_features=4, bias=True, nnz=8, sparsity=0.750, block='4x1')
+    )
+    """
+    _sparsify(model, [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")])
+    pad_encoders(model, SparseLinear)
+    model.load_state_dict(state_dict)
+    fuse_activations(model)
+    return model

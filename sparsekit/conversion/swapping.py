@@ -1,0 +1,163 @@
+"""Swap single layers for sparse ones, those that gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.conversion.gain import Gain, GainTable
+from sparsekit.conversion.places import places_in, put_in_place
+from sparsekit.conversion.report import LayerReport
+from sparsekit.conversion.sensitivity import output_errors
+from sparsekit.formats.dtypes import FLOATS, dtype_name
+from sparsekit.introspect.dense_classes import why_not_linear
+from sparsekit.introspect.hooks import attached
+from sparsekit.introspect.selection import shared_weights
+from sparsekit.introspect.weight_users import weights_used
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.layers import weight_of
+from sparsekit.pruning.split_model import on_split_modules
+from sparsekit.wording import counted
+
+#: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
+#: Smaller types, three bytes an entry or two, always are.
+_HOPELESS = {"float32": 0.25}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `convert` was asked for."""
+
+    tokens: Sequence[int]
+    dtype: str
+    min_sparsity: float | None
+    error_budget: float | None
+
+    def least_sparsity(self, dtype: str) -> float:
+        """The sparsity below which no layer is stored in this type."""
+        return _HOPELESS.get(dtype, 0.0) if self.min_sparsity is None else self.min_sparsity
+
+    def dtype_within(self, error: float | None) -> str:
+        """The type to store a layer in whose outputs move so far in the one asked for."""
+        fits = self.error_budget is None or (error is not None and error <= self.error_budget)
+        return self.dtype if fits else "float32"
+
+
+def sparsity_of(weight: torch.Tensor) -> float:
+    """Fraction of zeros; 0 for a weight that has no numbers to count."""
+    if weight.is_meta or not weight.numel():
+        return 0.0
+    return 1.0 - weight.count_nonzero().item() / weight.numel()
+
+
+def _bytes(module: nn.Module) -> int:
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _slower(gains: Mapping[int, Gain]) -> str:
+    """At what the dense layer is faster; empty where it is at nothing."""
+    slower = [counted(count, "token") for count, gain in gains.items() if gain.times < 1.0]
+    return f"dense is faster at {' and '.join(slower)}" if slower else ""
+
+
+def _sparse(layer: nn.Module, dtype: str) -> tuple[SparseLinear | None, str]:
+    """The sparse layer, or why there is none."""
+    try:
+        return SparseLinear.from_linear(layer, dtype=dtype), ""
+    except ValueError as refusal:  # not every type holds every weight
+        return None, str(refusal)
+
+
+class Swapper:
+    """Swaps layers of one model."""
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        self._model, self._settings = model, settings
+        self._shared, self._users, self._places = shared_weights(model), weights_used(model), places_in(model)
+        self._gains = GainTable(settings.tokens)
+
+    def why_not(self, name: str, layer: Any) -> str:
+        """Why a layer cannot be sparse, whatever its weights; empty when it can."""
+        parent = self._model.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, nn.MultiheadAttention):
+            return "nn.MultiheadAttention computes with its weight itself"
+        if name in self._users:
+            return f"{self._users[name]} computes with its weight itself"
+        if name in self._shared:
+            return "its weight is shared with another module"
+        if layer.weight.device.type != "cpu":
+            return f"its weight is on {layer.weight.device}, kernels run on the CPU"
+        if dtype_name(layer.weight.dtype) not in FLOATS:
+            return f"its weight is {layer.weight.dtype}, kernels compute in float32"
+        found = attached(layer)
+        return f"{found}, which a new module would not run" if found else why_not_linear(layer)
+
+    def survey(self, layers: Mapping[str, nn.Module], dtypes: Mapping[str, str]) -> None:
+        """Measure the kinds of layers that may gain, unless a sparsity was given to decide by."""
+        if self._settings.min_sparsity is None:
+            self._gains.survey(self._candidates(layers, dtypes))
+
+    def _candidates(
+        self, layers: Mapping[str, nn.Module], dtypes: Mapping[str, str]
+    ) -> Iterator[tuple[nn.Module, str]]:
+        for name, layer in layers.items():
+            hopeless = sparsity_of(weight_of(layer)) < self._settings.least_sparsity(dtypes[name])
+            if not hopeless and not self.why_not(name, layer):
+                yield layer, dtypes[name]
+
+    def swap(self, name: str, layer: nn.Module, dtype: str, error: float | None) -> LayerReport:
+        """Put a sparse layer in the place of a dense one where that gains.
+
+        Args:
+            name: the layer's.
+            layer: the dense layer.
+            dtype: type to store its weight in.
+            error: of its outputs in the type asked for, where that was measured.
+        """
+        weight, before = weight_of(layer), _bytes(layer)
+        sparsity, shape = sparsity_of(weight), (weight.shape[0], weight.shape[1])
+        sparse, gains, reason = self._tried(name, layer, sparsity, dtype)
+        after, stored = before, ("", "")
+        if sparse is not None:
+            put_in_place(self._places, layer, sparse)
+            after, stored = _bytes(sparse), (sparse.dtype, sparse.block)
+        speedups = {count: gain.times for count, gain in gains.items()}
+        noisy = tuple(count for count, gain in gains.items() if gain.noisy)
+        return LayerReport(name, shape, sparsity, before, after, reason, speedups, *stored, error, noisy)
+
+    def _tried(
+        self, name: str, layer: nn.Module, sparsity: float, dtype: str
+    ) -> tuple[SparseLinear | None, Mapping[int, Gain], str]:
+        """The sparse layer and what it gains, or why the dense one stays."""
+        reason, least = self.why_not(name, layer), self._settings.least_sparsity(dtype)
+        if not reason and sparsity < least:
+            reason = f"sparsity below {least:.0%}"
+        if reason:
+            return None, {}, reason
+        sparse, reason = _sparse(layer, dtype)
+        if sparse is None or self._settings.min_sparsity is not None:
+            return sparse, {}, reason
+        gains = dict(self._gains.of(layer, sparse))
+        reason = _slower(gains)
+        return (None if reason else sparse), gains, reason
+
+
+@on_split_modules
+def swap_layers(
+    model: nn.Module, names: Iterable[str], settings: Settings, batches: Sequence[Batch]
+) -> tuple[LayerReport, ...]:
+    """Put sparse layers in the places of those that gain, and report on all of them."""
+    layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
+    swapper = Swapper(model, settings)
+    measured = settings.error_budget is not None
+    errors = output_errors(model, layers, settings.dtype, batches) if measured else {}
+    dtypes = {name: settings.dtype_within(errors.get(name)) for name in layers}
+    swapper.survey(layers, dtypes)
+    # A dense layer is freed once it has been replaced.
+    return tuple(swapper.swap(name, layers.pop(name), dtype, errors.get(name)) for name, dtype in dtypes.items())
