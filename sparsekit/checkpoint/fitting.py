@@ -1,4 +1,4 @@
-"""Give a freshly made model the layers that a folder holds weights for: sparse ones, and of the sizes stored."""
+"""Fit a fresh model to a folder: sparse layers where it has them, in the stored sizes."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,77 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.saving import save
-from sparsekit.checkpoint.transformers.foreign import check_model_folder, code_is_not_run, from_folder
-from sparsekit.checkpoint.transformers.models import class_in_mappings
+from sparsekit.checkpoint.transformers.opening import open_folder
 from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
 from sparsekit.checkpoint.verification.outputs import answers
 from sparsekit.conversion import conversion_report, convert
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.folder.layout import is_written_by_save
-from sparsekit.io.file_names import MANIFEST, SENTENCE_MODULES
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.targets import checked_target
-from sparsekit.io.untrusted import read_json, regular_file
 
 #: Of the inputs that a converted model is kept with.
 _TEXTS, _TOKENS = 2, 8
-#: What is a class of sentence-transformers; what is imported there, such as `util.os`, is none.
-_STEP = re.compile(r"sentence_transformers(\.[a-z_]+)*\.(models|modules)(\.[a-z_]+)*\.[A-Z]\w*")
-#: Any of them says that a folder has a tokenizer.
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
-
-
-def _open_dense(folder: Path) -> Any:
-    """The model in a transformers folder, of the class that its configuration names."""
-    from transformers import AutoConfig
-
-    check_model_folder(folder)
-    config = from_folder(AutoConfig.from_pretrained, folder)
-    names = config.architectures or []
-    cls: Any = class_in_mappings(config, names[0]) if len(names) == 1 else None
-    if cls is None:
-        raise ValueError(f"{folder / 'config.json'} must name a class of transformers in architectures, got {names}")
-    try:
-        model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True)
-        if any(name.startswith("pooler.") for name in info["missing_keys"]):
-            model, info = from_folder(cls.from_pretrained, folder, output_loading_info=True, add_pooling_layer=False)
-    except ValueError as error:
-        raise ValueError(f"{error}; a model that lost neurons is saved with sparsekit.save") from error
-    if info["missing_keys"]:
-        raise ValueError(f"{folder} has no weights for {sorted(info['missing_keys'])[:5]} of {names[0]}")
-    return model
-
-
-def _check_steps(folder: Path) -> None:
-    """Raise ValueError where steps are not sentence-transformers' own; its versions before 6 run what they name."""
-    steps = read_json(regular_file(folder, SENTENCE_MODULES))
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise ValueError(f"{folder / SENTENCE_MODULES} must hold a list of objects")
-    if not all(isinstance(step.get("type"), str) and _STEP.fullmatch(step["type"]) for step in steps):
-        raise code_is_not_run(folder)
-
-
-def open_folder(folder: Path) -> tuple[Any, Any]:
-    """Model and tokenizer, if there is one, of a folder of sentence-transformers, transformers or `save`.
-
-    A `SentenceTransformer` has its tokenizer inside.
-
-    Raises:
-        ModuleNotFoundError: the library that the folder is for is not installed.
-        OSError, ValueError: it is no model folder, or weights are missing.
-    """
-    if (folder / SENTENCE_MODULES).is_file():
-        library = importlib.import_module("sentence_transformers")
-        _check_steps(folder)
-        return from_folder(library.SentenceTransformer, folder, device="cpu"), None
-    model = load(folder) if (folder / MANIFEST).is_file() else _open_dense(folder)
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        return model, None
-    from transformers import AutoTokenizer
-
-    return model, from_folder(AutoTokenizer.from_pretrained, folder)
 
 
 def _vocabulary(model: Any) -> int:

@@ -1,4 +1,4 @@
-"""`load`: bring a model folder back."""
+"""`load`: read a model folder."""
 
 from __future__ import annotations
 

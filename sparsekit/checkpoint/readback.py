@@ -1,4 +1,4 @@
-"""What `save` asks of a reader before the old folder goes: to miss nothing, and to open what was written."""
+"""Read a folder back before it replaces the old one: nothing may be missing, and it must open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of a model by name, as folders hold them, and arrays of folders as tensors."""
+"""A model's tensors by name, and bytes of files as tensors."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def check_room(tensors: Iterable[torch.Tensor | None], most_bytes: int) -> None:
 def fill_buffers(model: nn.Module, blank: Any, most_bytes: int) -> None:
     """Compute the buffers that files do not hold, such as positions, of a model on meta.
 
-    transformers computes them where it initialises weights, in the module that has them or one above it. Those are
-    initialised of the copy, where code finds the layers that it asks for; it does nothing to weights on meta.
+    transformers computes them where it initializes weights, in the module that has them or one above it. Those are
+    initialized of the copy, where code finds the layers that it asks for; it does nothing to weights on meta.
 
     Args:
         model: the model, after `check_names`: code may compute as much as its tensors need.

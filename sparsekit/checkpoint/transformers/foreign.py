@@ -1,4 +1,4 @@
-"""Open folders with other libraries, whose errors say little of what is wrong with which folder."""
+"""Open folders with other libraries, with errors that name the folder and what is wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop code that makes a model once it has made far more modules than the model can have."""
+"""Limit the modules that untrusted configurations make: a budget by the folder's arrays."""
 
 from __future__ import annotations
 

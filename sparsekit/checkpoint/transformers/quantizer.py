@@ -3,14 +3,12 @@
 transformers calls what reads weights of a special kind a quantizer, and finds it by `quant_method` in `config.json`.
 Ours swaps the layers while the model is on meta, hides from transformers' loader what the folder holds, and fills it in
 afterwards with the same code as `load`, so that both give the same model and check the same things. Everything that
-depends on how that loader works inside is in this file; `registration` imports it when transformers is imported.
+depends on how that loader works is in this file; `registration` imports it when transformers is imported.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,19 +25,17 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from sparsekit.checkpoint.fitting import check_names, fit
 from sparsekit.checkpoint.loading import check_filled, fill
 from sparsekit.checkpoint.module_state import computed_buffers
-from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.checkpoint.transformers.buffers import check_room, fill_buffers
 from sparsekit.checkpoint.transformers.models import WEIGHTS_KEY, check_format
 from sparsekit.checkpoint.transformers.part import lacking, part_for
+from sparsekit.checkpoint.transformers.save_pretrained import saving_sparse
 from sparsekit.conversion import densify
 from sparsekit.folder.layout import FORMAT, METHOD
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.file_names import MANIFEST
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.split_model import split_modules
-
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class SparseConfig(QuantizationConfigMixin):
@@ -108,7 +104,7 @@ def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> 
 
 
 def _mark_initialized(model: nn.Module, new: set[str]) -> None:
-    """Have only modules initialised that hold the tensors `new`: others may look for the `weight` of a sparse layer."""
+    """Have only modules initialized that hold the tensors `new`: others may look for the `weight` of a sparse layer."""
     parts = [name.split(".") for name in new]
     holders = {".".join(part[:length]) for part in parts for length in range(len(part))}
     for name, module in model.named_modules():
@@ -204,7 +200,7 @@ class SparseQuantizer(HfQuantizer):
                 vars(module.config).pop("_is_quantized", None)
 
     def is_serializable(self) -> bool:
-        """Whether models can be saved: see `_save_pretrained`."""
+        """Whether models can be saved: see `saving_sparse`."""
         return True
 
     @property
@@ -213,48 +209,9 @@ class SparseQuantizer(HfQuantizer):
         return False
 
 
-def _bytes(size: int | str) -> int:
-    """A number of bytes; transformers writes "5GB" too."""
-    number, unit = re.fullmatch(r"(\d*)(.*)", str(size).upper().replace(" ", "")).groups()  # type: ignore[union-attr]
-    if number and (not unit or unit in _UNITS):
-        return int(number) * _UNITS.get(unit, 1)
-    raise ValueError(f"max_shard_size must be a number of bytes or such as '5GB', got {size!r}")
-
-
-def _save_sparse(model: Any, given: dict[str, Any]) -> None:
-    """`save` with the arguments of `save_pretrained`."""
-    refused = [name for name in ("push_to_hub", "variant", "distributed_checkpoint") if given.get(name)]
-    if refused:
-        raise ValueError(f"a sparse model cannot be saved with {', '.join(refused)}; save it to a folder without, and "
-                         "upload that with huggingface_hub.upload_folder")  # fmt: skip
-    if given.get("is_main_process", True):
-        save(model, given["save_directory"], max_shard_size=_bytes(given.get("max_shard_size", 5 * 10**9)))
-
-
-def _save_pretrained(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`PreTrainedModel.save_pretrained` that writes a model with sparse layers as `sparsekit.save` does.
-
-    As it was, it would write their arrays and a configuration that says nothing of them: a folder that opens with
-    random weights. A quantizer cannot prevent that: converted models have none, and it is not told where the folder is.
-    """
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> Any:
-        adapters_only = getattr(self, "_hf_peft_config_loaded", False)
-        if not adapters_only and any(isinstance(module, SparseLinear) for module in self.modules()):
-            return _save_sparse(self, signature.bind(self, *args, **kwargs).arguments)
-        quantizer = getattr(self, "hf_quantizer", None)
-        if isinstance(quantizer, SparseQuantizer) and not adapters_only:  # it was made dense
-            quantizer.remove_quantization_config(self)
-        return original(self, *args, **kwargs)
-
-    return save_pretrained
-
-
 def register() -> None:
     """Make transformers know folders of this library. Does nothing the second time."""
     if METHOD not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config(METHOD)(SparseConfig)
         register_quantizer(METHOD)(SparseQuantizer)
-        PreTrainedModel.save_pretrained = _save_pretrained(PreTrainedModel.save_pretrained)  # type: ignore[method-assign]
+        PreTrainedModel.save_pretrained = saving_sparse(PreTrainedModel.save_pretrained, SparseQuantizer)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Whether a model folder is whole, and whether this machine computes with it what it should."""
+"""Verify a model folder: checksums, sparse layers against float64, stored outputs."""
 
 from sparsekit.checkpoint.verification.verifying import VerificationReport, verify
 

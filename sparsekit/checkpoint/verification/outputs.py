@@ -1,4 +1,4 @@
-"""What a model answers to a few inputs, kept in its folder, so that others can see whether theirs answers the same."""
+"""Reference outputs of a model in its folder, and their comparison on another machine."""
 
 from __future__ import annotations
 

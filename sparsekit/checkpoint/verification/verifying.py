@@ -1,4 +1,4 @@
-"""`verify`: whether a model folder is whole, and whether this machine computes with it what it should."""
+"""`verify`: check a folder's checksums, its sparse layers against float64, its outputs against those stored."""
 
 from __future__ import annotations
 
