@@ -234,7 +234,7 @@ def test_lazy_modules():
     assert report.converted == 1
     assert report.weights == 72
     with pytest.raises(ValueError, match="0.weight has no values yet, it is lazy; run the model once"):
-        convert(nn.Sequential(nn.LazyLinear(8)), ["LazyLinear"], min_sparsity=0.0)
+        convert(nn.Sequential(nn.LazyLinear(8)), targets=["LazyLinear"], min_sparsity=0.0)
 
 
 def test_a_warning_names_the_line_that_converts():

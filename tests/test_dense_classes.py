@@ -163,7 +163,8 @@ def test_only_what_computes_as_nn_linear_is_converted():
     x = torch.randn(3, 8) * 200
     expected = model(x)
     reasons = {
-        layer.name: layer.reason for layer in conversion_report(convert(model, ["re:.*"], min_sparsity=0.0)).layers
+        layer.name: layer.reason
+        for layer in conversion_report(convert(model, targets=["re:.*"], min_sparsity=0.0)).layers
     }
     assert "computes something else than nn.Linear" in reasons["0"]
     assert "computes something else than nn.Linear" in reasons["1"]

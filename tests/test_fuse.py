@@ -132,8 +132,8 @@ def test_unfuse_leaves_what_convert_fused(make):
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name in layers:
         model.get_submodule(name).weight.data[:, ::2] = 0.0
-    convert(model, [layers[0]], min_sparsity=0.0)
-    convert(model, [layers[1]], min_sparsity=0.0, fuse=False)
+    convert(model, targets=[layers[0]], min_sparsity=0.0)
+    convert(model, targets=[layers[1]], min_sparsity=0.0, fuse=False)
     expected = model(x)
     before = [type(module) for module in model.modules()]
     for _ in range(2):

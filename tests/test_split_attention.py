@@ -144,7 +144,7 @@ def test_some_layers_only():
     x, padding = torch.randn(2, 5, 8), torch.arange(5) >= torch.tensor([[5], [3]])
     for targets in (["layers.1.linear2"], ["layers.0.self_attn.q_proj"], ["layers.1.self_attn.out_proj"], ["layers.1"]):
         model = copy.deepcopy(dense)
-        convert(model, targets, min_sparsity=0.0)
+        convert(model, targets=targets, min_sparsity=0.0)
         with torch.no_grad():
             torch.testing.assert_close(model(x), dense(x))
             torch.testing.assert_close(model(x, src_key_padding_mask=padding), dense(x, src_key_padding_mask=padding))
@@ -257,7 +257,7 @@ def test_an_attention_pruned_by_torch_is_left_alone():
     torch_prune.l1_unstructured(model[0].self_attn, "in_proj_weight", 0.5)
     x = torch.randn(2, 3, 8)
     expected = model(x)
-    report = conversion_report(convert(model, ["0.linear1", "0.self_attn"], min_sparsity=0.0))
+    report = conversion_report(convert(model, targets=["0.linear1", "0.self_attn"], min_sparsity=0.0))
     assert [layer.name for layer in report.layers if layer.converted] == ["0.linear1"]
     torch.testing.assert_close(model(x), expected)
 

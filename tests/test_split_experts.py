@@ -144,7 +144,7 @@ def test_some_experts_only(tmp_path):
     dense = pruned("mixtral")
     for targets in (["re:.*gate_up_proj.2"], ["model.layers.1.mlp.experts.down_proj"]):
         model = copy.deepcopy(dense)
-        report = conversion_report(convert(model, targets, min_sparsity=0.5))
+        report = conversion_report(convert(model, targets=targets, min_sparsity=0.5))
         assert report.converted == len(report.layers)
         assert sum(isinstance(module, SplitExperts) for module in model.modules()) == (2 if "re:" in targets[0] else 1)
         torch.testing.assert_close(logits(model), logits(dense))

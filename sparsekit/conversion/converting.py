@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.parametrization import finalize, mask_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.splitting import pad_encoders
+
+Model = TypeVar("Model", bound=nn.Module)
 
 #: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
 TOKENS = (1, 128)
@@ -65,10 +68,10 @@ def _check_arguments(
 
 
 def convert(
-    model: nn.Module,
+    model: Model,
+    *,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
-    *,
     tokens: Sequence[int] = TOKENS,
     min_sparsity: float | None = None,
     fuse: bool = True,
@@ -76,14 +79,13 @@ def convert(
     error_budget: float | None = None,
     batches: Sequence[Batch] = (),
     reference: nn.Module | None = None,
-) -> nn.Module:
+) -> Model:
     """Swap the model's pruned linear layers for `SparseLinear`, in place.
 
-    Masks of `prune` are baked in first. Every layer is measured, dense against sparse, on this machine with torch's
-    present number of threads: until the machine was quiet enough or a second or so is over, and again where a gain is
-    small or larger than can be believed; the report says what stayed noisy. Layers that cannot be sparse or would be
-    slower stay as they are; the report says why. With `batches` the converted model is compared with its dense self,
-    which is what the report says first: only that tells what the model gains as a whole.
+    Masks of `prune` are applied first. Every layer is timed, dense against sparse, on this machine with torch's present
+    number of threads; noisy and implausible times are measured again, and the report says what stayed noisy. Layers
+    that cannot be sparse or would be slower stay dense; the report says why. With `batches` the converted model is
+    compared with its dense self, interleaved: the speedup of the whole model, first in the report.
 
     Args:
         model: any PyTorch model on the CPU.
@@ -92,17 +94,16 @@ def convert(
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
             converted when it is not slower for any of them.
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
-        fuse: have sparse layers apply the ReLU, GELU or SiLU module that the model's code hands their result to. Such
-            calls are recompiled, in a subclass of the same name that takes the place of the class; all other calls of
-            the layer, which becomes a `FusedLinear`, and of the module, a `FusedActivation`, are what they were.
+        fuse: have sparse layers apply the ReLU, GELU or SiLU module after them. The calling method is recompiled, in a
+            subclass of the same name; all other calls of the layer, which becomes a `FusedLinear`, and of the module, a
+            `FusedActivation`, compute what they did.
         dtype: of the stored weights: "float32"; "bfloat16" or "float16", two bytes each; "int8", one byte each, with
-            inputs quantized dynamically; see `SparseLinear.from_linear`. Blocks of 4x1 are recognised.
-        error_budget: largest relative error of a layer's outputs, such as 0.02, that fewer bits may cause on `batches`;
-            layers beyond it keep float32 weights. None measures nothing.
+            inputs quantized dynamically; see `SparseLinear.from_linear`. Blocks of 4x1 are recognized.
+        error_budget: largest relative error of a layer's outputs, such as 0.02, that `dtype` may cause on `batches`;
+            layers beyond it keep float32 weights. None: no limit.
         batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`: inputs
-            of the kind the model will see. Model and dense self are run on them, interleaved, and their outputs
-            compared; until then the dense layers stay in memory. If the converted model cannot run, the dense one is
-            put back.
+            like those of production. The dense layers stay in memory until both models ran on them. If the converted
+            model cannot run, the dense one is put back.
         reference: the dense model before it was pruned; its outputs on `batches` are compared with the converted
             model's.
 

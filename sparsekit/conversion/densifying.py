@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
 
 from sparsekit.conversion.kept_reports import forget_report
@@ -11,8 +13,10 @@ from sparsekit.nn import SparseLinear
 from sparsekit.pruning.split_model import replace_modules
 from sparsekit.splitting import SplitModule, pad_encoders
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def densify(model: nn.Module) -> nn.Module:
+
+def densify(model: Model) -> Model:
     """Undo `convert`: every `SparseLinear` becomes the dense layer that it was, in place. Returns the model.
 
     Raises:
