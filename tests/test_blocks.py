@@ -30,7 +30,7 @@ def pruned(out_features=96, in_features=200, structure="4x1"):
     return layer
 
 
-def test_blocks_are_recognised(rng):
+def test_blocks_are_recognized(rng):
     weight = blocked_weight(rng, (256, 300), 0.8)
     csr = CSR.from_dense(weight)
     assert csr.block() == "4x1"

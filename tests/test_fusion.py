@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparsekit import SparseLinear, conversion_report, convert, densify, finalize, prune
-from sparsekit.fusion.activations import recognise
+from sparsekit.fusion.activations import recognize
 from sparsekit.fusion.fused_linear import FusedActivation, FusedLinear
 
 
@@ -358,7 +358,7 @@ def test_a_sequence_asks_its_layers(fused_calls):
     ids=lambda module: type(module).__name__,
 )
 def test_functions_that_write_to_their_input_are_not_taken_for_others(module):
-    assert recognise(module) is None
+    assert recognize(module) is None
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 8), module), 20 * torch.randn(3, 8)
     expected = model(x)
@@ -384,13 +384,13 @@ def test_functions_that_write_to_their_input_are_not_taken_for_others(module):
     ],
 )
 def test_functions_are_recognised_by_what_they_compute(module, name):
-    assert recognise(module) == name
+    assert recognize(module) == name
 
 
 @pytest.mark.parametrize(
     ("key", "name"), [("gelu", "gelu"), ("gelu_new", "gelu_tanh"), ("silu", "silu"), ("quick_gelu", None)]
 )
-def test_functions_of_transformers_are_recognised(key, name):
+def test_functions_of_transformers_are_recognized(key, name):
     from transformers.activations import ACT2FN
 
-    assert recognise(ACT2FN[key]) == name
+    assert recognize(ACT2FN[key]) == name

@@ -1,4 +1,4 @@
-"""Layer norms that add the residual they normalise: from numpy, as a torch operator, and in models' own code."""
+"""Layer norms that add the residual they normalize: from numpy, as a torch operator, and in models' own code."""
 
 import copy
 import pickle
@@ -150,7 +150,7 @@ class Child(Nested):
 
 @pytest.mark.parametrize("cls", [Nested, InARow, Returned, InBranch, Child])
 @torch.no_grad()
-def test_code_that_normalises_a_sum(cls, calls):
+def test_code_that_normalizes_a_sum(cls, calls):
     torch.manual_seed(0)
     block, x = cls().eval(), torch.randn(3, 8)
     expected, keys = block(x), list(block.state_dict())

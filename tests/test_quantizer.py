@@ -180,7 +180,7 @@ def test_a_body_without_its_head_and_with_another(tmp_path):
     assert info["unexpected_keys"] == {"pooler.dense.weight", "pooler.dense.bias"}
     assert other.cls.predictions.decoder.weight is other.bert.embeddings.word_embeddings.weight
     assert torch.equal(outputs(other.bert), outputs(body))
-    assert 0.01 < other.cls.predictions.transform.dense.weight.std() < 0.03, "initialised as transformers does"
+    assert 0.01 < other.cls.predictions.transform.dense.weight.std() < 0.03, "initialized as transformers does"
 
 
 def test_an_encoder_saved_without_its_pooler(tmp_path):

@@ -7,7 +7,7 @@ bias it is one term longer.
 Activation functions are computed on that sum. They change it by at most a factor of 1.13 (the steepest, GELU), and add
 errors of their own: the erf formula is within 1.5e-7 of erf and multiplied by |x| / 2; exp is within a few ulp.
 
-Layer normalisation: a sum is off by eps of its size and the mean of n of them by n + 2 eps of their mean size; what a
+Layer normalization: a sum is off by eps of its size and the mean of n of them by n + 2 eps of their mean size; what a
 number differs from the mean by is off by both, and the variance by twice that.
 
 Attention: what a score is off by, its exp is off by relatively, and so is the sum that it is divided by.

@@ -1,1 +1,1 @@
-"""Measure dense against sparse."""
+"""Benchmarks of dense and sparse engines."""

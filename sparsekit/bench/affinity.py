@@ -1,4 +1,4 @@
-"""Pin processors and threads alike for all engines that are compared."""
+"""Pin everything that is measured together to the same processors and threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the roofline's ceilings: multiply-add peak and memory bandwidth."""
+"""Peak FLOP/s and memory bandwidth of this machine, for the roofline."""
 
 from __future__ import annotations
 

@@ -124,22 +124,22 @@ def _onnxruntime(problem: ModelProblem, int8: bool = False, reduce_range: bool =
         path = Path(folder) / "model.onnx"
         _export(problem, path)
         if int8:
-            path = _quantised(path, reduce_range)
+            path = _quantized(path, reduce_range)
         session = onnxruntime_session(path, problem.threads)
     arrays = problem.arrays
     return lambda: np.asarray(session.run(None, arrays)[0])
 
 
-def _quantised(path: Path, reduce_range: bool) -> Path:
-    """The model with its linear layers in int8, a scale for each output, inputs quantised at run time."""
+def _quantized(path: Path, reduce_range: bool) -> Path:
+    """The model with its linear layers in int8, a scale for each output, inputs quantized at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    prepared, quantized = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
     options = {"per_channel": True, "reduce_range": reduce_range, "weight_type": QuantType.QInt8}
-    quantize_dynamic(prepared, quantised, **options)
-    return quantised
+    quantize_dynamic(prepared, quantized, **options)
+    return quantized
 
 
 def _openvino(problem: ModelProblem) -> ModelCall:

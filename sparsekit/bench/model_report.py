@@ -1,4 +1,4 @@
-"""Print the model benchmark's results."""
+"""Print the model benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines of the layer benchmark: one adapter each.
+"""Engines that run a linear layer on the CPU: one adapter each.
 
 An adapter gets a `Problem` and returns a function without arguments that computes `x @ weight.T + bias`, row-major in
 and row-major out, the way that is fastest for a user of that engine: weights packed and outputs bound beforehand where
@@ -91,9 +91,9 @@ def _torch_int8(problem: Problem) -> Call:
     linear.weight.data, linear.bias.data = torch.from_numpy(problem.weight.dense), torch.from_numpy(problem.bias)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch points to another package, which is slower on CPUs
-        quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), {torch.nn.Linear})
+        quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), {torch.nn.Linear})
     x = torch.from_numpy(problem.x)
-    return lambda: quantised(x)
+    return lambda: quantized(x)
 
 
 def _torch_csr(problem: Problem) -> Call:

@@ -1,4 +1,4 @@
-"""Plots of the layer benchmark: speed-up against sparsity, and a roofline."""
+"""Plots of the layer benchmark: speedup against sparsity, and a roofline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print and plot the layer benchmark's results."""
+"""Print and plot the layer benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Store the layer benchmark after every group, so that a run can resume."""
+"""The file of a layer benchmark: written after every group, so that a stopped run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sparse layer gains over its dense self on this machine, measured, and measured again where it is doubtful."""
+"""Measure the speedup of a sparse layer over its dense self on this machine; doubtful measurements are repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare functions where others keep the machine busy: on one thread, by the time that its processor worked."""
+"""Compare functions on a busy machine: on one thread, by processor time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which gains can be believed: bounded by what is computed and read, and in keeping with those of similar layers."""
+"""Which speedups are plausible: bounded by operations and bytes, and consistent with those of similar layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP = 5
 _INT8_PRODUCTS = 4
 #: How many times better than the dense kernel's may be what a sparse one makes of the processor.
 _EFFICIENCY = 2.0
-#: Shapes with up to this many times more or fewer weights are neighbours, and how many times their gains may differ.
+#: Shapes with up to this many times more or fewer weights are neighbors, and how many times their gains may differ.
 _NEAR_SHAPE, _SHAPE_SPREAD = 4.0, 2.0
 
 

@@ -1,4 +1,4 @@
-"""How far a layer's outputs move when its weights take fewer bits, measured on batches of inputs."""
+"""Quantization error of each layer's outputs, measured on batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swap single layers for sparse ones, those that gain."""
+"""Swap those layers for sparse ones that are faster so."""
 
 from __future__ import annotations
 

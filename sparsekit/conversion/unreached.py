@@ -1,4 +1,4 @@
-"""The weight matrices of a model that conversion does not reach, and how much of the model is sparse."""
+"""Weight matrices that conversion does not select, and the part of the model that is sparse."""
 
 from __future__ import annotations
 

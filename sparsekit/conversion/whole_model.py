@@ -1,4 +1,4 @@
-"""A converted model against its dense self: time and outputs on the user's own inputs, interleaved in one run."""
+"""Compare a converted model with its dense self on the user's batches: time, interleaved, and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model has zeros to gain from, said before anything is packed, measured or changed."""
+"""Refuse or warn of a model without zeros before anything is packed, measured or changed."""
 
 from __future__ import annotations
 

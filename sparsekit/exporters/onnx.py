@@ -1,4 +1,4 @@
-"""Export to ONNX, dense with zeros."""
+"""Export models to ONNX, dense with their zeros."""
 
 from __future__ import annotations
 

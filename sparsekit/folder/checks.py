@@ -1,4 +1,4 @@
-"""How far a folder's sparse layers are from their own stored weights, computed in float64. numpy only."""
+"""Compare a folder's sparse layers, as the kernels compute them, with float64. numpy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model folder holds: which files, and which arrays each sparse layer must have."""
+"""The layout of a model folder: its files, and the arrays of each sparse layer."""
 
 from __future__ import annotations
 

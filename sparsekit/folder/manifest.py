@@ -1,4 +1,4 @@
-"""`sparsekit.json`: what the arrays of a model folder are, with a checksum of each."""
+"""The manifest of a model folder, `sparsekit.json`: its arrays with their checksums, its sparse layers."""
 
 from __future__ import annotations
 

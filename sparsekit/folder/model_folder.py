@@ -1,4 +1,4 @@
-"""A model folder opened for reading: every file is checked against the others before anything is handed out."""
+"""Read a model folder; its files are checked against each other first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight formats: CSR at every border, packed in memory."""
+"""Weight formats: CSR in every API, packed in memory; the table of data types."""
 
 from sparsekit.formats.csr import CSR
 

@@ -1,4 +1,4 @@
-"""Compressed sparse rows, the form of a weight on disk and at every border of the library."""
+"""Compressed sparse rows (CSR): the form of a weight on disk and in every API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of torch as arrays of numpy; torch is imported by whoever has one."""
+"""torch tensors as numpy arrays. torch is imported when there is a tensor."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def recognise(module: nn.Module) -> str | None:
+def recognize(module: nn.Module) -> str | None:
     """Name of the fused activation function that computes the same as `module`, if there is one.
 
     The module is tried on numbers from -10,000 to 10,000.
@@ -66,7 +66,7 @@ def _fusable(parent: nn.Module, chosen: set[SparseLinear]) -> dict[Pair, str]:
         layer, following = parent._modules.get(first), parent._modules.get(second)
         if following is None or type(layer) is not SparseLinear or layer not in chosen:
             continue
-        name = None if layer.activation or attached(layer) else recognise(following)
+        name = None if layer.activation or attached(layer) else recognize(following)
         if name is not None and names.setdefault(layer, name) == name:
             found[second, first] = name
     return found

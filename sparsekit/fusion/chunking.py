@@ -1,4 +1,4 @@
-"""Cache the signatures that transformers' `apply_chunking_to_forward` inspects in every call: `keep_signatures`."""
+"""`keep_signatures`: cache the signatures that transformers' `apply_chunking_to_forward` inspects in every call."""
 
 from __future__ import annotations
 

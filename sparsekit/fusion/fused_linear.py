@@ -1,4 +1,4 @@
-"""Sparse layers fused with the activation function that follows them, at the one call that hands it their result."""
+"""Modules of a fused activation function: the sparse layer, the activation, `nn.Sequential`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FusedActivation(nn.Module):
         return result
 
     def of_layer(self, layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
-        """`self(layer(input))`, in one step unless somebody listens to one of them."""
+        """`self(layer(input))`, in one step unless one of them has hooks."""
         fits = type(layer) is FusedLinear and layer.activation == self.name
         if fits and is_plain_call(layer, self, self.original):
             result: torch.Tensor = layer.activated(input)  # type: ignore[operator]

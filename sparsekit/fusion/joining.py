@@ -1,4 +1,4 @@
-"""Join sparse layers that read the same input (query, key and value; gate and up): `join_layers`."""
+"""`join_layers`: compute sparse layers with the same input in one call, such as query, key and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fuse residual additions into layer norms, one pass over memory: `fuse_norms`."""
+"""`fuse_norms`: add the residual inside the layer normalization, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FEW = 16384
 
 
 class AddLayerNorm(nn.LayerNorm):
-    """Layer normalisation that takes one tensor, or two to be added before.
+    """Layer normalization that takes one tensor, or two to be added before.
 
     >>> norm = AddLayerNorm(4)
     >>> a, b = torch.randn(3, 4), torch.randn(3, 4)
@@ -35,7 +35,7 @@ class AddLayerNorm(nn.LayerNorm):
         return super().forward(input + added)
 
     def of_sum(self, input: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-        """`self(input + added)`, in one pass unless somebody listens to this norm."""
+        """`self(input + added)`, in one pass unless this norm has hooks."""
         if type(self) is AddLayerNorm and is_plain_call(self):
             return self.forward(input, added)
         result: torch.Tensor = self(input + added)
@@ -69,7 +69,7 @@ def _is_simple(norm: nn.LayerNorm) -> bool:
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Have layer norms add the residual that they normalise, in place. Returns how many.
+    """Have layer norms add the residual that they normalize, in place. Returns how many.
 
     They are found in the model's code: `self.NORM(a + b)`, or `x = a + b` and `x = self.NORM(x)` in the next line. Such
     methods are recompiled to hand over both terms, in a subclass that takes the place of the module's class.

@@ -1,4 +1,4 @@
-"""Import sparse weights of other tools. Files are untrusted: checked before use, never run.
+"""Import sparse weights of other tools. Files are untrusted and checked first.
 
 `read_weights` finds out what a file or folder is; the others take one kind each. All need torch, some a library more;
 each is imported when it is first used.

@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_object(regular_file(folder, CONFIG)) if (folder / CONFIG).exists() else {}
 
 
-def check_not_quantised(config: dict[str, Any], where: Path) -> None:
+def check_not_quantized(config: dict[str, Any], where: Path) -> None:
     """Raise ValueError where a configuration says that weights are anything but floats with zeros."""
     for key in _SECTIONS:
         section = config.get(key)
@@ -53,8 +53,8 @@ def check_not_quantised(config: dict[str, Any], where: Path) -> None:
         if method != "compressed-tensors" or section.get("config_groups") or section.get("kv_cache_scheme"):
             kind = section.get("format", "") if method == "compressed-tensors" else ""
             raise ValueError(
-                f"{where}: weights must be floats with zeros, these are quantised too ({method} {kind}".rstrip()
-                + "); dequantise them with the tool that made them first"
+                f"{where}: weights must be floats with zeros, these are quantized too ({method} {kind}".rstrip()
+                + "); dequantize them with the tool that made them first"
             )
         sparsity = section.get(_SPARSITY)
         if sparsity and (not isinstance(sparsity, dict) or sparsity.get("format") not in _FORMATS):
@@ -71,11 +71,11 @@ def rewritten_config(folder: Path | str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: `config.json` is missing or malformed, or says that weights are quantised.
+        ValueError: `config.json` is missing or malformed, or says that weights are quantized.
     """
     path = existing_folder(folder)
     config = read_object(regular_file(path, CONFIG))
-    check_not_quantised(config, path / CONFIG)
+    check_not_quantized(config, path / CONFIG)
     return {key: value for key, value in config.items() if key not in (*_SECTIONS, _SPARSITY)}
 
 
@@ -104,10 +104,10 @@ def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is missing or malformed, arrays contradict each other, or weights are quantised too.
+        ValueError: a file is missing or malformed, arrays contradict each other, or weights are quantized too.
     """
     path = existing_folder(folder)
-    check_not_quantised(read_config(path), path / CONFIG)
+    check_not_quantized(read_config(path), path / CONFIG)
     return without_bitmasks(read_safetensors_folder(path))
 
 

@@ -1,4 +1,4 @@
-"""Merge PEFT adapters into pruned weights, keeping zeros."""
+"""Merge LoRA adapters of PEFT into pruned weights, keeping their zeros."""
 
 from __future__ import annotations
 

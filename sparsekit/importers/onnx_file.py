@@ -1,4 +1,4 @@
-"""Read an untrusted ONNX file: its graph, which is not run, and its initializers as tensors."""
+"""Read the initializers of an ONNX file as tensors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sparsekit.io.untrusted import regular_file
 
 #: Nodes whose weights are not floats, or several weights in one.
 _REFUSED = {
-    "Attention": "was optimised for ONNX Runtime, which joins weights",
-    "DequantizeLinear": "is quantised",
-    "DynamicQuantizeMatMul": "is quantised",
-    "MatMulInteger": "is quantised",
-    "MatMulNBits": "is quantised",
-    "QAttention": "is quantised",
-    "QLinearMatMul": "is quantised",
+    "Attention": "was optimized for ONNX Runtime, which joins weights",
+    "DequantizeLinear": "is quantized",
+    "DynamicQuantizeMatMul": "is quantized",
+    "MatMulInteger": "is quantized",
+    "MatMulNBits": "is quantized",
+    "QAttention": "is quantized",
+    "QLinearMatMul": "is quantized",
 }
 
 

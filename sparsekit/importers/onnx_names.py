@@ -1,4 +1,4 @@
-"""Map initializers of an ONNX graph to parameters of the PyTorch model that it was exported from.
+"""Map the tensors of an ONNX graph to the parameters of the PyTorch model that it was exported from.
 
 torch's exporters turn the weight of `nn.Linear` round to [in_features, out_features] and leave it without its name
 (`onnx::MatMul_470`, `val_92`). The layer is found by what is written at the `MatMul` that uses it:

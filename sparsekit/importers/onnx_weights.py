@@ -86,7 +86,7 @@ def import_onnx(path: Path | str) -> dict[str, torch.Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: onnx is not installed.
-        ValueError: the file is malformed, quantised or optimised so that layers' weights are no longer there, or two
+        ValueError: the file is malformed, quantized or optimized so that layers' weights are no longer there, or two
             different weights lead to one name.
     """
     where = Path(path)

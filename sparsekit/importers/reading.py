@@ -1,4 +1,4 @@
-"""`read_weights`: detect the kind of a file or folder and read it."""
+"""`read_weights`: read a file or folder of any known kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from sparsekit.folder.model_folder import memory_limit
 from sparsekit.importers.compressed_tensors import (
-    check_not_quantised,
+    check_not_quantized,
     import_compressed_tensors,
     read_config,
     without_bitmasks,
@@ -64,7 +64,7 @@ def _reader(path: Path) -> Callable[[Path], dict[str, torch.Tensor]]:
     if (path / WEIGHTS).exists() or (path / INDEX).exists():
         return import_compressed_tensors
     if (path / WHOLE).exists() or (path / f"{WHOLE}.index.json").exists():
-        check_not_quantised(read_config(path), path / CONFIG)
+        check_not_quantized(read_config(path), path / CONFIG)
         return read_torch_folder
     if any(path.glob("*.npz")):
         return _dense_scipy
@@ -102,7 +102,7 @@ def read_weights(path: Path | str, prefix: str = "") -> dict[str, torch.Tensor]:
     Raises:
         FileNotFoundError: there is no such file or folder.
         ModuleNotFoundError: a library that reads this kind is not installed.
-        ValueError: it is something else, malformed or quantised; the message says what was expected.
+        ValueError: it is something else, malformed or quantized; the message says what was expected.
     """
     where = Path(path)
     if not where.exists():

@@ -1,4 +1,4 @@
-"""Bound what the pickles of a `torch.save` file would allocate, without unpickling them.
+"""Check the pickles of a file of `torch.save` without executing them.
 
 torch's restricted unpickler runs no code, but it makes what it is told: `bytearray(10**10)`, or in 100 bytes a tuple
 whose hash takes a day, since each half of it is one object twice. Here only the operations are followed, with sizes in

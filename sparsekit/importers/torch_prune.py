@@ -1,4 +1,4 @@
-"""Apply the masks in state dicts of `torch.nn.utils.prune`, `torch.ao.pruning` or this library."""
+"""Apply the masks in state dicts of PyTorch's pruning tools and of this library."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files: written at once, read with care, found in the hub's cache."""
+"""Files: atomic writes, untrusted reads, safetensors, the hub's cache."""

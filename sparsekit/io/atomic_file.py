@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old one or the new one, never half of it; show what others wrote."""
+"""Write files atomically: a reader sees the old file or the new one; print untrusted text safely."""
 
 from __future__ import annotations
 

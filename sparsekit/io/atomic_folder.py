@@ -1,4 +1,4 @@
-"""Replace a folder by a new one at once, and read it whole, so that there is never half of one."""
+"""Replace a folder atomically, and read it consistently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lock folders against other processes, where locks work; whoever waits is told for whom, and not for ever."""
+"""Lock folders against other processes, where the file system has locks; waiting ends with a timeout."""
 
 from __future__ import annotations
 

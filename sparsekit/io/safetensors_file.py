@@ -1,4 +1,4 @@
-"""Read arrays out of one safetensors file. numpy only: it needs neither torch nor bfloat16."""
+"""Read arrays of a safetensors file with numpy alone."""
 
 from __future__ import annotations
 

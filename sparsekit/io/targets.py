@@ -1,4 +1,4 @@
-"""Where a model may be saved: what is in the way is said before anything is written."""
+"""Check where a model is to be saved before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open files of a folder that nobody vouches for."""
+"""Open files of an untrusted folder."""
 
 from __future__ import annotations
 

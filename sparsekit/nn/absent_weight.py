@@ -1,4 +1,4 @@
-"""Stand in for a sparse layer's `weight`: shape, dtype and device."""
+"""The `weight` attribute of a sparse layer: shape, dtype and device of the dense weight, without data."""
 
 from __future__ import annotations
 

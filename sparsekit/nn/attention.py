@@ -1,4 +1,4 @@
-"""Attention of transformers models on this package's kernels: `use_attention`."""
+"""`use_attention`: dense attention of transformers models on this package's kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`JoinedLinear`: several sparse layers that read the same input, as one."""
+"""`JoinedLinear`: several sparse layers with the same input in one module, such as query, key and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of tensors for kernels, after the checks that torch leaves to code that reads memory itself."""
+"""Addresses of tensors for kernels, after checks of device, dtype, layout, negative bit and freed memory."""
 
 from __future__ import annotations
 

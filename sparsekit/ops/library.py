@@ -1,4 +1,4 @@
-"""Register torch operators, and tell which calls must go through the dispatcher (a compiler, autograd, a mode)."""
+"""The library of torch operators, and when a call must go through the dispatcher: a compiler, autograd, a mode."""
 
 from __future__ import annotations
 

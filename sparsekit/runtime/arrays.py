@@ -1,4 +1,4 @@
-"""Check arguments of operators on numpy arrays, and take their addresses."""
+"""Check the arguments of operators on numpy arrays, and get their addresses."""
 
 from __future__ import annotations
 

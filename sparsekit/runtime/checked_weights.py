@@ -1,4 +1,4 @@
-"""Check every packed weight once, before kernels run on it unchecked."""
+"""Which packed weights were validated: each once, since kernels check nothing."""
 
 from __future__ import annotations
 

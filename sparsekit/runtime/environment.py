@@ -1,4 +1,4 @@
-"""Facts stored beside every measurement: processor, instruction set, threads, versions."""
+"""The environment of a measurement: processor, instruction set, threads, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The instruction set in use, and how the extension was built."""
+"""The instruction set in use, its kernels, and the build of the extension."""
 
 from __future__ import annotations
 

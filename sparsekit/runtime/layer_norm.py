@@ -22,7 +22,7 @@ def add_layer_norm(
     bias: NDArray[np.float32] | None = None,
     eps: float = 1e-5,
 ) -> NDArray[np.float32]:
-    """Layer normalisation of a sum over the last dimension, as torch's `layer_norm(x + added)`.
+    """Layer normalization of a sum over the last dimension, as torch's `layer_norm(x + added)`.
 
     Args:
         x: float32, shape [..., features].

@@ -1,4 +1,4 @@
-"""Keep freed memory, which saves page faults: `keep_freed_memory`."""
+"""Keep freed memory in the process instead of returning it to the system."""
 
 from __future__ import annotations
 

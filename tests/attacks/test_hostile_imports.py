@@ -66,7 +66,7 @@ def test_bit_masks(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"quant_method": "gptq"}, "these are quantised too \\(gptq\\); dequantise"),
+        ({"quant_method": "gptq"}, "these are quantized too \\(gptq\\); dequantize"),
         ({"config_groups": {"group_0": {}}, "format": "int-quantized"}, "compressed-tensors int-quantized"),
         ({"sparsity_config": {"format": "run-code"}}, "must have a format among dense, sparse-bitmask"),
         ({"sparsity_config": {"format": ["dense"]}}, "must have a format among"),
@@ -255,7 +255,7 @@ def _external(graph, **entries: str) -> None:
         (lambda g: _external(g, location="data", offset="-8"), "are not in"),
         (lambda g: _external(g, location="data", offset="x"), "invalid literal"),
         (lambda g: _external(g, location="data", length="99999999999"), "are not in"),
-        (lambda g: setattr(g.node[0], "op_type", "MatMulInteger"), r"is quantised \(a node MatMulInteger\)"),
+        (lambda g: setattr(g.node[0], "op_type", "MatMulInteger"), r"is quantized \(a node MatMulInteger\)"),
         (lambda g: g.sparse_initializer.add(), "has sparse initializers"),
         (lambda g: g.node[0].ClearField("output"), "nodes without an output"),
     ],
