@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparsekit.pruning import allocate_sparsity, prune, prune_obert, prune_sparsegpt
-from sparsekit.pruning.allocation import give_out, loss_curves
+from sparsekit.pruning.allocation import distribute, loss_curves
 from sparsekit.pruning.criteria.magnitude import score as magnitude
 from sparsekit.pruning.masks import masks_by_sparsity
 
@@ -64,7 +64,7 @@ def test_what_is_given_out_adds_up_within_bounds(sparsity, least, most):
     generator = torch.Generator().manual_seed(0)
     sizes = {"a": 100, "b": 5000, "c": 1234}
     curves = {name: torch.rand(20, generator=generator).cumsum(0).square() for name in sizes}
-    given = give_out(curves, sizes, sparsity, least, most)
+    given = distribute(curves, sizes, sparsity, least, most)
     total = sum(part * sizes[name] for name, part in given.items())
     assert total == pytest.approx(sparsity * sum(sizes.values()))
     assert all(0.0 <= part < 1.0 or (part, most) == (1.0, 1.0) for part in given.values())
@@ -73,15 +73,15 @@ def test_what_is_given_out_adds_up_within_bounds(sparsity, least, most):
 
 def test_the_next_step_goes_where_it_costs_least():
     rising = torch.tensor([1.0, 3.0, 6.0, 10.0])
-    given = give_out({"cheap": rising, "dear": 10 * rising}, {"cheap": 10, "dear": 10}, 0.5, 0.0, 1.0)
+    given = distribute({"cheap": rising, "dear": 10 * rising}, {"cheap": 10, "dear": 10}, 0.5, 0.0, 1.0)
     assert given == pytest.approx({"cheap": 1.0, "dear": 0.0})
-    given = give_out({"small": rising, "large": rising}, {"small": 10, "large": 30}, 0.5, 0.0, 1.0)
+    given = distribute({"small": rising, "large": rising}, {"small": 10, "large": 30}, 0.5, 0.0, 1.0)
     assert given["large"] > given["small"], "a step of a larger layer brings more for the same cost"
     dip = torch.tensor([4.0, 4.5, 5.0, 9.0])  # a first step that costs more than the next ones still comes first
-    given = give_out({"dip": dip, "even": torch.tensor([3.0, 6.0, 9.0, 12.0])}, {"dip": 4, "even": 4}, 0.5, 0.0, 1.0)
+    given = distribute({"dip": dip, "even": torch.tensor([3.0, 6.0, 9.0, 12.0])}, {"dip": 4, "even": 4}, 0.5, 0.0, 1.0)
     assert given == pytest.approx({"dip": 0.0, "even": 1.0})
     late = {"dear at first": torch.tensor([9.0, 10.0, 11.0, 12.0]), "even": torch.tensor([2.0, 4.0, 6.0, 8.0])}
-    given = give_out(late, dict.fromkeys(late, 4), 0.5, 0.25, 0.75)  # the dear step is below the least there is
+    given = distribute(late, dict.fromkeys(late, 4), 0.5, 0.25, 0.75)  # the dear step is below the least there is
     assert given == pytest.approx({"dear at first": 0.75, "even": 0.25})
 
 
@@ -90,7 +90,7 @@ def test_nothing_given_out_is_negative():
     sizes = {str(i): [331_776, 110_592, 884_736][i % 3] for i in range(12)}
     for _ in range(300):
         curves = {name: torch.rand(20, generator=generator).cumsum(0) for name in sizes}
-        assert min(give_out(curves, sizes, 0.15, 0.0, 0.35).values()) >= 0.0
+        assert min(distribute(curves, sizes, 0.15, 0.0, 0.35).values()) >= 0.0
 
 
 class Branches(nn.Module):

@@ -81,7 +81,7 @@ def test_answers_that_are_used_once_have_the_precision_of_the_stage(
         return answers
 
     monkeypatch.setattr(Teacher, "forward", watched)
-    stage = {"distill": {"teacher": str(classifier), "precision": "bf16", "cache": cache, "hidden_weight": 0.0}}
+    stage = {"distill": {"teacher": str(classifier), "precision": "bfloat16", "cache": cache, "hidden_weight": 0.0}}
     compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
     assert asked == {dtype}
 

@@ -303,7 +303,7 @@ def test_bf16_computes_the_forward_pass_in_bf16():
         return nn.functional.cross_entropy(output.float(), batch[1])
 
     model = make_model()
-    train(model, make_batches(2), loss, TrainSettings(epochs=1, precision="bf16"))
+    train(model, make_batches(2), loss, TrainSettings(epochs=1, precision="bfloat16"))
     assert set(seen) == {torch.bfloat16}
     assert model[0].weight.dtype == torch.float32
 

@@ -14,7 +14,7 @@ from sparsekit.demo.data import Batch
 from sparsekit.demo.model import SentenceClassifier
 from sparsekit.demo.settings import Settings
 from sparsekit.distillation import Distillation, SoftTargets, SquareHead, Teacher
-from sparsekit.distillation.teacher_cache import ask
+from sparsekit.distillation.teacher_outputs import teacher_outputs
 from sparsekit.pruning import prune_sparsegpt
 from sparsekit.training import TrainSettings, train
 
@@ -57,7 +57,9 @@ def distill_student(
 
     def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         own = model(**batch.inputs)._asdict()
-        found: torch.Tensor = objective(own, ask(asked, batch.inputs), {**batch.inputs, "labels": batch.labels})
+        found: torch.Tensor = objective(
+            own, teacher_outputs(asked, batch.inputs), {**batch.inputs, "labels": batch.labels}
+        )
         return found
 
     how = _settings(settings.student_epochs, settings.student_learning_rate, settings.seed + 1)

@@ -1,4 +1,4 @@
-"""Distill a teacher into a student: losses, layer maps, students with fewer layers, cached teacher outputs."""
+"""Distillation: losses, layer maps, students with fewer layers, cached outputs of the teacher."""
 
 from torch import nn
 

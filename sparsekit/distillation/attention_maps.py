@@ -1,4 +1,4 @@
-"""Loss on attention maps.
+"""Attention transfer: the student matches the teacher's attention maps.
 
 Kullback-Leibler divergence between the distributions over the tokens that each token attends to (MiniLM: Wang et al.,
 arXiv 2002.10957, equation 2).
@@ -15,9 +15,9 @@ from sparsekit.distillation.layers import check_layers
 
 
 class AttentionMaps(nn.Module):
-    """Mean over layers, heads and tokens of the divergence of attention distributions, without padding.
+    """KL divergence of attention distributions, the mean over layers, heads and tokens, without padding.
 
-    Students with other numbers of heads are compared by the mean over the heads.
+    Where student and teacher have different numbers of heads, the means over the heads are compared.
     """
 
     def forward(
@@ -41,7 +41,7 @@ class AttentionMaps(nn.Module):
             pairs = [_same_heads(own, other) for own, other in zip(student, teacher, strict=True)]
             student, teacher = [own for own, _ in pairs], [other for _, other in pairs]
         check_layers(student, teacher)
-        from_tokens = attention_mask[:, None, :, None]  # rows of padding say nothing; columns of padding hold 0
+        from_tokens = attention_mask[:, None, :, None]  # rows of padding do not count; columns of padding hold 0
         total = student[0].new_zeros(())
         for own, other in zip(student, teacher, strict=True):
             target = other.detach().to(own.dtype)
@@ -52,7 +52,7 @@ class AttentionMaps(nn.Module):
 
 
 def _same_heads(own: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both as they are, or as the mean over their heads where the numbers of heads differ."""
+    """Both unchanged, or the mean over heads where the numbers of heads differ."""
     if own.dim() != 4 or other.dim() != 4 or own.shape[1] == other.shape[1]:
         return own, other
     return own.mean(1, keepdim=True), other.mean(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Embeddings: one vector a text, for sentence encoders (Reimers and Gurevych, arXiv 2004.09813, section 2).
+"""Distillation of sentence embeddings, one vector a text (Reimers and Gurevych, arXiv 2004.09813, section 2).
 
-With them, how alike a text is to others, as the teacher sees it (SEED: Fang et al., arXiv 2101.04731, section 3.2; the
-others are those of the batch here instead of a queue).
+Optionally also of the similarities of a text to others in the teacher's embedding (SEED: Fang et al., arXiv 2101.04731,
+section 3.2; the others are those of the batch instead of a queue).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DISTANCES = ("cosine", "mse")
 
 
 def _divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Mean KL divergence over the texts: which of the batch's texts, in the teacher's embedding, each one is like."""
+    """KL divergence of the softmax of similarities to the batch's texts in the teacher's embedding, mean over texts."""
     anchors = F.normalize(teacher, dim=-1)
     own, other = (F.normalize(one, dim=-1) @ anchors.T / temperature for one in (student, teacher))
     return F.kl_div(own.log_softmax(-1), other.log_softmax(-1), log_target=True, reduction="batchmean")
@@ -25,8 +25,8 @@ class Embeddings(nn.Module):
 
     Args:
         distance: "cosine": 1 minus the cosine, for embeddings whose length does not matter; "mse": mean squared error.
-        similarity_weight: of another term, the KL divergence between the softmax of cosines to the teacher's
-            embeddings of all texts of the batch, the teacher's and the student's: what search by cosine ranks by.
+        similarity_weight: weight of another term: the KL divergence between teacher and student of the softmax of
+            cosines to the teacher's embeddings of all texts of the batch, by which search ranks.
         temperature: cosines are divided by it before that softmax.
 
     Raises:

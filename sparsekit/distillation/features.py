@@ -1,4 +1,4 @@
-"""Capture outputs of inner modules, for models that do not return their hidden states."""
+"""Record outputs of modules inside a model (features), for models that do not return their hidden states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss on hidden states, with a learned projection to the teacher's width.
+"""Distillation of hidden states through a learned projection to the teacher's width.
 
 Mean squared error, as in FitNets (Romero et al., arXiv 1412.6550, section 2.2) and TinyBERT (Jiao et al., arXiv
 1909.10351, equation 8).
@@ -15,9 +15,9 @@ from sparsekit.distillation.layers import check_layers
 
 
 class HiddenStates(nn.Module):
-    """Mean over layers of the mean squared error of projected hidden states, over the tokens that are not padding.
+    """Mean squared error of projected hidden states, the mean over layers, without padding.
 
-    Its projections learn with the student: give `loss.parameters()` to the optimizer too.
+    Its projections are trained with the student: give `loss.parameters()` to the optimizer too.
 
     Args:
         student_features: width of the student's hidden states.

@@ -1,4 +1,4 @@
-"""Map layers of the student to layers of the teacher."""
+"""Layer maps: which layer of the teacher each layer of the student learns from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_layers(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor
 
 
 def _followed(name: str, rules: Mapping[str, str]) -> str | None:
-    """Name of the teacher's module that a module of the student follows, None where no rule speaks of it."""
+    """Name of the teacher's module for a module of the student, None where no rule matches it."""
     for pattern, target in rules.items():
         if pattern == name:
             return target
@@ -38,7 +38,7 @@ def _followed(name: str, rules: Mapping[str, str]) -> str | None:
 
 
 class LayerMap:
-    """For each layer of a student the layer of the teacher that it follows.
+    """For each layer of a student, the layer of the teacher that it learns from.
 
     Args:
         pairs: (student's layer, teacher's layer), counted from 0; every layer of the student at most once.
@@ -61,7 +61,7 @@ class LayerMap:
 
     @classmethod
     def even(cls, student_layers: int, teacher_layers: int) -> LayerMap:
-        """Spread evenly: the last layers go together, and as many of the teacher's lie before each of the student's.
+        """Evenly spaced, the student's last layer mapped to the teacher's last.
 
         Raises:
             ValueError: the student has no layers, or more than the teacher.
@@ -75,7 +75,7 @@ class LayerMap:
 
     @classmethod
     def by_name(cls, rules: Mapping[str, str], student: Sequence[str], teacher: Sequence[str]) -> LayerMap:
-        r"""Say by module names who follows whom; made for what `Features` records.
+        r"""Map by module names, as for the outputs that `Features` records.
 
         Args:
             rules: student's module -> teacher's. A key may be "re:" and a regular expression for the whole name, whose
@@ -104,7 +104,7 @@ class LayerMap:
         return cls(pairs)
 
     def __call__(self, student: Sequence[T], teacher: Sequence[T]) -> tuple[list[T], list[T]]:
-        """What the two have for the mapped layers, in the student's order.
+        """Values of both for the mapped layers, in the student's order.
 
         Raises:
             ValueError: one has fewer layers than the map names.

@@ -1,4 +1,4 @@
-"""The distillation objective: a weighted sum of losses on named outputs."""
+"""`Distillation`: a weighted sum of losses on named outputs of student and teacher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _device_of(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.device:
 
 
 def _moved(named: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors, and tuples of them, on a device; answers from disk and batches come on the CPU."""
+    """Tensors, and tuples of them, on a device; cached outputs and batches come on the CPU."""
     return {
         name: value.to(device) if isinstance(value, torch.Tensor) else tuple(one.to(device) for one in value)
         for name, value in named.items()
@@ -68,7 +68,7 @@ class Distillation(nn.Module):
 
         Args:
             student: outputs by name.
-            teacher: answers by name, as `TeacherCache` reads them; "top_logits" and "top_indices" may stand for
+            teacher: outputs by name, as `TeacherCache` reads them; "top_logits" and "top_indices" may stand for
                 "logits", with `TopSoftTargets`.
             batch: "labels" (-100: none) and "attention_mask" where a loss wants them.
 
@@ -92,12 +92,12 @@ class Distillation(nn.Module):
             missing = [one for one in names if outputs.get(one) is None]
             if missing:
                 raise ValueError(f"the {whose} gives no {' and no '.join(missing)}, only {', '.join(outputs)}")
-        own, answers = student[name], [teacher[one] for one in wanted]
+        own, targets = student[name], [teacher[one] for one in wanted]
         if isinstance(loss, _SOFT):
-            found: torch.Tensor = loss(own, *answers, batch.get("labels"))
+            found: torch.Tensor = loss(own, *targets, batch.get("labels"))
         elif isinstance(loss, Embeddings):
-            found = loss(own, *answers)
+            found = loss(own, *targets)
         else:
-            pair = (own, answers[0]) if self.layer_map is None else self.layer_map(own, answers[0])
+            pair = (own, targets[0]) if self.layer_map is None else self.layer_map(own, targets[0])
             found = loss(*pair, batch["attention_mask"])
         return found

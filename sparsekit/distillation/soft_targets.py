@@ -1,4 +1,4 @@
-"""Soft targets: the student learns the teacher's whole distribution (Hinton et al., arXiv 1503.02531, section 2)."""
+"""Soft targets: the student matches the teacher's class distribution (Hinton et al., arXiv 1503.02531, section 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _check(temperature: float, alpha: float) -> None:
 
 
 def _with_labels(student: torch.Tensor, labels: torch.Tensor | None, alpha: float, soft: torch.Tensor) -> torch.Tensor:
-    """`alpha` of the hard-label loss and the rest of the soft one."""
+    """`alpha` times the hard-label loss plus `1 - alpha` times the soft one."""
     if alpha == 0:
         return soft
     if labels is None:
@@ -26,7 +26,7 @@ def _with_labels(student: torch.Tensor, labels: torch.Tensor | None, alpha: floa
 
 
 class SoftTargets(nn.Module):
-    """Weighted sum of the hard-label loss and the divergence from the teacher's softened distribution.
+    """Weighted sum of the cross-entropy on labels and the KL divergence from the teacher's softened distribution.
 
     `alpha * CE(student, labels) + (1 - alpha) * temperature^2 * KL(teacher / temperature || student / temperature)`
 
@@ -78,10 +78,9 @@ class SoftTargets(nn.Module):
 
 
 class TopSoftTargets(nn.Module):
-    """`SoftTargets` from the teacher's largest logits alone, as `TeacherCache(top_k=...)` keeps them.
+    """`SoftTargets` from the teacher's top-k logits alone, as `TeacherCache(top_k=...)` keeps them.
 
-    The teacher's distribution is taken over these classes, the student's over all: what the student gives to others is
-    lost to these.
+    The teacher's distribution is over these classes, the student's over all: probability on other classes is penalized.
 
     Args:
         temperature: divides the logits of both before the softmax, above 0.

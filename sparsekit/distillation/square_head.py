@@ -1,6 +1,6 @@
-"""SquareHead loss on every layer's hidden states.
+"""SquareHead: distillation of every layer's hidden states.
 
-Squared error of each layer over the squared norm of the teacher's, so that layers count alike whatever their scale
+Squared error of each layer relative to the squared norm of the teacher's, so that layers of any scale count alike
 (Kurtic et al., "Sparse Fine-Tuning for Inference Acceleration of LLMs", arXiv 2310.06927, section 3).
 """
 

@@ -1,4 +1,4 @@
-"""A frozen teacher."""
+"""`Teacher`: a frozen model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Teacher(nn.Module):
-    """A model that is frozen: in eval mode whatever is around it, without gradients, its parameters not trainable.
+    """A frozen model: always in eval mode, without gradients, its parameters not trainable.
 
     Args:
         model: any model; it is frozen in place.
@@ -27,13 +27,13 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in eval mode: a student that is trained around its teacher must not wake its dropout."""
+        """Stay in eval mode: training a module around the teacher must not turn its dropout on."""
         super().train(False)
         return self
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's answer, without gradients.
+        """The model's outputs, without gradients.
 
         Raises:
             ValueError: an argument carries gradients: it comes from a student, whose outputs a teacher never sees.

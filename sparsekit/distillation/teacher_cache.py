@@ -1,7 +1,7 @@
-"""Cached teacher outputs: computed once, memory-mapped in every epoch.
+"""Cache a teacher's outputs on disk: computed once, read memory-mapped in every epoch.
 
     folder/cache.json            fingerprints of the teacher, the tokenizer and the data, number of batches
-    folder/00000.safetensors     the answers to the first batch, and so on
+    folder/00000.safetensors     the outputs for the first batch, and so on
 
 Batches are written one by one, each atomically, so that a run that was stopped goes on where it was.
 """
@@ -13,18 +13,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sparsekit.distillation.teacher import Teacher
+from sparsekit.distillation.teacher_outputs import Batch, TeacherOutputs, teacher_outputs
 from sparsekit.io.atomic_file import write_atomically, write_json
-
-Batch: TypeAlias = Mapping[str, torch.Tensor]
-#: A batch's answers: a tensor for each output, or a tuple of them where the teacher gives one for every layer.
-Answers: TypeAlias = dict[str, torch.Tensor | tuple[torch.Tensor, ...]]
 
 _FORMAT = 1
 _MANIFEST = "cache.json"
@@ -57,62 +54,10 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def named_outputs(output: Any) -> Answers:
-    """What a model returns, by name: of a transformers output, a named tuple or a mapping; or one tensor as "output".
-
-    What is no tensor and no tuple of tensors is passed over.
-
-    Raises:
-        TypeError: the model returns something else.
-    """
-    if isinstance(output, torch.Tensor):
-        return {"output": output}
-    if hasattr(output, "_asdict"):
-        output = output._asdict()
-    if not isinstance(output, Mapping):
-        raise TypeError(f"a teacher must return a tensor, a mapping or a named tuple, got {type(output).__name__}")
-    found: Answers = {}
-    for name, value in output.items():
-        if value is None:
-            continue
-        whole = (value,) if isinstance(value, torch.Tensor) else value
-        if not isinstance(whole, tuple | list) or not all(isinstance(one, torch.Tensor) for one in whole):
-            continue  # such as a language model's cache of keys and values
-        found[name] = value if isinstance(value, torch.Tensor) else tuple(whole)
-    return found
-
-
-def _chosen(answers: Answers, keep: Sequence[str] | None) -> Answers:
-    missing = sorted(set(keep or ()) - set(answers))
-    if missing:
-        raise ValueError(f"the teacher gives {', '.join(answers)}, not {', '.join(missing)}")
-    return answers if keep is None else {name: answers[name] for name in keep}
-
-
-def _top(answers: Answers, top_k: int) -> Answers:
-    """The answers with the largest logits in place of all."""
-    logits = answers.get("logits")
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(f"top_k is of 'logits', and the teacher gives {', '.join(answers)}")
-    top = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-    rest = {name: value for name, value in answers.items() if name != "logits"}
-    return {**rest, "top_logits": top.values, "top_indices": top.indices.to(torch.int32)}
-
-
-def ask(teacher: Teacher, batch: Batch, keep: Sequence[str] | None = None, top_k: int | None = None) -> Answers:
-    """The teacher's answers to one batch, as a `TeacherCache` made with the same arguments keeps them.
-
-    Raises:
-        ValueError, TypeError: as `TeacherCache`.
-    """
-    answers = _chosen(named_outputs(teacher(**batch)), keep)
-    return answers if top_k is None else _top(answers, top_k)
-
-
-def _flat(answers: Answers, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _flat(outputs: TeacherOutputs, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """One tensor a name; those of a tuple get numbers."""
     found = {}
-    for name, value in answers.items():
+    for name, value in outputs.items():
         many = {name: value} if isinstance(value, torch.Tensor) else {f"{name}.{i}": one for i, one in enumerate(value)}
         for key, tensor in many.items():
             kind = dtype if tensor.is_floating_point() else tensor.dtype
@@ -121,9 +66,9 @@ def _flat(answers: Answers, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return found
 
 
-def _nested(flat: Mapping[str, torch.Tensor]) -> Answers:
+def _nested(flat: Mapping[str, torch.Tensor]) -> TeacherOutputs:
     """Back from `_flat`."""
-    found: Answers = {}
+    found: TeacherOutputs = {}
     for key in sorted(flat, key=lambda key: (key.rpartition(".")[0], len(key), key)):
         name, _, number = key.rpartition(".")
         if name and number.isdecimal():
@@ -134,14 +79,14 @@ def _nested(flat: Mapping[str, torch.Tensor]) -> Answers:
     return found
 
 
-class TeacherCache(Sequence[Answers]):
-    """The teacher's answers to every batch, in order; `cache[i]` reads those of batch `i`.
+class TeacherCache(Sequence[TeacherOutputs]):
+    """The teacher's outputs for every batch, in order; `cache[i]` reads those of batch `i`.
 
-    What is not there yet is asked and written when the cache is made.
+    Missing ones are computed and written when the cache is made.
 
     Args:
-        folder: where the answers lie; made if missing.
-        teacher: who answers. Its outputs are kept by name: see `named_outputs`.
+        folder: where the outputs are kept; made if missing.
+        teacher: who outputs. Its outputs are kept by name: see `named_outputs`.
         batches: keyword arguments of the teacher's calls.
         tokenizer: what made the batches; a transformers tokenizer, or anything with `get_vocab()`.
         dtype: floating outputs are rounded to it.
@@ -151,7 +96,7 @@ class TeacherCache(Sequence[Answers]):
         on_batch: called with the number of every batch that is there.
 
     Raises:
-        ValueError: there are no batches; the folder holds the answers of another teacher, tokenizer or data, or kept
+        ValueError: there are no batches; the folder holds outputs of another teacher, tokenizer or data, or kept
             otherwise; the teacher does not give what is to be kept; `top_k` is below 1.
         TypeError: the teacher's outputs are not tensors.
     """
@@ -169,7 +114,7 @@ class TeacherCache(Sequence[Answers]):
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         if not batches:
-            raise ValueError("there are no batches to ask the teacher about")
+            raise ValueError("there are no batches to run the teacher on")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         self.folder = Path(folder)
@@ -188,7 +133,7 @@ class TeacherCache(Sequence[Answers]):
         )
         for number, batch in enumerate(batches):
             if not self._path(number).exists():
-                flat = _flat(ask(teacher, batch, keep, top_k), dtype)
+                flat = _flat(teacher_outputs(teacher, batch, keep, top_k), dtype)
                 write_atomically(self._path(number), partial(save_file, flat))
             if on_batch is not None:
                 on_batch(number)
@@ -197,7 +142,7 @@ class TeacherCache(Sequence[Answers]):
         return self._size
 
     def __getitem__(self, number: Any) -> Any:
-        """Answers to a batch, memory-mapped.
+        """TeacherOutputs to a batch, memory-mapped.
 
         Raises:
             IndexError: there is no such batch.
@@ -215,7 +160,7 @@ class TeacherCache(Sequence[Answers]):
         return self.folder / f"{number:05}.safetensors"
 
     def _check(self, wanted: dict[str, Any]) -> None:
-        """Refuse answers to something else; a new folder is marked as belonging to this."""
+        """Refuse outputs of another teacher or data; a new folder gets a manifest of this one."""
         path = self.folder / _MANIFEST
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -228,5 +173,5 @@ class TeacherCache(Sequence[Answers]):
         other = [name for name, value in wanted.items() if found.get(name) != value]
         if other:
             raise ValueError(
-                f"{self.folder} holds answers made with another {' and '.join(other)}; use another folder, or delete it"
+                f"{self.folder} holds outputs made with another {' and '.join(other)}; use another folder, or delete it"
             )

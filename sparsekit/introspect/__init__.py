@@ -1,1 +1,1 @@
-"""Read a model: choose modules, see what its classes do with them."""
+"""Read a model: select modules, find transformer blocks, read what its classes' code does with modules."""

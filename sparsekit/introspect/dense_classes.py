@@ -1,4 +1,4 @@
-"""Classes of dense linear layers: what is the same as `nn.Linear`, and how to make one."""
+"""Classes of dense linear layers: those that compute the same as `nn.Linear`, and how to make one."""
 
 from __future__ import annotations
 

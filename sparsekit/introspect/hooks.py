@@ -1,4 +1,4 @@
-"""What others have attached to a module, which code that does not call it whole would leave out."""
+"""Hooks attached to a module, which code that does not call the module would skip."""
 
 from __future__ import annotations
 

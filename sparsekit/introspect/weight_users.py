@@ -1,4 +1,4 @@
-"""Layers whose weights a model's code computes with itself, instead of calling them."""
+"""Layers whose weights a model's code reads directly, instead of calling the layer."""
 
 from __future__ import annotations
 

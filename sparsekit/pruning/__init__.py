@@ -1,4 +1,4 @@
-"""Make zeros: by magnitude, activations or gradients, one-shot or as training goes; masks that stay; what they did."""
+"""Prune: weights by a score or by SparseGPT, oBERT, movement; neurons and heads; at once or while training; reports."""
 
 from sparsekit.pruning.allocation import allocate_sparsity
 from sparsekit.pruning.methods import METHODS, Method

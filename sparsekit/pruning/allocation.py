@@ -1,8 +1,8 @@
-"""How much of each layer to prune, so that the loss suffers least: layers differ in what they can spare.
+"""Allocate sparsity to layers so that the loss rises least.
 
-What pruning a layer costs is read from gradients (Fisher pruning: Theis et al., arXiv 1801.05787): half the
-mean square, over batches, of `sum(weight * gradient)` over the weights that go. One pass over the batches tells it for
-every layer and sparsity. Sparsity is then given out where the next weights cost least.
+The loss of pruning a layer is estimated from gradients (Fisher pruning: Theis et al., arXiv 1801.05787): half the mean
+square, over batches, of `sum(weight * gradient)` over the pruned weights. One pass over the batches gives the estimate
+for every layer and sparsity. Sparsity is then allocated greedily where the next weights cost least.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sparsekit.pruning.sparsity import check_sparsity
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.weights import scope_of, score_groups
 
-#: Sparsities at which costs are known: every twentieth.
+#: Steps of sparsity at which the loss is estimated: 1/20, 2/20, ...
 _LEVELS = 20
 
 
 def _levels_kept(scores: Mapping[str, torch.Tensor], scope: str, mask_structure: str) -> dict[str, torch.Tensor]:
-    """At how many levels of sparsity above 0 and below 1 every weight stays, flat, uint8."""
+    """At how many levels of sparsity above 0 and below 1 each weight is kept, flat, uint8."""
     kept = {name: torch.zeros(score.numel(), dtype=torch.uint8, device=score.device) for name, score in scores.items()}
     for level in range(1, _LEVELS):
         masks = masks_by_sparsity(scores, level / _LEVELS, scope=scope, mask_structure=mask_structure)
@@ -43,7 +43,7 @@ def loss_curves(
     batches: Sequence[Any],
     loss: Loss | None,
 ) -> dict[str, torch.Tensor]:
-    """What the loss would rise by if one layer were pruned to each level of sparsity, to second order.
+    """Second-order estimate of how much the loss rises if one layer is pruned to each level of sparsity.
 
     Args:
         model: any PyTorch model.
@@ -70,17 +70,17 @@ def loss_curves(
     return {name: total / (2 * len(batches)) for name, total in totals.items()}
 
 
-def give_out(
+def distribute(
     curves: Mapping[str, torch.Tensor], sizes: Mapping[str, int], sparsity: float, least: float, most: float
 ) -> dict[str, float]:
-    """Sparsities between two bounds whose mean over all weights is as wanted, taken where the next step costs least.
+    """Sparsities between two bounds with a given mean over all weights, raised where the next step costs least.
 
     Args:
         curves: layer name -> costs at the sparsities 1/n, 2/n to 1, shape [n].
         sizes: layer name -> number of weights.
         sparsity: of all weights together, between the bounds.
-        least: every layer's sparsity before anything is given out.
-        most: no layer gets more.
+        least: lower bound.
+        most: upper bound.
     """
     steps = []
     for name, curve in curves.items():
@@ -115,23 +115,22 @@ def allocate_sparsity(
     ignore: Iterable[str] = (),
     mask_structure: str = "unstructured",
 ) -> dict[str, float]:
-    """Choose every layer's sparsity so that a sparsity of the whole costs least; nothing is pruned yet.
+    """Choose each layer's sparsity so that pruning the model to `sparsity` costs least; nothing is pruned yet.
 
-    Give the result to `prune`, `prune_sparsegpt` or `prune_obert` in place of one sparsity for all. Costs are
-    taken as if each layer were pruned alone, from as many gradients as there are batches: several dozen small batches
-    tell more than few large ones. Layers that are left with many weights may run no faster than dense ones; `convert`
-    leaves them dense.
+    Pass the result to `prune`, `prune_sparsegpt` or `prune_obert` as `sparsity`. Costs are estimated for each layer
+    pruned alone, from one gradient a batch: several dozen small batches estimate better than few large ones. Layers
+    with low sparsity may run no faster than dense ones; `convert` leaves them dense.
 
     Args:
         model: any PyTorch model; it runs in eval mode, and its mode is put back.
         sparsity: fraction of all weights to prune, in [0, 1).
         batches: what `loss` takes.
         loss: as in `prune`.
-        spread: how far a layer's sparsity may be from `sparsity`, in [0, 1]. Every layer also keeps half of what it
-            would keep if all were pruned alike.
-        criterion: which weights of a layer go first, as in `prune`; "wanda" stands in for "sparsegpt" and "obert",
-            which have no scores before they prune.
-        calibration: what the criterion is measured on, the `batches` of `prune`; None: `batches`.
+        spread: largest difference of a layer's sparsity from `sparsity`, in [0, 1]. Every layer also keeps half of what
+            it would keep with one sparsity for all.
+        criterion: which weights of a layer are pruned first, as in `prune`; "wanda" stands in for "sparsegpt" and
+            "obert", which have no scores before they prune.
+        calibration: batches that the criterion is measured on, as in `prune`; None: `batches`.
         scope: "row" or "layer", as in `prune`.
         targets: layers to prune, as in `prune`.
         ignore: layers to leave out, in the same notation.
@@ -144,8 +143,9 @@ def allocate_sparsity(
         TypeError, ValueError: as `prune`.
 
     >>> from sparsekit.pruning import prune
+    >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
-    >>> _ = model[0].weight.data.mul_(0.01)  # its outputs hardly matter
+    >>> _ = model[0].weight.data.mul_(0.01)  # its outputs are small
     >>> batches = list(torch.randn(8, 4, 64))
     >>> given = allocate_sparsity(model, 0.5, batches, loss=lambda model, x: model(x).square().mean())
     >>> {name: round(part, 2) for name, part in given.items()}
@@ -167,5 +167,5 @@ def allocate_sparsity(
     curves = loss_curves(model, first, _levels_kept(scores, scope, mask_structure), batches, loss)
     sizes = {name: score.numel() for name, score in scores.items()}
     most = min(sparsity + spread, (1.0 + sparsity) / 2)
-    given = give_out(curves, sizes, sparsity, max(0.0, sparsity - spread), most)
+    given = distribute(curves, sizes, sparsity, max(0.0, sparsity - spread), most)
     return {name: given[next(iter(group))] for group in groups for name in group}

@@ -1,4 +1,4 @@
-"""Gradients of a loss with respect to the weights to prune, batch after batch."""
+"""Gradients of a loss with respect to the weights to prune, one a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Loss = Callable[[nn.Module, Any], torch.Tensor]
 
 
 def model_loss(model: nn.Module, batch: Any) -> torch.Tensor:
-    """The loss that the model itself puts into its output, as transformers models do for batches with labels.
+    """The loss in the model's output, which transformers models compute for batches with labels.
 
     Args:
         model: called with the batch's entries as keyword arguments.

@@ -1,9 +1,9 @@
-"""Inverse empirical Fisher matrix of the loss, in blocks along each output's inputs.
+"""Inverse empirical Fisher matrix of the loss, block-diagonal along each output's inputs.
 
-The Fisher matrix stands for the loss's Hessian: `F = damping * I + (1 / m) * sum of g g^T` over m gradients g (Singh
-and Alistarh, "WoodFisher", arXiv 2004.14340). As in oBERT (Kurtic et al., arXiv 2203.07259, section 3), only its
-diagonal blocks of B x B are kept. The inverse is built up by the Woodbury identity in float64: it starts at
-`1 / damping` and most of that cancels, more digits than float32 has.
+The Fisher matrix approximates the Hessian of the loss: `F = damping * I + (1 / m) * sum of g g^T` over m gradients g
+(Singh and Alistarh, "WoodFisher", arXiv 2004.14340). As in oBERT (Kurtic et al., arXiv 2203.07259, section 3), only its
+diagonal blocks of B x B are kept. The inverse is updated by the Woodbury identity in float64: it starts at
+`1 / damping`, of which most cancels, more digits than float32 has.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import nn
 from sparsekit.pruning.gradients import Loss, weight_gradients
 from sparsekit.pruning.layers import weight_of
 
-_TOGETHER = 16  # gradients folded in at once: the inverse is read and written once for all of them
-_ROWS = 64  # outputs handled at once: bounds what folding in and correcting need beside the inverse
+_TOGETHER = 16  # gradients added at once: the inverse is read and written once for all of them
+_ROWS = 64  # outputs updated or corrected at once: bounds the memory beside the inverse
 
 
-def fold_in(inverse: torch.Tensor, gradients: torch.Tensor, count: int) -> None:
-    """Add gradients to a Fisher matrix of which `inverse` is the inverse, in place.
+def add_gradients(inverse: torch.Tensor, gradients: torch.Tensor, count: int) -> None:
+    """Update the inverse of a Fisher matrix by gradients (Woodbury identity), in place.
 
     `(F + U U^T / m)^-1 = F^-1 - F^-1 U (m I + U^T F^-1 U)^-1 U^T F^-1`, with the gradients as the columns of U.
 
@@ -40,13 +40,15 @@ def fold_in(inverse: torch.Tensor, gradients: torch.Tensor, count: int) -> None:
 
 
 class InverseFisher:
-    """Inverse Fisher matrix of one layer, blocks of `fisher_block_size` inputs of one output; the last may be narrower.
+    """Inverse Fisher matrix of one layer: diagonal blocks of `fisher_block_size` inputs of one output.
+
+    The last block of an output may be narrower.
 
     Args:
         weight: the layer's weight, shape [out_features, in_features].
         count: number of gradients that will be added.
-        fisher_block_size: B; the blocks take 8 * B bytes for each weight.
-        damping: what the Fisher matrix has on its diagonal before any gradient.
+        fisher_block_size: B; the matrix takes 8 * B bytes for each weight.
+        damping: diagonal of the Fisher matrix before any gradient, in the unit of a squared gradient.
     """
 
     def __init__(self, weight: torch.Tensor, count: int, fisher_block_size: int, damping: float) -> None:
@@ -74,13 +76,13 @@ class InverseFisher:
             self.finish()
 
     def finish(self) -> None:
-        """Fold in the gradients that wait."""
+        """Add the gradients that wait."""
         if not self._waiting:
             return
         rows = zip(*(gradient.split(_ROWS) for gradient in self._waiting), strict=True)
         for fisher_blocks, gradients in zip(self.fisher_blocks.split(_ROWS), rows, strict=True):
             columns = torch.stack([self._cut(gradient.double()) for gradient in gradients], dim=-1)
-            fold_in(fisher_blocks.flatten(0, 1), columns.flatten(0, 1), self.count)
+            add_gradients(fisher_blocks.flatten(0, 1), columns.flatten(0, 1), self.count)
         self._waiting.clear()
 
     def diagonal(self) -> torch.Tensor:
@@ -88,9 +90,9 @@ class InverseFisher:
         return self._join(self.fisher_blocks.diagonal(dim1=-2, dim2=-1))
 
     def correct(self, weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Weight whose pruned entries are zero and whose others make up for them (optimal brain surgeon).
+        """Weight with its pruned entries at zero and the others corrected (optimal brain surgeon).
 
-        All pruned weights Q of a block go at once: `w - F^-1[:, Q] (F^-1[Q, Q])^-1 w[Q]` (oBERT, equation 6).
+        All pruned weights Q of a diagonal block at once: `w - F^-1[:, Q] (F^-1[Q, Q])^-1 w[Q]` (oBERT, equation 6).
 
         Args:
             weight: shape [out_features, in_features].
@@ -105,8 +107,8 @@ class InverseFisher:
 
 
 def _correct(inverse: torch.Tensor, weight: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
-    # The pruned rows and columns of the inverse, with an identity in the place of the others, so that blocks with
-    # different numbers of pruned weights are solved together.
+    # The pruned rows and columns of the inverse, with an identity in place of the others, so that diagonal blocks
+    # with different numbers of pruned weights are solved in one batch.
     system = inverse * (pruned[..., None] & pruned[..., None, :])
     system.diagonal(dim1=-2, dim2=-1).add_((~pruned).double())
     right = torch.where(pruned, weight, 0.0)[..., None]
@@ -117,7 +119,7 @@ def _correct(inverse: torch.Tensor, weight: torch.Tensor, pruned: torch.Tensor) 
 def layer_groups(
     layers: Mapping[str, nn.Module], fisher_block_size: int, max_bytes: int
 ) -> Iterator[dict[str, nn.Module]]:
-    """Cut layers into groups, in order, whose inverses fit into `max_bytes`; a layer that does not fit stands alone."""
+    """Group layers, in order, so that a group's inverses fit into `max_bytes`; one that does not fit is alone."""
     group: dict[str, nn.Module] = {}
     taken = 0
     for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""The layers that pruning works on, whichever way round they hold their weight, and which of them share one."""
+"""The layers to prune: linear layers in either orientation, and those that share a weight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsekit.introspect.selection import select_matrices, shared_weights, stor
 
 
 def oriented(layer: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
-    """Turn a tensor from the way the layer holds its weight to [out_features, in_features], or back."""
+    """Transpose a tensor from the layer's orientation to [out_features, in_features], or back."""
     return tensor.T if is_conv1d(layer) else tensor
 
 
@@ -46,7 +46,7 @@ def check_weight(name: str, layer: nn.Module) -> None:
 
 
 def left_out(model: nn.Module) -> dict[str, str]:
-    """Linear layers that are not pruned unless they are named: they share their weight with an embedding, or have none.
+    """Linear layers that are pruned only when named: they share their weight with an embedding, or have no weights.
 
     Returns:
         Layer name -> why.

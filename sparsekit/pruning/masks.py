@@ -1,4 +1,4 @@
-"""From scores to masks: True keeps a weight."""
+"""Masks from scores: True keeps a weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROUNDING = 1e-9  # 0.07 * 100 is a little above 7 in floating point, and must n
 
 
 def _block_shape(mask_structure: str) -> tuple[int, int]:
-    """Rows and columns that are kept or pruned together."""
+    """Rows and columns of a block, which is kept or pruned whole."""
     if mask_structure == "unstructured":
         return 1, 1
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", mask_structure)
@@ -54,7 +54,7 @@ def check_structure(name: str, weight: torch.Tensor, mask_structure: str) -> Non
 
 
 def group_width(mask_structure: str) -> int:
-    """Consecutive inputs that are decided on together."""
+    """Consecutive inputs that a mask keeps or prunes together."""
     kept = _kept_of(mask_structure)
     return _block_shape(mask_structure)[1] if kept is None else kept[1]
 
@@ -96,7 +96,7 @@ def _drop_lowest_of_rows(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
 
 
 def _pin(scores: torch.Tensor, least: int, most: int) -> torch.Tensor:
-    """Flat scores by which the `least` lowest are the first to go and those beyond the `most` lowest the last."""
+    """Flat scores with the `least` lowest at -inf and all but the `most` lowest at inf."""
     order = scores.argsort()  # one order for both ends, so that equal scores are not pinned twice
     pinned = scores.clone()
     pinned[order[:least]] = -math.inf
@@ -119,7 +119,7 @@ def _drop_lowest_of_all(
 
 
 def check_scope(scope: str, sparsity: float | Mapping[str, float]) -> None:
-    """Raise ValueError where a scope leaves no room for sparsities by layer."""
+    """Raise ValueError where a scope contradicts sparsities by layer."""
     if scope == "global" and isinstance(sparsity, Mapping):
         raise ValueError("scope='global' chooses the layers' sparsities itself; give one sparsity, or scope='layer'")
 
@@ -133,7 +133,7 @@ def masks_by_sparsity(
     floor: float = 0.0,
     ceiling: float = 1.0,
 ) -> dict[str, torch.Tensor]:
-    """Masks that drop the lowest-scored fraction.
+    """Masks that prune the weights with the lowest scores to a sparsity.
 
     Args:
         scores: layer name -> scores, shape [out_features, in_features].

@@ -1,4 +1,4 @@
-"""Movement pruning: while a model is fine-tuned, scores learn which weights move away from zero.
+"""Movement pruning: while a model is fine-tuned, scores learn which weights move away from zero, and are kept.
 
 Sanh et al., "Movement Pruning: Adaptive Sparsity by Fine-Tuning", arXiv 2005.07683, section 4. Hard pruning keeps the
 weights with the highest scores; soft pruning keeps those whose score is above a threshold, and a penalty on the scores
@@ -62,7 +62,7 @@ class MovementMask(nn.Module):
 
 
 class Movement:
-    """Movement pruning of a model under way; `apply_movement` makes it.
+    """Movement pruning of a model that is being trained; made by `apply_movement`.
 
     Args:
         layers: the layers whose weights are masked by a `MovementMask`, by name.
@@ -127,7 +127,7 @@ class Movement:
 
 
 def masked_sparsity(model: nn.Module) -> float:
-    """Part of the weights under masks, fixed or learned, that is pruned now; 0 without masks."""
+    """Sparsity of the weights under masks, fixed or learned; 0 without masks."""
     fixed: list[Any] = [mask_of(module, name) for module in model.modules() for name in masked_parameters(module)]
     learned = [module for module in model.modules() if isinstance(module, MovementMask)]
     size = sum(mask.numel() for mask in fixed) + sum(step.scores.numel() for step in learned)
@@ -143,7 +143,7 @@ def apply_movement(
     soft: bool = False,
     threshold: float = 0.1,
 ) -> Movement:
-    """Give every selected layer scores that are learned with the weights and decide which of them stay, in place.
+    """Add to every selected layer scores that are trained with its weights and decide which are kept, in place.
 
     Call it before the optimizer is made, so that this gets the scores. They start at zero, so hard pruning must start
     at sparsity 0 and rise as they learn; soft pruning keeps all weights at first.

@@ -59,15 +59,15 @@ def prune_obert(
     num_gradients: int | None = None,
     max_bytes: int = 2**31,
 ) -> dict[str, float]:
-    """Prune the weights whose loss costs least to second order, and have the others make up for them, in place.
+    """Prune the weights that raise the loss least to second order, and correct the others, in place.
 
-    Every batch gives one gradient; all are taken on the model as it was. The masks stay through later training;
-    `finalize` bakes them in. Pruned step by step with training in between, as in the paper, this keeps more accuracy
-    than in one step: the estimate holds near the weights it was made at.
+    Every batch gives one gradient; all are taken on the dense model. The masks stay through later training; `finalize`
+    bakes them in. Gradual pruning with training in between, as in the paper, keeps more accuracy than one step: the
+    estimate holds near the weights it was made at.
 
     Time grows with weights times `fisher_block_size` times gradients. Memory: 8 * `fisher_block_size` bytes for each
-    weight of the layers that are handled together, and their 16 latest gradients; layers wait for another pass over the
-    batches when they would not fit into `max_bytes`. The result is the same.
+    weight of the layers of one pass, and their 16 latest gradients; layers that do not fit into `max_bytes` take
+    another pass over the batches. The result is the same.
 
     Args:
         model: any PyTorch model.
@@ -79,7 +79,7 @@ def prune_obert(
         targets: layers to prune, as in `prune`.
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`; a block's score is the sum of its weights'.
-        fisher_block_size: inputs of one output whose weights can make up for one another.
+        fisher_block_size: inputs of one output whose weights are corrected for one another, 50 in the paper.
         damping: added to the Fisher matrix's diagonal, in the unit of a squared gradient.
         num_gradients: take only the first so many batches.
         max_bytes: memory for inverse matrices; a single layer may take more.

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of weights that are pruned."""
+"""Reset the optimizer's state (momentum) of pruned weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _zero_masked(value: Any, mask: torch.Tensor) -> None:
 
 @torch.no_grad()
 def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Zero what the optimizer keeps for each masked weight, such as `exp_avg`, `exp_avg_sq` and `momentum_buffer`.
+    """Zero the optimizer's state of each masked weight, such as `exp_avg`, `exp_avg_sq` and `momentum_buffer`.
 
     Call it after pruning in the middle of training: pruned weights then stop moving below their mask, and those that a
     later mask brings back start from rest. Every tensor of the weight's shape in the optimizer's state counts.

@@ -1,4 +1,4 @@
-"""Say where pruning moved a model's outputs far from the dense model's, as far as its batches can tell."""
+"""Warn where pruning moved a model's outputs far from the dense model's on the calibration batches."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _warn_if_far(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], 
 
 
 def warns_if_far(prune: Callable[P, Result]) -> Callable[P, Result]:
-    """Have a function that prunes its argument `model` warn where that moves the outputs on its `batches` far.
+    """Decorate a function that prunes its argument `model`: warn where the outputs on its `batches` moved far.
 
     Nothing is compared without batches, and with a `loss`, which alone knows what they are.
     """

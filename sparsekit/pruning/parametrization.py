@@ -1,4 +1,4 @@
-"""Masks that stay: the weight is `original * mask` through later training, until `finalize` bakes the mask in."""
+"""Masks as parametrizations: the weight is `original * mask` through training, until `finalize` bakes the mask in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model's zeros are, as data and as a table."""
+"""Report the sparsity of a model's layers, as data and as a table."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How sparsity rises while a model is trained (cubic: Zhu and Gupta, "To prune, or not to prune", arXiv 1710.01878)."""
+"""Sparsity schedules of gradual pruning (cubic: Zhu and Gupta, "To prune, or not to prune", arXiv 1710.01878)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Shape of the rise -> exponent of what is left to do. "one_shot" does everything at the start.
+#: Shape of the rise -> exponent of the part that is left. "one_shot" prunes everything at the start.
 _EXPONENTS = {"one_shot": None, "linear": 1, "cubic": 3}
 
 
@@ -18,7 +18,7 @@ class Schedule:
         start: first step that prunes.
         end: step from which the final sparsity is there; after `start` unless the rise is "one_shot".
         frequency: steps from one pruning to the next.
-        rise: "one_shot", "linear" or "cubic", which prunes much early, when much is superfluous, and little late.
+        rise: "one_shot", "linear" or "cubic", which prunes fast at first and slowly at the end.
             "linear" with a low frequency alternates: prune, train for `frequency` steps, prune, train, each time by the
             same share of all weights.
 

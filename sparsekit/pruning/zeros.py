@@ -1,4 +1,4 @@
-"""Zeros that are there already, kept through later training."""
+"""Keep the zeros of a model that was pruned elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tens
 
 @on_split_modules
 def keep_zeros(model: nn.Module, least: float = 0.05) -> dict[str, float]:
-    """Mask the zeros of a model that was pruned elsewhere, in place: they stay while it is trained on.
+    """Mask the zeros of a model that was pruned elsewhere, in place: training keeps them.
 
     Args:
         model: any model; layers that have a mask are left as they are.

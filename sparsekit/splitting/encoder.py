@@ -1,4 +1,4 @@
-"""`nn.TransformerEncoder` of layers that are sparse: with padding it gives what it gave when they were dense."""
+"""`nn.TransformerEncoder` with sparse layers: the same outputs with padding as with dense ones."""
 
 from __future__ import annotations
 

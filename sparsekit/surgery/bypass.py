@@ -1,4 +1,4 @@
-"""Run a model as if parts of it were not there: what surgery must leave it saying."""
+"""Run a model with features at zero or transformer blocks skipped: the outputs that surgery must preserve."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[s
 
 @contextmanager
 def bypassed(transformer_blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
-    """Blocks that give on the hidden states that they get; what else they return stays.
+    """Skip transformer blocks: each returns its input hidden states; what else it returns stays.
 
     Yields:
         The transformer blocks that ran so, to be read at the end.

@@ -1,4 +1,4 @@
-"""Whether a config still describes its model: one that is made of it must be built in the same way."""
+"""Check that a config still describes its model: a model made from it must have the same structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models and configs raise that do not fit together."""
+"""Exceptions that mismatched models and configs raise."""
 
 from __future__ import annotations
 

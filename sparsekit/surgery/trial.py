@@ -1,4 +1,4 @@
-"""Run one tiny input through a model, to see whether surgery left it saying what it must."""
+"""Run a model on a tiny input, to check its outputs after surgery."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EFFECT = 0.01  # of what leaving something out changes; far above rounding and 
 
 @contextmanager
 def _at_rest(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode, without caches, gradients and chance; all is put back."""
+    """A model in eval mode, without caches, gradients and randomness; all is restored."""
     modes = [(module, module.training) for module in model.modules()]
     caching = [config for config in configs_of(model) if getattr(config, "use_cache", None)]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -96,7 +96,7 @@ def _runs(model: nn.Module, batches: Sequence[Any], loss: Any) -> Iterator[list[
 
 
 class Trial:
-    """A tiny input that a model runs on, and what the model says to it.
+    """A tiny input that a model runs on, and its outputs.
 
     Args:
         model: as it is before it is changed.
@@ -122,15 +122,15 @@ class Trial:
         return bool(self._calls)
 
     def outputs(self, model: nn.Module) -> list[torch.Tensor]:
-        """What a model says to the input."""
+        """A model's outputs on the input."""
         return _outputs(model, self._calls)
 
     def check(self, model: nn.Module, expected: Sequence[torch.Tensor] | None, what: str) -> None:
-        """Refuse a changed model that cannot run, or says something else than it must.
+        """Refuse a changed model that cannot run, or has other outputs than it must.
 
         Args:
             model: as it is now.
-            expected: what it must say; None: whatever it says is right.
+            expected: the outputs that it must have; None: any.
             what: what was done to it, for the message.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Put a model back as it was when changing it fails halfway."""
+"""Restore a model when a change to it fails halfway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a training run in one safetensors file, resumed bit for bit.
+"""Checkpoints of a training run: one safetensors file from which it resumes bit for bit.
 
 Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.<process>.<device>`; everything else is JSON in
 the file's header.
@@ -38,7 +38,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
 
 
 def _random_states() -> dict[str, torch.Tensor]:
-    """Random states of all processes: each has dropout of its own."""
+    """Random number generator states of all processes: each has its own dropout."""
     own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
@@ -52,7 +52,7 @@ def _random_states() -> dict[str, torch.Tensor]:
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
 ) -> None:
-    """Write everything that a run needs to go on, atomically. All processes call it and wait for 0, which writes.
+    """Write everything that a run needs to resume, atomically. All processes call it and wait for 0, which writes.
 
     Args:
         path: the file.
@@ -97,7 +97,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """How far the run of a checkpoint was; its tensors are not read.
+    """Read how far the run of a checkpoint was, without its tensors.
 
     Raises:
         ValueError: the file is damaged, or none of this version.
@@ -136,7 +136,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put model, optimizer and random numbers back to where they were when the checkpoint was written.
+    """Restore model, optimizer and random number generators from a checkpoint.
 
     Raises:
         ValueError: the file is damaged, or of another model.

@@ -1,4 +1,4 @@
-"""Training curves from a run's log: loss, learning rate, sparsity and score by step."""
+"""Plot a run from its log: loss, learning rate, sparsity and score against steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prune while training: a schedule says when and how far."""
+"""Gradual pruning while training, by a sparsity schedule."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ from sparsekit.pruning.parametrization import masked_parameters
 from sparsekit.training.checkpoint import load_model_state
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.movement import GradualMovement
+from sparsekit.training.optimizer import ParameterGroup
 from sparsekit.training.processes import process_count, process_number
-from sparsekit.training.run import Loss, Objective, ParameterGroup, Run, TrainReport
+from sparsekit.training.run import Loss, Objective, Run, TrainReport
 from sparsekit.training.settings import TrainSettings
 from sparsekit.training.sharding import gathered, shard, whole_tensors
 
@@ -54,8 +55,7 @@ def train(
             trained too.
         settings: how much; `TrainSettings()` if None.
         before_step: called with the number of every step before it is taken, such as `GradualPruning`. True says that
-            masks changed: the optimizer then forgets what it kept of the weights that are gone, and the best score is
-            looked for anew.
+            masks changed: the optimizer state of pruned weights is then reset, and the best score too.
         evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
             `evaluate_every` steps and at the end.
         checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
@@ -105,7 +105,7 @@ def train(
 def _spread(
     objective: Objective[T], settings: TrainSettings, before_step: Any, parameter_groups: Sequence[ParameterGroup]
 ) -> tuple[Objective[T], Any, Sequence[ParameterGroup]]:
-    """What is trained in place of the model where it is to be sharded: a copy, since sharding cannot be undone.
+    """What is trained instead of the model where it is sharded: a copy, since sharding cannot be undone.
 
     Raises:
         ValueError: a kind of pruning does not work on sharded weights.
@@ -157,7 +157,7 @@ def _take_steps(
 
 
 def _prepare_step(run: Run[T], before_step: Callable[[int], object]) -> bool:
-    """Do what belongs before a step; whether masks changed. Pruning looks at whole weights."""
+    """Prune before a step where `before_step` does; returns whether masks changed. Pruning needs whole weights."""
     prunes = isinstance(before_step, GradualPruning) and before_step.schedule.prunes_at(run.report.steps)
     with gathered(run.objective) if prunes else nullcontext():
         return before_step(run.report.steps) is True

@@ -1,4 +1,4 @@
-"""Movement pruning while training: hard by a rising sparsity, soft by a rising penalty."""
+"""Movement pruning while training: hard by a rising sparsity, soft by a penalty with a rising weight."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GradualMovement:
         self.weight = 0.0
 
     def __call__(self, step: int) -> bool:
-        """What belongs before a step; whether the sparsity changes, in soft pruning at every step."""
+        """Set sparsity or penalty weight for a step; returns whether the sparsity changes (soft pruning: always)."""
         if self.penalty is not None:
             self.weight = self.penalty * (1.0 - self.schedule.left_at(step))
             return True
@@ -47,7 +47,7 @@ class Penalized(nn.Module):
     """A loss of model and batch, with the penalty of soft movement pruning added.
 
     Args:
-        loss: what is minimized besides.
+        loss: the loss without penalty.
         pruning: whose penalty, at the weight that it has now.
     """
 

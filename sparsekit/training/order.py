@@ -1,4 +1,4 @@
-"""The order of batches: a pure function of seed and epoch, so that runs can resume."""
+"""Order of batches: a pure function of seed and epoch, so that a run can resume."""
 
 from __future__ import annotations
 

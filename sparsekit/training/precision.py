@@ -1,4 +1,4 @@
-"""The dtype that a forward pass computes in (autocast); weights and optimizer stay float32."""
+"""Mixed precision: the data type of the forward pass; weights and optimizer stay float32."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 #: Precisions by name.
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bfloat16")
 
 
 def autocast(module: nn.Module, precision: str) -> AbstractContextManager[Any]:
-    """Have a module compute in a precision for a while.
+    """Autocast of a module's forward pass to a precision.
 
     Args:
         module: its first parameter says which device computes.

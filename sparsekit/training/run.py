@@ -1,23 +1,23 @@
-"""The state of a training run: its step, evaluation and checkpoints."""
+"""The state of a training run: steps, evaluations, checkpoints, log."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from sparsekit.io.atomic_file import write_atomically
 from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint, write_tensors
+from sparsekit.training.log import TrainLog
+from sparsekit.training.optimizer import ParameterGroup, optimizer_for
 from sparsekit.training.order import stream
 from sparsekit.training.precision import autocast
 from sparsekit.training.processes import from_all, process_count, process_number, same_everywhere
@@ -26,12 +26,8 @@ from sparsekit.training.sharding import averaged, gathered, whole_tensors
 
 T = TypeVar("T")
 
-#: What is minimized: of the model and one batch, a scalar. A module's own parameters are trained too.
+#: The loss, of the model and one batch: a scalar. A module's own parameters are trained too.
 Loss = Callable[[nn.Module, T], torch.Tensor]
-
-
-#: Parameters and the learning rate that they have at the end of the warm-up; without weight decay.
-ParameterGroup: TypeAlias = tuple[Sequence[nn.Parameter], float]
 
 
 @dataclass
@@ -62,24 +58,6 @@ class Objective(nn.Module, Generic[T]):
         return self.loss(self.model, batch)
 
 
-def _optimizer_for(
-    objective: nn.Module, settings: TrainSettings, own_rates: Sequence[ParameterGroup]
-) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    if not trained:
-        raise ValueError("nothing to train: no parameter of the model or the loss requires a gradient")
-    own = {id(one) for parameters, _ in own_rates for one in parameters}
-    rest = [one for one in trained if id(one) not in own]
-    groups: list[dict[str, Any]] = [
-        {"params": [one for one in rest if one.dim() >= 2], "weight_decay": settings.weight_decay, "times": 1.0},
-        {"params": [one for one in rest if one.dim() < 2], "weight_decay": 0.0, "times": 1.0},
-    ]
-    for parameters, rate in own_rates:
-        groups.append({"params": list(parameters), "weight_decay": 0.0, "times": rate / settings.learning_rate})
-    filled = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(filled, lr=settings.learning_rate, fused=True)
-
-
 def _best_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}-best.safetensors")
 
@@ -97,10 +75,8 @@ class Run(Generic[T]):
     ) -> None:
         self.objective = objective
         self.settings = settings
-        self.log = log if process_number() == 0 else None
-        if self.log is not None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.optimizer = _optimizer_for(objective, settings, own_rates)
+        self.log = TrainLog(log if process_number() == 0 else None)
+        self.optimizer = optimizer_for(objective, settings, own_rates)
         self.batches = batches
         self.together = settings.accumulate * process_count()
         self.steps = settings.steps_of(len(batches), process_count())  # type: ignore[arg-type]
@@ -126,7 +102,7 @@ class Run(Generic[T]):
                 f"the processes would go on from steps {', '.join(map(str, starts))}: have {checkpoint} on a disk that "
                 "all of them read"
             )
-        self._cut_log()
+        self.log.cut_after(self.report.steps)
         self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -197,7 +173,7 @@ class Run(Generic[T]):
         self.optimizer.step()
         self.report.steps += 1
         self.report.losses.append(total)
-        self._write_log({"step": self.report.steps, "loss": total, "learning_rate": rate})
+        self.log.write(self.sparsity, {"step": self.report.steps, "loss": total, "learning_rate": rate})
         return total
 
     def score(self, evaluate: Callable[[nn.Module], float]) -> None:
@@ -218,29 +194,13 @@ class Run(Generic[T]):
         if better and self.settings.patience:
             self.best = whole_tensors(self.objective.state_dict())
         self.report.stopped_early = bool(self.settings.patience) and self.without_gain >= self.settings.patience
-        self._write_log({"step": self.report.steps, "score": score})
+        self.log.write(self.sparsity, {"step": self.report.steps, "score": score})
 
     def masks_changed(self) -> None:
-        """Forget what belongs to the model as it was less sparse: momentum of weights that are gone, the best score."""
+        """Reset what belongs to the less sparse model: optimizer state of pruned weights, the best score."""
         drop_optimizer_state(self.optimizer, self.objective)
         self.best, self.best_score, self.without_gain = {}, None, 0
         self.sparsity = masked_sparsity(self.objective.model)
-
-    def _write_log(self, entry: dict[str, float]) -> None:
-        if self.log is not None:
-            with self.log.open("a") as file:
-                file.write(json.dumps(entry | {"sparsity": round(self.sparsity, 4)}) + "\n")
-
-    def _cut_log(self) -> None:
-        """Drop the lines of steps that are taken again, and one that was torn."""
-        if self.log is None or not self.log.exists():
-            return
-        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        try:
-            text = "".join(line for line in whole if json.loads(line)["step"] <= self.report.steps)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.log} is no log of train(), which would replace it; give another file") from error
-        write_atomically(self.log, lambda temporary: temporary.write_text(text))
 
     @property
     def is_over(self) -> bool:

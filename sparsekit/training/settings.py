@@ -1,4 +1,4 @@
-"""Settings of a training run: epochs, learning rate, warm-up, early stopping."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainSettings:
         weight_decay: of AdamW, on weights with two dimensions and more.
         max_gradient_norm: gradients are scaled down to this norm.
         accumulate: batches whose gradients are averaged for one step.
-        precision: "float32", or "bf16" for autocast in the forward pass, which pays where the processor has
+        precision: "float32", or "bfloat16" for autocast in the forward pass, faster where the processor has
             instructions for it.
         evaluate_every: steps from one evaluation to the next; 0: only at the end.
         patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.

@@ -1,4 +1,4 @@
-"""Shard weights, gradients and optimizer state over processes (FSDP2).
+"""Shard weights, gradients and optimizer state over the processes, for models too large for one.
 
 Every parameter lies in equal parts on all processes; a transformer block's are gathered while it runs (FSDP: Zhao et
 al., arXiv 2304.11277, as torch's `fully_shard` does it).

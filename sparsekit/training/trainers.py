@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from sparsekit.distillation import Distillation, Embeddings, Teacher
-from sparsekit.distillation.teacher_cache import named_outputs
+from sparsekit.distillation.teacher_outputs import named_outputs
 from sparsekit.pruning.movement import masked_sparsity
 from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.gradual import GradualPruning
@@ -33,7 +33,7 @@ class PruningCallback(TrainerCallback):
         self.pruning = pruning
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prune where the schedule says so; the optimizer forgets what it kept of the weights that are gone."""
+        """Prune where the schedule does, and reset the optimizer state of pruned weights."""
         if self.pruning(state.global_step) and kwargs.get("optimizer") is not None:
             drop_optimizer_state(kwargs["optimizer"], self.pruning.model)
 

@@ -1,1 +1,1 @@
-"""Scores of weights: one criterion a file."""
+"""Scores of weights, one criterion a file: a pure `score(weight, statistics)`; the lowest are pruned."""

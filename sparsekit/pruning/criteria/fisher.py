@@ -6,7 +6,7 @@ import torch
 
 
 def score(weight: torch.Tensor, inverse_diagonal: torch.Tensor) -> torch.Tensor:
-    """What the loss would gain, to second order, if a weight went and the others made up for it: `w^2 / (2 [F^-1]_ii)`.
+    """Second-order rise of the loss without a weight, with the others corrected: `w^2 / (2 [F^-1]_ii)`.
 
     Args:
         weight: shape [out_features, in_features].

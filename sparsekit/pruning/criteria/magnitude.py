@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights go first (Han et al., "Learning both Weights and Connections", 2015)."""
+"""Magnitude pruning: prune the smallest weights (Han et al., "Learning both Weights and Connections", 2015)."""
 
 from __future__ import annotations
 

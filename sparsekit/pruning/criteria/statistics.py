@@ -1,4 +1,4 @@
-"""What criteria want to know of a layer's inputs, gathered while a model runs on calibration batches."""
+"""Statistics of layers' inputs, gathered while a model runs on calibration batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First-order Taylor pruning: what the loss would change, to first order, if a weight were zero.
+"""First-order Taylor pruning: how much the loss changes, to first order, without a weight.
 
 Molchanov et al., "Importance Estimation for Neural Network Pruning", arXiv 1906.10771, equation 8.
 """

@@ -1,4 +1,4 @@
-"""Wanda: weights and activations, compared within each output.
+"""Wanda: magnitude times input norm, compared within each output.
 
 Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", arXiv 2306.11695, equation 1.
 """
@@ -14,5 +14,11 @@ def score(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     Args:
         weight: shape [out_features, in_features].
         norms: norm of each input feature over the calibration tokens, shape [in_features].
+
+    Returns:
+        Scores of the weight's shape and type.
+
+    >>> score(torch.tensor([[2.0, -3.0]]), torch.tensor([3.0, 1.0]))
+    tensor([[6., 3.]])
     """
     return weight.abs() * norms.to(weight)

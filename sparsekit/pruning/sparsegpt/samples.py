@@ -1,4 +1,4 @@
-"""Calibration batches on their way through a model's transformer blocks, one transformer block at a time."""
+"""Run calibration batches through a model one transformer block at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass
 class Sample:
-    """One batch on its way: the hidden states now, and what else each transformer block gets."""
+    """One batch between transformer blocks: its hidden states, and the other arguments of each transformer block."""
 
     hidden: torch.Tensor  # [batch, tokens, features]
     arguments: list[Arguments]  # of every transformer block, without the hidden states

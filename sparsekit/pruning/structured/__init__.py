@@ -1,1 +1,1 @@
-"""Remove neurons and attention heads, so that layers shrink."""
+"""Structured pruning: remove neurons and attention heads, so that layers become smaller dense layers."""

@@ -1,4 +1,4 @@
-"""Find the heads of attentions: which layers make query, key and value, which layer reads what the heads say."""
+"""Find attention heads: the query, key and value layers, and the output projection that reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BY_HEAD = ("sinks",)
 
 @dataclass(frozen=True)
 class Attention:
-    """An attention whose heads can be told apart."""
+    """An attention module whose heads are known."""
 
     name: str  # of the module that holds all its layers
     owner: str  # of the module whose forward splits them into heads
@@ -167,7 +167,7 @@ def keep_parameters(model: nn.Module, attention: Attention, kept: torch.Tensor) 
 
 
 def fit_attributes(model: nn.Module, attention: Attention) -> None:
-    """Bring what the attention's forward reads in line with its layers' shapes: numbers, and parameters that are wider.
+    """Set the attributes that the attention's forward reads to its layers' shapes; narrow parameters that are wider.
 
     The size of a head and the number of query heads that share a key head stay what they were, unless all share one.
     """

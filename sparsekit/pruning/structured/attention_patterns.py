@@ -1,4 +1,4 @@
-"""How the attentions of the transformers families name their layers, and which of them cannot do without a head."""
+"""Names of the attention layers of transformers families, and the classes from which no head can be removed."""
 
 from __future__ import annotations
 

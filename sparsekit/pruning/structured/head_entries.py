@@ -1,4 +1,4 @@
-"""Numbers of heads in configs that attentions read as they run (Phi-3)."""
+"""Numbers of heads in configs that attentions read in their forward (Phi-3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from sparsekit.pruning.structured.attention import Attention, head_counts
 
 
-def settle_heads(model: nn.Module, attentions: Sequence[Attention]) -> set[str]:
+def write_head_counts(model: nn.Module, attentions: Sequence[Attention]) -> set[str]:
     """Write numbers of heads into the configs from which attentions read them.
 
     Args:

@@ -19,13 +19,13 @@ from sparsekit.pruning.structured.attention import (
     keep_parameters,
     units_of,
 )
-from sparsekit.pruning.structured.head_entries import settle_heads
+from sparsekit.pruning.structured.config_widths import record_shapes
+from sparsekit.pruning.structured.head_entries import write_head_counts
 from sparsekit.pruning.structured.narrowing import check_layers, keep_columns
 from sparsekit.pruning.structured.removal import removing
 from sparsekit.pruning.structured.tied_heads import check_same_heads, choose_heads, tied_heads
 from sparsekit.pruning.structured.unit_scores import check_values
 from sparsekit.pruning.structured.units import Units, check_amount, check_units, keep_units, select_by_layers
-from sparsekit.pruning.structured.widths import record_shapes
 
 
 def _select(model: nn.Module, targets: Iterable[str] | None, ignore: Iterable[str]) -> list[Attention]:
@@ -52,7 +52,7 @@ def _check(model: nn.Module, attentions: Sequence[Attention]) -> list[Units]:
 def _remove(
     model: nn.Module, units: Sequence[Units], attentions: Sequence[Attention], kept: Mapping[str, torch.Tensor]
 ) -> None:
-    """Narrow everything that has something for every head, and write down what the model is like then."""
+    """Narrow every parameter with something for each head, and record the new shapes."""
     narrowed: set[str] = set()
     changed = []
     for one, attention in zip(units, attentions, strict=True):
@@ -68,7 +68,7 @@ def _remove(
             keep_columns(model.get_submodule(table), heads)
     for attention in changed:
         fit_attributes(model, attention)
-    covered = settle_heads(model, find_attentions(model))
+    covered = write_head_counts(model, find_attentions(model))
     record_shapes(model, [layer for one in changed if one.name not in covered for layer in one.layers])
 
 
@@ -121,9 +121,9 @@ def prune_heads(
     size of a head from the number of heads, so they keep that and note the shapes in `config.sparsekit_widths`, from
     which `resize_to` makes a model that the weights fit; Phi-3's, which says both, follows.
 
-    The narrow model is run on a tiny input, from the batches or made for it, and must say what the wide one says with
-    those heads at zero; it must also be what its config would build. Where one of the two fails, everything is put back
-    (the old weights are kept until then); where no input is known, a warning says that it was not tried.
+    The narrow model is run on a tiny input, from the batches or made for it: its outputs must be the wide model's with
+    these heads at zero, and its config must build it. Where either fails, everything is restored (the old weights are
+    kept until then); where no input is known, a warning says that it was not run.
 
     Args:
         model: any model with attentions of the families in `attention_patterns.PATTERNS`.

@@ -1,4 +1,4 @@
-"""Take features away from a dense layer: `nn.Linear`, or transformers' `Conv1D`, whose weight lies the other way."""
+"""Remove features of a dense layer: `nn.Linear`, or transformers' `Conv1D`, whose weight is transposed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONV1D_SIZES = ("nf", "nx")
 
 
 def is_dense(layer: nn.Module) -> bool:
-    """Whether features can be taken away from a module at all: it is an `nn.Linear` or a `Conv1D`."""
+    """Whether a module is an `nn.Linear` or a `Conv1D`, whose features can be removed."""
     return isinstance(layer, nn.Linear) or is_conv1d(layer)
 
 
@@ -48,7 +48,7 @@ def _check_narrowable(name: str, layer: nn.Module) -> None:
 
 
 def check_layers(model: nn.Module, layers: Iterable[str]) -> None:
-    """Refuse layers whose features cannot be taken away.
+    """Refuse layers whose features cannot be removed.
 
     Raises:
         TypeError: one is no dense layer.

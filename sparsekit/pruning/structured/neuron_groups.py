@@ -1,4 +1,4 @@
-"""Find the hidden units of MLPs: which layers make them, which layer reads them."""
+"""Find the neurons of MLPs: the layers that produce them (up, gate) and the one that consumes them (down)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _by_pattern(name: str, module: nn.Module) -> NeuronGroup | None:
 
 
 def _fits(model: nn.Module, group: NeuronGroup) -> bool:
-    """Whether the widths say that one layer reads what the others make; true of layers that cannot say."""
+    """Whether the widths allow that one layer reads the others' outputs; true of layers without known widths."""
     layers = [model.get_submodule(layer) for layer in group.layers]
     if not all(is_dense(layer) for layer in layers):
         return True

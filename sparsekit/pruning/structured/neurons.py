@@ -1,4 +1,4 @@
-"""`prune_neurons`: remove hidden units of MLPs, so that the dense layers around them shrink."""
+"""`prune_neurons`: remove neurons (hidden units) of MLPs, so that the dense layers around them shrink."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.methods import find_unit_score
+from sparsekit.pruning.structured.config_widths import WidthEntries, record_shapes
 from sparsekit.pruning.structured.narrowing import check_layers
 from sparsekit.pruning.structured.neuron_groups import NeuronGroup, check_between, find_groups, units_of
 from sparsekit.pruning.structured.removal import removing
@@ -21,7 +22,7 @@ from sparsekit.pruning.structured.units import (
     keep_units,
     select_by_layers,
 )
-from sparsekit.pruning.structured.widths import WidthEntries, record_shapes, tell_width
+from sparsekit.pruning.structured.widths import set_width_attributes
 
 
 def _find_units(
@@ -71,7 +72,7 @@ def prune_neurons(
     of the residual stream stays. Modules stay the same objects with new, smaller parameters: make optimizers
     afterwards. A transformers config follows: its `intermediate_size` (or what it is called there) where all MLPs have
     the same new width, else `config.sparsekit_widths`, from which `resize_to` makes a model that the weights fit. The
-    result is tried, and undone where it fails, as `prune_heads` does it.
+    result is run and checked, and undone where that fails, as in `prune_heads`.
 
     Args:
         model: any PyTorch model.
@@ -120,10 +121,10 @@ def prune_neurons(
         changed = [one for one in units if len(kept[one.name]) < one.count]
         for one in changed:
             keep_units(model, one, kept[one.name])
-            tell_width(model, one.consumer, one.count)
-        covered = entries.settle()
+            set_width_attributes(model, one.consumer, one.count)
+        covered = entries.write()
         record_shapes(model, [layer for one in changed if one.consumer not in covered for layer in one.layers])
         if covered and changed and description.fault(model) is not None:
-            entries.unsettle()  # the config's entry is of other layers too, such as experts
+            entries.restore()  # the config's entry is of other layers too, such as experts
             record_shapes(model, [layer for one in changed for layer in one.layers])
     return {one.name: len(kept[one.name]) for one in units}

@@ -1,4 +1,4 @@
-"""Remove units all or nothing: the narrow model must say what the wide one says with those units at zero."""
+"""Remove units all or nothing: the narrow model's outputs must be the wide one's with these units at zero."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _fit(fresh: nn.Module) -> None:
 def _expected(
     model: nn.Module, trial: Trial, units: Sequence[Units], kept: Mapping[str, torch.Tensor]
 ) -> list[torch.Tensor] | None:
-    """What the model says when the layers that read the units get zeros from those that go; None if that cannot be."""
+    """Outputs of the model with the units to remove at zero; None where they cannot be set to zero."""
     gone = {one.consumer: lost_inputs(one, kept[one.name]) for one in units if len(kept[one.name]) < one.count}
     try:
         with zeroed(model, gone) as ran:
@@ -50,10 +50,10 @@ def removing(
     loss: Loss | None,
     what: str,
 ) -> Iterator[Description]:
-    """Have the body remove units, prove the result, and undo everything where that fails.
+    """Have the body remove units, check the result, and undo everything where that fails.
 
-    Proof is a tiny input, from the batches or made from what the model's forward takes, and that the model could be
-    made again from its config. Where no input is known, a warning says so.
+    Checked are the outputs on a tiny input, from the batches or made from what the model's forward takes, and that the
+    config builds the model. Where no input is known, a warning says so.
 
     Args:
         model: what the body changes.
@@ -67,7 +67,7 @@ def removing(
         What the config said of the model before.
 
     Raises:
-        ValueError: the model fails, says something else, or is not what its config would build.
+        ValueError: the model fails, has other outputs, or is not what its config would build.
     """
     description = Description(model, _fit)
     if all(len(kept[one.name]) == one.count for one in units):

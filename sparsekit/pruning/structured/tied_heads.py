@@ -1,4 +1,4 @@
-"""Heads of several attentions that go together: each has one column in a table of position biases that all read."""
+"""Heads of several attentions that are removed together: they share a table of position biases, a column a head."""
 
 from __future__ import annotations
 

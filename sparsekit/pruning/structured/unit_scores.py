@@ -1,4 +1,4 @@
-"""How much units matter: by their weights, by how strongly they speak, or by what the loss would miss."""
+"""Scores of neurons and heads: norm of weights, mean activation, first-order change of the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units that are removed whole, hidden units of an MLP or heads of an attention: where they lie, which of them stay."""
+"""Units that are removed whole (neurons of an MLP, heads of an attention): their features in layers, which stay."""
 
 from __future__ import annotations
 

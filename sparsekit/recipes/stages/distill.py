@@ -20,7 +20,7 @@ from sparsekit.distillation import (
     Teacher,
     TeacherCache,
 )
-from sparsekit.distillation.teacher_cache import Answers, ask
+from sparsekit.distillation.teacher_outputs import TeacherOutputs, teacher_outputs
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
 from sparsekit.recipes.data.batches import Batch, inputs_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sparsekit.recipes.job import Job
 
 #: A batch and the teacher's outputs for it.
-Lesson: TypeAlias = tuple[Batch, Answers]
+Lesson: TypeAlias = tuple[Batch, TeacherOutputs]
 
 
 class Distill(Training):
@@ -89,7 +89,7 @@ class Distill(Training):
 class _Lessons(Sequence[Lesson]):
     """Batches with the teacher's outputs."""
 
-    def __init__(self, batches: Sequence[Batch], outputs: Callable[[int], Answers]) -> None:
+    def __init__(self, batches: Sequence[Batch], outputs: Callable[[int], TeacherOutputs]) -> None:
         self.batches = batches
         self.outputs = outputs
 
@@ -113,10 +113,12 @@ class _FollowTeacher(nn.Module):
         return loss
 
 
-def _asked_now(teacher: Teacher, precision: str, batch: Batch, keep: Sequence[str], top_k: int | None) -> Answers:
+def _asked_now(
+    teacher: Teacher, precision: str, batch: Batch, keep: Sequence[str], top_k: int | None
+) -> TeacherOutputs:
     """Outputs that are used once, in the precision of the student; those for a cache are computed in float32."""
     with autocast(teacher, precision):
-        return ask(teacher, batch, keep, top_k)
+        return teacher_outputs(teacher, batch, keep, top_k)
 
 
 def _lessons(job: Job, settings: Distill, teacher: Any) -> _Lessons:

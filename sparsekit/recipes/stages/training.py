@@ -18,7 +18,7 @@ from sparsekit.recipes.settings import MAX_BATCH_SIZE, MAX_EPOCHS
 from sparsekit.recipes.stages.pruning_while_training import Gradual, Movement, schedule_of, start_pruning
 from sparsekit.recipes.stages.stage import Before, StageSettings
 from sparsekit.training import GradualMovement, Penalized, TrainReport, train
-from sparsekit.training.run import ParameterGroup
+from sparsekit.training.optimizer import ParameterGroup
 from sparsekit.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Training(StageSettings):
     weight_decay: float = Field(default=0.01, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
     accumulate: int = Field(default=1, ge=1, le=MAX_BATCH_SIZE)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=2.0, ge=0)  # from one checkpoint to the next
