@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 from sparsekit import finalize, prune
 from sparsekit.introspect.selection import select
 from sparsekit.pruning import Mask, Schedule, prune_obert, prune_sparsegpt
-from sparsekit.pruning.criteria.statistics import input_norms
+from sparsekit.pruning.input_norms import input_norms
 from sparsekit.pruning.masks import masks_by_sparsity
 from sparsekit.pruning.parametrization import mask_of
 

@@ -6,7 +6,7 @@ from sparsekit.distillation.attention_maps import AttentionMaps
 from sparsekit.distillation.embeddings import Embeddings
 from sparsekit.distillation.features import Features
 from sparsekit.distillation.hidden_states import HiddenStates
-from sparsekit.distillation.layers import LayerMap
+from sparsekit.distillation.layer_map import LayerMap
 from sparsekit.distillation.objective import Distillation
 from sparsekit.distillation.soft_targets import SoftTargets, TopSoftTargets
 from sparsekit.distillation.square_head import SquareHead

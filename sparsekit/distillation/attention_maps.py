@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sparsekit.distillation.layers import check_layers
+from sparsekit.distillation.layer_map import check_layers
 
 
 class AttentionMaps(nn.Module):
@@ -38,21 +38,23 @@ class AttentionMaps(nn.Module):
             ValueError: the numbers of layers or shapes differ.
         """
         if len(student) == len(teacher):
-            pairs = [_same_heads(own, other) for own, other in zip(student, teacher, strict=True)]
-            student, teacher = [own for own, _ in pairs], [other for _, other in pairs]
+            pairs = [
+                _same_heads(student_map, teacher_map) for student_map, teacher_map in zip(student, teacher, strict=True)
+            ]
+            student, teacher = [student_map for student_map, _ in pairs], [teacher_map for _, teacher_map in pairs]
         check_layers(student, teacher)
         from_tokens = attention_mask[:, None, :, None]  # rows of padding do not count; columns of padding hold 0
         total = student[0].new_zeros(())
-        for own, other in zip(student, teacher, strict=True):
-            target = other.detach().to(own.dtype)
-            least = torch.finfo(own.dtype).tiny
-            divergence = target * (target.clamp(min=least).log() - own.clamp(min=least).log())
-            total = total + (divergence * from_tokens).sum() / (attention_mask.sum() * own.shape[1])
+        for student_map, teacher_map in zip(student, teacher, strict=True):
+            target = teacher_map.detach().to(student_map.dtype)
+            least = torch.finfo(student_map.dtype).tiny
+            divergence = target * (target.clamp(min=least).log() - student_map.clamp(min=least).log())
+            total = total + (divergence * from_tokens).sum() / (attention_mask.sum() * student_map.shape[1])
         return total / len(student)
 
 
-def _same_heads(own: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _same_heads(student_map: torch.Tensor, teacher_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both unchanged, or the mean over heads where the numbers of heads differ."""
-    if own.dim() != 4 or other.dim() != 4 or own.shape[1] == other.shape[1]:
-        return own, other
-    return own.mean(1, keepdim=True), other.mean(1, keepdim=True)
+    if student_map.dim() != 4 or teacher_map.dim() != 4 or student_map.shape[1] == teacher_map.shape[1]:
+        return student_map, teacher_map
+    return student_map.mean(1, keepdim=True), teacher_map.mean(1, keepdim=True)

@@ -16,8 +16,10 @@ _DISTANCES = ("cosine", "mse")
 def _divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """KL divergence of the softmax of similarities to the batch's texts in the teacher's embedding, mean over texts."""
     anchors = F.normalize(teacher, dim=-1)
-    own, other = (F.normalize(one, dim=-1) @ anchors.T / temperature for one in (student, teacher))
-    return F.kl_div(own.log_softmax(-1), other.log_softmax(-1), log_target=True, reduction="batchmean")
+    student_logits, teacher_logits = (F.normalize(one, dim=-1) @ anchors.T / temperature for one in (student, teacher))
+    return F.kl_div(
+        student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
 
 
 class Embeddings(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sparsekit.distillation.layers import check_layers
+from sparsekit.distillation.layer_map import check_layers
 
 
 class HiddenStates(nn.Module):
@@ -63,11 +63,11 @@ class HiddenStates(nn.Module):
         """
         if len(student) != len(self.projections):
             raise ValueError(f"this loss has projections for {len(self.projections)} layers, got {len(student)}")
-        projected = [project(own) for project, own in zip(self.projections, student, strict=True)]
+        projected = [project(student_layer) for project, student_layer in zip(self.projections, student, strict=True)]
         check_layers(projected, teacher)
         tokens = attention_mask.unsqueeze(-1)
         total = student[0].new_zeros(())
-        for own, other in zip(projected, teacher, strict=True):
-            error = (own - other.detach().to(own.dtype)).square() * tokens
-            total = total + error.sum() / (tokens.sum() * own.shape[-1])
+        for student_layer, teacher_layer in zip(projected, teacher, strict=True):
+            error = (student_layer - teacher_layer.detach().to(student_layer.dtype)).square() * tokens
+            total = total + error.sum() / (tokens.sum() * student_layer.shape[-1])
         return total / len(projected)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsekit.distillation.embeddings import Embeddings
-from sparsekit.distillation.layers import LayerMap
+from sparsekit.distillation.layer_map import LayerMap
 from sparsekit.distillation.soft_targets import SoftTargets, TopSoftTargets
 
 #: Losses on one tensor an output, and those on soft targets; the others take one tensor a layer.
@@ -92,12 +92,12 @@ class Distillation(nn.Module):
             missing = [one for one in names if outputs.get(one) is None]
             if missing:
                 raise ValueError(f"the {whose} gives no {' and no '.join(missing)}, only {', '.join(outputs)}")
-        own, targets = student[name], [teacher[one] for one in wanted]
+        output, targets = student[name], [teacher[one] for one in wanted]
         if isinstance(loss, _SOFT):
-            found: torch.Tensor = loss(own, *targets, batch.get("labels"))
+            found: torch.Tensor = loss(output, *targets, batch.get("labels"))
         elif isinstance(loss, Embeddings):
-            found = loss(own, *targets)
+            found = loss(output, *targets)
         else:
-            pair = (own, targets[0]) if self.layer_map is None else self.layer_map(own, targets[0])
+            pair = (output, targets[0]) if self.layer_map is None else self.layer_map(output, targets[0])
             found = loss(*pair, batch["attention_mask"])
         return found

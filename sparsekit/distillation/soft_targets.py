@@ -128,8 +128,8 @@ class TopSoftTargets(nn.Module):
                 "need the same vocabulary"
             )
         teacher = F.log_softmax(top_logits.detach().to(student.dtype) / self.temperature, dim=-1)
-        own = F.log_softmax(student / self.temperature, dim=-1).gather(-1, top_indices.long())
-        divergence = (teacher.exp() * (teacher - own)).sum(-1)
+        student_log = F.log_softmax(student / self.temperature, dim=-1).gather(-1, top_indices.long())
+        divergence = (teacher.exp() * (teacher - student_log)).sum(-1)
         counted = torch.ones_like(divergence, dtype=torch.bool) if labels is None else labels != -100
         soft = (divergence * counted).sum() / counted.sum().clamp(min=1)
         flat = None if labels is None else labels.flatten()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sparsekit.distillation.layers import check_layers
+from sparsekit.distillation.layer_map import check_layers
 
 
 class SquareHead(nn.Module):
@@ -37,7 +37,7 @@ class SquareHead(nn.Module):
         check_layers(student, teacher)
         tokens = attention_mask.unsqueeze(-1)
         total = student[0].new_zeros(())
-        for own, other in zip(student, teacher, strict=True):
-            target = other.detach().to(own.dtype)
-            total = total + ((own - target).square() * tokens).sum() / (target.square() * tokens).sum()
+        for student_layer, teacher_layer in zip(student, teacher, strict=True):
+            target = teacher_layer.detach().to(student_layer.dtype)
+            total = total + ((student_layer - target).square() * tokens).sum() / (target.square() * tokens).sum()
         return total

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.distillation.layers import LayerMap
+from sparsekit.distillation.layer_map import LayerMap
 from sparsekit.distillation.student_configs import Cut, adapt_configs
 from sparsekit.introspect.transformer_blocks import find_stacks, lists_beside
 from sparsekit.surgery import Description, Trial, bypassed, failures

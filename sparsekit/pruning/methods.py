@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from sparsekit.pruning.criteria import fisher, magnitude, taylor, wanda
-from sparsekit.pruning.criteria.statistics import input_norms
 from sparsekit.pruning.gradients import Loss, mean_squared_gradients
+from sparsekit.pruning.input_norms import input_norms
 from sparsekit.pruning.inverse_fisher import inverse_diagonals
 from sparsekit.pruning.movement import apply_movement
 from sparsekit.pruning.obert import prune_obert

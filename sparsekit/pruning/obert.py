@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.criteria.fisher import score
+from sparsekit.pruning.fidelity_warning import warns_if_far
 from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.inverse_fisher import InverseFisher, inverse_fishers, layer_groups
 from sparsekit.pruning.layers import select_prunable, weight_of
 from sparsekit.pruning.masks import check_structure, masks_by_sparsity
-from sparsekit.pruning.outcome import warns_if_far
 from sparsekit.pruning.parametrization import assign_masked
 from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules

@@ -19,8 +19,8 @@ from sparsekit.pruning.structured.attention import (
     keep_parameters,
     units_of,
 )
+from sparsekit.pruning.structured.config_heads import write_head_counts
 from sparsekit.pruning.structured.config_widths import record_shapes
-from sparsekit.pruning.structured.head_entries import write_head_counts
 from sparsekit.pruning.structured.narrowing import check_layers, keep_columns
 from sparsekit.pruning.structured.removal import removing
 from sparsekit.pruning.structured.tied_heads import check_same_heads, choose_heads, tied_heads

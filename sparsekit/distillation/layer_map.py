@@ -18,11 +18,11 @@ def check_layers(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor
             f"student and teacher must have as many layers, at least one, got {len(student)} and {len(teacher)}; "
             "choose the teacher's with LayerMap"
         )
-    for number, (own, other) in enumerate(zip(student, teacher, strict=True)):
-        if own.shape != other.shape:
+    for number, (student_layer, teacher_layer) in enumerate(zip(student, teacher, strict=True)):
+        if student_layer.shape != teacher_layer.shape:
             raise ValueError(
-                f"layer {number} of student and teacher must have the same shape, got {list(own.shape)} and "
-                f"{list(other.shape)}"
+                f"layer {number} of student and teacher must have the same shape, got {list(student_layer.shape)} and "
+                f"{list(teacher_layer.shape)}"
             )
 
 
@@ -51,8 +51,8 @@ class LayerMap:
     """
 
     def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
-        self.pairs = tuple(sorted((int(own), int(other)) for own, other in pairs))
-        students = [own for own, _ in self.pairs]
+        self.pairs = tuple(sorted((int(student), int(teacher)) for student, teacher in pairs))
+        students = [student for student, _ in self.pairs]
         if not self.pairs or min(min(pair) for pair in self.pairs) < 0 or len(set(students)) < len(students):
             raise ValueError(
                 "a layer map needs pairs (student's layer, teacher's layer), counted from 0, each layer of the student "
@@ -71,7 +71,7 @@ class LayerMap:
                 f"a student of {student_layers} layers cannot follow a teacher of {teacher_layers}: it needs at least "
                 "one, and no more than the teacher"
             )
-        return cls((own, (own + 1) * teacher_layers // student_layers - 1) for own in range(student_layers))
+        return cls((layer, (layer + 1) * teacher_layers // student_layers - 1) for layer in range(student_layers))
 
     @classmethod
     def by_name(cls, rules: Mapping[str, str], student: Sequence[str], teacher: Sequence[str]) -> LayerMap:
@@ -86,10 +86,10 @@ class LayerMap:
         Raises:
             ValueError: no rule fits, or one names a module that the teacher's list has not.
 
-        >>> own, other = ["layer.0", "layer.1"], ["blocks.0", "blocks.1", "blocks.2"]
-        >>> LayerMap.by_name({"layer.0": "blocks.0", "layer.1": "blocks.2"}, own, other).pairs
+        >>> student, teacher = ["layer.0", "layer.1"], ["blocks.0", "blocks.1", "blocks.2"]
+        >>> LayerMap.by_name({"layer.0": "blocks.0", "layer.1": "blocks.2"}, student, teacher).pairs
         ((0, 0), (1, 2))
-        >>> LayerMap.by_name({r"re:layer\.(\d+)": r"blocks.\1"}, own, other).pairs
+        >>> LayerMap.by_name({r"re:layer\.(\d+)": r"blocks.\1"}, student, teacher).pairs
         ((0, 0), (1, 1))
         """
         pairs = []
@@ -110,9 +110,9 @@ class LayerMap:
             ValueError: one has fewer layers than the map names.
         """
         for whose, layers, number in (
-            ("student", student, max(own for own, _ in self.pairs)),
-            ("teacher", teacher, max(other for _, other in self.pairs)),
+            ("student", student, max(number for number, _ in self.pairs)),
+            ("teacher", teacher, max(number for _, number in self.pairs)),
         ):
             if number >= len(layers):
                 raise ValueError(f"the layer map names layer {number} of the {whose}, which has {len(layers)}")
-        return [student[own] for own, _ in self.pairs], [teacher[other] for _, other in self.pairs]
+        return [student[number] for number, _ in self.pairs], [teacher[number] for _, number in self.pairs]
