@@ -116,7 +116,7 @@ def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
     resized = _resize_all(model, manifest)
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
-        is_sparse = entry.held == "sparse"
+        is_sparse = entry.in_model == "sparse"
         if layer is None or not (is_dense_linear(layer) or (is_sparse and isinstance(layer, SparseLinear))):
             found = "nothing" if layer is None else f"a {type(layer).__name__}"
             raise ValueError(f"the folder has a sparse weight for {name!r}, where the model has {found}")

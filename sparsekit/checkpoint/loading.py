@@ -82,7 +82,7 @@ def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch
     """The dense tensors of the model, one after the other."""
     manifest = stored.manifest
     for name, layer in manifest.layers.items():
-        if layer.held == "dense":
+        if layer.in_model == "dense":
             yield f"{name}.weight", oriented(model.get_submodule(name), _dense_weight(stored, name)).contiguous()
     for name in manifest.plain_arrays():
         entry = manifest.arrays[name]
@@ -101,7 +101,7 @@ def fill(model: nn.Module, stored: ModelFolder) -> None:
     tensors = dict(named_tensors(model))
     gradients = {name: old.requires_grad for name, old in tensors.items() if isinstance(old, nn.Parameter)}
     for name, layer in manifest.layers.items():
-        if layer.held == "sparse":
+        if layer.in_model == "sparse":
             _set(model, f"{name}.packed", torch.from_numpy(stored.packed(name)))
     shared = set(manifest.shared.values())
     found = {}

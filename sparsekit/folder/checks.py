@@ -145,5 +145,5 @@ def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int =
 
 def check_layers(stored: ModelFolder, seed: int = _SEED, tokens: int = _TOKENS) -> LayerChecks:
     """`check_layer` of all sparse layers."""
-    names = [name for name, layer in stored.manifest.layers.items() if layer.held == "sparse"]
+    names = [name for name, layer in stored.manifest.layers.items() if layer.in_model == "sparse"]
     return LayerChecks(seed, tokens, {name: check_layer(stored, name, seed, tokens) for name in names})

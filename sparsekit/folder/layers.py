@@ -13,13 +13,30 @@ from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.hub_cache import local_folder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredLayer:
-    """A sparse linear layer: `activation(x @ weight.T + bias)`."""
+    """A sparse linear layer: `activation(x @ weight.T + bias)`.
+
+    >>> from sparsekit import CSR
+    >>> weight = CSR.from_dense(np.eye(4, dtype=np.float32))
+    >>> StoredLayer(weight.pack("int8"), None, "relu")
+    StoredLayer(in_features=4, out_features=4, bias=False, dtype='int8', nnz=4, sparsity=0.750, activation='relu')
+    """
 
     packed: runtime.Packed
     bias: NDArray[np.float32] | None  # shape [out_features]
     activation: str | None
+
+    def __repr__(self) -> str:
+        info = runtime.packed_info(self.packed)
+        sparsity = 1.0 - info.nnz / max(1, info.out_features * info.in_features)
+        block = "" if info.height == 1 else f", block={info.block!r}"
+        activation = "" if self.activation is None else f", activation={self.activation!r}"
+        return (
+            f"StoredLayer(in_features={info.in_features}, out_features={info.out_features}, "
+            f"bias={self.bias is not None}, dtype={info.dtype!r}, nnz={info.nnz}, sparsity={sparsity:.3f}"
+            f"{block}{activation})"
+        )
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply the layer; see `sparsekit.runtime.linear`.
@@ -41,7 +58,7 @@ def open_layers(folder: Path | str) -> dict[str, StoredLayer]:
         ValueError: the folder is damaged or malformed, or a layer has a bias that is not of floats.
     """
     stored = ModelFolder(local_folder(folder))
-    sparse = [name for name, layer in stored.manifest.layers.items() if layer.held == "sparse"]
+    sparse = [name for name, layer in stored.manifest.layers.items() if layer.in_model == "sparse"]
     return {
         name: StoredLayer(stored.packed(name), _bias(stored, name), stored.manifest.layers[name].activation)
         for name in sparse

@@ -43,7 +43,7 @@ class LayerEntry:
 
     shape: tuple[int, int]  # out_features, in_features
     dtype: str  # of the stored weights
-    held: str = "sparse"  # what it is in the model: "sparse" for SparseLinear, "dense" for nn.Linear
+    in_model: str = "sparse"  # "sparse" for a SparseLinear, "dense" for a dense layer with many zeros
     block: str = "1x1"
     activation: str | None = None  # that the layer applies to its result
 
@@ -53,14 +53,16 @@ class LayerEntry:
         activations = [None, *(name for name in runtime.ACTIVATIONS if name != "none")]
         for name, allowed in (
             ("dtype", list(WEIGHT_DTYPES)),
-            ("held", ["sparse", "dense"]),
+            ("in_model", ["sparse", "dense"]),
             ("block", list(BLOCKS)),
             ("activation", activations),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r:.80}")
-        if self.held == "dense" and (self.dtype == "int8" or self.block != "1x1" or self.activation is not None):
-            raise ValueError("a layer held dense has a float dtype, blocks of 1x1 and no activation function")
+        if self.in_model == "dense" and (self.dtype == "int8" or self.block != "1x1" or self.activation is not None):
+            raise ValueError(
+                "a layer that is dense in the model has a float dtype, blocks of 1x1 and no activation function"
+            )
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -150,7 +152,7 @@ class Manifest:
 
     def dense_weights(self) -> list[str]:
         """Names of dense tensors of the model that are stored sparse."""
-        return [f"{name}.weight" for name, layer in self.layers.items() if layer.held == "dense"]
+        return [f"{name}.weight" for name, layer in self.layers.items() if layer.in_model == "dense"]
 
     def nnz(self, layer: str) -> int:
         """Number of stored entries of a layer's weight."""
@@ -161,7 +163,7 @@ class Manifest:
             missing = [part for part in self.parts(name) if part not in self.arrays]
             if not name or missing:
                 raise ValueError(f"layer {name!r} lacks the arrays {missing}")
-            if layer.held == "dense" and f"{name}.weight" in self.arrays:
+            if layer.in_model == "dense" and f"{name}.weight" in self.arrays:
                 raise ValueError(f"layer {name!r} has a dense and a sparse weight")
             if len(self.arrays[f"{name}.values"].shape) != 1:
                 raise ValueError(f"array '{name}.values' must have one dimension")

@@ -33,7 +33,7 @@ _CELL_BYTES, _ROW_BYTES = 7, 48
 def memory_of(layer: LayerEntry) -> int:
     """Bytes that it takes to bring a layer into memory whatever its entries are, roughly."""
     out_features, in_features = layer.shape
-    if layer.held == "dense":
+    if layer.in_model == "dense":
         return out_features * in_features * 4
     return (out_features + 16) * ((in_features // 128 + 1) * _CELL_BYTES + _ROW_BYTES)
 
@@ -91,9 +91,9 @@ class ModelFolder:
         """Read the manifest and open the weight files, and check each against the other."""
         self.manifest = _read_manifest(self.path)
         #: File of every array, and what it is called there.
-        self.held = {name: (file, name) for name, file in self._open_files().items()}
+        self.files = {name: (file, name) for name, file in self._open_files().items()}
         self._check_places()
-        nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.held.values()}.values())
+        nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.files.values()}.values())
         self.memory_limit = memory_limit(nbytes)
         needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
         if needed > self.memory_limit:
@@ -106,19 +106,19 @@ class ModelFolder:
             return dict.fromkeys(whole.places, whole)
         index = _read_index(self.path)
         shards = {name: ArrayFile(regular_file(self.path, name)) for name in sorted(set(index.values()))}
-        held = [(array, name) for name, shard in shards.items() for array in shard.places]
-        if len(held) != len(index) or dict(held) != index:
+        found = [(array, name) for name, shard in shards.items() for array in shard.places]
+        if len(found) != len(index) or dict(found) != index:
             raise ValueError(f"{self.path / INDEX} does not name the arrays that the weight files hold")
         return {array: shards[name] for array, name in index.items()}
 
     def _check_places(self) -> None:
         """The weight files must hold exactly the arrays of the manifest."""
-        wanted, found = set(self.manifest.arrays), set(self.held)
+        wanted, found = set(self.manifest.arrays), set(self.files)
         if wanted != found:
             missing, extra = sorted(wanted - found)[:5], sorted(found - wanted)[:5]
             raise ValueError(f"weight files and {MANIFEST} of {self.path} differ: {missing} missing, {extra} extra")
         for name, entry in self.manifest.arrays.items():
-            file = self.held[name][0]
+            file = self.files[name][0]
             place = file.places[name]
             if (place.dtype, place.shape) != (entry.dtype, entry.shape):
                 expected, got = f"{entry.dtype} {list(entry.shape)}", f"{place.dtype} {list(place.shape)}"
@@ -130,7 +130,7 @@ class ModelFolder:
         Raises:
             ValueError: the bytes have another checksum.
         """
-        file, stored_name = self.held[name]
+        file, stored_name = self.files[name]
         ahead = self._ahead.pop(stored_name, None)
         return self._checked(file, stored_name, self.manifest.arrays[name]) if ahead is None else ahead.result()
 
@@ -138,7 +138,7 @@ class ModelFolder:
         """Begin to read the dense arrays in a thread: their checksums take as long as everything else of loading."""
         pool = ThreadPoolExecutor(1)
         for name in self.manifest.plain_arrays():
-            file, stored_name = self.held[name]
+            file, stored_name = self.files[name]
             task = pool.submit(self._checked, file, stored_name, self.manifest.arrays[name])
             self._ahead[stored_name] = task
         pool.shutdown(wait=False)

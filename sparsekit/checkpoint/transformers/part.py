@@ -71,11 +71,11 @@ def part_for(stored: ModelFolder, model: nn.Module) -> ModelFolder:
     tensor = _of_tensors(rename)
     shared = {name: (tensor(name), tensor(other)) for name, other in manifest.shared.items()}
     lost = [name for name, (new, other) in shared.items() if new is not None and other is None]
-    held = {new: place for name, place in stored.held.items() if (new := tensor(name)) is not None}
-    if not held or lost:
+    files = {new: place for name, place in stored.files.items() if (new := tensor(name)) is not None}
+    if not files or lost:
         raise ValueError(f"{stored.path} holds no weights for a {type(model).__name__}; open it with sparsekit.load")
     part = copy.copy(stored)
-    part.held = held
+    part.files = files
     part.manifest = replace(
         manifest,
         layers={new: layer for name, layer in manifest.layers.items() if (new := rename(name)) is not None},

@@ -91,7 +91,7 @@ def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> 
             del state[name]
 
     hook = model.register_state_dict_post_hook(forget)
-    left = set(stored.held) - {name for _, name in part.held.values()}
+    left = set(stored.files) - {name for _, name in part.files.values()}
     pattern = f"^(?!({'|'.join(re.escape(name) for name in sorted(left))})$)"
     reported = model._keys_to_ignore_on_load_unexpected
     model._keys_to_ignore_on_load_unexpected = {*(reported or ()), pattern}

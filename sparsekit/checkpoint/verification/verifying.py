@@ -17,6 +17,7 @@ from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.atomic_file import printable
 from sparsekit.io.file_names import CONFIG, MANIFEST
 from sparsekit.io.hub_cache import local_folder
+from sparsekit.wording import counted
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class VerificationReport:
         rows = [(printable(name), check, self.stored.get(name)) for name, check in self.layers.items()]
         rows += [(f"output {printable(name)}", check, None) for name, check in self.outputs.items()]
         width = max((len(name) for name, *_ in rows), default=5)
-        lines = [f"{'layer':{width}}  absolute error  relative error  when saved  tolerance"]
+        lines = [f"{'layer':{width}}  error  relative  when saved  tolerance"]
         for name, check, before in rows:
-            saved = "" if before is None else f"{before.relative:.1e}"
+            saved = "" if before is None else f"{before.relative:.0e}"
             verdict = "" if check.passed else "  too large"
-            errors = f"{check.absolute:14.1e}  {check.relative:14.1e}"
-            lines.append(f"{name:{width}}  {errors}  {saved:>10}  {check.tolerance:9.1e}{verdict}")
+            errors = f"{check.absolute:5.0e}  {check.relative:8.0e}"
+            lines.append(f"{name:{width}}  {errors}  {saved:>10}  {check.tolerance:9.0e}{verdict}")
         wrong = sum(not check.passed for _, check, _ in rows)
         verdict = f"{wrong} of {len(rows)} errors are too large" if wrong else "all errors are within their tolerances"
-        lines.append(f"{self.arrays} arrays have their checksums, {verdict}")
+        lines.append(f"checksums of {counted(self.arrays, 'array')} are right, {verdict}")
         return "\n".join([*lines, self.note] if self.note else lines)
 
 
@@ -78,7 +79,7 @@ def _checks(stored: ModelFolder) -> tuple[LayerChecks, LayerChecks | None]:
         return check_layers(stored), None
     if set(value) != {"seed", "tokens", "layers", "outputs"}:
         raise ValueError(f"verification must have the keys seed, tokens, layers and outputs, got {sorted(value)}")
-    names = {name for name, layer in stored.manifest.layers.items() if layer.held == "sparse"}
+    names = {name for name, layer in stored.manifest.layers.items() if layer.in_model == "sparse"}
     before = LayerChecks.from_json(value, names)
     now = check_layers(stored, before.seed, before.tokens)
     layers = {name: replace(check, tolerance=before.layers[name].tolerance) for name, check in now.layers.items()}

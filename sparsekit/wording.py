@@ -1,0 +1,25 @@
+"""Counts and sizes in words."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and its noun, in the plural but for one.
+
+    >>> counted(1, "token"), counted(128, "token")
+    ('1 token', '128 tokens')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def size_text(count: float) -> str:
+    """Bytes with three digits and a unit.
+
+    >>> size_text(144), size_text(2_362_368)
+    ('144 B', '2.36 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB" if count < 999.5 else f"{count:,.0f} GB"
