@@ -56,7 +56,7 @@ void joined_linear(const std::vector<LinearCall>& calls) {
     }
     products.push_back(forward_product(call));
     if (products.back().layout != products.front().layout) {
-      throw std::invalid_argument("joined layers must hold their values alike, and in the same blocks");
+      throw std::invalid_argument("joined layers must have the same dtype and blocks");
     }
   }
   run(products, current_kernels());

@@ -152,6 +152,10 @@ void packs_and_comes_back(const Matrix& matrix, const LayoutEntry& layout) {
   require(
       std::equal(back.col_indices, back.col_indices + back.col_size, csr.col_indices, csr.col_indices + csr.col_size),
       "columns came back differently");
+  const PackPlan same_plan = plan_pack(back, layout.layout);
+  std::vector<std::uint64_t> same_buffer(same_plan.header.total_bytes / sizeof(buffer[0]));
+  write_packed(back, same_plan, reinterpret_cast<std::byte*>(same_buffer.data()));
+  require(same_buffer == buffer, "what came back packs to other bytes");
   const std::vector<float> values = float_values(back);
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {

@@ -96,7 +96,7 @@ void refuses_calls() {
   const Bytes half = packed(parts[1].layer.view(), Layout::sell_bf16);
   other[1].packed = half.data();
   other[1].packed_bytes = half.size();
-  CHECK_THROWS(joined_linear(other), "must hold their values alike");
+  CHECK_THROWS(joined_linear(other), "must have the same dtype and blocks");
   other = calls;
   other[2].output_features = 5;
   CHECK_THROWS(joined_linear(other), "expected 300 features in and 129 out, got 300 and 5");

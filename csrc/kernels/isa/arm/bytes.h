@@ -92,9 +92,9 @@ inline constexpr std::int32_t kByteOffset = 0;
 inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes.v)));
   const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes.v)));
-  const auto products = [](int16x8_t x, int16x8_t code) {
-    const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(code));
-    return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(code)));
+  const auto products = [](int16x8_t x, int16x8_t value) {
+    const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(value));
+    return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(value)));
   };
   const int32x4_t first = products(low, vmovl_s8(vget_low_s8(values.v)));
   return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(values.v)))))};
