@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sparsekit.bench import layers, model_report, models, peers, report, stored, summary
+from sparsekit.bench import layers, model_report, models, peer, report, stored, summary
 from sparsekit.bench.affinity import limited_to
 from sparsekit.bench.model_peers import MODEL_PEERS
 from sparsekit.bench.peers import PEERS
@@ -133,8 +133,8 @@ def test_our_own_engine_that_answers_wrongly_ends_the_run(monkeypatch):
 
 
 def test_nan_is_a_wrong_answer():
-    assert peers.answers_wrongly("torch", np.array([0.0, np.nan]), np.array(1.0))
-    assert not peers.answers_wrongly("torch", np.array([0.0, 1.0]), np.array(1.0))
+    assert peer.answers_wrongly("torch", np.array([0.0, np.nan]), np.array(1.0))
+    assert not peer.answers_wrongly("torch", np.array([0.0, 1.0]), np.array(1.0))
 
 
 def test_weights_of_seven_bits_answer_right_on_every_machine():

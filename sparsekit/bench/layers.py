@@ -11,7 +11,9 @@ import numpy as np
 
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.ceilings import Ceilings, measure
-from sparsekit.bench.peers import PEERS, Call, Problem, Weight, answers_wrongly, is_ours
+from sparsekit.bench.peer import answers_wrongly, is_ours
+from sparsekit.bench.peers import PEERS
+from sparsekit.bench.problem import Call, Problem, Weight
 from sparsekit.bench.summary import Group
 from sparsekit.bench.weights import WeightSource, random_weight
 from sparsekit.timing.comparing import Timing, compare

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit.bench.peers import Floats, Peer, onnxruntime_session, openvino_request, ours
+from sparsekit.bench.peer import Peer, ours
+from sparsekit.bench.peers import onnxruntime_session, openvino_request
+from sparsekit.bench.problem import Floats
 from sparsekit.conversion import convert
 from sparsekit.conversion.report import LEAST_ZEROS
 from sparsekit.fusion import fuse

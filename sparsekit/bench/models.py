@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from sparsekit import ops
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
-from sparsekit.bench.peers import answers_wrongly
+from sparsekit.bench.peer import answers_wrongly
 from sparsekit.bench.weights import mask_structure
 from sparsekit.fusion.joining import entry_of, joined_with
 from sparsekit.nn import SparseLinear

@@ -8,58 +8,19 @@ the engine can. Transposes that an engine needs are part of its call.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.formats import CSR
-from sparsekit.formats.csr import BLOCKS
-
-Floats: TypeAlias = NDArray[np.float32]
-
-
-class Weight:
-    """A weight `[out_features, in_features]` with its zeros, as CSR and packed."""
-
-    def __init__(self, dense: Floats, block: str = "1x1") -> None:
-        self.dense = dense
-        self.csr = CSR.from_dense(dense)
-        self.block = block
-        self._packed: dict[str, runtime.Packed] = {}
-
-    def packed(self, dtype: str) -> runtime.Packed:
-        """The weight packed in this type; once for each."""
-        if dtype not in self._packed:
-            self._packed[dtype] = self.csr.pack(dtype, block=self.block)
-        return self._packed[dtype]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One call of a linear layer."""
-
-    weight: Weight
-    bias: Floats  # [out_features]
-    x: Floats  # [batch, in_features]
-    threads: int
-    result: Floats = field(init=False)  # [batch, out_features], where engines that can bind an output write
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "result", np.empty((self.x.shape[0], self.bias.size), np.float32))
-
-
-Call: TypeAlias = Callable[[], Any]
+from sparsekit.bench.peer import Peer, ours
+from sparsekit.bench.problem import Call, Floats, Problem
 
 
 def _sparsekit(problem: Problem, dtype: str) -> Call:
@@ -209,68 +170,8 @@ def _openvino(problem: Problem) -> Call:
     return call
 
 
-P = TypeVar("P")
-
-
-@dataclass(frozen=True)
-class Peer(Generic[P]):
-    """An engine, what must be installed for it, and whether it skips zeros."""
-
-    prepare: Callable[[P], Call]
-    modules: Sequence[str]
-    sparse: bool
-    tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
-    dtype: str = "float32"  # of our stored weight
-    block: str = "1x1"  # of the mask that it is measured with
-    remedy: str = ""  # the engine to take instead where this one answers wrongly
-
-    @property
-    def missing(self) -> list[str]:
-        """Modules that are not installed."""
-        return [name for name in self.modules if importlib.util.find_spec(name) is None]
-
-
-def is_ours(engine: str) -> bool:
-    """Whether an engine is of this package."""
-    return engine.startswith("sparsekit")
-
-
-def answers_wrongly(engine: str, error: NDArray[Any], bound: NDArray[Any]) -> bool:
-    """Whether an engine computes something else on this machine; the tables then say so.
-
-    Args:
-        engine: its name.
-        error: absolute errors of some answers.
-        bound: the largest ones allowed, of a shape that broadcasts to that of `error`.
-
-    Raises:
-        RuntimeError: it is one of ours, which must not be measured then.
-    """
-    wrong = not np.all(error <= bound)  # NaN is wrong, too
-    if wrong and is_ours(engine):
-        raise RuntimeError(f"{engine} is off by {error.max():.1e}, allowed are {np.max(bound):.1e}; please report this")
-    return wrong
-
-
 #: Part of the sum of magnitudes by which an answer of 8 bits may be off.
 _INT8_TOLERANCE = 0.02
-
-
-def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
-    """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
-
-    def storing(dtype: str) -> Callable[[P], Call]:
-        return lambda problem: prepare(problem, dtype)
-
-    found = {}
-    for block in BLOCKS:
-        for dtype, tolerance in tolerances.items():
-            parts = ["sparsekit", *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
-            peer = Peer(storing(dtype), (), sparse=True, tolerance=tolerance, dtype=dtype, block=block)
-            found["-".join(parts)] = peer
-    return found
-
-
 _ONNX = ("onnxruntime", "onnx")
 
 #: Engines by name; "int8" is in the names of those that compute in it.

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.bench.peers import Peer, is_ours
+from sparsekit.bench.peer import Peer, is_ours
 from sparsekit.bench.summary import (
     Cell,
     Group,

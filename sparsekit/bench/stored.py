@@ -52,7 +52,7 @@ class Store:
         self._write()
 
     def finish(self, ceilings: Sequence[Ceilings]) -> dict[str, Any]:
-        """Keep the ceilings; returns everything as plain values."""
+        """Keep the ceilings; return all of it as JSON types."""
         self.value["ceilings"] = [asdict(one) for one in ceilings]
         self.value["finished"] = True
         self._write()

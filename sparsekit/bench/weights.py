@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsekit.bench.peers import Floats
+from sparsekit.bench.problem import Floats
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune

@@ -1,0 +1,71 @@
+"""An engine of a benchmark: how to prepare a call, what it needs, how exact it is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit.bench.problem import Call
+from sparsekit.formats.csr import BLOCKS
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Peer(Generic[P]):
+    """An engine, what must be installed for it, and whether it skips zeros."""
+
+    prepare: Callable[[P], Call]
+    modules: Sequence[str]
+    sparse: bool
+    tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
+    dtype: str = "float32"  # of our stored weight
+    block: str = "1x1"  # of the mask that it is measured with
+    remedy: str = ""  # the engine to take instead where this one answers wrongly
+
+    @property
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+
+def is_ours(engine: str) -> bool:
+    """Whether an engine is of this package."""
+    return engine.startswith("sparsekit")
+
+
+def answers_wrongly(engine: str, error: NDArray[Any], bound: NDArray[Any]) -> bool:
+    """Whether an engine computes something else on this machine; the tables then say so.
+
+    Args:
+        engine: its name.
+        error: absolute errors of some answers.
+        bound: the largest ones allowed, of a shape that broadcasts to that of `error`.
+
+    Raises:
+        RuntimeError: it is one of ours, which must not be measured then.
+    """
+    wrong = not np.all(error <= bound)  # NaN is wrong, too
+    if wrong and is_ours(engine):
+        raise RuntimeError(f"{engine} is off by {error.max():.1e}, allowed are {np.max(bound):.1e}; please report this")
+    return wrong
+
+
+def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
+    """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
+
+    def storing(dtype: str) -> Callable[[P], Call]:
+        return lambda problem: prepare(problem, dtype)
+
+    found = {}
+    for block in BLOCKS:
+        for dtype, tolerance in tolerances.items():
+            parts = ["sparsekit", *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
+            peer = Peer(storing(dtype), (), sparse=True, tolerance=tolerance, dtype=dtype, block=block)
+            found["-".join(parts)] = peer
+    return found
