@@ -1,4 +1,4 @@
-"""How near the sentence embeddings of a pruned MiniLM stay when its sparse weights take fewer bits.
+"""How near the sentence embeddings of a pruned MiniLM stay with smaller types of sparse weights.
 
 .venv/bin/python benchmarks/answers.py benchmarks/results/answers.json
 """

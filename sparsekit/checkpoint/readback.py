@@ -19,6 +19,7 @@ from sparsekit.checkpoint.transformers.buffers import fill_buffers
 from sparsekit.checkpoint.transformers.models import (
     class_in_mappings,
     fill_generation_config,
+    is_changed_by_itself,
     is_transformers,
     make_empty,
 )
@@ -85,19 +86,13 @@ def _stands_for(module: nn.Module, other: nn.Module) -> bool:
     return issubclass(*kinds) or (isinstance(module, _IDLE) and isinstance(other, _IDLE))
 
 
-def _is_changed_by_itself(module: nn.Module, other: nn.Module) -> bool:
-    """Whether the code of transformers may have put one in the other's place, as BigBird's does for short texts."""
-    home = type(module).__module__
-    return home.startswith("transformers.models.") and home == type(other).__module__
-
-
 def _check_classes(model: nn.Module, fresh: nn.Module, resized: set[str]) -> None:
     """Refuse modules that were put in another's place: nothing in a folder says so."""
     made = dict(fresh.named_modules())
     for name, module in model.named_modules():
         other = made.get(name, module)
         is_whole = not any(layer.startswith(f"{name}.") for layer in resized)
-        if not (_stands_for(module, other) or (is_whole and _is_changed_by_itself(module, other))):
+        if not (_stands_for(module, other) or (is_whole and is_changed_by_itself(module, other))):
             raise ValueError(f"{name} is a {type(module).__name__}, and a {type(other).__name__} in the model that "
                              "config.json describes; change the configuration too")  # fmt: skip
 

@@ -27,7 +27,7 @@ _CLEAR = 1.2
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times faster a sparse layer is than its dense self."""
+    """Speedup of a sparse layer over its dense self."""
 
     times: float
     noisy: bool = False  # whether the machine was too busy to tell
@@ -45,7 +45,7 @@ def measure(
     at_most: float = _AT_MOST,
     compare: Callable[..., dict[str, Timing]] = compare,
 ) -> Gains:
-    """How many times faster `sparse` is than `dense`, for every number of tokens, on torch's present threads.
+    """Speedup of `sparse` over `dense` for every number of tokens, on torch's present threads.
 
     Args:
         dense: the dense layer.
@@ -67,7 +67,7 @@ def measure(
 
 
 def _measured_again(first: Gain, dense: nn.Module, sparse: SparseLinear, count: int) -> Gain:
-    """The first of longer measurements that the one before confirms; where none does, that on one thread, noisy.
+    """Repeat a measurement, longer, until two in a row agree; where none do, the one on one thread counts, as noisy.
 
     Noise can be a factor of 100 on several threads, each waiting a time slice for the others, but is small on one.
     """
@@ -122,7 +122,7 @@ class GainTable:
         return self._known[kind]
 
     def _settle(self, kind: Kind, dense: nn.Module, sparse: SparseLinear) -> None:
-        """Measure again what is noisy, near to no gain, or not to be believed."""
+        """Measure again what is noisy, near 1 or implausible."""
         for count, gain in self._known[kind].items():
             others = {other: gains[count].times for other, gains in self._known.items() if other != kind}
             clear = gain.times >= _CLEAR and is_plausible(gain.times, kind, sparse, others)

@@ -25,7 +25,7 @@ def _one_thread() -> Iterator[None]:
 def compare_on_one_thread(
     functions: Mapping[str, Callable[[], Any]], *, seconds: float, at_most: float, least_rounds: int = 5
 ) -> dict[str, Timing]:
-    """As `compare`, with one thread of torch and by the processor's clock, also for `seconds` and `at_most`.
+    """As `compare`, on one torch thread and in processor time, also for `seconds` and `at_most`.
 
     Several threads that share a busy machine wait a time slice for each other in every call, which no clock tells from
     work: they spin. One thread waits for none, and the time it worked is the time it would have taken.

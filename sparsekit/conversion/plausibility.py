@@ -56,7 +56,7 @@ def agree(one: float, other: float) -> bool:
 
 
 def _most(kind: Kind, sparse: SparseLinear) -> float:
-    """The gain that fewer products or fewer bytes permit, whichever is more."""
+    """Upper bound of the speedup: by multiplications or by bytes, whichever allows more."""
     products = kind.size / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.dtype == "int8" else 1)
     return _EFFICIENCY * max(products, kind.size * kind.dense_dtype.itemsize / sparse.packed.nbytes)
 
@@ -81,7 +81,7 @@ def _fits_shapes(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
 
 
 def is_plausible(gain: float, kind: Kind, sparse: SparseLinear, others: Mapping[Kind, float]) -> bool:
-    """Whether a gain may be believed as it was measured.
+    """Whether a measured speedup is plausible.
 
     Args:
         gain: how many times faster the sparse layer is.

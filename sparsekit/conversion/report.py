@@ -91,7 +91,7 @@ class ConversionReport:
         return sum(layer.bytes_after for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """As JSON types."""
         return {
             "whole": None if self.whole is None else {**asdict(self.whole), "speedup": self.whole.speedup},
             "reference": None if self.reference is None else asdict(self.reference),

@@ -50,7 +50,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _axes(name: str, tensor: torch.Tensor) -> dict[int, str]:
-    """Which dimensions of an input may have any size: tokens stand in the second, features do not."""
+    """Dynamic dimensions of an input: the batch, and the tokens in the second."""
     if tensor.dim() == 0:
         return {}
     is_ids = tensor.dim() == 2 and not tensor.is_floating_point()

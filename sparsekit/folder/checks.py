@@ -97,7 +97,7 @@ class LayerChecks:
         return cls(seed, tokens, {name: _check_from_json(name, check) for name, check in found.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `sparsekit.json`."""
+        """As JSON types, for `sparsekit.json`."""
         return asdict(self)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Blocks of entries that kernels make use of, and their height: 4x1 is four output features next to each other that
-#: have entries in the same columns.
+#: Block sizes that kernels know, and their height: 4x1 is four neighboring output features with entries in the same
+#: columns.
 BLOCKS = {"1x1": 1, "4x1": 4}
 
 
@@ -235,7 +235,7 @@ class CSR:
         )
 
     def with_full_blocks(self, block: str = "4x1") -> CSR:
-        """The same weight, with zeros stored where a block of which another entry is stored lacks one.
+        """The same weight with partly stored blocks filled up with zeros.
 
         Raises:
             ValueError: `block` is unknown.
@@ -251,7 +251,7 @@ class CSR:
         return _C.has_full_blocks(self._tuple, _height(block))
 
     def block(self) -> str:
-        """Blocks of this weight that kernels make use of: "4x1" where at least 95% of their places are stored.
+        """Block size that kernels use for the weight: "4x1" where at least 95% of the places of its blocks are stored.
 
         Where the rows do not fill the last block, its other places count too.
 
@@ -268,7 +268,7 @@ class CSR:
         scales: NDArray[np.float32] | None = None,
         block: str | None = None,
     ) -> runtime.Packed:
-        """The weight as kernels run it, one buffer that describes itself.
+        """Pack the weight into the layout of the kernels, one self-describing buffer.
 
         Args:
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
@@ -301,7 +301,7 @@ class CSR:
 
     @classmethod
     def unpack(cls, packed: runtime.Packed) -> CSR:
-        """Back from `pack`, values in the type in which it stores them.
+        """Unpack a buffer of `pack`, values in the type in which it stores them.
 
         Raises:
             ValueError: the buffer is not a packed weight.

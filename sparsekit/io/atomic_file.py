@@ -39,6 +39,6 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON, atomically."""
+    """Write JSON types to a file, atomically."""
     text = json.dumps(value, indent=2) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))

@@ -21,7 +21,7 @@ _FUNCTIONS = frozenset(_function(name) for name in FACTS)
 
 
 class AbsentWeight(torch.Tensor):
-    """Has the shape, type and device of a dense weight that is not there, and no values.
+    """A dense weight without data: shape, dtype and device.
 
     Models ask for these: T5 converts the input of a layer to the type of its weight. Whatever needs values raises
     RuntimeError (for TypeError, Python would try something else); what gets past that finds NaN.

@@ -103,7 +103,7 @@ def _refuse_special(model: nn.Module) -> None:
 
 
 def use_attention(model: Model) -> Model:
-    """Let a transformers model compute its attention with the kernels of this package, in place.
+    """Compute a transformers model's attention with this package's kernels, in place.
 
     They compute in float32 on the CPU, without gradients: run the model under `torch.no_grad()` or
     `torch.inference_mode()`. Everything else, such as training with dropout, other types and attention weights that are

@@ -28,7 +28,7 @@ def in_memory(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def plain_address(tensor: torch.Tensor, dtype: torch.dtype) -> int:
-    """Where a tensor lies, 0 if it is not as kernels want it: of this type, contiguous, on the CPU, in memory."""
+    """Address of a tensor for kernels; 0 unless it has this dtype, is contiguous, on the CPU and in memory."""
     if tensor.dtype is not dtype or not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg():
         return 0
     address = tensor.data_ptr()
@@ -37,7 +37,7 @@ def plain_address(tensor: torch.Tensor, dtype: torch.dtype) -> int:
 
 
 def packed_address(packed: torch.Tensor) -> int:
-    """Where a packed weight lies, which is checked the first time it is seen there.
+    """Address of a packed weight, which is validated the first time that it is seen there.
 
     Raises:
         KernelUnavailableError: it is not on the CPU.

@@ -41,7 +41,7 @@ def _versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Facts to store beside every measurement, as plain values."""
+    """Facts to store beside every measurement, as JSON types."""
     return {
         "sparsekit": sparsekit.__version__,
         "build": runtime.build(),

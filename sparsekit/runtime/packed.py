@@ -17,7 +17,7 @@ Packed: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PackedInfo:
-    """What a packed weight says of itself."""
+    """The header of a packed weight."""
 
     out_features: int
     in_features: int

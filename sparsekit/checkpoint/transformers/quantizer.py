@@ -2,8 +2,8 @@
 
 transformers calls what reads weights of a special kind a quantizer, and finds it by `quant_method` in `config.json`.
 Ours swaps the layers while the model is on meta, hides from transformers' loader what the folder holds, and fills it in
-afterwards with the same code as `load`, so that both give the same model and check the same things. Everything that
-depends on how that loader works is in this file; `registration` imports it when transformers is imported.
+afterwards with the same code as `load`, so that both give the same model and check the same things. What
+depends on that loader is in this file; `registration` imports it when transformers is imported.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class VerificationReport:
         return all(check.passed for check in (*self.layers.values(), *self.outputs.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """As JSON types."""
         found: dict[str, Any] = {"folder": self.folder, "arrays": self.arrays, "note": self.note}
         for part in ("layers", "stored", "outputs"):
             found[part] = {name: vars(check) for name, check in getattr(self, part).items()}
