@@ -64,7 +64,7 @@ HEADS = [
     *("markuplm", "modernbert", "mpnet", "neox", "phi3", "qwen2", "t5", "umt5", "wav2vec2", "xglm"),
 ]
 HEADS_REFUSED = {
-    "beit": "is a BeitAttention, from which no heads can be removed: its blocks have a table",
+    "beit": "is a BeitAttention, from which no heads can be removed: its transformer blocks have a table",
     "bloom": "BloomAttention, from which no heads can be removed: .*slopes",
     "diffllama": "DiffLlamaAttention, from which no heads can be removed: it subtracts one half",
     "falcon-alibi": "FalconForCausalLM cannot run without these heads: .*; nothing was changed",
