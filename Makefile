@@ -9,20 +9,20 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 .PHONY: install test test-all test-slow test-avx2 test-newest native demo demo-fast bench lint format asan tsan neon \
   haswell valgrind fuzz readme docs clean
 
-BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--batch $(batch))
+BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--tokens $(batch))
 MODEL_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
 DTYPES_ENGINES := $(MODEL_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
-EMPTY_GRID := --engine sparsekit --sparsity 1 --batch 16 --batch 128 --batch 512 --seconds 0.5
-PRUNED_GRID := --model $$($(BIN)/python -c 'from sparsekit.demo.model import minilm_folder; print(minilm_folder())') \
+EMPTY_GRID := --engine sparsekit --sparsity 1 --tokens 16 --tokens 128 --tokens 512 --seconds 0.5
+PRUNED_GRID := $$($(BIN)/python -c 'from sparsekit.bench.minilm import minilm_folder; print(minilm_folder())') \
   --seconds 0.8
-DTYPES_GRID := $(foreach batch,1 4 16 128 512,--batch $(batch)) $(foreach engine,$(DTYPES_ENGINES) torch-int8,--engine $(engine)) \
+DTYPES_GRID := $(foreach batch,1 4 16 128 512,--tokens $(batch)) $(foreach engine,$(DTYPES_ENGINES) torch-int8,--engine $(engine)) \
   --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --threads 1 --threads 2 --seconds 2
 # Every engine that can be told what a processor with AVX2 alone would run: ours, torch with its libraries, CTranslate2.
 AVX2 := SPARSEKIT_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
   CT2_FORCE_CPU_ISA=AVX2
-AVX2_GRID := --engine sparsekit --engine torch --batch 1 --batch 4 --batch 8 --batch 16 --batch 64 --batch 128 --batch 512 \
+AVX2_GRID := --engine sparsekit --engine torch --tokens 1 --tokens 4 --tokens 8 --tokens 16 --tokens 64 --tokens 128 --tokens 512 \
   --seconds 0.6
 
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
 from sparsekit import conversion_report, convert, finalize
+from sparsekit.bench.film_reviews import load_splits
+from sparsekit.bench.minilm import load_minilm, minilm_folder
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
-from sparsekit.demo.data import load_splits
-from sparsekit.demo.model import load_minilm
-from sparsekit.demo.settings import FULL
+from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.io.atomic_file import write_json
 from sparsekit.pruning import prune_sparsegpt
@@ -77,11 +78,12 @@ def rows(encoder: Any, inputs: dict[str, torch.Tensor], sparsity: float, structu
 
 def main(path: Path) -> None:
     """Measure and write."""
-    splits = load_splits(FULL)
-    encoder, tokenizer = load_minilm()
+    splits = load_splits()
+    encoder = load_minilm()
+    tokenizer = from_folder(AutoTokenizer.from_pretrained, minilm_folder())
     encoder.eval()
-    calibration = encoded(tokenizer, [example.text for example in splits.train[:CALIBRATION]])
-    inputs = encoded(tokenizer, [example.text for example in splits.test[:SENTENCES]])
+    calibration = encoded(tokenizer, [example["text"] for example in splits.train[:CALIBRATION]])
+    inputs = encoded(tokenizer, [example["text"] for example in splits.test[:SENTENCES]])
     found = []
     for structure in ("unstructured", "4x1"):
         for sparsity in (0.8, 0.9):

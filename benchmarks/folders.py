@@ -29,9 +29,9 @@ from torch import nn
 
 import sparsekit
 from sparsekit import SparseLinear, convert, finalize, prune, save
+from sparsekit.bench.minilm import minilm_folder
 from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.checkpoint.transformers.opening import open_folder
-from sparsekit.demo.model import minilm_folder
 from sparsekit.io.atomic_file import write_json
 from sparsekit.runtime.environment import environment
 

@@ -21,9 +21,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsekit.demo.data import Example, load_splits, package_folder
-from sparsekit.demo.model import minilm_folder
-from sparsekit.demo.settings import FULL
+from sparsekit.bench.film_reviews import load_splits
+from sparsekit.bench.minilm import minilm_folder, package_folder
 from sparsekit.io.atomic_file import write_atomically, write_json
 from sparsekit.recipes import Recipe, compress, evaluate, read_recipe
 
@@ -51,10 +50,6 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _labelled(path: Path, examples: list[Example]) -> Path:
-    return _write_rows(path, [{"text": one.text, "label": one.label} for one in examples])
-
-
 def _recipe(name: str, seed: int) -> Recipe:
     return read_recipe(RECIPES / f"{name}.yaml").model_copy(update={"seed": seed})
 
@@ -76,9 +71,9 @@ def _run(name: str, seed: int, work: Path, model: Path, data: Path, test: Path, 
 @app.command()
 def classifier(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = None) -> None:
     """Sentences of film reviews, negative or positive: a teacher, then the recipes that start from it."""
-    splits = load_splits(FULL.replace(seed=seed))
-    data = _labelled(work / f"train-{seed}.jsonl", splits.train)
-    test = _labelled(work / f"test-{seed}.jsonl", splits.test)
+    splits = load_splits(seed)
+    data = _write_rows(work / f"train-{seed}.jsonl", splits.train)
+    test = _write_rows(work / f"test-{seed}.jsonl", splits.test)
     teacher = _run("teacher", seed, work, minilm_folder(), data, test, {})
     dense = json.loads((RESULTS / f"teacher-{seed}.json").read_text())["scores"]
     for name in only or CLASSIFIERS:
@@ -121,9 +116,9 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     glosses = _glosses()
     order.shuffle(glosses)
     test_pairs, learned = glosses[:2000], glosses[2000:62000]
-    splits = load_splits(FULL.replace(seed=seed, far_sentences=3000))
+    splits = load_splits(seed)
     texts = [gloss for _, gloss in learned] + [words for words, _ in learned[:30000]]
-    texts += [one.text for one in splits.train[:3000]] + [one.text[:300] for one in splits.far]
+    texts += [row["text"] for row in splits.train[:3000]] + [row["text"][:300] for row in splits.imdb[:3000]]
     data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
     test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])
     model = _run("embedding-80", seed, work, minilm_folder(), data, test, {})
@@ -157,8 +152,8 @@ def _smollm(work: Path) -> Path:
 
 def _reviews(work: Path, learned: int, seed: int) -> tuple[Path, Path]:
     """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
-    far = load_splits(FULL.replace(seed=seed, far_sentences=25_000)).far
-    test, data = ([{"text": one.text} for one in part] for part in (far[:120], far[200 : 200 + learned]))
+    imdb = load_splits(seed).imdb
+    test, data = ([{"text": row["text"]} for row in part] for part in (imdb[:120], imdb[200 : 200 + learned]))
     return _write_rows(work / f"reviews-{learned}-{seed}.jsonl", data), _write_rows(
         work / f"reviews-{seed}.jsonl", test
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 from typer.testing import CliRunner
 
 import sparsekit
@@ -31,7 +32,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("verb", ["info", "bench", "demo", "convert", "verify"])
+@pytest.mark.parametrize(
+    "verb", ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
+)
 def test_every_verb_has_help(verb):
     assert verb in runner.invoke(app, ["--help"]).stdout
     result = runner.invoke(app, [verb, "--help"])
@@ -39,20 +42,55 @@ def test_every_verb_has_help(verb):
     assert "Usage" in result.stdout
 
 
+def test_help_fits_80_columns():
+    for verb in ([], ["bench", "layers"], ["compress"], ["prune"]):
+        told = command(*verb, "--help", COLUMNS="80").stdout
+        assert max(map(len, told.splitlines())) <= 80
+
+
+def test_the_version_is_shown():
+    assert command("--version").stdout == f"sparsekit {sparsekit.__version__}\n"
+
+
+def test_the_example_of_compress_is_a_recipe_and_a_command_that_exists():
+    pytest.importorskip("pydantic")
+    from sparsekit.recipes import make_recipe
+
+    told = "\n".join(line.rstrip().removeprefix(" ") for line in command("compress", "--help").stdout.splitlines())
+    recipe = make_recipe(yaml.safe_load(told[told.index("task:") : told.index("The command")]))
+    assert [stage.name for stage in recipe.stages] == ["prune", "distill", "evaluate", "convert"]
+    example = told[told.index("sparsekit compress") : told.index("Stages:")]
+    named = set(re.findall(r"--\w+", example))
+    assert named <= set(re.findall(r"--\w+", told[told.index("Options") :]))
+
+
+def test_completion_knows_the_verbs(tmp_path):
+    words = {"COMP_WORDS": "sparsekit comp", "COMP_CWORD": "1", "_SPARSEKIT_COMPLETE": "complete_bash"}
+    assert command(**words).stdout.split() == ["compress"]
+    assert "--install-completion" in command("--help").stdout
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}  # the shell's name is given
+    command("--install-completion", "bash", **named)
+    assert "_SPARSEKIT_COMPLETE=complete_bash" in (tmp_path / ".bash_completions" / "sparsekit.sh").read_text()
+
+
 def test_info_names_the_instruction_set_and_the_kernels():
     result = command("info")
     assert result.returncode == 0
+    for word in (runtime.current_isa(), "processor", "threads"):
+        assert word in result.stdout
+    assert "spmm_" not in result.stdout
+    result = command("info", "--kernels")
     for word in (runtime.current_isa(), "spmm_sell_f32_64", "threads"):
         assert word in result.stdout
 
 
 def test_bench_layers_prints_and_writes_what_it_measured(tmp_path):
     file = tmp_path / "deep" / "rows.json"
-    arguments = ["--shape", "32x64", "--sparsity", "0.75", "--batch", "1", "--batch", "20", "--seconds", "0.01"]
+    arguments = ["--shape", "32x64", "--sparsity", "0.75", "--tokens", "1", "--tokens", "20", "--seconds", "0.01"]
     engines = ["--engine", "torch", "--engine", "sparsekit"]
     result = command("bench", "layers", *arguments, *engines, "--json", str(file), "--plots", str(tmp_path / "plots"))
     assert result.returncode == 0, result.stderr
-    for words in ("32 x 64, 20 tokens", "sparsekit 75%", "break-even"):
+    for words in ("32 x 64, 1 token, 1 thread", "32 x 64, 20 tokens", "sparsekit 75%", "break-even"):
         assert words in result.stdout
     stored = json.loads(file.read_text())
     assert stored["environment"]["isa"] == runtime.current_isa()
@@ -133,7 +171,7 @@ def pruned(tmp_path) -> Path:
 def test_a_folder_without_zeros_is_not_converted(pruned, tmp_path):
     model = transformers.BertModel(transformers.BertConfig.from_pretrained(pruned), add_pooling_layer=False)
     model.save_pretrained(tmp_path / "dense")
-    result = command("convert", str(tmp_path / "dense"), str(tmp_path / "out"))
+    result = command("convert", str(tmp_path / "dense"), "--out", str(tmp_path / "out"))
     assert result.returncode == 1
     assert "error: no layer has zeros" in result.stderr
     assert "sparsekit prune" in result.stderr
@@ -141,7 +179,7 @@ def test_a_folder_without_zeros_is_not_converted(pruned, tmp_path):
 
 
 def test_a_folder_is_compared_with_what_it_was_pruned_from(pruned, tmp_path):
-    arguments = ["convert", str(pruned), str(tmp_path / "out"), "--min-sparsity", "0.5", "--reference"]
+    arguments = ["convert", str(pruned), "--out", str(tmp_path / "out"), "--min-sparsity", "0.5", "--reference"]
     torch.manual_seed(0)
     model = transformers.BertModel(transformers.BertConfig.from_pretrained(pruned), add_pooling_layer=False)
     model.save_pretrained(tmp_path / "another")
@@ -157,7 +195,7 @@ def test_a_folder_is_compared_with_what_it_was_pruned_from(pruned, tmp_path):
 
 def test_convert_and_verify_a_folder(pruned, tmp_path):
     arguments = ["--dtype", "int8", "--min-sparsity", "0.5", "--ignore", "re:.*query"]
-    result = runner.invoke(app, ["convert", str(pruned), str(tmp_path / "sparse"), *arguments])
+    result = runner.invoke(app, ["convert", str(pruned), "--out", str(tmp_path / "sparse"), *arguments])
     assert result.exit_code == 0, result.output
     assert "5 of 5 layers converted" in result.stdout
     assert result.stdout.startswith("whole model on 2 x 8: ")
@@ -182,7 +220,7 @@ def test_convert_and_verify_a_folder(pruned, tmp_path):
 def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):
     (pruned / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n")
     for source, out, more in ((pruned, "sparse", ["--min-sparsity", "0"]), (tmp_path / "sparse", "dense", ["--dense"])):
-        result = runner.invoke(app, ["convert", str(source), str(tmp_path / out), *more])
+        result = runner.invoke(app, ["convert", str(source), "--out", str(tmp_path / out), *more])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "dense" / "tokenizer.json").exists()
     ids = torch.arange(6).reshape(1, 6)
@@ -204,7 +242,7 @@ def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):
 def test_folders_that_cannot_be_converted(pruned, tmp_path, monkeypatch, edit, message):
     config = json.loads((pruned / "config.json").read_text())
     (pruned / "config.json").write_text(json.dumps({**config, **edit}))
-    result = runner.invoke(app, ["convert", str(pruned) if edit else "no/such-model", str(tmp_path / "out")])
+    result = runner.invoke(app, ["convert", str(pruned) if edit else "no/such-model", "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert re.search(message, str(result.exception), re.DOTALL)
     assert not (tmp_path / "out").exists()

@@ -1,68 +1,80 @@
 """The parts of the demo that a short test can hold; the whole runs as `make demo`."""
 
-import copy
 import json
 
 import pytest
-import torch
 from rich.console import Console
 
-from sparsekit import conversion_report, convert, finalize
-from sparsekit.demo import report
-from sparsekit.demo.data import load_splits, make_batches
-from sparsekit.demo.main_job import run_demo
-from sparsekit.demo.measure import accuracy
-from sparsekit.demo.model import SentenceClassifier, load_minilm
-from sparsekit.demo.settings import FAST, FULL
-from sparsekit.demo.training import IGNORE, prune_student
+pytest.importorskip("datasets")
+pytest.importorskip("transformers")
 
-TINY = FAST.replace(
-    train_sentences=64, test_sentences=64, far_sentences=8, calibration_sentences=32, max_tokens=16, timing_seconds=0.1
-)
+import tiny_runs  # noqa: F401 - times nothing
+
+from sparsekit.bench.film_reviews import load_splits
+from sparsekit.demo import report, run
 
 
 def test_splits_share_no_sentence_and_are_repeatable():
-    splits = load_splits(FULL)
-    train, test = ({example.text.lower() for example in part} for part in (splits.train, splits.test))
+    splits = load_splits()
+    train, test = ({row["text"].lower() for row in part} for part in (splits.train, splits.test))
     assert not train & test
     assert len(test) == len(splits.test) == 1500
-    assert len(train) == len(splits.train) > 6900
-    assert load_splits(FULL) == splits
-    assert load_splits(FULL.replace(seed=1)) != splits
-    assert load_splits(FULL.replace(train_sentences=10)).test == splits.test
-    labels = [example.label for example in splits.train]
+    assert len(train) == len(splits.train) == run._FULL[0]
+    assert load_splits() == splits
+    assert load_splits(1) != splits
+    labels = [row["label"] for row in splits.train]
     assert sum(labels) / len(labels) == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_converted_student_gives_the_answers_of_its_dense_self():
-    encoder, tokenizer = load_minilm()
-    splits = load_splits(TINY)
-    batches = make_batches(tokenizer, splits.train, TINY.batch_size, TINY.max_tokens)
-    assert [len(batch.labels) for batch in batches] == [32, 32]
-    assert all(batch.inputs["input_ids"].shape[1] <= TINY.max_tokens for batch in batches)
-    torch.manual_seed(0)
-    student = finalize(prune_student(SentenceClassifier(encoder).eval(), batches, TINY.replace(sparsity=0.8)))
-    dense_self = copy.deepcopy(student)
-    conversion = conversion_report(convert(student, ignore=IGNORE, min_sparsity=0.5))
-    assert conversion.converted == len(conversion.layers) == 36
-    assert conversion.bytes_after < 0.4 * conversion.bytes_before
-    with torch.inference_mode():
-        for batch in batches:
-            own, other = student(**batch.inputs), dense_self(**batch.inputs)
-            torch.testing.assert_close(own.logits, other.logits, rtol=1e-3, atol=1e-4)
-    assert accuracy(student, batches, "test") == accuracy(dense_self, batches, "test")
+def test_the_recipe_takes_sparsity_and_seed():
+    recipe = run._recipe(0.7, 3)
+    assert recipe.seed == 3
+    assert [stage.settings.sparsity for stage in recipe.stages if stage.name == "prune"] == [0.7]
+    assert recipe.stages[-1].name == "convert"
+
+
+def measured(engine, texts, ms):
+    sparsity = None if engine == "torch" else 0.8
+    return {
+        "batch": texts,
+        "tokens": 16,
+        "threads": 1,
+        "engine": engine,
+        "sparsity": sparsity,
+        "ms": ms,
+        "noisy": False,
+    }
+
+
+def test_the_report_shows_speed_first_and_writes_table_plot_and_json(tmp_path):
+    rows = [
+        measured(name, texts, ms * texts)
+        for texts in (1, 4)
+        for name, ms in zip(report._ENGINES, (9, 3, 2), strict=True)
+    ]
+    console = Console(width=80, record=True)
+    report.show_speed(rows, 0.8, 7030, console)
+    told = console.export_text()
+    assert "1 text of 16 tokens 9.0 (1.0x) 3.0 (3.0x) 2.0 (4.5x)" in " ".join(told.split())
+    assert "1 thread," in told
+    assert "left" in told
+    figures = {"one_text_ms": 9.0, "texts_per_second": 100.0, "folder_mb": 90.0, "memory_mb": 90.0}
+    scored = [{"name": name, "score": 0.8, "interval": [0.7, 0.9], **figures} for name in ("dense", "after int8")]
+    comparison = {"score": "accuracy", "interval": "95%", "threads": 1, "tokens_of_a_text": 20, "texts_in_a_batch": 32}
+    ran = {"comparison": comparison | {"rows": scored}, "environment": {"cpu": "a processor"}}
+    result = {"speed": rows, "report": ran, "seconds": {"all": 100.0}}
+    report.show_report(result, tmp_path / "out" / "model", tmp_path / "out", console)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert (tmp_path / "out" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "| after int8 | 0.8 (0.7-0.9) |" in (tmp_path / "out" / "table.md").read_text()
+    assert max(map(len, console.export_text().splitlines())) <= 80
 
 
 @pytest.mark.slow
-def test_a_tiny_run_writes_its_results(tmp_path):
-    console = Console(width=160, record=True)
-    result = run_demo(TINY, tmp_path / "out", console)
-    assert json.loads((tmp_path / "out" / "result.json").read_text()) == json.loads(json.dumps(result))
-    assert (tmp_path / "out" / "plot.png").read_bytes().startswith(b"\x89PNG")
-    table = (tmp_path / "out" / "table.md").read_text()
-    assert f"{result['student']['accuracy']:.1%}" in table
-    assert table.strip() == report.markdown(result)
-    assert "sparsekit.convert(model)" in console.export_text()
-    kinds = {(row["threads"], row["kind"]) for row in result["speed"]}
-    assert (1, "one sentence") in kinds
-    assert (1, "batch of 32") in kinds
+def test_a_tiny_run_writes_its_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_FAST", (64, 32, 0.01))
+    result = run.run_demo(tmp_path / "out", Console(width=80), sparsity=0.8, seed=0, fast=True)
+    assert result["report"]["comparison"]["rows"][-1]["name"] == "after int8"
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"result.json", "table.md", "plot.png", "model-80-seed-0-fast"} <= written
+    assert not (tmp_path / "out" / "model-80-seed-0-fast" / "work").exists()

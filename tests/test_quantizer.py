@@ -22,9 +22,9 @@ from transformers.quantizers import auto
 
 import sparsekit
 from sparsekit import SparseLinear, conversion_report, convert, densify, load, prune, save
+from sparsekit.bench.minilm import minilm_folder
 from sparsekit.checkpoint.transformers import registration
 from sparsekit.checkpoint.transformers.quantizer import SparseConfig, SparseQuantizer
-from sparsekit.demo.model import minilm_folder
 
 transformers.utils.logging.disable_progress_bar()
 IDS = torch.arange(5, 23).reshape(2, 9)

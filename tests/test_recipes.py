@@ -13,8 +13,8 @@ transformers = pytest.importorskip("transformers")
 from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 
 import sparsekit  # noqa: E402
+from sparsekit.bench.minilm import minilm_folder  # noqa: E402
 from sparsekit.cli import app  # noqa: E402
-from sparsekit.demo.model import minilm_folder  # noqa: E402
 from sparsekit.recipes import compress, evaluate, read_recipe  # noqa: E402
 from sparsekit.recipes.data.batches import padded, windows  # noqa: E402
 from sparsekit.recipes.data.labels import class_names, numbered  # noqa: E402
@@ -351,18 +351,29 @@ def test_the_verbs_of_the_command_line(tmp_path, classifier, reviews):
     recipe.write_text("task: classification\nstages:\n  - prune: {sparsity: 0.5, samples: 8}\n")
     run = CliRunner()
     out = str(tmp_path / "out")
-    told = run.invoke(app, ["compress", str(recipe), "--model", str(classifier), "--data", str(reviews), "--out", out])
+    told = run.invoke(app, ["compress", str(classifier), "--recipe", str(recipe), "--data", str(reviews), "--out", out])
     assert told.exit_code == 0, told.output
     assert "accuracy" in told.output
     pruned = str(tmp_path / "pruned")
-    arguments = ["prune", str(classifier), pruned, "--data", str(reviews), "--mask-structure", "2:4", "--samples", "8"]
+    arguments = [
+        "prune",
+        str(classifier),
+        "--out",
+        pruned,
+        "--data",
+        str(reviews),
+        "--mask-structure",
+        "2:4",
+        "--samples",
+        "8",
+    ]
     assert run.invoke(app, arguments).exit_code == 0
     taught = str(tmp_path / "taught")
-    arguments = ["distill", pruned + "/model", taught, "--teacher", str(classifier), "--data", str(reviews)]
+    arguments = ["distill", pruned, "--out", taught, "--teacher", str(classifier), "--data", str(reviews)]
     assert run.invoke(app, arguments).exit_code == 0
-    weight = transformers.AutoModelForSequenceClassification.from_pretrained(taught + "/model").bert.encoder.layer[0]
+    weight = transformers.AutoModelForSequenceClassification.from_pretrained(taught).bert.encoder.layer[0]
     assert float((weight.intermediate.dense.weight == 0).float().mean()) == 0.5
-    told = run.invoke(app, ["evaluate", taught + "/model", "--data", str(reviews)])
+    told = run.invoke(app, ["evaluate", taught, "--data", str(reviews)])
     assert told.exit_code == 0
     assert "accuracy 0." in told.output
 

@@ -108,7 +108,7 @@ def stopped(*_, **__):
 @pytest.mark.parametrize(
     ("line", "module", "name", "words"),
     [
-        ("convert model out", folder_conversion, "open_folder", "stopped; out is as it was"),
+        ("convert model --out out", folder_conversion, "open_folder", "stopped; out is as it was"),
         (
             "bench layers --json rows.json --shape 8x8",
             layers,

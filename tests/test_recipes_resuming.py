@@ -48,7 +48,7 @@ def classifier(tmp_path):
 
 
 def start(folder, out):
-    command = [sys.executable, "-m", "sparsekit", "compress", "recipe.yaml", "--model", "classifier"]
+    command = [sys.executable, "-m", "sparsekit", "compress", "classifier", "--recipe", "recipe.yaml"]
     return subprocess.Popen(
         [*command, "--data", "reviews.jsonl", "--out", out],
         cwd=folder,
@@ -166,7 +166,7 @@ def test_a_run_stopped_before_every_stage_is_the_run_that_was_not(tmp_path, clas
 def test_nothing_is_kept_of_a_run_that_was_stopped_at_once(tmp_path, classifier, reviews, monkeypatch, capsys):
     (tmp_path / "recipe.yaml").write_text(_RECIPE)
     monkeypatch.chdir(tmp_path)
-    line = "sparsekit compress recipe.yaml --model classifier --data reviews.jsonl --out out"
+    line = "sparsekit compress classifier --recipe recipe.yaml --data reviews.jsonl --out out"
     monkeypatch.setattr(sys, "argv", line.split())
     with Stop(monkeypatch, "finetune"), pytest.raises(SystemExit) as ended:
         run()

@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from sparsekit import finalize  # noqa: E402
-from sparsekit.demo.model import minilm_folder  # noqa: E402
+from sparsekit.bench.minilm import minilm_folder  # noqa: E402
 from sparsekit.distillation import Distillation, SoftTargets, SquareHead  # noqa: E402
 from sparsekit.pruning import Schedule  # noqa: E402
 from sparsekit.training import GradualPruning  # noqa: E402

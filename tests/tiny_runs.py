@@ -5,7 +5,7 @@ import json
 import torch
 import transformers
 
-from sparsekit.demo.model import minilm_folder
+from sparsekit.bench.minilm import minilm_folder
 from sparsekit.recipes import Recipe
 from sparsekit.recipes.report import comparison
 

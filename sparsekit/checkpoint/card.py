@@ -46,7 +46,8 @@ Without it they refuse the folder: their own code reads no sparse weights.
 """
 
 
-def _markdown(table: Sequence[Sequence[str]]) -> str:
+def markdown_table(table: Sequence[Sequence[str]]) -> str:
+    """A table of cells, the names of the columns first, in Markdown."""
     header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -64,7 +65,7 @@ def write_section(folder: Path, title: str, table: Sequence[Sequence[str]], note
     path = folder / CARD
     text = path.read_text() if path.exists() else f"---\nlibrary_name: transformers\n---\n\n# {title}\n"
     text = text.partition(_MEASURED)[0].rstrip("\n")
-    section = f"{text}\n\n{_MEASURED}\n\n{_markdown(table)}\n{notes}\n"
+    section = f"{text}\n\n{_MEASURED}\n\n{markdown_table(table)}\n{notes}\n"
     write_atomically(path, lambda temporary: temporary.write_text(section))
 
 

@@ -1,128 +1,76 @@
-"""What the demo leaves behind: a table, a plot, result.json, and what to type next."""
+"""What the demo shows and leaves behind: tables, a plot, result.json."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from sparsekit.io.atomic_file import write_atomically
+from sparsekit.bench.model_report import speedup
+from sparsekit.checkpoint.card import markdown_table
+from sparsekit.io.atomic_file import write_atomically, write_json
+from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_table, duration
+from sparsekit.wording import counted
 
-#: Name of a model in the results -> how the table and the plot call it.
-TITLES = {
-    "teacher": "dense teacher",
-    "dense_self": "sparse student, dense torch",
-    "sparse": "sparse student, sparsekit",
-    "sparse_int8": "the same, int8",
-}
-#: The same models' entries for accuracy and size.
-MODELS = ("teacher", "student_dense", "student", "student_int8")
-#: How many of them, the last ones, run on sparsekit's kernels.
-_SPARSE = 2
-
-NEXT_STEPS = """\
-What next?
-  sparsekit bench layers --sparsity 0.9 --batch 1 --batch 64   your machine, layer by layer
-  sparsekit demo --sparsity 0.8                                another trade of accuracy for speed
-Your own model, pruned already (zeros in its linear layers):
-  import sparsekit
-  sparsekit.convert(model)                 # swaps nn.Linear for SparseLinear, in place
-  print(sparsekit.conversion_report(model))
-Your own model and data, dense still:
-  from sparsekit.pruning import prune_sparsegpt, finalize
-  prune_sparsegpt(model, 0.8, batches)      # a few hundred samples; no training
-  ...                                      # fine-tune: the masks stay
-  finalize(model); sparsekit.convert(model)
-"""
+_ENGINES = {"torch": "dense, torch", "sparsekit": "sparse, float32", "sparsekit-int8": "sparse, int8"}
+#: Seconds that the recipe takes for a sentence, as a part of those of dense MiniLM for 16 texts of 128 tokens.
+_SENTENCE = 0.14
 
 
-def _milliseconds(row: dict[str, Any], model: str) -> float:
-    return float(row["seconds"][model]["median"]) * 1e3
+def _speed_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    table = [["MiniLM, ms", *_ENGINES.values()]]
+    for texts, tokens in dict.fromkeys((row["batch"], row["tokens"]) for row in rows):
+        found = {row["engine"]: row for row in rows if (row["batch"], row["tokens"]) == (texts, tokens)}
+        cells = [f"{found[name]['ms']:.1f} ({speedup(found[name], rows) or 1.0:.1f}x)" for name in _ENGINES]
+        table.append([f"{counted(texts, 'text')} of {tokens} tokens", *cells])
+    return table
 
 
-def _rate(row: dict[str, Any], model: str) -> float:
-    sentences = int(row["kind"].rpartition(" ")[2]) if row["kind"].startswith("batch") else 1
-    return sentences / float(row["seconds"][model]["median"])
+def show_speed(rows: Sequence[Mapping[str, Any]], sparsity: float, sentences: int, console: Console) -> None:
+    """Print times by input and engine, and how long the accuracy part takes."""
+    threads = counted(rows[0]["threads"], "thread")
+    noisy = ", noisy: the machine is busy" * any(row["noisy"] for row in rows)
+    left = _SENTENCE * sentences * max(row["ms"] for row in rows) / 1e3
+    console.print(
+        f"{as_text(_speed_table(rows))}\n{sparsity:.0%} zeros imposed, {threads}, medians{noisy}. Next: what a trained "
+        f"model keeps of its accuracy, on {sentences:,} film-review sentences. About {duration(left)} left.",
+        highlight=False,
+    )
 
 
-def _threads(row: dict[str, Any]) -> str:
-    return f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+def _plot(result: Mapping[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    scored = [row for row in result["report"]["comparison"]["rows"] if "score" in row]
+    bars = [(row["name"], 100 * row["score"], f"{row['score']:.1%}") for row in scored]
+    charts = {"accuracy on the test split (%)": bars}
+    for name, *cells in _speed_table(result["speed"])[1:]:
+        heights = [float(cell.partition(" ")[0]) for cell in cells]
+        charts[f"ms, {name}"] = list(zip(_ENGINES.values(), heights, cells, strict=True))
+    for axes, (title, bars) in zip(panels, charts.items(), strict=True):
+        drawn = axes.bar([name.replace(" ", "\n", 1) for name, _, _ in bars], [height for _, height, _ in bars])
+        axes.bar_label(drawn, [label for _, _, label in bars])
+        axes.set(title=title, ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, partial(figure.savefig, dpi=120))
 
 
-def _speed_cells(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """Heading and one cell a model, the sparse ones with their gain over their dense self."""
-    single = not row["kind"].startswith("batch")
-    cells = [f"{_milliseconds(row, m):.2f}" if single else f"{_rate(row, m):.0f}" for m in TITLES]
-    for place, model in list(enumerate(TITLES))[-_SPARSE:]:
-        cells[place] += f" ({row['seconds']['dense_self']['median'] / row['seconds'][model]['median']:.2f}x)"
-    return (f"ms, {row['kind']}" if single else f"sentences/s, {row['kind']}") + f", {_threads(row)}", cells
-
-
-def table(result: dict[str, Any]) -> Table:
-    """The figures of a result, one column a model."""
-    shown = Table("", *TITLES.values(), title=f"MiniLM on movie reviews, {result['sparsity']:.0%} sparse")
-    for key, label in (("accuracy", "accuracy, test split"), ("accuracy_far", "accuracy, other source (IMDB)")):
-        shown.add_row(label, *(f"{result[model][key]:.1%}" for model in MODELS))
-    sizes = [result[model]["linear_bytes"] for model in MODELS]
-    cells = [f"{size / 1e6:.1f} MB" for size in sizes]
-    for place in range(len(cells) - _SPARSE, len(cells)):
-        cells[place] += f" ({sizes[1] / sizes[place]:.1f}x smaller)"
-    shown.add_row("linear weights in RAM", *cells)
-    for row in result["speed"]:
-        heading, speeds = _speed_cells(row)
-        shown.add_row(heading, *speeds)
-    return shown
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The same table for a README."""
-    shown = table(result)
-    columns = [list(column.cells) for column in shown.columns]
-    heads = [str(column.header) for column in shown.columns]
-    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in zip(*columns, strict=True)]
-    return "\n".join(lines)
-
-
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Accuracy and speed of the models as bars."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    colours = ["#9aa5b1", "#5b7c99", "#d9622b", "#a8321d"]
-    width = 0.84 / len(TITLES)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
-    names = [title.replace(", ", "\n") for title in TITLES.values()]
-    scores = [100 * result[key]["accuracy"] for key in MODELS]
-    left.bar_label(left.bar(names, scores, color=colours), fmt="%.1f")
-    left.set(title="accuracy on the test split (%)", ylim=(50, 100))
-    for axis, kind in ((middle, "one sentence"), (right, "batch")):
-        rows = [row for row in result["speed"] if row["kind"].startswith(kind)]
-        measure = _milliseconds if kind == "one sentence" else _rate
-        for place, (model, title) in enumerate(TITLES.items()):
-            positions = [index + (place - (len(TITLES) - 1) / 2) * width for index in range(len(rows))]
-            heights = [measure(row, model) for row in rows]
-            bars = axis.bar(positions, heights, 0.93 * width, label=title, color=colours[place])
-            axis.bar_label(bars, fmt="%.1f" if kind == "one sentence" else "%.0f", fontsize=8)
-        axis.set_xticks(range(len(rows)), [_threads(row) for row in rows])
-    middle.set(title="one sentence (ms, lower is better)")
-    right.set(title="batches of 32 (sentences/s, higher is better)")
-    right.legend(fontsize=8)
-    left.tick_params(axis="x", labelsize=8)
-    for axis in (left, middle, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"MiniLM on movie reviews, {result['sparsity']:.0%} of the linear weights pruned")
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
-    plt.close(figure)
-
-
-def show(result: dict[str, Any], out: Path, console: Console) -> None:
-    """Print the table, where the files are, and the next commands."""
-    console.print(table(result))
-    total = sum(result["stage_seconds"].values())
-    console.print(f"{total:.0f} s in all; wrote {out / 'result.json'}, {out / 'table.md'} and {out / 'plot.png'}\n")
-    console.print(NEXT_STEPS, highlight=False, markup=False)
+def show_report(result: Mapping[str, Any], model: Path, out: Path, console: Console) -> None:
+    """Print the accuracy table and what to type next; write the files."""
+    table, notes = comparison_table(result["report"]["comparison"]), comparison_notes(result["report"])
+    write_json(out / "result.json", result)
+    text = f"{markdown_table(_speed_table(result['speed']))}\n{markdown_table(table)}\n{notes}\n"
+    write_atomically(out / "table.md", lambda path: path.write_text(text))
+    _plot(result, out / "plot.png")
+    console.print(
+        f"{as_text(table)}\n{notes}\n\n{duration(result['seconds']['all'])} in all; wrote result.json, table.md, "
+        f"plot.png and {model.name} to {out}. Next:\n  sparsekit compress --help      your own model and data\n"
+        "  sparsekit bench layers --help  layers of your shapes",
+        highlight=False,
+        markup=False,
+    )

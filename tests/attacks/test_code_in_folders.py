@@ -61,13 +61,13 @@ def refused(marker: Path, *arguments: object) -> None:
 
 
 def test_convert(tmp_path, evil, marker):
-    refused(marker, "convert", evil, tmp_path / "out")
-    refused(marker, "convert", evil, tmp_path / "out", "--dense")
+    refused(marker, "convert", evil, "--out", tmp_path / "out")
+    refused(marker, "convert", evil, "--out", tmp_path / "out", "--dense")
     assert not (tmp_path / "out").exists()
 
 
 def test_bench(evil, marker):
-    refused(marker, "bench", "layers", "--model", evil, "--seconds", 0.01)
+    refused(marker, "bench", "layers", evil, "--seconds", 0.01)
     refused(marker, "bench", "model", evil, "--seconds", 0.01)
 
 
@@ -75,9 +75,9 @@ def test_bench(evil, marker):
 def test_verbs_that_train_and_score(tmp_path, evil, marker, task):
     data, out = write_reviews(tmp_path / "reviews.jsonl"), tmp_path / "out"
     (tmp_path / "recipe.yaml").write_text(recipe_of(task, {"prune": {"sparsity": 0.5}}).to_yaml())
-    refused(marker, "compress", tmp_path / "recipe.yaml", "--model", evil, "--data", data, "--out", out)
-    refused(marker, "prune", evil, out, "--data", data, "--task", task, "--sparsity", 0.5)
-    refused(marker, "distill", evil, out, "--teacher", evil, "--data", data, "--task", task)
+    refused(marker, "compress", evil, "--recipe", tmp_path / "recipe.yaml", "--data", data, "--out", out)
+    refused(marker, "prune", evil, "--out", out, "--data", data, "--task", task, "--sparsity", 0.5)
+    refused(marker, "distill", evil, "--out", out, "--teacher", evil, "--data", data, "--task", task)
     if task != "embedding":
         refused(marker, "evaluate", evil, "--data", data, "--task", task)
 
@@ -85,13 +85,15 @@ def test_verbs_that_train_and_score(tmp_path, evil, marker, task):
 def test_a_teacher_with_code(tmp_path, evil, marker):
     student = tiny(tmp_path / "student", "classification", num_hidden_layers=1)
     data = write_reviews(tmp_path / "reviews.jsonl")
-    refused(marker, "distill", student, tmp_path / "out", "--teacher", evil, "--data", data)
+    refused(marker, "distill", student, "--out", tmp_path / "out", "--teacher", evil, "--data", data)
 
 
 def test_a_known_architecture_is_opened_by_its_own_class(tmp_path, evil, marker):
     """transformers has a class for it: that one is taken, and the folder's left alone."""
     edit(evil / "config.json", model_type="bert")
-    result = CliRunner().invoke(app, ["convert", str(evil), str(tmp_path / "out"), "--min-sparsity", "0"], input=YES)
+    result = CliRunner().invoke(
+        app, ["convert", str(evil), "--out", str(tmp_path / "out"), "--min-sparsity", "0"], input=YES
+    )
     assert result.exit_code == 0, result.exception
     assert not marker.exists()
     assert type(sparsekit.load(tmp_path / "out")) is transformers.BertForSequenceClassification
@@ -126,7 +128,10 @@ def test_verify_and_load(tmp_path, marker):
     sparsekit.save(model, tmp_path / "model", verify_inputs={"input_ids": ids})
     (tmp_path / "model" / "tokenizer_config.json").write_text("{}")
     add_code(tmp_path / "model", marker)
-    for arguments in (["verify", str(tmp_path / "model")], ["convert", str(tmp_path / "model"), str(tmp_path / "out")]):
+    for arguments in (
+        ["verify", str(tmp_path / "model")],
+        ["convert", str(tmp_path / "model"), "--out", str(tmp_path / "out")],
+    ):
         result = CliRunner().invoke(app, arguments, input=YES)
         assert isinstance(result.exception, ValueError)
         assert not marker.exists()
@@ -135,7 +140,7 @@ def test_verify_and_load(tmp_path, marker):
 def test_answers_on_standard_input(tmp_path, evil, marker):
     """As `yes | sparsekit convert` in a shell."""
     result = subprocess.run(
-        [sys.executable, "-m", "sparsekit", "convert", str(evil), str(tmp_path / "out")],
+        [sys.executable, "-m", "sparsekit", "convert", str(evil), "--out", str(tmp_path / "out")],
         input=YES,
         capture_output=True,
         text=True,

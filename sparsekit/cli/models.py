@@ -1,0 +1,66 @@
+"""Verbs for model folders: convert them, verify them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsekit.cli.options import Ignore, need, print_text
+from sparsekit.cli.stopping import noting
+
+
+def convert(
+    model: Annotated[str, typer.Argument(help="Model folder, or a name in the local hub cache.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option(help="Folder for the sparse model.", metavar="OUT")],
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16 or int8.", metavar="DTYPE")
+    ] = "float32",
+    min_sparsity: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Convert layers from this sparsity on; measure nothing.", metavar="X"),
+    ] = None,
+    ignore: Ignore = None,
+    dense: Annotated[bool, typer.Option("--dense", help="Write every weight dense, for other libraries.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="The model before pruning, to compare outputs with.", metavar="MODEL")
+    ] = None,
+) -> None:
+    """Convert a pruned model: layers become sparse where that is faster here.
+
+    [bold]sparsekit convert my-pruned-encoder --out sparse --dtype int8[/]
+    """
+    from sparsekit.io.file_names import SENTENCE_MODULES
+    from sparsekit.io.hub_cache import local_folder
+
+    sentences = (local_folder(model) / SENTENCE_MODULES).is_file()
+    need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
+    from sparsekit.checkpoint import convert_folder
+
+    with noting(f"stopped; {out} is as it was"):
+        report = convert_folder(
+            model, out, dtype=dtype, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
+        )
+    if report is not None:
+        print_text(str(report))
+    print_text(f"wrote {out}")
+
+
+def verify(
+    model: Annotated[
+        str, typer.Argument(help="Folder that sparsekit saved, or a name in the local hub cache.", metavar="MODEL")
+    ],
+) -> None:
+    """Check a model folder on this machine; status 1 if it fails.
+
+    Checksums of all files, every sparse layer against float64, and the
+    outputs that are stored with the model.
+    """
+    need("torch", "torch")
+    from sparsekit.checkpoint import verify as verify_folder
+
+    report = verify_folder(model)
+    print_text(str(report))
+    if not report.passed:
+        raise typer.Exit(1)

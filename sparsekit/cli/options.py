@@ -1,0 +1,53 @@
+"""What verbs share: options, checks for extras, the console."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import Console
+
+from sparsekit.extras import how_to_install
+
+console = Console()
+
+# Options of several verbs. In every verb the model comes first, then --data, --test, --out, --recipe.
+Model: TypeAlias = Annotated[Path, typer.Argument(help="Model folder of transformers.", metavar="MODEL")]
+Data: TypeAlias = Annotated[
+    Path, typer.Option(help="Texts: .jsonl, .csv, .parquet, .txt or a folder of datasets.", metavar="FILE")
+]
+Test: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Texts to score on; a part of --data if left out.", metavar="FILE")
+]
+Out: TypeAlias = Annotated[
+    Path, typer.Option(help="Folder for the model, with report.json; checkpoints in OUT/work.", metavar="OUT")
+]
+Task: TypeAlias = Annotated[str, typer.Option(help="classification, embedding or language.", metavar="TASK")]
+Ignore: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help="Layers that stay dense: names or re:PATTERN.", metavar="NAME")
+]
+Threads: TypeAlias = Annotated[
+    list[int] | None, typer.Option(min=1, help="Threads, and processors, of every engine.", metavar="N")
+]
+Json: TypeAlias = Annotated[Path | None, typer.Option(help="Write the measurements here.", metavar="FILE")]
+
+
+def need(extra: str, *modules: str) -> None:
+    """End the command with what to install unless modules are there."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        text = f"this command needs {', '.join(missing)}: {how_to_install(extra)}"
+        Console(stderr=True).print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def print_text(text: str) -> None:
+    """Print what is wrapped already, or may hold anything."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def need_training() -> None:
+    """End the command unless the extra `compress` is installed."""
+    need("compress", "torch", "transformers", "datasets", "pydantic", "scipy", "yaml")

@@ -1,0 +1,138 @@
+"""Verbs that train and score: recipes, and recipes of one stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsekit.cli.options import Data, Model, Out, Task, Test, console, need, need_training, print_text
+
+
+def compress(
+    model: Model,
+    recipe: Annotated[Path, typer.Option(help="YAML file: what to do, stage by stage.", metavar="FILE")],
+    data: Data,
+    out: Out,
+    test: Test = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Texts to score on while training, for patience.", metavar="FILE")
+    ] = None,
+) -> None:
+    r"""Compress a model as a recipe says.
+
+    A recipe, such as recipe.yaml:
+
+    [bold]task: classification
+    data: {text: text, label: label, max_tokens: 128}
+    stages:
+      - prune: {sparsity: 0.8}
+      - distill: {epochs: 5, learning_rate: 5.0e-4}
+      - evaluate
+      - convert: {dtype: int8}[/]
+
+    The command that runs it:
+
+    [bold]sparsekit compress my-classifier --recipe recipe.yaml \
+      --data train.jsonl --test test.jsonl --out compressed[/]
+
+    Stages: finetune, drop_layers, prune_neurons, prune_heads, prune,
+    distill, convert, evaluate. Tasks: classification, embedding, language.
+
+    OUT is the model, there when the run is finished. OUT/work has finished
+    stages and checkpoints: the same command resumes a stopped run. It may
+    be deleted afterwards.
+    """
+    need_training()
+    from sparsekit.recipes import compress as run_recipe
+
+    _show_run(run_recipe(model, recipe, data, out, test=test, validation=validation), out)
+
+
+def prune(
+    model: Model,
+    data: Data,
+    out: Out,
+    test: Test = None,
+    sparsity: Annotated[
+        float | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros; N:M implies it.", metavar="X")
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option(help="sparsegpt, obert, wanda, taylor, fisher or magnitude.", metavar="NAME")
+    ] = "sparsegpt",
+    mask_structure: Annotated[
+        str, typer.Option(help="unstructured, 4x1 blocks, or N:M such as 2:4.", metavar="NAME")
+    ] = "unstructured",
+    spread: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How far a layer's sparsity may be from --sparsity.", metavar="X")
+    ] = 0.0,
+    samples: Annotated[int, typer.Option(min=1, help="Texts to calibrate on.", metavar="N")] = 512,
+    task: Task = "classification",
+) -> None:
+    """Prune a model without training: a recipe of one stage.
+
+    [bold]sparsekit prune my-classifier --sparsity 0.7 --data texts.jsonl --out pruned[/]
+    """
+    stage = {"sparsity": sparsity, "criterion": criterion, "mask_structure": mask_structure}
+    _run_stage(task, {"prune": {**stage, "spread": spread, "samples": samples}}, model, data, out, test)
+
+
+def distill(
+    student: Annotated[Path, typer.Argument(help="Model folder of transformers; its zeros stay.", metavar="STUDENT")],
+    teacher: Annotated[Path, typer.Option(help="Model folder of the teacher.", metavar="MODEL")],
+    data: Data,
+    out: Out,
+    test: Test = None,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the texts.", metavar="X")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="After the warm-up.", metavar="X")] = 1e-4,
+    task: Task = "classification",
+) -> None:
+    """Distill a teacher into a student: a recipe of one stage.
+
+    [bold]sparsekit distill pruned --teacher dense --data texts.jsonl --out student[/]
+    """
+    stage = {"teacher": teacher, "epochs": epochs, "learning_rate": learning_rate}
+    _run_stage(task, {"distill": stage}, student, data, out, test)
+
+
+def evaluate(model: Model, data: Data, task: Task = "classification") -> None:
+    """Score a model: accuracy and F1; similarity or retrieval; perplexity.
+
+    Columns of the data: text and label; text, pair and perhaps label; text.
+    """
+    need_training()
+    from sparsekit.recipes import evaluate as scores_of
+
+    for name, value in scores_of(model, data, task).items():
+        console.print(f"{name} {value:.4f}", highlight=False)
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="OUT of compress, or a log of training (.jsonl).", metavar="RUN")],
+) -> None:
+    """Plot loss, learning rate, sparsity and score of a run against its steps."""
+    need_training()
+    need("bench", "matplotlib")
+    from sparsekit.recipes.report.plots import draw_run
+
+    for path in draw_run(run):
+        print_text(f"wrote {path}")
+
+
+def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: Path, test: Path | None) -> None:
+    need_training()
+    from sparsekit.recipes import compress as run_recipe
+    from sparsekit.recipes import make_recipe
+
+    _show_run(run_recipe(model, make_recipe({"task": task, "stages": [stage]}), data, out, test=test), out)
+
+
+def _show_run(report: dict[str, Any], out: Path) -> None:
+    from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_table
+
+    print_text(as_text(comparison_table(report["comparison"])))
+    console.print(comparison_notes(report), highlight=False, markup=False)
+    if not report["scores"]:
+        console.print("no test data: nothing was scored")
+    print_text(f"wrote {out}; {out / 'work'} has its checkpoints, and may be deleted")

@@ -1,0 +1,74 @@
+"""The demo from start to end: speed of MiniLM with zeros imposed, then its accuracy, by a recipe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from sparsekit.bench.film_reviews import Rows, load_splits
+from sparsekit.bench.minilm import load_minilm, minilm_folder
+from sparsekit.bench.models import ModelGrid, run
+from sparsekit.demo.report import show_report, show_speed
+from sparsekit.io.atomic_file import write_atomically
+from sparsekit.progress import Progress
+from sparsekit.recipes import Recipe, compress, make_recipe
+from sparsekit.runtime.environment import environment
+from sparsekit.runtime.memory import keep_freed_memory
+
+#: Training sentences, test sentences, seconds to time an input.
+_FULL, _FAST = (7030, 1000, 6.0), (960, 300, 2.0)
+
+
+def _recipe(sparsity: float, seed: int) -> Recipe:
+    content = yaml.safe_load(Path(__file__).with_name("recipe.yaml").read_text())
+    next(stage["prune"] for stage in content["stages"] if "prune" in stage)["sparsity"] = sparsity
+    return make_recipe({**content, "seed": seed})
+
+
+def _measure_speed(sparsity: float, seconds: float) -> list[dict[str, Any]]:
+    """Rows of the model benchmark, on all threads."""
+    keep_freed_memory()
+    engines, threads = ("torch", "sparsekit", "sparsekit-int8"), (torch.get_num_threads(),)
+    grid = ModelGrid(sparsities=(sparsity,), threads=threads, engines=engines, seconds=seconds)
+    groups = Progress(run(load_minilm(), grid), title="measure speed", unit="inputs", total=grid.groups)
+    return [asdict(row) for group in groups for row in group]
+
+
+def _written(path: Path, rows: Rows) -> Path:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(lines))
+    return path
+
+
+def run_demo(out: Path, console: Console, *, sparsity: float, seed: int, fast: bool) -> dict[str, Any]:
+    """Run the demo and write `result.json`, `table.md`, `plot.png` and the sparse model to `out`.
+
+    Returns:
+        What `result.json` holds.
+    """
+    start = time.perf_counter()
+    sentences, tests, seconds = _FAST if fast else _FULL
+    rows = _measure_speed(sparsity, seconds)
+    measured = time.perf_counter() - start
+    show_speed(rows, sparsity, sentences, console)
+    splits = load_splits(seed)
+    train, test = (
+        _written(out / "train.jsonl", splits.train[:sentences]),
+        _written(out / "test.jsonl", splits.test[:tests]),
+    )
+    model = out / f"model-{round(100 * sparsity)}-seed-{seed}{'-fast' * fast}"
+    report = compress(minilm_folder(), _recipe(sparsity, seed), train, model, test=test)
+    shutil.rmtree(model / "work")  # the next run starts anew
+    spent = {"speed": measured, "all": time.perf_counter() - start}
+    given = {"sparsity": sparsity, "seed": seed, "train_sentences": sentences, "test_sentences": tests}
+    result = {"environment": environment(), **given, "speed": rows, "report": report, "seconds": spent}
+    show_report(result, model, out, console)
+    return result
