@@ -114,7 +114,9 @@ def test_steps_of_sentence_transformers(tmp_path, evil, marker):
         refused(marker, "convert", folder, tmp_path / "out")
     (folder / "modules.json").write_text(json.dumps(steps))
     (folder / "evil.py").unlink()
-    result = CliRunner().invoke(app, ["convert", str(folder), str(tmp_path / "out"), "--min-sparsity", "0"], input=YES)
+    result = CliRunner().invoke(
+        app, ["convert", str(folder), "--out", str(tmp_path / "out"), "--min-sparsity", "0"], input=YES
+    )
     assert result.exit_code == 0, result.exception
     add_code(folder, marker)
     refused(marker, "convert", folder, tmp_path / "out")
