@@ -20,7 +20,6 @@ from sparsekit.bench.minilm import load_minilm, minilm_folder
 from sparsekit.bench.model_peers import MODEL_PEERS, HiddenState, ModelProblem
 from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
-from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.io.atomic_file import write_json
 from sparsekit.pruning import prune_sparsegpt
 from sparsekit.runtime.environment import environment

@@ -12,7 +12,10 @@ from torch import nn
 from sparsekit import cli, prune
 from sparsekit.pruning import METHODS, Schedule, prune_obert, prune_sparsegpt
 from sparsekit.pruning.methods import weight_methods
-from sparsekit.recipes.recipe import Gradual, Prune, PruneHeads, PruneNeurons
+from sparsekit.recipes.stages.prune import Prune
+from sparsekit.recipes.stages.prune_heads import PruneHeads
+from sparsekit.recipes.stages.prune_neurons import PruneNeurons
+from sparsekit.recipes.stages.pruning_while_training import Gradual
 from sparsekit.training import GradualPruning
 
 #: Arguments that all functions of the table have.
