@@ -27,7 +27,7 @@ def test_splits_share_no_sentence_and_are_repeatable():
 
 
 def test_the_recipe_takes_sparsity_and_seed():
-    recipe = run._recipe(0.7, 3)
+    recipe = run._recipe(0.7, 3, fast=False)
     assert recipe.seed == 3
     assert [stage.settings.sparsity for stage in recipe.stages if stage.name == "prune"] == [0.7]
     assert recipe.stages[-1].name == "convert"

@@ -46,9 +46,9 @@ def _plot(result: Mapping[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 3)
-    scored = [row for row in result["report"]["comparison"]["rows"] if "score" in row]
-    bars = [(row["name"], 100 * row["score"], f"{row['score']:.1%}") for row in scored]
-    charts = {"accuracy on the test split (%)": bars}
+    rows = [row for row in result["report"]["comparison"]["rows"] if "score" in row]
+    accuracies = [(row["name"], 100 * row["score"], f"{row['score']:.1%}") for row in rows]
+    charts = {"accuracy on the test split (%)": accuracies}
     for name, *cells in _speed_table(result["speed"])[1:]:
         heights = [float(cell.partition(" ")[0]) for cell in cells]
         charts[f"ms, {name}"] = list(zip(_ENGINES.values(), heights, cells, strict=True))
@@ -64,8 +64,8 @@ def show_report(result: Mapping[str, Any], model: Path, out: Path, console: Cons
     """Print the accuracy table and what to type next; write the files."""
     table, notes = comparison_table(result["report"]["comparison"]), comparison_notes(result["report"])
     write_json(out / "result.json", result)
-    text = f"{markdown_table(_speed_table(result['speed']))}\n{markdown_table(table)}\n{notes}\n"
-    write_atomically(out / "table.md", lambda path: path.write_text(text))
+    parts = (markdown_table(_speed_table(result["speed"])), markdown_table(table), notes)
+    write_atomically(out / "table.md", lambda path: path.write_text("\n".join(parts)))
     _plot(result, out / "plot.png")
     console.print(
         f"{as_text(table)}\n{notes}\n\n{duration(result['seconds']['all'])} in all; wrote result.json, table.md, "

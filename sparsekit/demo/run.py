@@ -27,9 +27,11 @@ from sparsekit.runtime.memory import keep_freed_memory
 _FULL, _FAST = (7030, 1000, 6.0), (960, 300, 2.0)
 
 
-def _recipe(sparsity: float, seed: int) -> Recipe:
+def _recipe(sparsity: float, seed: int, fast: bool) -> Recipe:
     content = yaml.safe_load(Path(__file__).with_name("recipe.yaml").read_text())
-    next(stage["prune"] for stage in content["stages"] if "prune" in stage)["sparsity"] = sparsity
+    for settings in (settings for stage in content["stages"] if isinstance(stage, dict) for settings in stage.values()):
+        settings |= {"sparsity": sparsity} if "sparsity" in settings else {}
+        settings |= {"epochs": 2 * settings["epochs"]} if "epochs" in settings and fast else {}
     return make_recipe({**content, "seed": seed})
 
 
@@ -49,25 +51,19 @@ def _written(path: Path, rows: Rows) -> Path:
 
 
 def run_demo(out: Path, console: Console, *, sparsity: float, seed: int, fast: bool) -> dict[str, Any]:
-    """Run the demo and write `result.json`, `table.md`, `plot.png` and the sparse model to `out`.
-
-    Returns:
-        What `result.json` holds.
-    """
+    """Run the demo; write `result.json`, which is returned, `table.md`, `plot.png` and the sparse model to `out`."""
     start = time.perf_counter()
     sentences, tests, seconds = _FAST if fast else _FULL
     rows = _measure_speed(sparsity, seconds)
-    measured = time.perf_counter() - start
+    speed_seconds = time.perf_counter() - start
     show_speed(rows, sparsity, sentences, console)
     splits = load_splits(seed)
-    train, test = (
-        _written(out / "train.jsonl", splits.train[:sentences]),
-        _written(out / "test.jsonl", splits.test[:tests]),
-    )
+    parts = {"train": splits.train[:sentences], "test": splits.test[:tests]}
+    files = {name: _written(out / f"{name}.jsonl", rows) for name, rows in parts.items()}
     model = out / f"model-{round(100 * sparsity)}-seed-{seed}{'-fast' * fast}"
-    report = compress(minilm_folder(), _recipe(sparsity, seed), train, model, test=test)
+    report = compress(minilm_folder(), _recipe(sparsity, seed, fast), files["train"], model, test=files["test"])
     shutil.rmtree(model / "work")  # the next run starts anew
-    spent = {"speed": measured, "all": time.perf_counter() - start}
+    spent = {"speed": speed_seconds, "all": time.perf_counter() - start}
     given = {"sparsity": sparsity, "seed": seed, "train_sentences": sentences, "test_sentences": tests}
     result = {"environment": environment(), **given, "speed": rows, "report": report, "seconds": spent}
     show_report(result, model, out, console)
