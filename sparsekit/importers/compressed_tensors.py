@@ -112,7 +112,7 @@ def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
 
 
 def without_bitmasks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors with those that are held as bit masks made dense.
+    """The tensors with bit masks made dense.
 
     Raises:
         ValueError: arrays of a bit mask are missing or contradict each other.
