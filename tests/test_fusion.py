@@ -383,7 +383,7 @@ def test_functions_that_write_to_their_input_are_not_taken_for_others(module):
         (nn.Identity(), None),
     ],
 )
-def test_functions_are_recognised_by_what_they_compute(module, name):
+def test_functions_are_recognized_by_what_they_compute(module, name):
     assert recognize(module) == name
 
 

@@ -150,14 +150,14 @@ def test_more_zeros_cannot_gain_less(played):
     assert calls == {denser: 2, sparser: 3}, "either may be wrong"
 
 
-def test_neighbours_in_shape_gain_about_as_much(played):
+def test_neighbors_in_shape_gain_about_as_much(played):
     gains, calls = played
     narrow, wide, large = layer(0.8, 40, 50), layer(0.8, 50, 40), layer(0.8, 400, 50)
     gains[narrow], gains[wide], gains[large] = [2.0], [7.0, 2.2, 2.3], [9.0]
     table = GainTable([1])
     table.survey([(narrow, "float32"), (wide, "float32"), (large, "float32")])
     assert found(table, wide) == Gain(2.3)
-    assert found(table, large) == Gain(9.0), "eight times larger: no neighbour"
+    assert found(table, large) == Gain(9.0), "eight times larger: no neighbor"
     assert calls[large] == 1
 
 

@@ -119,7 +119,7 @@ def test_joined_layers_stay_int8():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_inputs_that_cannot_be_quantised_are_refused_in_words(bad):
+def test_inputs_that_cannot_be_quantized_are_refused_in_words(bad):
     sparse = SparseLinear.from_linear(pruned(), dtype="int8")
     x = torch.zeros(3, 200)
     x[1, 7] = bad

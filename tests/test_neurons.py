@@ -209,10 +209,10 @@ def test_layers_that_cannot_shrink_are_refused():
     tied[1].weight = tied[0][0].weight
     with pytest.raises(ValueError, match=r"0\.0\.weight is shared with 1; put '0\.0' into ignore"):
         prune_neurons(tied, 0.5, criterion="magnitude")
-    quantised = mlp()
-    quantised[0].weight = nn.Parameter(torch.ones(8, 6, dtype=torch.int8), requires_grad=False)
+    quantized = mlp()
+    quantized[0].weight = nn.Parameter(torch.ones(8, 6, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match=r"0\.weight must be a plain floating parameter, got .* torch\.int8"):
-        prune_neurons(quantised, 0.5, criterion="magnitude")
+        prune_neurons(quantized, 0.5, criterion="magnitude")
     replaced = family("bert")
     replaced.bert.encoder.layer[1].intermediate.dense = nn.Identity()
     with pytest.raises(TypeError, match=r"layer\.1\.intermediate\.dense must be a torch\.nn\.Linear .*, got Identity"):

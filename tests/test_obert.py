@@ -39,7 +39,7 @@ def test_the_inverse_fisher_equals_a_dense_inverse(damping):
 
 
 def obert_reference(model: nn.Module, layer: str, sparsity: float, width: int, damping: float) -> torch.Tensor:
-    """Scores from dense inverses; then the weights that stay minimise the quadratic, with those pruned held at zero."""
+    """Scores from dense inverses; then the weights that stay minimize the quadratic, with those pruned held at zero."""
     found, weight = gradients(model, layer), model.get_submodule(layer).weight.detach().clone()
     spans = [slice(first, first + width) for first in range(0, weight.shape[1], width)]
     score = torch.empty_like(weight)

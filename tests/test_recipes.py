@@ -192,7 +192,7 @@ def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
     [
         ("task: classification\nstages:\n  - prune: {sparsity: 1.2}\n", "line 3.*less than 1"),
         (
-            "task: classification\nstages:\n  - prune:\n      sparsity: 0.5\n      colour: red\n",
+            "task: classification\nstages:\n  - prune:\n      sparsity: 0.5\n      color: red\n",
             "line 5.*allowed here: .*sparsity",
         ),
         ("task: classification\nstages:\n  - bake: {}\n", "line 3.*finetune"),

@@ -278,7 +278,7 @@ def test_the_validation_is_apart_from_the_test_and_from_what_is_learned(tmp_path
 
 
 def test_patience_looks_at_the_validation_and_the_report_at_the_test(tmp_path, classifier, reviews):
-    def labelled(name, label):
+    def labeled(name, label):
         path = tmp_path / name
         texts = [json.loads(line)["text"] for line in reviews.read_text().splitlines()]
         path.write_text("".join(json.dumps({"text": text, "label": label(text)}) + "\n" for text in texts))
@@ -287,8 +287,8 @@ def test_patience_looks_at_the_validation_and_the_report_at_the_test(tmp_path, c
     def is_good(text):
         return "pos" if text.split()[0] in ("good", "fine", "great") else "neg"
 
-    data = labelled("data.jsonl", is_good)
-    test = labelled("wrong.jsonl", lambda text: "neg" if is_good(text) == "pos" else "pos")
+    data = labeled("data.jsonl", is_good)
+    test = labeled("wrong.jsonl", lambda text: "neg" if is_good(text) == "pos" else "pos")
     stage = {"finetune": {"epochs": 20, "learning_rate": 2e-3, "freeze": [], "evaluate_every": 3, "patience": 4}}
     report = compress(
         classifier, recipe_of("classification", stage), data, tmp_path / "out", test=test, validation=data

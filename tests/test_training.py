@@ -1,4 +1,4 @@
-"""The training loop: what it minimises, resuming bit for bit, early stopping, masks."""
+"""The training loop: what it minimizes, resuming bit for bit, early stopping, masks."""
 
 import json
 import time
@@ -128,7 +128,7 @@ def test_pruning_rises_while_training_and_is_logged(tmp_path):
     assert {"step", "loss", "learning_rate", "sparsity"} <= lines[0].keys()
 
 
-def test_the_optimiser_forgets_pruned_weights():
+def test_the_optimizer_forgets_pruned_weights():
     model = make_model()
     pruning = GradualPruning(model, Schedule(0.9, start=6, rise="one_shot"))
     originals = []

@@ -65,14 +65,14 @@ class Job:
         if self.dense_after is None:
             self.dense_after = len(self.rows)
 
-    def labelled(self) -> list[Batch]:
+    def labeled(self) -> list[Batch]:
         """Batches in which at least one text has a label."""
         return [batch for batch in self.train if has_label(batch)]
 
     def sample(self, texts: int, *, labels: bool = False) -> list[Batch]:
         """What to calibrate on: batches that hold about so many texts, on the model's device."""
         device = next(self.model.parameters()).device
-        chosen = sample(self.labelled() if labels else self.train, texts, self.recipe.seed, labels=labels)
+        chosen = sample(self.labeled() if labels else self.train, texts, self.recipe.seed, labels=labels)
         return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
 
     @torch.inference_mode()

@@ -3,7 +3,7 @@
 // Arrays that `validate` lets pass are packed in every layout and must come back: entry by entry, values as near as
 // their type holds them. Packed weights of which bytes were changed are refused by `check_packed`, or kernels run on
 // them and they can be unpacked. Everything else must end in std::invalid_argument, and nothing may read or write
-// beyond what is there (libFuzzer runs this with the address and undefined behaviour sanitizers).
+// beyond what is there (libFuzzer runs this with the address and undefined behavior sanitizers).
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>

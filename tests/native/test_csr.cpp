@@ -109,7 +109,7 @@ void refuses_columns() {
   CHECK_THROWS(validate(with_col({2, 2, 1}).view()), "rise strictly within a row, got 2 then 2 in row 0");
 }
 
-/// Last, because the undefined-behaviour sanitizer ends the test where the sum overflows.
+/// Last, because the undefined-behavior sanitizer ends the test where the sum overflows.
 void refuses_most_rows() {
   CHECK_THROWS(validate(Arrays{}.view(kLargest, 0)), "out_features");
   CHECK_THROWS(validate(Arrays{}.view(kLargest, 1)), "out_features");

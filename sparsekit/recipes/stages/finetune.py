@@ -25,13 +25,13 @@ def check(job: Job, settings: Finetune, before: Before) -> None:
     """Refuse embeddings, which have no labels, and settings that do not fit the data."""
     if job.recipe.task == "embedding":
         raise ValueError("embeddings have no labels to be fine-tuned on here; use distill")
-    check_training(job, settings, before, job.labelled())
+    check_training(job, settings, before, job.labeled())
 
 
 def finetune(job: Job, settings: Finetune) -> dict[str, Any]:
     """Train on labels, with dropout; batches without any are left out."""
     model = NamedOutputs(job.model).train()
-    told = train_model(job, model, job.labelled(), job.task.loss, settings)
+    told = train_model(job, model, job.labeled(), job.task.loss, settings)
     model.eval()
     return told
 

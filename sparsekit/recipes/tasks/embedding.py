@@ -47,8 +47,8 @@ class Embedding(Task):
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
         """Padded texts; of pairs, the first and the second as rows of their own, in batches one after the other."""
-        unlabelled = Rows([*rows.texts, *rows.pairs], [], [])
-        return padded(tokenizer, unlabelled, batch_size, max_tokens)
+        unlabeled = Rows([*rows.texts, *rows.pairs], [], [])
+        return padded(tokenizer, unlabeled, batch_size, max_tokens)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """There is none: embeddings learn from a teacher."""
