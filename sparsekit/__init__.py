@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sparsekit.formats import CSR
     from sparsekit.fusion import fuse, unfuse
     from sparsekit.nn import JoinedLinear, SparseLinear, use_attention
-    from sparsekit.pruning import finalize, prune
+    from sparsekit.pruning import finalize, prune, prune_sparsegpt
+    from sparsekit.recipes import compress, evaluate
     from sparsekit.runtime import KernelUnavailableError, keep_freed_memory
 
 __version__ = version("sparsekit-cpu")
@@ -32,15 +33,18 @@ _HOMES = {
     "KernelUnavailableError": "runtime",
     "SparseLinear": "nn",
     "VerificationReport": "checkpoint",
+    "compress": "recipes",
     "conversion_report": "conversion",
     "convert": "conversion",
     "densify": "conversion",
+    "evaluate": "recipes",
     "finalize": "pruning",
     "fuse": "fusion",
     "keep_freed_memory": "runtime",
     "load": "checkpoint",
     "load_state_dict": "conversion",
     "prune": "pruning",
+    "prune_sparsegpt": "pruning",
     "save": "checkpoint",
     "unfuse": "fusion",
     "use_attention": "nn",
@@ -55,15 +59,18 @@ __all__ = [
     "SparseLinear",
     "VerificationReport",
     "__version__",
+    "compress",
     "conversion_report",
     "convert",
     "densify",
+    "evaluate",
     "finalize",
     "fuse",
     "keep_freed_memory",
     "load",
     "load_state_dict",
     "prune",
+    "prune_sparsegpt",
     "save",
     "unfuse",
     "use_attention",
@@ -79,13 +86,15 @@ def _packages() -> set[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES and name not in _packages():
         raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
+    package = _HOMES.get(name, name)
+    extra = "compress" if package == "recipes" else "torch"
     try:
-        home = importlib.import_module(f"sparsekit.{_HOMES.get(name, name)}")
+        home = importlib.import_module(f"sparsekit.{package}")
         return getattr(home, name) if name in _HOMES else home
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if extra == "torch" and error.name != "torch":
             raise
-        raise ModuleNotFoundError(f"sparsekit.{name} needs torch: {how_to_install('torch')}") from error
+        raise ModuleNotFoundError(f"sparsekit.{name} needs {error.name}: {how_to_install(extra)}") from error
 
 
 def __dir__() -> list[str]:

@@ -27,3 +27,13 @@ def test_packages_are_imported_when_they_are_asked_for(package):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'convret'"):
         _ = sparsekit.convret
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"), [("compress", "pydantic", "compress"), ("prune", "torch", "torch")]
+)
+def test_a_missing_extra_is_named(name, missing, extra):
+    code = f"import sys; sys.modules[{missing!r}] = None; import sparsekit; sparsekit.{name}"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"sparsekit.{name} needs {missing}" in found.stderr
+    assert f"[{extra}]" in found.stderr
