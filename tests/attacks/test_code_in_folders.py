@@ -111,7 +111,7 @@ def test_steps_of_sentence_transformers(tmp_path, evil, marker):
     for step in ("evil.Config", "os.system", "sentence_transformers.util.os.system", "sentence_transformers_evil.X", 3):
         changed = [steps[0], {**steps[1], "type": step}]
         (folder / "modules.json").write_text(json.dumps(changed))
-        refused(marker, "convert", folder, tmp_path / "out")
+        refused(marker, "convert", folder, "--out", tmp_path / "out")
     (folder / "modules.json").write_text(json.dumps(steps))
     (folder / "evil.py").unlink()
     result = CliRunner().invoke(
@@ -119,7 +119,7 @@ def test_steps_of_sentence_transformers(tmp_path, evil, marker):
     )
     assert result.exit_code == 0, result.exception
     add_code(folder, marker)
-    refused(marker, "convert", folder, tmp_path / "out")
+    refused(marker, "convert", folder, "--out", tmp_path / "out")
 
 
 def test_verify_and_load(tmp_path, marker):
