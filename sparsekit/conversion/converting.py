@@ -10,19 +10,19 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sparsekit.conversion.kept_reports import keep_report
+from sparsekit.conversion.measuring.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.conversion.swapping import Settings, sparsity_of, swap_layers
 from sparsekit.conversion.unreached import count_weights, unreached_weights
-from sparsekit.conversion.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.conversion.zeros import check_zeros
 from sparsekit.fidelity import fidelity
 from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.fusion.activations import fuse_activations
 from sparsekit.introspect.selection import select_matrices
 from sparsekit.nn import SparseLinear
-from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.calibration.batches import Batch
 from sparsekit.pruning.layers import weight_of
-from sparsekit.pruning.parametrization import finalize, mask_of
+from sparsekit.pruning.masks.parametrization import finalize, mask_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.splitting import pad_encoders
 

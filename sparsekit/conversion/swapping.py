@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.conversion.gain import Gain, GainTable
+from sparsekit.conversion.measuring.gain import Gain, GainTable
+from sparsekit.conversion.measuring.sensitivity import output_errors
 from sparsekit.conversion.places import places_in, put_in_place
 from sparsekit.conversion.report import LayerReport
-from sparsekit.conversion.sensitivity import output_errors
 from sparsekit.formats.dtypes import FLOATS, dtype_name
 from sparsekit.introspect.dense_classes import why_not_linear
 from sparsekit.introspect.hooks import attached
 from sparsekit.introspect.selection import shared_weights
 from sparsekit.introspect.weight_users import weights_used
 from sparsekit.nn import SparseLinear
-from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.calibration.batches import Batch
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.wording import counted

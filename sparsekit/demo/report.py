@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sparsekit.bench.model_report import speedup
+from sparsekit.bench.models.report import speedup
 from sparsekit.checkpoint.card import markdown_table
 from sparsekit.io.atomic_file import write_atomically, write_json
 from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_table, duration

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sparsekit.bench.film_reviews import Rows, load_splits
 from sparsekit.bench.minilm import load_minilm, minilm_folder
-from sparsekit.bench.models import ModelGrid, run
+from sparsekit.bench.models.benchmark import ModelGrid, run
 from sparsekit.demo.report import show_report, show_speed
 from sparsekit.io.atomic_file import write_atomically
 from sparsekit.progress import Progress

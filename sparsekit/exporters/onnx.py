@@ -17,7 +17,7 @@ from torch import nn
 
 from sparsekit.conversion import densify
 from sparsekit.extras import how_to_install
-from sparsekit.pruning.parametrization import finalize
+from sparsekit.pruning.masks.parametrization import finalize
 
 #: A protobuf file ends at 2 GiB; above this the weights lie beside the model.
 _MOST_INSIDE = 2**30

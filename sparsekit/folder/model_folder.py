@@ -26,7 +26,7 @@ from sparsekit.io.untrusted import read_object, regular_file
 MOST_GROWTH = 256
 _GROWTH_ROOM = 64 * 2**20
 #: Bytes that packing takes for every row and 128 columns, and for every row, besides the entries: those of the packed
-#: weight and of the plan that it is written from. tests/test_packing_memory.py holds them against the process's memory.
+#: weight and of the plan that it is written from, held against measured memory by tests/formats/test_packing_memory.py.
 _CELL_BYTES, _ROW_BYTES = 7, 48
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.parametrization import finalize
+from sparsekit.pruning.masks.parametrization import finalize
 
 
 def merge_lora(model: nn.Module) -> Any:

@@ -1,11 +1,12 @@
 """Prune: weights by a score or by SparseGPT, oBERT, movement; neurons and heads; at once or while training; reports."""
 
 from sparsekit.pruning.allocation import allocate_sparsity
+from sparsekit.pruning.masks.optimizer_state import drop_optimizer_state
+from sparsekit.pruning.masks.parametrization import Mask, finalize
+from sparsekit.pruning.masks.zeros import keep_zeros
 from sparsekit.pruning.methods import METHODS, Method
 from sparsekit.pruning.movement import Movement, apply_movement
 from sparsekit.pruning.obert import prune_obert
-from sparsekit.pruning.optimizer_state import drop_optimizer_state
-from sparsekit.pruning.parametrization import Mask, finalize
 from sparsekit.pruning.report import PruningReport, pruning_report
 from sparsekit.pruning.schedule import Schedule
 from sparsekit.pruning.sparsegpt.blockwise import prune_sparsegpt
@@ -15,7 +16,6 @@ from sparsekit.pruning.structured.neuron_groups import NeuronGroup
 from sparsekit.pruning.structured.neurons import prune_neurons
 from sparsekit.pruning.structured.widths import resize_to, shapes_of
 from sparsekit.pruning.weights import prune
-from sparsekit.pruning.zeros import keep_zeros
 
 __all__ = [
     "METHODS",

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.gradients import Loss, weight_gradients
+from sparsekit.pruning.calibration.gradients import Loss, weight_gradients
 from sparsekit.pruning.layers import group_prunable, weight_of
-from sparsekit.pruning.masks import masks_by_sparsity, structure_sparsity
+from sparsekit.pruning.masks.from_scores import masks_by_sparsity, structure_sparsity
 from sparsekit.pruning.methods import METHODS, find_method, weight_methods
 from sparsekit.pruning.sparsity import check_sparsity
 from sparsekit.pruning.split_model import on_split_modules

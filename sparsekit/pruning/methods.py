@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from sparsekit.pruning.calibration.gradients import Loss, mean_squared_gradients
+from sparsekit.pruning.calibration.input_norms import input_norms
+from sparsekit.pruning.calibration.inverse_fisher import inverse_diagonals
 from sparsekit.pruning.criteria import fisher, magnitude, taylor, wanda
-from sparsekit.pruning.gradients import Loss, mean_squared_gradients
-from sparsekit.pruning.input_norms import input_norms
-from sparsekit.pruning.inverse_fisher import inverse_diagonals
 from sparsekit.pruning.movement import apply_movement
 from sparsekit.pruning.obert import prune_obert
 from sparsekit.pruning.sparsegpt.blockwise import prune_sparsegpt

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sparsekit.pruning.layers import select_prunable
-from sparsekit.pruning.masks import drop_lowest
-from sparsekit.pruning.parametrization import Mask, mask_of, masked_parameters
+from sparsekit.pruning.masks.from_scores import drop_lowest
+from sparsekit.pruning.masks.parametrization import Mask, mask_of, masked_parameters
 from sparsekit.pruning.sparsity import check_sparsity
 from sparsekit.surgery import undo_on_failure
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.pruning.calibration.gradients import Loss
+from sparsekit.pruning.calibration.inverse_fisher import InverseFisher, inverse_fishers, layer_groups
 from sparsekit.pruning.criteria.fisher import score
 from sparsekit.pruning.fidelity_warning import warns_if_far
-from sparsekit.pruning.gradients import Loss
-from sparsekit.pruning.inverse_fisher import InverseFisher, inverse_fishers, layer_groups
 from sparsekit.pruning.layers import select_prunable, weight_of
-from sparsekit.pruning.masks import check_structure, masks_by_sparsity
-from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.masks.from_scores import check_structure, masks_by_sparsity
+from sparsekit.pruning.masks.parametrization import assign_masked
 from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure

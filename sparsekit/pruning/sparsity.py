@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from sparsekit.pruning.masks import check_scope, structure_sparsity
+from sparsekit.pruning.masks.from_scores import check_scope, structure_sparsity
 
 
 def check_sparsity(sparsity: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import nn
 
-from sparsekit.pruning.parametrization import apply_mask, mask_of, remove_mask
+from sparsekit.pruning.masks.parametrization import apply_mask, mask_of, remove_mask
 from sparsekit.splitting import SplitAttention, SplitModule, pad_plain_encoders, reads, split
 from sparsekit.splitting.split_module import stored_parameter
 

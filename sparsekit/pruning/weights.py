@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.pruning.calibration.gradients import Loss
 from sparsekit.pruning.fidelity_warning import warns_if_far
-from sparsekit.pruning.gradients import Loss
 from sparsekit.pruning.layers import group_prunable, weight_of
-from sparsekit.pruning.masks import masks_by_sparsity, masks_by_threshold
+from sparsekit.pruning.masks.from_scores import masks_by_sparsity, masks_by_threshold
+from sparsekit.pruning.masks.parametrization import apply_mask
 from sparsekit.pruning.methods import Method, check_needs, find_method, weight_methods
-from sparsekit.pruning.parametrization import apply_mask
 from sparsekit.pruning.sparsity import check_bounds, sparsity_of_groups
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure

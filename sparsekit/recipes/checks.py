@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsekit.pruning.zeros import pruned_layers
+from sparsekit.pruning.masks.zeros import pruned_layers
 from sparsekit.recipes.job import Job
 from sparsekit.recipes.stages.stage import Before
 

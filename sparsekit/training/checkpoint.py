@@ -20,7 +20,7 @@ from torch import nn
 
 from sparsekit.io.atomic_file import write_atomically
 from sparsekit.pruning.layers import oriented
-from sparsekit.pruning.parametrization import apply_mask, mask_of
+from sparsekit.pruning.masks.parametrization import apply_mask, mask_of
 from sparsekit.training.processes import from_all, process_number, wait_for_all
 from sparsekit.training.sharding import load_whole_state, parts_like, whole_tensors
 

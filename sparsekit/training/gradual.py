@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sparsekit.pruning.layers import group_prunable, weight_of
+from sparsekit.pruning.masks.parametrization import apply_mask, mask_of
 from sparsekit.pruning.methods import check_needs, find_method, weight_methods
-from sparsekit.pruning.parametrization import apply_mask, mask_of
 from sparsekit.pruning.schedule import Schedule
 from sparsekit.pruning.split_model import split_modules
 from sparsekit.pruning.weights import prune

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsekit.progress import Progress
-from sparsekit.pruning.parametrization import masked_parameters
+from sparsekit.pruning.masks.parametrization import masked_parameters
 from sparsekit.training.checkpoint import load_model_state
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.movement import GradualMovement

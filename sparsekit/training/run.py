@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from sparsekit.pruning.masks.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.movement import masked_sparsity
-from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.checkpoint import load_checkpoint, read_progress, read_tensors, save_checkpoint, write_tensors
 from sparsekit.training.log import TrainLog
 from sparsekit.training.optimizer import ParameterGroup, optimizer_for

@@ -11,8 +11,8 @@ from transformers import Trainer, TrainerCallback
 
 from sparsekit.distillation import Distillation, Embeddings, Teacher
 from sparsekit.distillation.teacher_outputs import named_outputs
+from sparsekit.pruning.masks.optimizer_state import drop_optimizer_state
 from sparsekit.pruning.movement import masked_sparsity
-from sparsekit.pruning.optimizer_state import drop_optimizer_state
 from sparsekit.training.gradual import GradualPruning
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from sparsekit.introspect.module_paths import lies_within, name_within
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
-from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.calibration.batches import Batch
 from sparsekit.pruning.fidelity_warning import warns_if_far
 from sparsekit.pruning.layers import select_prunable, weight_of
-from sparsekit.pruning.masks import check_structure
-from sparsekit.pruning.parametrization import assign_masked
+from sparsekit.pruning.masks.from_scores import check_structure
+from sparsekit.pruning.masks.parametrization import assign_masked
 from sparsekit.pruning.sparsegpt.moments import TransformerBlockPair
 from sparsekit.pruning.sparsegpt.samples import layers_by_input, samples_of
 from sparsekit.pruning.sparsegpt.solver import match_targets, prune_weight

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.calibration import token_rows
+from sparsekit.pruning.calibration.batches import token_rows
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.sparsegpt.samples import Arguments, Sample
 from sparsekit.splitting.split_module import is_routed

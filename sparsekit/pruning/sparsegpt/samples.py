@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.calibration import Batch
+from sparsekit.pruning.calibration.batches import Batch
 from sparsekit.splitting.split_module import is_routed
 
 #: Positional and keyword arguments of a call.

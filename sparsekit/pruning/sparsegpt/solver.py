@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from sparsekit.pruning.masks import group_width, masks_by_sparsity
+from sparsekit.pruning.masks.from_scores import group_width, masks_by_sparsity
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.calibration.gradients import Loss
 from sparsekit.pruning.methods import find_unit_score
 from sparsekit.pruning.structured.attention import (
     Attention,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.calibration.gradients import Loss
 from sparsekit.pruning.methods import find_unit_score
 from sparsekit.pruning.structured.config_widths import WidthEntries, record_shapes
 from sparsekit.pruning.structured.narrowing import check_layers

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sparsekit.introspect.model_configs import recorded_shapes
-from sparsekit.pruning.gradients import Loss
+from sparsekit.pruning.calibration.gradients import Loss
 from sparsekit.pruning.structured.units import Units, lost_inputs
 from sparsekit.pruning.structured.widths import resize_to
 from sparsekit.surgery import Description, Trial, failures, undo_on_failure, zeroed

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sparsekit.progress import Progress
-from sparsekit.pruning.calibration import token_rows
-from sparsekit.pruning.gradients import Loss, model_loss
+from sparsekit.pruning.calibration.batches import token_rows
+from sparsekit.pruning.calibration.gradients import Loss, model_loss
 from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.structured.units import Units
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sparsekit.pruning import METHODS, allocate_sparsity, pruning_report
 from sparsekit.pruning import prune as prune_model
-from sparsekit.pruning.masks import structure_sparsity
+from sparsekit.pruning.masks.from_scores import structure_sparsity
 from sparsekit.pruning.methods import weight_methods
 from sparsekit.pruning.sparsity import wanted_sparsity
 from sparsekit.recipes.data.batches import has_label, one_by_one

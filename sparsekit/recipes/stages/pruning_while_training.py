@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sparsekit.pruning import Schedule, apply_movement
-from sparsekit.pruning.masks import structure_sparsity
+from sparsekit.pruning.masks.from_scores import structure_sparsity
 from sparsekit.recipes.settings import MaskStructure, Strict
 from sparsekit.training import GradualMovement, GradualPruning
 from sparsekit.training.processes import process_count

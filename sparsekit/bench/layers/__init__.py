@@ -1,0 +1,1 @@
+"""The layer benchmark: one linear layer."""

@@ -1,0 +1,78 @@
+"""Weights to benchmark: random, or a model's own layers with an imposed sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsekit.bench.layers.problem import Floats
+from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
+from sparsekit.formats.csr import BLOCKS
+from sparsekit.pruning import finalize, prune
+
+#: Makes a weight `[out_features, in_features]` of a shape, a sparsity and the blocks that are zero or not.
+WeightSource: TypeAlias = Callable[[tuple[int, int], float, str], Floats]
+
+
+def mask_structure(block: str) -> str:
+    """What `prune` calls a mask of these blocks."""
+    return "unstructured" if block == "1x1" else block
+
+
+def random_weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
+    """Normal values, each block kept with the probability `1 - sparsity`; the same for the same arguments."""
+    numbers = np.random.default_rng([*shape, round(1000 * sparsity)])
+    weight = numbers.standard_normal(shape, dtype=np.float32)
+    height = BLOCKS[block]
+    drawn = numbers.random((-(-shape[0] // height), shape[1]), dtype=np.float32)
+    weight[np.repeat(drawn < sparsity, height, axis=0)[: shape[0]]] = 0.0
+    return weight
+
+
+def open_encoder(folder: Path) -> Any:
+    """The model in a transformers folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is damaged.
+    """
+    from transformers import AutoModel
+
+    check_model_folder(folder)
+    return from_folder(AutoModel.from_pretrained, folder)
+
+
+def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
+    """The first linear layer of every shape in a transformers model folder.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_encoder`; also when the model has no linear layer.
+    """
+    layers: dict[tuple[int, int], nn.Linear] = {}
+    for module in open_encoder(folder).modules():
+        if isinstance(module, nn.Linear):
+            layers.setdefault((module.out_features, module.in_features), module)
+    if not layers:
+        raise ValueError(f"the model in {folder} has no torch.nn.Linear to measure")
+    return layers
+
+
+def imposed_on(layers: dict[tuple[int, int], nn.Linear]) -> WeightSource:
+    """Weights of these layers with the smallest of each set to zero, so that masks look as in a pruned model."""
+
+    def weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
+        layer = nn.Linear(shape[1], shape[0], bias=False)
+        layer.weight.data.copy_(layers[shape].weight.data)
+        if sparsity == 1.0:  # which no pruning gives
+            return np.zeros(shape, dtype=np.float32)
+        prune(nn.Sequential(layer), sparsity, mask_structure=mask_structure(block))
+        finalize(layer)
+        pruned: Floats = layer.weight.detach().to(torch.float32).numpy()
+        return pruned
+
+    return weight

@@ -1,0 +1,198 @@
+"""The model benchmark: a whole sparse encoder against dense engines, and its time by operator."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from sparsekit import ops
+from sparsekit.bench.affinity import limited_to, pause_for
+from sparsekit.bench.layers.weights import mask_structure
+from sparsekit.bench.models.peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
+from sparsekit.bench.peer import answers_wrongly
+from sparsekit.fusion.joining import entry_of, joined_with
+from sparsekit.nn import SparseLinear
+from sparsekit.pruning import finalize, prune
+from sparsekit.timing.comparing import Timing, compare
+
+#: Calls that are profiled.
+_PROFILED = 10
+
+
+@dataclass(frozen=True)
+class ModelGrid:
+    """What to measure. Everything for one input and number of threads is interleaved."""
+
+    sparsities: Sequence[float] = (0.8, 0.9)
+    inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # batch and tokens of each text
+    threads: Sequence[int] = (1,)
+    engines: Sequence[str] = ("sparsekit", "torch", "onnxruntime", "openvino")
+    ignore: Sequence[str] = ()  # linear layers that stay dense
+    seconds: float = 10.0  # for each input and number of threads
+
+    @property
+    def groups(self) -> int:
+        """Number of groups that are measured one after the other."""
+        return len(self.inputs) * len(self.threads)
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One engine on one input; `sparsity` is None for a dense engine, whose time does not depend on it."""
+
+    batch: int
+    tokens: int
+    threads: int
+    engine: str
+    sparsity: float | None
+    ms: float  # median milliseconds of a call
+    low_ms: float  # quartiles
+    high_ms: float
+    noisy: bool
+    difference: float  # largest absolute difference of the hidden state from torch on the same weights
+    operators: dict[str, float]  # milliseconds of a call by operator, most first; of sparse models only
+    wrong: bool = False  # whether the engine computes something else on this machine
+
+
+#: A mask: its sparsity and its blocks.
+Mask: TypeAlias = tuple[float, str]
+
+
+def _pruned(model: nn.Module, mask: Mask, ignore: Sequence[str]) -> HiddenState:
+    pruned = copy.deepcopy(model)
+    prune(pruned, mask[0], ignore=ignore, mask_structure=mask_structure(mask[1]))
+    return HiddenState(finalize(pruned))
+
+
+def _difference(call: ModelCall, problem: ModelProblem, engine: str) -> tuple[float, bool]:
+    """Largest absolute difference from torch's answers, and whether that makes them wrong."""
+    expected = problem.model(problem.input_ids, problem.attention_mask).numpy()
+    difference = np.abs(call() - expected)
+    bound = MODEL_PEERS[engine].tolerance * np.abs(expected).max()
+    return float(difference.max()), answers_wrongly(engine, difference, bound)
+
+
+def _timed(function: Callable[..., Any], name: str, spent: defaultdict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        spent[name] += 1e3 * (time.perf_counter() - start)
+        return result
+
+    return timed
+
+
+def _profiled(call: InTorch, spent: defaultdict[str, float]) -> tuple[float, dict[str, float]]:
+    """Milliseconds of one call, in all and by operator; ours count themselves in `spent`."""
+    spent.clear()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        start = time.perf_counter()
+        call()
+        whole = 1e3 * (time.perf_counter() - start)
+    for event in found.key_averages():
+        spent[event.key] += event.self_cpu_time_total / 1e3
+    spent["python"] = whole - sum(spent.values())
+    return whole, dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+
+def operators(call: InTorch) -> dict[str, float]:
+    """Milliseconds that a call spends in each operator itself, most first: torch's by its profiler, ours by a clock.
+
+    "python" is what is left of the time of the call. Of several calls, the fastest counts.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines of its own over ours
+    spent: defaultdict[str, float] = defaultdict(float)
+    for layer in call.model.modules():
+        if isinstance(layer, SparseLinear):
+            name = "joined_linear" if joined_with(layer) else "linear"
+            entry = entry_of(layer)
+            setattr(layer, entry, _timed(getattr(layer, entry), f"sparsekit::{name}", spent))
+    with ExitStack() as patches:
+        for name in ("attention", "add_layer_norm"):
+            counted = _timed(getattr(ops, name), f"sparsekit::{name}", spent)
+            patches.enter_context(patch.object(ops, name, counted))
+        call()
+        return min((_profiled(call, spent) for _ in range(_PROFILED)), key=lambda one: one[0])[1]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One engine on one model."""
+
+    engine: str
+    sparsity: float | None
+    call: ModelCall
+    difference: float
+    wrong: bool
+
+    def row(self, batch: int, tokens: int, threads: int, timing: Timing) -> ModelRow:
+        ms = (1e3 * timing.median, 1e3 * timing.low, 1e3 * timing.high)
+        spent = operators(self.call) if isinstance(self.call, InTorch) and self.sparsity is not None else {}
+        kept = self.engine, self.sparsity, *ms, timing.noisy, self.difference, spent, self.wrong
+        return ModelRow(batch, tokens, threads, *kept)
+
+
+def _engine_runs(engine: str, problem: ModelProblem, sparsity: float, asked: Sequence[str]) -> list[_Run]:
+    """An engine's function; where it answers wrongly, that of its remedy as well, unless it is asked for anyway."""
+    peer = MODEL_PEERS[engine]
+    call = peer.prepare(problem)
+    difference, wrong = _difference(call, problem, engine)
+    runs = [_Run(engine, sparsity if peer.sparse else None, call, difference, wrong)]
+    if wrong and peer.remedy and peer.remedy not in asked:
+        runs += _engine_runs(peer.remedy, problem, sparsity, asked)
+    return runs
+
+
+def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[_Run]:
+    """Every engine's function; sparse ones once for each sparsity."""
+    runs: list[_Run] = []
+    for engine in engines:
+        peer = MODEL_PEERS[engine]
+        fitting = [(sparsity, problem) for (sparsity, block), problem in problems.items() if block == peer.block]
+        for sparsity, problem in fitting if peer.sparse else fitting[:1]:
+            runs += _engine_runs(engine, problem, sparsity, engines)
+    return runs
+
+
+def _group(
+    models: dict[Mask, HiddenState], grid: ModelGrid, batch: int, tokens: int, threads: int, vocabulary: int
+) -> list[ModelRow]:
+    numbers = torch.Generator().manual_seed(batch * tokens)
+    ids = torch.randint(vocabulary, (batch, tokens), generator=numbers)
+    problems = {key: ModelProblem(model, ids, torch.ones_like(ids), threads) for key, model in models.items()}
+    runs = _runs(problems, grid.engines)
+    calls = {str(i): one.call for i, one in enumerate(runs)}
+    timings = compare(calls, seconds=grid.seconds, pause=pause_for(threads))
+    return [one.row(batch, tokens, threads, timings[str(i)]) for i, one in enumerate(runs)]
+
+
+def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
+    """Measure a transformers model group by group, most threads first (see `layers.run`).
+
+    The weights of its linear layers are pruned by magnitude, so that the time is that of a pruned model; what it
+    computes is not.
+
+    Args:
+        model: what `AutoModel` loads, on the CPU.
+        grid: what to measure.
+    """
+    blocks = {MODEL_PEERS[engine].block: None for engine in grid.engines}
+    masks = [(sparsity, block) for sparsity in grid.sparsities for block in blocks]
+    models = {mask: _pruned(model, mask, grid.ignore) for mask in masks}
+    config: Any = model.config
+    for threads in sorted(grid.threads, reverse=True):
+        for batch, tokens in grid.inputs:
+            with limited_to(threads):
+                yield _group(models, grid, batch, tokens, threads, config.vocab_size)

@@ -1,0 +1,1 @@
+"""Measure what sparse layers gain, and what they change."""

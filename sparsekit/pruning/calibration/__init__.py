@@ -1,0 +1,1 @@
+"""What calibration batches say of weights: norms of inputs, gradients, Fisher matrices."""

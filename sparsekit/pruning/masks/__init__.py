@@ -1,0 +1,1 @@
+"""Masks: from scores, as parametrizations that stay, of zeros that are there."""
