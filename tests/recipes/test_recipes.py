@@ -23,16 +23,6 @@ from sparsekit.recipes.tasks import TASKS  # noqa: E402
 from sparsekit.training import TrainSettings  # noqa: E402
 
 
-@pytest.fixture
-def reviews(tmp_path):
-    return write_reviews(tmp_path / "reviews.jsonl")
-
-
-@pytest.fixture
-def classifier(tmp_path):
-    return tiny(tmp_path / "classifier", "classification")
-
-
 def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     recipe = recipe_of(
         "classification",

@@ -18,7 +18,7 @@ pytest.importorskip("datasets")
 pytest.importorskip("transformers")
 
 from safetensors.torch import load_file
-from tiny_runs import recipe_of, tiny, write_reviews
+from tiny_runs import recipe_of, tiny
 
 from sparsekit.cli import run
 from sparsekit.recipes import compress
@@ -35,11 +35,6 @@ stages:
   - distill: {epochs: 40, learning_rate: 1.0e-3, checkpoint_minutes: 0}
   - convert: {min_sparsity: 0.3}
 """
-
-
-@pytest.fixture
-def reviews(tmp_path):
-    return write_reviews(tmp_path / "reviews.jsonl")
 
 
 @pytest.fixture

@@ -21,16 +21,6 @@ from sparsekit.recipes.tasks.named_outputs import NamedOutputs, eager_attention 
 from sparsekit.training.run import Run  # noqa: E402
 
 
-@pytest.fixture
-def reviews(tmp_path):
-    return write_reviews(tmp_path / "reviews.jsonl")
-
-
-@pytest.fixture
-def classifier(tmp_path):
-    return tiny(tmp_path / "classifier", "classification")
-
-
 def weights(out):
     return load_file(out / "model.safetensors")
 

@@ -15,8 +15,7 @@ def check_model_folder(folder: Path) -> None:
     if not folder.exists():
         raise FileNotFoundError(f"the model {folder} does not exist; expected a folder of transformers or of sparsekit")
     if not (folder / CONFIG).is_file():
-        inside = f"; give {folder / 'model'}" if (folder / "model" / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{folder} is no model folder: it has no {CONFIG}{inside}")
+        raise FileNotFoundError(f"{folder} is no model folder: it has no {CONFIG}; give the folder that has one")
 
 
 def code_is_not_run(folder: Path | str) -> ValueError:
