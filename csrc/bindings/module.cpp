@@ -59,8 +59,9 @@ py::array to_float_values(const CsrTuple& arrays) {
 }
 
 Array<std::uint8_t> pack(const CsrTuple& csr, const std::string& dtype, std::int64_t height,
-                         const std::optional<Array<float>>& scales) {
-  const Packing packing(view_of(csr), dtype_named(dtype), height, scales ? scales->data() : nullptr);
+                         const std::optional<Array<float>>& scales, const std::optional<std::string>& layout) {
+  const Family family = layout ? family_named(*layout) : preferred_family();
+  const Packing packing(view_of(csr), dtype_named(dtype), height, scales ? scales->data() : nullptr, family);
   auto packed = aligned_bytes(packing.bytes());
   packing.write(reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
@@ -103,7 +104,7 @@ py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
   const LayoutEntry& layout = layout_entry(header.layout);
   return py::make_tuple(header.out_features, header.in_features, header.nnz, dtype_entry(layout.dtype).name,
-                        layout.height);
+                        layout.height, family_name(layout));
 }
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,
@@ -227,7 +228,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("from_dense", &from_dense, py::arg("dense").noconvert());
   m.def("to_dense", &to_dense, py::arg("csr").noconvert());
   m.def("float_values", &to_float_values, py::arg("csr").noconvert());
-  m.def("pack", &pack, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("height"), py::arg("scales").noconvert());
+  m.def("pack", &pack, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("height"), py::arg("scales").noconvert(),
+        py::arg("layout"));
   m.def("block_height", &find_block_height, py::arg("csr").noconvert());
   m.def("has_full_blocks", &has_full_blocks, py::arg("csr").noconvert(), py::arg("height"));
   m.def("with_full_blocks", &fill_blocks, py::arg("csr").noconvert(), py::arg("height"));

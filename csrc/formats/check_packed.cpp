@@ -32,6 +32,20 @@ void check_slice_offsets(const PackedWeight& weight, std::int64_t entries) {
   }
 }
 
+/// The same of the slots of CSR, whose entries have no padding between them.
+void check_slot_offsets(const PackedWeight& weight, std::int64_t entries) {
+  const std::int64_t slots = weight.column_blocks * weight.slices * kSlice;
+  if (weight.slot_offsets[0] != 0) refuse("its slots must start at 0, got " + text(weight.slot_offsets[0]));
+  for (std::int64_t s = 0; s < slots; ++s) {
+    if (weight.slot_offsets[s + 1] < weight.slot_offsets[s]) {
+      refuse("its slots must not overlap, but slot " + text(s) + " does");
+    }
+  }
+  if (weight.slot_offsets[slots] != entries) {
+    refuse("its slots must have " + text(entries) + " entries, got " + text(weight.slot_offsets[slots]));
+  }
+}
+
 /// Every slot of a sort window has a row of its own, and the row says so.
 void check_order(const PackedWeight& weight) {
   const std::int64_t slots = weight.slices * kSlice;
@@ -69,10 +83,21 @@ struct Columns {
   }
 };
 
+/// Input features that a column block has.
+std::int64_t block_width(const PackedWeight& weight, std::int64_t column_block) {
+  return std::min(weight.block_width(), weight.in_features - weight.first_column(column_block));
+}
+
 bool all_below(const std::uint8_t* columns, std::int64_t count, std::int64_t width) {
   std::uint8_t most = 0;
   for (std::int64_t i = 0; i < count; ++i) most = std::max(most, columns[i]);
   return count == 0 || most < width;
+}
+
+/// Output features that the row group at a slot of a column block has.
+std::int64_t rows_at(const PackedWeight& weight, std::int64_t column_block, std::int64_t slot) {
+  const std::int64_t group = sort_window_of(slot) + weight.slot_to_row[weight.order_index(column_block, slot)];
+  return std::clamp<std::int64_t>(weight.out_features - group * weight.height, 0, weight.height);
 }
 
 /// Nonzeros in the slice that begins at slot `first` of a column block.
@@ -83,7 +108,7 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
   const std::int64_t stripes = std::int64_t{offsets[1]} - offsets[0];
   const std::uint8_t* lengths = weight.row_lengths + at;
   const std::uint8_t* slice = weight.columns + offsets[0] * kStripe;
-  const std::int64_t width = std::min(kColumnBlock, weight.in_features - weight.first_column(column_block));
+  const std::int64_t width = block_width(weight, column_block);
   const std::string where = " in column block " + text(column_block) + ", slots from " + text(first);
   if ((*std::max_element(lengths, lengths + kSlice) + kQuad - 1) / kQuad != stripes) {
     refuse("another number of entries than places" + where);
@@ -94,8 +119,7 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
   for (unsigned s = 0; s < kSlice; ++s) {
     good = good &&
            columns.good(slice + full * kStripe + columns.place[s], lengths[s] - full * kQuad, stripes - full, width);
-    const std::int64_t group = sort_window_of(first) + weight.slot_to_row[weight.order_index(column_block, first + s)];
-    const std::int64_t rows = std::clamp<std::int64_t>(weight.out_features - group * weight.height, 0, weight.height);
+    const std::int64_t rows = rows_at(weight, column_block, first + s);
     if (rows == 0 && lengths[s] > 0) refuse("entries for output features that it does not have" + where);
     nnz += rows * lengths[s];
   }
@@ -103,11 +127,26 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
   return nnz;
 }
 
-void check_slices(const PackedWeight& weight, const LayoutEntry& layout, std::int64_t nnz) {
+/// Nonzeros in a slot of a column block of CSR.
+std::int64_t check_slot(const PackedWeight& weight, std::int64_t column_block, std::int64_t slot) {
+  const std::uint32_t* offsets = weight.slot_offsets + weight.order_index(column_block, slot);
+  const std::int64_t count = std::int64_t{offsets[1]} - offsets[0];
+  const std::int64_t rows = rows_at(weight, column_block, slot);
+  const std::string where = " in column block " + text(column_block) + ", slot " + text(slot);
+  if (rows == 0 && count > 0) refuse("entries for output features that it does not have" + where);
+  if (!all_below(weight.columns + offsets[0], count, block_width(weight, column_block))) {
+    refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
+  }
+  return rows * count;
+}
+
+void check_entries(const PackedWeight& weight, const LayoutEntry& layout, std::int64_t nnz) {
   const Columns columns(layout);
   std::int64_t found = 0;
   for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
-    for (std::int64_t s = 0; s < weight.slices * kSlice; s += kSlice) found += check_slice(weight, columns, b, s);
+    for (std::int64_t s = 0; s < weight.slices * kSlice; s += weight.sliced ? kSlice : 1) {
+      found += weight.sliced ? check_slice(weight, columns, b, s) : check_slot(weight, b, s);
+    }
   }
   if (found != nnz) refuse("its rows must have " + text(nnz) + " nonzeros, got " + text(found));
 }
@@ -168,9 +207,9 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
-  check_slice_offsets(weight, header.entries);
+  weight.sliced ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
   check_order(weight);
-  check_slices(weight, layout, header.nnz);
+  check_entries(weight, layout, header.nnz);
   if (layout.scaled) {
     check_row_sums(weight);
     check_scales(weight);

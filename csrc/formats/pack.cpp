@@ -15,7 +15,7 @@ std::int64_t block_height(const CsrView& csr) {
   return csr.values_size > 0 && full_block_entries(csr, kBlockHeight, kLeastFull) >= 0 ? kBlockHeight : 1;
 }
 
-Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales) : csr_(csr) {
+Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales, Family family) : csr_(csr) {
   validate(csr);
   if (dtype == DType::int8 && csr.dtype != DType::int8 && scales == nullptr) {
     throw std::invalid_argument("int8 weights need scales, got none");
@@ -28,7 +28,7 @@ Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const flo
   }
   if (height == 0) height = block_height(csr_);
   if (height > 1) fill_blocks(height, full_block_entries(csr_, height, 0.0));
-  plan_ = plan_pack(csr_, layout_for(dtype, height), scales);
+  plan_ = plan_pack(csr_, layout_for(dtype, height, family), scales);
 }
 
 void Packing::fill_blocks(std::int64_t height, std::int64_t entries) {

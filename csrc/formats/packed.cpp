@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "csr_blocks.h"
+#include "row_groups.h"
 #include "sell.h"
 
 namespace sparsekit {
@@ -27,10 +30,28 @@ constexpr LayoutEntry sell(Layout layout, const char* name) {
           scaled,
           scaled,
           kPairsRows<Value, height>,
+          true,
           padding,
           sixths,
           fill_sell<Value, height>,
           unpack_sell<Value, height>};
+}
+
+template <class Value, int height>
+constexpr LayoutEntry csr_blocks(Layout layout, const char* name) {
+  return {layout,
+          name,
+          kDType<Value>,
+          height,
+          sizeof(Value),
+          false,
+          false,
+          false,
+          false,
+          0,
+          6 * (height > 1 ? 2 : 1),
+          fill_csr_blocks<Value, height>,
+          unpack_csr_blocks<Value, height>};
 }
 
 /// The one list of layouts.
@@ -43,11 +64,19 @@ constexpr LayoutEntry kLayouts[] = {
     sell<std::int8_t, 4>(Layout::sell_4x1_s8, "sell_4x1_s8"),
     sell<BFloat16, 4>(Layout::sell_4x1_bf16, "sell_4x1_bf16"),
     sell<Float16, 4>(Layout::sell_4x1_fp16, "sell_4x1_fp16"),
+    csr_blocks<float, 1>(Layout::csr_f32, "csr_f32"),
+    csr_blocks<BFloat16, 1>(Layout::csr_bf16, "csr_bf16"),
+    csr_blocks<Float16, 1>(Layout::csr_fp16, "csr_fp16"),
+    csr_blocks<float, 4>(Layout::csr_4x1_f32, "csr_4x1_f32"),
+    csr_blocks<BFloat16, 4>(Layout::csr_4x1_bf16, "csr_4x1_bf16"),
+    csr_blocks<Float16, 4>(Layout::csr_4x1_fp16, "csr_4x1_fp16"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
+
+std::span<const LayoutEntry> layout_entries() { return kLayouts; }
 
 const LayoutEntry& layout_entry(Layout layout) {
   for (const auto& entry : kLayouts) {
@@ -56,16 +85,29 @@ const LayoutEntry& layout_entry(Layout layout) {
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
 }
 
-SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
-  const std::int64_t step = layout.overlapping ? kColumnBlockStep : kColumnBlock;
-  const std::int64_t more = std::max<std::int64_t>(0, in_features - kColumnBlock);
-  return {1 + (more + step - 1) / step, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping};
+PackedShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
+  PackedShape shape{0, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping, layout.sliced};
+  const std::int64_t step = shape.first_column(1);
+  const std::int64_t more = std::max<std::int64_t>(0, in_features - shape.block_width());
+  shape.column_blocks = 1 + (more + step - 1) / step;
+  return shape;
 }
 
-Layout layout_for(DType dtype, std::int64_t height) {
+Family family_named(const std::string& name) {
+  if (name == "sell") return Family::sell;
+  if (name == "csr") return Family::csr;
+  throw std::invalid_argument("layout must be 'sell' or 'csr', got '" + name + "'");
+}
+
+const char* family_name(const LayoutEntry& layout) { return layout.sliced ? "sell" : "csr"; }
+
+Layout layout_for(DType dtype, std::int64_t height, Family family) {
+  const LayoutEntry* found = nullptr;
   for (const auto& entry : kLayouts) {
-    if (dtype == entry.dtype && height == entry.height) return entry.layout;
+    if (dtype != entry.dtype || height != entry.height) continue;
+    if (found == nullptr || entry.sliced == (family == Family::sell)) found = &entry;
   }
+  if (found != nullptr) return found->layout;
   throw std::invalid_argument("no layout has " + std::string(dtype_entry(dtype).name) + " values in blocks of " +
                               std::to_string(height) + "x1");
 }
@@ -83,14 +125,16 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.in_features = in_features;
   header.nnz = nnz;
   header.entries = entries;
-  const SellShape shape = shape_for(layout, out_features, in_features);
+  const PackedShape shape = shape_for(layout, out_features, in_features);
   header.column_blocks = shape.column_blocks;
   const auto slices = static_cast<std::uint64_t>(shape.column_blocks * shape.slices);
+  const std::uint64_t slots = slices * static_cast<std::uint64_t>(kSlice);
   const auto ordered =
       static_cast<std::uint64_t>((shape.overlapping ? 1 : shape.column_blocks) * shape.slices * kSlice);
   header.slice_offsets_start = sizeof(PackedHeader);
-  header.row_lengths_start = aligned(header.slice_offsets_start + (slices + 1) * sizeof(std::uint32_t));
-  header.slot_to_row_start = aligned(header.row_lengths_start + slices * static_cast<std::uint64_t>(kSlice));
+  header.row_lengths_start =
+      aligned(header.slice_offsets_start + ((layout.sliced ? slices : slots) + 1) * sizeof(std::uint32_t));
+  header.slot_to_row_start = aligned(header.row_lengths_start + (layout.sliced ? slots : 0));
   header.row_to_slot_start = aligned(header.slot_to_row_start + ordered);
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
   header.scales_start = aligned(header.row_to_slot_start + ordered);
@@ -109,8 +153,14 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   PackPlan plan;
   if (csr.dtype == layout.dtype) scales = csr.scales == nullptr ? scales : csr.scales;
   if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
-  plan_sell(csr, layout, plan);
-  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * kStripe;
+  // Every stripe of SELL holds a nonzero, so this bounds the stripes too.
+  if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
+                                std::to_string(csr.values_size));
+  }
+  check_row_groups(csr, layout.height);
+  layout.sliced ? plan_sell(csr, layout, plan) : plan_csr_blocks(csr, layout, plan);
+  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.sliced ? kStripe : 1);
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
   return plan;
 }
@@ -178,6 +228,7 @@ PackedWeight packed_view(const PackedHeader& header) {
   return {shape_for(layout, header.out_features, header.in_features),
           base + header.values_start,
           reinterpret_cast<const std::uint8_t*>(base + header.columns_start),
+          reinterpret_cast<const std::uint32_t*>(base + header.slice_offsets_start),
           reinterpret_cast<const std::uint32_t*>(base + header.slice_offsets_start),
           reinterpret_cast<const std::uint8_t*>(base + header.row_lengths_start),
           reinterpret_cast<const std::uint8_t*>(base + header.slot_to_row_start),

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,7 @@ static_assert(sizeof(PackedHeader) == 128);
 /// as in `PackedWeight`.
 struct PackPlan {
   PackedHeader header;
-  std::vector<std::uint32_t> slice_offsets;
+  std::vector<std::uint32_t> slice_offsets;  // or `slot_offsets`
   std::vector<std::uint8_t> row_lengths;
   std::vector<std::uint8_t> slot_to_row;
   std::vector<std::uint8_t> row_to_slot;
@@ -60,6 +61,7 @@ struct LayoutEntry {
   bool scaled;               // whether output features have `scales` and `row_sums`
   bool overlapping;          // whether its column blocks overlap, with one order of rows
   bool paired;               // whether neighboring rows begin with the columns that they share
+  bool sliced;               // SELL; else CSR
   std::uint8_t padding;      // column of a padded entry
   std::int64_t sixths;       // of the time that an entry of `sell_f32` takes, roughly
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
@@ -70,13 +72,24 @@ struct LayoutEntry {
 
 /// The slices of a weight of this shape. One column block even without input features, so that kernels write their
 /// sums.
-SellShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features);
+PackedShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features);
+
+/// All layouts.
+std::span<const LayoutEntry> layout_entries();
 
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// The layout with values of this type and rows of a row group; throws std::invalid_argument when there is none.
-Layout layout_for(DType dtype, std::int64_t height);
+/// How rows are stored: SELL-C-sigma (sell.h), or CSR in column blocks (csr_blocks.h).
+enum class Family { sell, csr };
+
+/// "sell" or "csr"; throws std::invalid_argument for another name.
+Family family_named(const std::string& name);
+const char* family_name(const LayoutEntry& layout);
+
+/// The layout with values of this type and rows of a row group: of this family where it has one, else of the other.
+/// Throws std::invalid_argument when there is none.
+Layout layout_for(DType dtype, std::int64_t height, Family family);
 
 /// The values of `csr` are of the layout's type or float32. `scales`: of the output features, [out_features], positive,
 /// for float32 values in a layout that has them; else null. Throws

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "csr_blocks.h"
 #include "sell_overlapping.h"
 #include "sell_window.h"
 #include "values.h"
@@ -13,23 +13,8 @@
 namespace sparsekit {
 namespace {
 
-/// Throws where rows of one row group have entries in different columns.
-void check_row_groups(const CsrView& csr, std::int64_t height) {
-  for (std::int64_t row = 0; row < csr.out_features; ++row) {
-    const std::int64_t first = row / height * height;
-    const std::int32_t* columns = csr.col_indices + csr.crow_indices[row];
-    const std::int32_t* wanted = csr.col_indices + csr.crow_indices[first];
-    if (!std::equal(columns, csr.col_indices + csr.crow_indices[row + 1], wanted,
-                    csr.col_indices + csr.crow_indices[first + 1])) {
-      throw std::invalid_argument("blocks of " + std::to_string(height) + "x1 must be full, but the rows " +
-                                  std::to_string(first) + " and " + std::to_string(row) +
-                                  " have entries in different columns");
-    }
-  }
-}
-
 /// Sorts a window of row groups, from `start` on, column block by column block.
-void plan_window(const CsrView& csr, const LayoutEntry& layout, const SellShape& shape, std::int64_t start,
+void plan_window(const CsrView& csr, const LayoutEntry& layout, const PackedShape& shape, std::int64_t start,
                  PackPlan& plan) {
   const std::int64_t size = std::min(kSortWindow, shape.slices * kSlice - start);
   SortWindow window(csr, layout.height, start, size);
@@ -50,7 +35,7 @@ void plan_window(const CsrView& csr, const LayoutEntry& layout, const SellShape&
   }
 }
 
-void plan_column_blocks(const CsrView& csr, const LayoutEntry& layout, const SellShape& shape, PackPlan& plan) {
+void plan_column_blocks(const CsrView& csr, const LayoutEntry& layout, const PackedShape& shape, PackPlan& plan) {
   const std::int64_t slots = shape.slices * kSlice;
   for (auto* array : {&plan.row_lengths, &plan.slot_to_row, &plan.row_to_slot}) {
     array->resize(static_cast<std::size_t>(shape.column_blocks * slots));
@@ -96,13 +81,7 @@ void plan_row_sums(const CsrView& csr, PackPlan& plan) {
 }  // namespace
 
 void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
-  // Every stripe holds a nonzero, so this bounds the stripes too.
-  if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
-                                std::to_string(csr.values_size));
-  }
-  if (layout.height > 1) check_row_groups(csr, layout.height);
-  const SellShape shape = shape_for(layout, csr.out_features, csr.in_features);
+  const PackedShape shape = shape_for(layout, csr.out_features, csr.in_features);
   plan.slice_offsets.assign(1, 0);
   if (layout.overlapping) {
     plan_overlapping(csr, layout.height, shape, plan);
@@ -113,6 +92,7 @@ void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
 }
 
 std::int64_t work_before(const PackedWeight& weight, std::int64_t row_group) {
+  if (!weight.sliced) return csr_entries_before(weight, row_group);
   const std::int64_t slice = row_group / kSlice;
   if (weight.overlapping) return std::int64_t{weight.slice_offsets[weight.slice_index(0, slice)]} * kStripe;
   std::int64_t stripes = 0;

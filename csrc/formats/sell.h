@@ -12,7 +12,7 @@
 // Where it departs from the paper:
 //
 // Column blocks. The matrix is cut into column blocks of 128 inputs, each sorted and sliced by itself: a token's inputs
-// of a column block fit in registers (or a tile's in L1), and a column takes a byte. `SellShape` (kernels/
+// of a column block fit in registers (or a tile's in L1), and a column takes a byte. `PackedShape` (kernels/
 // packed_weight.h) knows where slices and slots of column blocks are.
 //
 // Stripes. A slice is stored four columns at a time: a stripe holds four entries (a quad) of each of its 16 rows, so

@@ -38,8 +38,8 @@ void order_rows(const std::vector<std::int64_t>& lengths, PackPlan& plan) {
 
 /// Takes as many stripes for the slice as its longest row needs: those of its entries that do not lie in the next
 /// column block too. The other rows fill theirs with entries that do.
-void plan_slice(const SellShape& shape, std::int64_t column_block, Remaining (&rows)[kSlice], std::uint8_t* row_lengths,
-                PackPlan& plan) {
+void plan_slice(const PackedShape& shape, std::int64_t column_block, Remaining (&rows)[kSlice],
+                std::uint8_t* row_lengths, PackPlan& plan) {
   const std::int64_t end = shape.first_column(column_block) + kColumnBlock;
   const std::int64_t next = column_block + 1 == shape.column_blocks ? end : shape.first_column(column_block + 1);
   std::int64_t longest = 0;
@@ -55,7 +55,7 @@ void plan_slice(const SellShape& shape, std::int64_t column_block, Remaining (&r
 
 }  // namespace
 
-void plan_overlapping(const CsrView& csr, std::int64_t height, const SellShape& shape, PackPlan& plan) {
+void plan_overlapping(const CsrView& csr, std::int64_t height, const PackedShape& shape, PackPlan& plan) {
   std::vector<Remaining> groups;
   std::vector<std::int64_t> lengths;
   for (std::int64_t g = 0; g < shape.slices * kSlice; ++g) {

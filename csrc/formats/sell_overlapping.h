@@ -19,6 +19,6 @@ void sort_rows(const Length* lengths, std::uint8_t* slot_to_row, std::int64_t si
 }
 
 /// Fills `slice_offsets`, `row_lengths`, `slot_to_row` and `row_to_slot` of `plan`.
-void plan_overlapping(const CsrView& csr, std::int64_t height, const SellShape& shape, PackPlan& plan);
+void plan_overlapping(const CsrView& csr, std::int64_t height, const PackedShape& shape, PackPlan& plan);
 
 }  // namespace sparsekit

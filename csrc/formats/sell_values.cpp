@@ -1,13 +1,12 @@
 // Values and columns of the SELL layouts: written from a CSR, and read back.
 #include <algorithm>
-#include <type_traits>
 #include <utility>
 
 #include "../kernels/range.h"
+#include "row_groups.h"
 #include "sell.h"
 #include "sell_pairs.h"
 #include "sell_window.h"
-#include "values.h"
 
 namespace sparsekit {
 namespace {
@@ -29,36 +28,6 @@ struct SlotPlaces {
   }
 };
 
-template <class Value, class Source>
-Value stored(Source value, float scale) {
-  if constexpr (std::is_same_v<Value, Source>) {
-    return value;
-  } else if constexpr (std::is_same_v<Value, BFloat16>) {
-    return to_bfloat16(value);
-  } else if constexpr (std::is_same_v<Value, Float16>) {
-    return to_float16(value);
-  } else {
-    return quantize(value, scale);
-  }
-}
-
-/// The rows of a row group while its entries are written: values that go on from entry to entry, and scales.
-template <class Source, int height>
-struct GroupRows {
-  std::int64_t count;                                           // of real rows: the last row group may have fewer
-  const Source* values[static_cast<std::size_t>(height)] = {};  // of entry 0 of the first row
-  float scales[static_cast<std::size_t>(height)] = {};
-
-  GroupRows(const CsrView& csr, const PackPlan& plan, std::int64_t row_group)
-      : count(std::min<std::int64_t>(height, csr.out_features - row_group * height)) {
-    const std::int64_t row = row_group * height;
-    for (std::int64_t r = 0; r < count; ++r) {
-      values[r] = csr.values_as<Source>() + (csr.crow_indices[row + r] - csr.crow_indices[row]);
-      if (!plan.scales.empty()) scales[r] = plan.scales[static_cast<std::size_t>(row + r)];
-    }
-  }
-};
-
 /// Writes the entries of a row group in a column block, `[first, last)` of its first row, to `places`.
 template <class Source, class Value, int height>
 void fill_slot(const GroupRows<Source, height>& rows, const std::int32_t* col_indices, Range entries,
@@ -76,7 +45,7 @@ void fill_slot(const GroupRows<Source, height>& rows, const std::int32_t* col_in
 
 /// Writes the entries of a row group, column block by column block.
 template <class Source, class Value, int height>
-void fill_row_group(const CsrView& csr, const PackPlan& plan, const SellShape& shape, std::int64_t row_group,
+void fill_row_group(const CsrView& csr, const PackPlan& plan, const PackedShape& shape, std::int64_t row_group,
                     Value* values, std::uint8_t* columns) {
   const GroupRows<Source, height> rows(csr, plan, row_group);
   std::int64_t first = csr.crow_indices[row_group * height];
@@ -92,7 +61,7 @@ void fill_row_group(const CsrView& csr, const PackPlan& plan, const SellShape& s
 
 /// Writes the entries of a sort window, from `start` on, where neighbors share inputs.
 template <class Source, class Value, int height>
-void fill_paired_window(const CsrView& csr, const PackPlan& plan, const SellShape& shape, std::int64_t start,
+void fill_paired_window(const CsrView& csr, const PackPlan& plan, const PackedShape& shape, std::int64_t start,
                         Value* values, std::uint8_t* columns) {
   const std::int64_t size = std::min(kSortWindow, shape.slices * kSlice - start);
   SortWindow window(csr, height, start, size);
@@ -117,7 +86,7 @@ void fill_paired_window(const CsrView& csr, const PackPlan& plan, const SellShap
 
 template <class Source, class Value, int height>
 void fill_from(const CsrView& csr, const PackPlan& plan, Value* values, std::uint8_t* columns) {
-  const SellShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+  const PackedShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
   if constexpr (kPairsRows<Value, height>) {
     for (std::int64_t start = 0; start < shape.slices * kSlice; start += kSortWindow) {
       fill_paired_window<Source, Value, height>(csr, plan, shape, start, values, columns);

@@ -1,11 +1,12 @@
-// A packed weight as kernels see it: raw pointers, already checked. formats/sell.h describes the layout.
+// A packed weight as kernels see it: raw pointers, already checked. formats/sell.h and formats/csr_blocks.h describe
+// the layouts.
 #pragma once
 
 #include <cstdint>
 
 namespace sparsekit {
 
-/// SELL-C-sigma by type of the values, and by shape of the mask's blocks: 1x1 or 4x1.
+/// SELL-C-sigma, or CSR in column blocks, by type of the values and by shape of the mask's blocks: 1x1 or 4x1.
 enum class Layout : std::uint32_t {
   sell_f32 = 1,
   sell_s8 = 2,
@@ -15,6 +16,12 @@ enum class Layout : std::uint32_t {
   sell_4x1_s8 = 6,
   sell_4x1_bf16 = 7,
   sell_4x1_fp16 = 8,
+  csr_f32 = 9,
+  csr_bf16 = 10,
+  csr_fp16 = 11,
+  csr_4x1_f32 = 12,
+  csr_4x1_bf16 = 13,
+  csr_4x1_fp16 = 14,
 };
 
 /// A float without its last 16 bits.
@@ -27,8 +34,11 @@ struct Float16 {
   std::uint16_t bits;
 };
 
-/// Inputs of a column block: as many as four pairs of AVX-512 registers hold as byte planes.
+/// Inputs of a column block of SELL: as many as four pairs of AVX-512 registers hold as byte planes.
 inline constexpr std::int64_t kColumnBlock = 128;
+
+/// Inputs of a column block of CSR: as many as a byte addresses.
+inline constexpr std::int64_t kCsrColumnBlock = 256;
 
 /// Inputs from an overlapping column block to the next.
 inline constexpr std::int64_t kColumnBlockStep = 64;
@@ -77,18 +87,22 @@ constexpr std::int64_t padded_row_groups(std::int64_t rows, std::int64_t height)
 
 /// Which slices a packed weight has and where they are: by column block and then by slice, or the other way round where
 /// column blocks overlap.
-struct SellShape {
+struct PackedShape {
   std::int64_t column_blocks;
   std::int64_t slices;  // of a column block
   bool overlapping;     // column blocks, with one order of rows for all of them
+  bool sliced;          // SELL: the rows of a slice lie side by side; else CSR, one after the other
+
+  /// Input features of a column block.
+  std::int64_t block_width() const { return sliced ? kColumnBlock : kCsrColumnBlock; }
 
   /// First input feature of a column block.
   std::int64_t first_column(std::int64_t column_block) const {
-    return column_block * (overlapping ? kColumnBlockStep : kColumnBlock);
+    return column_block * (overlapping ? kColumnBlockStep : block_width());
   }
 
   /// Input features of a token, rounded up to whole column blocks.
-  std::int64_t padded_features() const { return first_column(column_blocks - 1) + kColumnBlock; }
+  std::int64_t padded_features() const { return first_column(column_blocks - 1) + block_width(); }
 
   /// Where `slice_offsets` of a slice is.
   std::int64_t slice_index(std::int64_t column_block, std::int64_t slice) const {
@@ -107,11 +121,12 @@ struct SellShape {
 };
 
 /// Arrays over slots hold one number for a row group, which has `height` rows (output features).
-struct PackedWeight : SellShape {
+struct PackedWeight : PackedShape {
   const void* values;
-  const std::uint8_t* columns;  // relative to the first input feature of the column block
-  const std::uint32_t* slice_offsets;
-  const std::uint8_t* row_lengths;
+  const std::uint8_t* columns;         // relative to the first input feature of the column block
+  const std::uint32_t* slice_offsets;  // of SELL: first stripe of a slice
+  const std::uint32_t* slot_offsets;   // of CSR: first entry of a slot, at `order_index`
+  const std::uint8_t* row_lengths;     // of SELL
   const std::uint8_t* slot_to_row;
   const std::uint8_t* row_to_slot;
   const float* scales;           // of int8 values: [out_features]

@@ -9,9 +9,12 @@
 #include "isa/vector.h"
 #include "layer_norm_f32.h"
 #include "peak_f32.h"
+#include "spmm_csr.h"
+#include "spmm_csr_four.h"
 #include "spmm_sell.h"
 #include "spmm_sell_s8.h"
 #include "spmm_sell_transposed.h"
+#include "spmv_csr.h"
 #include "spmv_sell_lookup_s8.h"
 #include "spmv_sell_permute.h"
 #include "spmv_sell_permute_s8.h"
@@ -62,6 +65,43 @@ constexpr Kernel spmm(std::int64_t from) {
           .input_bytes = float_bytes(tokens),
           .multiply = spmm_sell<Format, V, vectors>,
           .multiply_transposed = spmm_sell_transposed<Format, V, vectors>,
+          .pack = pack_tile_f32<tokens>,
+          .store = store_tile_f32<tokens>};
+}
+
+template <class Format>
+constexpr Kernel spmv_of_csr() {
+  return {.name = "spmv",
+          .layout = Format::layout,
+          .tile = 1,
+          .min_tokens = min_tokens(1),
+          .input_bytes = float_bytes(1),
+          .multiply = spmv_csr<Format>,
+          .store = store_tokens_f32<1>};
+}
+
+template <class Format>
+constexpr Kernel spmm_of_csr_four(std::int64_t from) {
+  return {.name = "spmm",
+          .layout = Format::layout,
+          .tile = kFour,
+          .min_tokens = min_tokens(from),
+          .input_bytes = float_bytes(kFour),
+          .multiply = spmm_csr_four<Format>,
+          .pack = pack_tile_f32<kFour>,
+          .store = store_tile_f32<kFour>};
+}
+
+template <class Format, class V, int tokens>
+constexpr Kernel spmm_of_csr(std::int64_t from) {
+  constexpr int vectors = tokens / V::width;
+  return {.name = "spmm",
+          .layout = Format::layout,
+          .tile = tokens,
+          .min_tokens = min_tokens(from),
+          .input_bytes = float_bytes(tokens),
+          .multiply = spmm_csr<Format, V, vectors>,
+          .multiply_transposed = spmm_csr_transposed<Format, V, vectors>,
           .pack = pack_tile_f32<tokens>,
           .store = store_tile_f32<tokens>};
 }
@@ -140,6 +180,21 @@ constexpr void add_float_kernels(KernelTable& table) {
   if constexpr (widest >= 64) table.add(spmm<Format, Vec, 64>(49));
 }
 
+/// The same of CSR. The part of a tile in a column block fills L1 with 32 tokens.
+template <class Format>
+constexpr void add_csr_kernels(KernelTable& table) {
+  constexpr int widest = Format::height == 1 ? 32 : kRegisters / 2 / Format::height * Vec::width;
+  table.add(spmv_of_csr<Format>());
+  if constexpr (kGathersInputs) {
+    table.add(spmm_of_csr_four<Format>(2));
+  } else {
+    table.add(spmm_of_csr<Format, Vec, 4>(2));
+  }
+  table.add(spmm_of_csr<Format, Vec8, 8>(5));
+  if constexpr (widest >= 16) table.add(spmm_of_csr<Format, Vec, 16>(11));
+  if constexpr (widest >= 32) table.add(spmm_of_csr<Format, Vec, 32>(22));
+}
+
 /// int8 values.
 template <class Format>
 constexpr void add_s8_kernels(KernelTable& table) {
@@ -173,13 +228,20 @@ constexpr KernelTable table() {
                                 .max_few = kMaxFewQueries,
                                 .tile = AttentionTile<kAttentionVectors>::queries,
                                 .scratch = attention_scratch},
-                  .add_layer_norm = add_layer_norm_f32};
+                  .add_layer_norm = add_layer_norm_f32,
+                  .prefers_csr = !kPermutesInputs};
   add_float_kernels<SellF32>(all);
   add_float_kernels<SellBF16>(all);
   add_float_kernels<SellF16>(all);
   add_float_kernels<Sell4x1F32>(all);
   add_float_kernels<Sell4x1BF16>(all);
   add_float_kernels<Sell4x1F16>(all);
+  add_csr_kernels<CsrF32>(all);
+  add_csr_kernels<CsrBF16>(all);
+  add_csr_kernels<CsrF16>(all);
+  add_csr_kernels<Csr4x1F32>(all);
+  add_csr_kernels<Csr4x1BF16>(all);
+  add_csr_kernels<Csr4x1F16>(all);
   add_s8_kernels<SellS8>(all);
   add_s8_kernels<Sell4x1S8>(all);
   return all;

@@ -38,7 +38,7 @@ struct Kernel {
   StoreFn store;
 };
 
-inline constexpr int kMaxKernels = 64;
+inline constexpr int kMaxKernels = 128;
 
 /// Runs `rounds` times `peak_flop` floating-point operations from registers only; the result means nothing.
 using PeakFn = float (*)(std::int64_t rounds);
@@ -63,6 +63,7 @@ struct KernelTable {
   std::int64_t peak_flop;
   AttentionKernels attention;
   LayerNormFn add_layer_norm;
+  bool prefers_csr;  // to SELL, for float values
   int size = 0;
   Kernel kernels[kMaxKernels] = {};  // by ascending tile within a layout
 

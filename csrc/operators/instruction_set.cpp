@@ -85,4 +85,6 @@ const KernelTable& all_kernels() { return *chosen().load()->all; }
 
 const KernelTable& current_kernels() { return chosen().load()->used; }
 
+Family preferred_family() { return current_kernels().prefers_csr ? Family::csr : Family::sell; }
+
 }  // namespace sparsekit

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "../formats/packed.h"
 #include "../kernels/table.h"
 
 namespace sparsekit {
@@ -35,5 +36,8 @@ const KernelTable& all_kernels();
 
 /// Kernels of the instruction set in use that this machine's processor uses.
 const KernelTable& current_kernels();
+
+/// How it likes float weights packed.
+Family preferred_family();
 
 }  // namespace sparsekit

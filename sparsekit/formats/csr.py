@@ -267,6 +267,7 @@ class CSR:
         scale_method: str = "absmax",
         scales: NDArray[np.float32] | None = None,
         block: str | None = None,
+        layout: str | None = None,
     ) -> runtime.Packed:
         """Pack the weight into the layout of the kernels, one self-describing buffer.
 
@@ -278,6 +279,8 @@ class CSR:
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
+            layout: None for the one that is faster on the instruction set in use; "sell" (SELL-C-sigma) or "csr" (CSR
+                in column blocks). Every instruction set computes with both; int8 values are always in "sell".
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a
@@ -285,7 +288,7 @@ class CSR:
         """
         dtype = weight_dtype(dtype)
         found = self._scales(scale_method, scales) if dtype == "int8" else None
-        return _C.pack(self._tuple, dtype, 0 if block is None else _height(block), found)
+        return _C.pack(self._tuple, dtype, 0 if block is None else _height(block), found, layout)
 
     def _scales(self, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if method not in SCALE_METHODS:

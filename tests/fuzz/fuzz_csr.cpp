@@ -34,10 +34,6 @@ namespace {
 /// Larger packed weights are not made: a few bytes can describe a huge empty matrix.
 constexpr std::int64_t kMostCells = 1 << 12;
 
-constexpr Layout kEveryLayout[] = {Layout::sell_f32,      Layout::sell_s8,      Layout::sell_bf16,
-                                   Layout::sell_fp16,     Layout::sell_4x1_f32, Layout::sell_4x1_s8,
-                                   Layout::sell_4x1_bf16, Layout::sell_4x1_fp16};
-
 struct Matrix {
   CsrArrays arrays;
   std::int64_t out_features;
@@ -187,11 +183,10 @@ void check_matrix(const Matrix& matrix) {
   } catch (const std::invalid_argument&) {
     return;
   }
-  const SellShape shape = shape_for(layout_entry(Layout::sell_f32), matrix.out_features, matrix.in_features);
+  const PackedShape shape = shape_for(layout_entry(Layout::sell_f32), matrix.out_features, matrix.in_features);
   if (shape.column_blocks * shape.slices > kMostCells) return;
   const Matrix full = with_blocks(matrix, 4);
-  for (const Layout layout : kEveryLayout) {
-    const LayoutEntry& entry = layout_entry(layout);
+  for (const LayoutEntry& entry : layout_entries()) {
     packs_and_comes_back(entry.height == 1 ? matrix : full, entry);
   }
 }
@@ -205,6 +200,11 @@ void try_header(const std::byte* buffer, std::size_t bytes) {
   }
 }
 
+const LayoutEntry& some_layout(FuzzedDataProvider& data) {
+  const auto layouts = layout_entries();
+  return layouts[data.ConsumeIntegralInRange<std::size_t>(0, layouts.size() - 1)];
+}
+
 /// A buffer that is nothing, or the header of a good one with some of its fields changed.
 void check_header(FuzzedDataProvider& data) {
   std::vector<std::uint64_t> buffer(data.ConsumeIntegralInRange<std::size_t>(0, 64));
@@ -214,7 +214,7 @@ void check_header(FuzzedDataProvider& data) {
     const float value = 1.0F;
     const float scales[] = {1.0F, 1.0F};
     const CsrView csr{crow.data(), 3, &column, 1, &value, 1, 2, 5};
-    const PackPlan plan = plan_pack(csr, kEveryLayout[data.ConsumeIntegralInRange<std::size_t>(0, 3)], scales);
+    const PackPlan plan = plan_pack(csr, some_layout(data).layout, scales);
     buffer.assign(plan.header.total_bytes / sizeof(buffer[0]), 0);
     write_packed(csr, plan, reinterpret_cast<std::byte*>(buffer.data()));
     constexpr std::size_t kFields = sizeof(PackedHeader) / sizeof(buffer[0]);
@@ -229,9 +229,9 @@ void check_header(FuzzedDataProvider& data) {
 
 /// A weight of up to 200 row groups, and the bytes that it is packed in.
 std::vector<std::uint64_t> some_packed(FuzzedDataProvider& data) {
-  const LayoutEntry& layout = layout_entry(kEveryLayout[data.ConsumeIntegralInRange<std::size_t>(0, 7)]);
+  const LayoutEntry& layout = some_layout(data);
   const std::int64_t rows = data.ConsumeIntegralInRange<std::int64_t>(0, 200) * layout.height;
-  const std::int64_t columns = data.ConsumeIntegralInRange<std::int64_t>(0, 400);
+  const std::int64_t columns = data.ConsumeIntegralInRange<std::int64_t>(0, 600);
   const std::int64_t step = data.ConsumeIntegralInRange<std::int64_t>(1, 255);
   std::vector<float> dense(static_cast<std::size_t>(rows * columns));
   for (std::int64_t i = 0; i < rows / layout.height * columns; i += 1 + i * i % step) {

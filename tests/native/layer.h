@@ -112,9 +112,13 @@ inline Layer held(const Layer& layer, const Bytes& weight) {
 }
 
 /// Layouts with float values.
-inline constexpr sparsekit::Layout kFloatLayouts[] = {
-    sparsekit::Layout::sell_f32,     sparsekit::Layout::sell_bf16,     sparsekit::Layout::sell_fp16,
-    sparsekit::Layout::sell_4x1_f32, sparsekit::Layout::sell_4x1_bf16, sparsekit::Layout::sell_4x1_fp16};
+inline std::vector<sparsekit::Layout> float_layouts() {
+  std::vector<sparsekit::Layout> found;
+  for (const sparsekit::LayoutEntry& entry : sparsekit::layout_entries()) {
+    if (!entry.scaled) found.push_back(entry.layout);
+  }
+  return found;
+}
 
 /// A call without bias and activation function on contiguous input.
 inline sparsekit::LinearCall plain_call(const Layer& layer, const Bytes& weight, Direction direction,

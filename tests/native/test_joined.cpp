@@ -105,7 +105,7 @@ void refuses_calls() {
 }  // namespace
 
 int main() {
-  for (const Layout layout : kFloatLayouts) check_layout(layout);
+  for (const Layout layout : float_layouts()) check_layout(layout);
   check_layout(Layout::sell_s8);
   check_layout(Layout::sell_4x1_s8);
   refuses_calls();

@@ -8,8 +8,9 @@ using namespace sparsekit;
 
 namespace {
 
-Bytes packed_in_one_go(const CsrView& csr, DType dtype, std::int64_t height, const float* scales = nullptr) {
-  const Packing packing(csr, dtype, height, scales);
+Bytes packed_in_one_go(const CsrView& csr, DType dtype, std::int64_t height, const float* scales = nullptr,
+                       Family family = Family::sell) {
+  const Packing packing(csr, dtype, height, scales, family);
   Bytes buffer(packing.bytes(), std::byte{0xFF});
   packing.write(buffer.data());
   return buffer;
@@ -32,8 +33,8 @@ bool same(const CsrView& a, const CsrView& b) {
 }
 
 /// Packed, and back: the same bytes.
-void check_round_trip(const CsrView& csr, std::int64_t height) {
-  const Bytes packed = packed_in_one_go(csr, csr.dtype, height);
+void check_round_trip(const CsrView& csr, std::int64_t height, Family family = Family::sell) {
+  const Bytes packed = packed_in_one_go(csr, csr.dtype, height, nullptr, family);
   const AnyCsrArrays back = unpacked(packed);
   const PackedWeight weight = packed_view(packed_header(packed.data(), packed.size()));
   CHECK_CASE(same(csr, view_of(back, csr.out_features, csr.in_features)), dtype_entry(csr.dtype).name);
@@ -57,9 +58,11 @@ void values_come_back_as_they_were() {
       }
       std::vector<float> scales(static_cast<std::size_t>(out));
       for (std::size_t r = 0; r < scales.size(); ++r) scales[r] = 0.1F / static_cast<float>(r + 3);
-      check_round_trip(layer.view(), height);
-      check_round_trip(view_of(with_values_of(layer, brain), out, 300), height);
-      check_round_trip(view_of(with_values_of(layer, half), out, 300), height);
+      for (const Family family : {Family::sell, Family::csr}) {
+        check_round_trip(layer.view(), height, family);
+        check_round_trip(view_of(with_values_of(layer, brain), out, 300), height, family);
+        check_round_trip(view_of(with_values_of(layer, half), out, 300), height, family);
+      }
       check_round_trip(view_of(with_values_of(layer, bytes), out, 300, scales.data()), height);
     }
   }
@@ -88,6 +91,7 @@ void blocks_are_found_and_filled() {
   const Layer blocks = random_layer(72, 300, 0.8, 1, 4);
   CHECK(layout_of(packed_in_one_go(blocks.view(), DType::float32, 0)) == Layout::sell_4x1_f32);
   CHECK(layout_of(packed_in_one_go(blocks.view(), DType::float32, 1)) == Layout::sell_f32);
+  CHECK(layout_of(packed_in_one_go(blocks.view(), DType::float16, 0, nullptr, Family::csr)) == Layout::csr_4x1_fp16);
   const Layer none = random_layer(72, 300, 0.8);
   CHECK(layout_of(packed_in_one_go(none.view(), DType::bfloat16, 0)) == Layout::sell_bf16);
   const Bytes filled = packed_in_one_go(none.view(), DType::float32, 4);
@@ -97,11 +101,14 @@ void blocks_are_found_and_filled() {
   csr_to_dense(view_of(full, 72, 300), dense.data());
   CHECK(same_bits(dense, none.dense));
   const std::vector<float> scales(72, 1.0F / 127);
-  CHECK(layout_of(packed_in_one_go(none.view(), DType::int8, 4, scales.data())) == Layout::sell_4x1_s8);
+  for (const Family family : {Family::sell, Family::csr}) {
+    CHECK(layout_of(packed_in_one_go(none.view(), DType::int8, 4, scales.data(), family)) == Layout::sell_4x1_s8);
+  }
 }
 
 void refuses() {
   const Layer layer = random_layer(3, 5, 0.0);
+  CHECK_THROWS(family_named("ell"), "layout must be 'sell' or 'csr', got 'ell'");
   CHECK_THROWS(packed_in_one_go(layer.view(), DType::int8, 1), "int8 weights need scales");
   CHECK_THROWS(packed_in_one_go(layer.view(), DType::float32, 2), "no layout has float32 values in blocks of 2x1");
   const AnyCsrArrays bytes = with_values_of(layer, std::vector<std::int8_t>(15, std::int8_t{-127}));

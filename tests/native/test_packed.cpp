@@ -31,13 +31,18 @@ void check_round_trip(const Layer& layer, Layout layout = Layout::sell_f32) {
 void round_trips() {
   for (const std::int64_t out : {0, 1, 3, 15, 16, 17, 31, 33, 65}) {
     for (const std::int64_t in : {0, 1, 31, 32, 33, 127, 128, 129, 255, 256, 257}) {
-      for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) check_round_trip(random_layer(out, in, sparsity));
+      for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) {
+        check_round_trip(random_layer(out, in, sparsity));
+        check_round_trip(random_layer(out, in, sparsity), Layout::csr_f32);
+      }
     }
   }
   check_round_trip(random_layer(3, 70000, 0.9));
+  check_round_trip(random_layer(3, 70000, 0.9), Layout::csr_f32);
   check_round_trip(random_layer(1000, 2, 0.5));
   for (const std::int64_t out : {1, 4, 5, 63, 64, 65, 257, 1030}) {
     check_round_trip(random_layer(out, 300, 0.8, 1, 4), Layout::sell_4x1_f32);
+    check_round_trip(random_layer(out, 300, 0.8, 1, 4), Layout::csr_4x1_f32);
   }
 }
 
@@ -67,6 +72,8 @@ void rounds_to_the_nearest() {
     const auto found = [&](Layout layout) { return held(layer, packed(layer.view(), layout)).csr.values; };
     CHECK_CASE(same_bits(found(Layout::sell_bf16), {wanted.bf16}), std::to_string(wanted.value));
     CHECK_CASE(same_bits(found(Layout::sell_fp16), {wanted.fp16}), std::to_string(wanted.value));
+    CHECK_CASE(same_bits(found(Layout::csr_bf16), {wanted.bf16}), std::to_string(wanted.value));
+    CHECK_CASE(same_bits(found(Layout::csr_fp16), {wanted.fp16}), std::to_string(wanted.value));
   }
   Layer nan{1, 1, {}, {{0, 1}, {0}, {std::numeric_limits<float>::quiet_NaN()}}};
   CHECK(std::isnan(held(nan, packed(nan.view(), Layout::sell_bf16)).csr.values[0]));
@@ -81,6 +88,7 @@ void finds_and_fills_blocks() {
   CHECK(full_block_entries(layer.view(), 4, 1.0) == nnz);
   const Layer other = random_layer(70, 300, 0.5);
   CHECK(full_block_entries(other.view(), 4, 0.95) == -1);
+  CHECK_THROWS(packed(other.view(), Layout::csr_4x1_f32), "blocks of 4x1 must be full, but the rows 0 and 1");
   CHECK_THROWS(packed(other.view(), Layout::sell_4x1_f32), "blocks of 4x1 must be full, but the rows 0 and 1");
   const std::int64_t entries = full_block_entries(other.view(), 4, 0.0);
   Layer full{70, 300, {}, std::get<CsrArrays>(with_full_blocks(other.view(), 4, entries))};

@@ -124,6 +124,6 @@ int main() {
       for (const double sparsity : {0.0, 0.5, 0.9, 1.0}) check_layer(random_layer(out, in, sparsity), Layout::sell_f32);
     }
   }
-  for (const Layout layout : kFloatLayouts) check_layout(layout);
+  for (const Layout layout : float_layouts()) check_layout(layout);
   return check::result();
 }

@@ -38,13 +38,15 @@ def test_linear_against_float64(isa, rng, shape, sparsity):
             assert np.all(error <= matmul_bound(weight, x, given)), (batch, given is None)
 
 
+@pytest.mark.parametrize("layout", ["sell", "csr"])
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_float_type_and_block_against_float64(isa, rng, dtype, block):
+def test_every_float_type_block_and_layout_against_float64(isa, rng, dtype, block, layout):
     for shape in [(5, 7), (64, 128), (130, 300)]:
         weight = blocked_weight(rng, shape, 0.7)
-        packed = CSR.from_dense(weight).pack(dtype, block=block)
-        assert (runtime.packed_info(packed).dtype, runtime.packed_info(packed).block) == (dtype, block)
+        packed = CSR.from_dense(weight).pack(dtype, block=block, layout=layout)
+        info = runtime.packed_info(packed)
+        assert (info.dtype, info.block, info.layout) == (dtype, block, layout)
         held = CSR.unpack(packed).to_dense()
         assert np.all(
             np.abs(held - weight) <= {"float32": 0, "bfloat16": 2**-8, "float16": 2**-11}[dtype] * np.abs(weight)
@@ -90,15 +92,16 @@ def test_activation_functions_of_inf_and_nan(isa, name):
     np.testing.assert_array_equal(result, [np.inf, np.nan, 0.0 if name == "relu" else np.nan])
 
 
+@pytest.mark.parametrize("layout", ["sell", "csr"])
 @pytest.mark.parametrize("batch", [1, 6, 40, 80])
-def test_gradient_for_the_input_against_float64(isa, rng, batch):
+def test_gradient_for_the_input_against_float64(isa, rng, batch, layout):
     torch.manual_seed(0)
-    weight = random_weight(rng, (70, 90), 0.8)
-    packed = CSR.from_dense(weight).pack()
+    weight = random_weight(rng, (70, 290), 0.8)
+    packed = CSR.from_dense(weight).pack(layout=layout)
     gradient = rng.standard_normal((batch, 70), dtype=np.float32)
-    result = np.full((batch, 90), np.nan, np.float32)
+    result = np.full((batch, 290), np.nan, np.float32)
     runtime.linear_input_gradient_at(
-        packed.ctypes.data, packed.size, gradient.ctypes.data, 70, 70, batch, result.ctypes.data, 90
+        packed.ctypes.data, packed.size, gradient.ctypes.data, 70, 70, batch, result.ctypes.data, 290
     )
     error = np.abs(result - gradient.astype(np.float64) @ weight)
     assert np.all(error <= matmul_bound(weight.T, gradient))
@@ -106,16 +109,26 @@ def test_gradient_for_the_input_against_float64(isa, rng, batch):
 
 @pytest.mark.parametrize("batch", [1, 5, 20, 70])
 @pytest.mark.parametrize("make", [random_weight, blocked_weight])
-def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, make, batch):
+@pytest.mark.parametrize("layout", ["sell", "csr"])
+def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, make, batch, layout):
     weight = make(rng, (36, 64), 0.8)
     x = rng.standard_normal((batch, 64), dtype=np.float32)
     x[:, 0], x[:, 33] = np.nan, np.inf
-    result = runtime.linear(x, CSR.from_dense(weight).pack())
+    result = runtime.linear(x, CSR.from_dense(weight).pack(layout=layout))
     untouched = (weight[:, 0] == 0) & (weight[:, 33] == 0)
     assert np.all(np.isfinite(result[:, untouched]))
     assert np.all(np.isnan(result[:, weight[:, 0] != 0]))
     only_inf = (weight[:, 0] == 0) & (weight[:, 33] != 0)
     assert np.all(np.isinf(result[:, only_inf]))
+
+
+def test_layouts_by_name(isa):
+    weight = CSR.from_dense(np.eye(4, dtype=np.float32))
+    permutes = isa.startswith("avx512")
+    assert runtime.packed_info(weight.pack()).layout == ("sell" if permutes else "csr")
+    assert runtime.packed_info(weight.pack("int8", layout="csr")).layout == "sell"
+    with pytest.raises(ValueError, match="layout must be 'sell' or 'csr', got 'ell'"):
+        weight.pack(layout="ell")
 
 
 def test_more_input_features_than_sixteen_bits(isa, rng):
@@ -165,5 +178,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv|mv_rows)_sell_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
+        assert re.fullmatch(r"sp(mm|mv|mv_rows)_(sell|csr)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
         assert 1 <= from_batch <= tile

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absent/byte_permute.h"
+#include "absent/few_tokens.h"
 #include "absent/permute.h"
 #include "arm/bytes.h"
 

@@ -5,6 +5,7 @@
 
 #include "absent/byte_permute.h"
 #include "absent/bytes.h"
+#include "absent/few_tokens.h"
 #include "absent/permute.h"
 
 namespace {
@@ -48,6 +49,10 @@ struct Vec {
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
     for (unsigned i = 0; i < 4; ++i) each[i].v = widen(p[sparsekit::value_place<Value>(0, i)]);
+  }
+  template <class Value>
+  static void broadcast_adjacent(const Value* p, Vec (&each)[4]) {
+    for (unsigned i = 0; i < 4; ++i) each[i].v = widen(p[i]);
   }
   static Vec zero() { return {0.0F}; }
   void store(float* p) const { *p = v; }

@@ -55,6 +55,7 @@ template <class Value, class V>
 concept Widens = requires(const Value* p, V (&four)[4]) {
   { widen(*p) } -> Same<float>;
   V::broadcast_four(p, four);
+  V::broadcast_adjacent(p, four);
 };
 
 /// As many 32-bit integers as `V` has floats, and their way from floats (inputs) and to them (outputs).

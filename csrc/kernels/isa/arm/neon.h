@@ -28,6 +28,13 @@ inline float32x4_t four_values(const sparsekit::Float16* p) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
 }
 
+/// Four values next to each other.
+inline float32x4_t adjacent_four(const float* p) { return vld1q_f32(p); }
+inline float32x4_t adjacent_four(const sparsekit::BFloat16* p) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
+}
+inline float32x4_t adjacent_four(const sparsekit::Float16* p) { return four_values(p); }
+
 struct Vec {
   static constexpr int width = 4;
   float32x4_t v;
@@ -45,7 +52,13 @@ struct Vec {
   }
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
-    const float32x4_t four = four_values(p);
+    broadcast_each(four_values(p), each);
+  }
+  template <class Value>
+  static void broadcast_adjacent(const Value* p, Vec (&each)[4]) {
+    broadcast_each(adjacent_four(p), each);
+  }
+  static void broadcast_each(float32x4_t four, Vec (&each)[4]) {
     each[0].v = vdupq_laneq_f32(four, 0);
     each[1].v = vdupq_laneq_f32(four, 1);
     each[2].v = vdupq_laneq_f32(four, 2);

@@ -12,7 +12,10 @@ struct Vec {
   __m256 v;
 
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vec load_masked(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, mask(count))}; }
+  static Vec load_masked(const float* p, std::int64_t count) {
+    if (count == width / 2) return {_mm256_zextps128_ps256(_mm_loadu_ps(p))};
+    return {_mm256_maskload_ps(p, mask(count))};
+  }
   static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
   static Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static Vec broadcast(const sparsekit::BFloat16* p) {
@@ -21,7 +24,13 @@ struct Vec {
   static Vec broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
-    const __m128 values = four_values(p);
+    broadcast_each(four_values(p), each);
+  }
+  template <class Value>
+  static void broadcast_adjacent(const Value* p, Vec (&each)[4]) {
+    broadcast_each(adjacent_four(p), each);
+  }
+  static void broadcast_each(__m128 values, Vec (&each)[4]) {
     const __m256 four = _mm256_set_m128(values, values);
     each[0].v = _mm256_permute_ps(four, 0x00);
     each[1].v = _mm256_permute_ps(four, 0x55);
@@ -30,7 +39,11 @@ struct Vec {
   }
   static Vec zero() { return {_mm256_setzero_ps()}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store_masked(float* p, std::int64_t count) const { _mm256_maskstore_ps(p, mask(count), v); }
+  /// Half a vector, which tiles of four tokens store, without the mask: AMD's processors are slow to store by one.
+  void store_masked(float* p, std::int64_t count) const {
+    if (count == width / 2) return _mm_storeu_ps(p, _mm256_castps256_ps128(v));
+    _mm256_maskstore_ps(p, mask(count), v);
+  }
 
   static __m256i mask(std::int64_t count) {
     const int limit = count < width ? static_cast<int>(count) : width;
@@ -141,3 +154,5 @@ inline void transpose(VecI32 (&r)[8]) {
 using Vec8 = Vec;
 
 }  // namespace
+
+#include "few_tokens.h"

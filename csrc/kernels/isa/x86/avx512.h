@@ -21,7 +21,14 @@ struct Vec {
   static Vec broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
-    const __m512 four = _mm512_broadcast_f32x4(four_values(p));
+    broadcast_each(four_values(p), each);
+  }
+  template <class Value>
+  static void broadcast_adjacent(const Value* p, Vec (&each)[4]) {
+    broadcast_each(adjacent_four(p), each);
+  }
+  static void broadcast_each(__m128 values, Vec (&each)[4]) {
+    const __m512 four = _mm512_broadcast_f32x4(values);
     each[0].v = _mm512_permute_ps(four, 0x00);
     each[1].v = _mm512_permute_ps(four, 0x55);
     each[2].v = _mm512_permute_ps(four, 0xAA);
@@ -146,7 +153,13 @@ struct Vec8 {
   static Vec8 broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec8 (&each)[4]) {
-    const __m128 values = four_values(p);
+    broadcast_each(four_values(p), each);
+  }
+  template <class Value>
+  static void broadcast_adjacent(const Value* p, Vec8 (&each)[4]) {
+    broadcast_each(adjacent_four(p), each);
+  }
+  static void broadcast_each(__m128 values, Vec8 (&each)[4]) {
     const __m256 four = _mm256_set_m128(values, values);
     each[0].v = _mm256_permute_ps(four, 0x00);
     each[1].v = _mm256_permute_ps(four, 0x55);
@@ -159,6 +172,12 @@ struct Vec8 {
 
 inline Vec8 operator+(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vec8 fma(Vec8 a, Vec8 b, Vec8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+
+}  // namespace
+
+#include "few_tokens.h"
+
+namespace {
 
 /// Vector `k` of the values of one row of every row group in a stripe: those of the slots 4 * k to 4 * k + 3.
 inline Vec load_values(const float* values, int k) { return Vec::load(values + k * Vec::width); }

@@ -36,4 +36,12 @@ inline __m128 four_values(const sparsekit::Float16* p) {
   return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 
+/// Four values next to each other.
+inline __m128 adjacent_four(const float* p) { return _mm_loadu_ps(p); }
+inline __m128 adjacent_four(const sparsekit::BFloat16* p) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16));
+}
+inline __m128 adjacent_four(const sparsekit::Float16* p) { return four_values(p); }
+
 }  // namespace
