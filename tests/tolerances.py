@@ -5,7 +5,7 @@ most about k * eps * sum(|w_i * x_i|) (Higham, Accuracy and Stability of Numeric
 bias it is one term longer.
 
 Activation functions are computed on that sum. They change it by at most a factor of 1.13 (the steepest, GELU), and add
-errors of their own: the erf formula is within 1.5e-7 of erf and multiplied by |x| / 2; exp is within a few ulp.
+errors of their own: the distribution function in GELU is within 2e-7 and multiplied by |x|; exp is within a few ulp.
 
 Layer normalization: a sum is off by eps of its size and the mean of n of them by n + 2 eps of their mean size; what a
 number differs from the mean by is off by both, and the variance by twice that.

@@ -8,10 +8,8 @@ namespace {
 
 inline Vec relu(Vec x) { return max(x, 0.0F); }
 
-inline Vec gelu(Vec x) {
-  const Vec half_x = x * Vec::broadcast(0.5F);
-  return half_x * (Vec::broadcast(1.0F) + erf(x * Vec::broadcast(0.70710678F)));
-}
+/// x / 2 * (1 + erf(x / sqrt(2)))
+inline Vec gelu(Vec x) { return x * normal_cdf(x); }
 
 /// x / (1 + exp(-x))
 inline Vec silu(Vec x) { return x / (Vec::broadcast(1.0F) + exp(Vec::zero() - x)); }

@@ -2,7 +2,8 @@
 //
 // A sum of n products and a bias in float differs from the exact one by at most (n + 1) eps (|W| |x| + |bias|), in any
 // order and with or without FMA. The activation functions pass that on with a slope of at most kSteepest, and add an
-// error of their own: half the 1.5e-7 of erf (kernels/math.h) and about five roundings, each relative to the argument.
+// error of their own: the 2e-7 of the normal distribution (kernels/math.h) and about three roundings, each relative to
+// the argument.
 #pragma once
 
 #include <cmath>
@@ -14,7 +15,7 @@
 
 inline constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
 inline constexpr double kSteepest = 1.13;  // of gelu, gelu_tanh and silu, the largest slope anywhere
-inline constexpr double kActivationError = 0.5 * 1.5e-7 + 5 * kEpsilon / 2;
+inline constexpr double kActivationError = 2e-7 + 3 * kEpsilon / 2;
 
 struct Reference {
   std::int64_t outputs;

@@ -70,16 +70,12 @@ inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 // A NaN in `x` comes through, as in torch.clamp.
 inline Vec min(Vec x, float limit) { return {x.v > limit ? limit : x.v}; }
 inline Vec max(Vec x, float limit) { return {x.v < limit ? limit : x.v}; }
-inline Vec abs(Vec x) { return {__builtin_fabsf(x.v)}; }
-inline Vec copysign(Vec magnitude, Vec sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
-inline Vec rint(Vec x) { return {__builtin_rintf(x.v)}; }
 
-/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
-inline Vec ldexp(Vec x, Vec n) {
-  const auto whole = static_cast<std::int32_t>(n.v == n.v ? n.v : 0.0F);
-  const std::int32_t half = whole >> 1;
-  const auto power = [](std::int32_t e) { return from_bits(static_cast<std::uint32_t>(e + 127) << 23); };
-  return {x.v * power(half) * power(whole - half)};
+/// The float whose sign and exponent are the last nine bits of another.
+inline Vec low_bits_to_exponent(Vec x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x.v, sizeof bits);
+  return {from_bits(bits << 23)};
 }
 
 inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }

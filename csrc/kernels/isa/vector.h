@@ -40,10 +40,7 @@ concept FloatVector = Accumulator<V> && requires(V v, V (&square)[V::width], flo
   { max(v, *p) } -> Same<V>;
   { min(v, v) } -> Same<V>;
   { max(v, v) } -> Same<V>;
-  { abs(v) } -> Same<V>;
-  { copysign(v, v) } -> Same<V>;
-  { rint(v) } -> Same<V>;
-  { ldexp(v, v) } -> Same<V>;
+  { low_bits_to_exponent(v) } -> Same<V>;
   { reduce_min(v) } -> Same<float>;
   { reduce_max(v) } -> Same<float>;
   { has_nan(v) } -> Same<bool>;

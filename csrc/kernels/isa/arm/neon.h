@@ -82,17 +82,9 @@ inline Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 // min and max return NaN when one operand is NaN: a NaN in `x` comes through.
 inline Vec min(Vec x, float limit) { return {vminq_f32(x.v, vdupq_n_f32(limit))}; }
 inline Vec max(Vec x, float limit) { return {vmaxq_f32(x.v, vdupq_n_f32(limit))}; }
-inline Vec abs(Vec x) { return {vabsq_f32(x.v)}; }
-inline Vec copysign(Vec magnitude, Vec sign) { return {vbslq_f32(vdupq_n_u32(0x80000000U), sign.v, magnitude.v)}; }
-inline Vec rint(Vec x) { return {vrndnq_f32(x.v)}; }
 
-/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
-inline Vec ldexp(Vec x, Vec n) {
-  const int32x4_t whole = vcvtq_s32_f32(n.v);
-  const int32x4_t half = vshrq_n_s32(whole, 1);
-  const auto power = [](int32x4_t e) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(e, vdupq_n_s32(127)), 23)); };
-  return {vmulq_f32(vmulq_f32(x.v, power(half)), power(vsubq_s32(whole, half)))};
-}
+/// The float whose sign and exponent are the last nine bits of another.
+inline Vec low_bits_to_exponent(Vec x) { return {vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(x.v), 23))}; }
 
 inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
 inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }

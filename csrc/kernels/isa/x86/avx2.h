@@ -60,20 +60,9 @@ inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 // min and max return their second operand when one is NaN: a NaN in `x` comes through.
 inline Vec min(Vec x, float limit) { return {_mm256_min_ps(_mm256_set1_ps(limit), x.v)}; }
 inline Vec max(Vec x, float limit) { return {_mm256_max_ps(_mm256_set1_ps(limit), x.v)}; }
-inline Vec abs(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
-inline Vec copysign(Vec magnitude, Vec sign) {
-  return {_mm256_or_ps(magnitude.v, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign.v))};
-}
-inline Vec rint(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-
-/// x * 2^n for whole n in [-252, 254]: two factors, so that neither overflows nor vanishes early.
-inline Vec ldexp(Vec x, Vec n) {
-  const __m256i whole = _mm256_cvtps_epi32(n.v);
-  const __m256i half = _mm256_srai_epi32(whole, 1);
-  const auto power = [](__m256i e) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
-  };
-  return {_mm256_mul_ps(_mm256_mul_ps(x.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
+/// The float whose sign and exponent are the last nine bits of another.
+inline Vec low_bits_to_exponent(Vec x) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x.v), 23))};
 }
 
 inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }

@@ -52,14 +52,10 @@ inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 // min and max return their second operand when one is NaN: a NaN in `x` comes through.
 inline Vec min(Vec x, float limit) { return {_mm512_min_ps(_mm512_set1_ps(limit), x.v)}; }
 inline Vec max(Vec x, float limit) { return {_mm512_max_ps(_mm512_set1_ps(limit), x.v)}; }
-inline Vec abs(Vec x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0F), x.v)}; }
-inline Vec copysign(Vec magnitude, Vec sign) {
-  return {_mm512_or_ps(magnitude.v, _mm512_and_ps(_mm512_set1_ps(-0.0F), sign.v))};
+/// The float whose sign and exponent are the last nine bits of another.
+inline Vec low_bits_to_exponent(Vec x) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x.v), 23))};
 }
-inline Vec rint(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-
-/// x * 2^n for whole n; the instruction handles both ends of the range.
-inline Vec ldexp(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 
 inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
