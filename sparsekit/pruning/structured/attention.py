@@ -1,4 +1,4 @@
-"""Find attention heads: the query, key and value layers, and the output projection that reads them."""
+"""Find attention heads: the query, key and value layers, and the output projection that consumes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsekit.pruning.structured.narrowing import keep_columns, keep_elements, 
 from sparsekit.pruning.structured.position_bias import tables_of
 from sparsekit.pruning.structured.units import Producer, Units
 
-#: Names under which attentions keep the size of a head, the numbers of heads, and heads times size.
+#: Attributes in which attention modules store the head size, the number of heads, and heads times head size.
 _HEAD_SIZE = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
 _HEADS = ("num_attention_heads", "num_heads", "n_heads")
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
@@ -27,10 +27,10 @@ _BY_HEAD = ("sinks",)
 
 @dataclass(frozen=True)
 class Attention:
-    """An attention module whose heads are known."""
+    """An attention module and the layers that make up its heads."""
 
     name: str  # of the module that holds all its layers
-    owner: str  # of the module whose forward splits them into heads
+    owner: str  # name of the module whose forward splits their outputs into heads
     inputs: tuple[str, ...]
     output: str
     head_size: int
@@ -40,7 +40,7 @@ class Attention:
     vectors: tuple[str, ...] = ()  # names in the model
     by_query: tuple[str, ...] = ()  # parameters with one value for every query head
     beside: tuple[str, ...] = ()  # names of modules inside it that come after its output
-    tables: tuple[str, ...] = ()  # embeddings of position biases, one column a head, which other attentions read too
+    tables: tuple[str, ...] = ()  # embeddings of position biases, one column per head, shared with other attentions
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _attention(name: str, module: nn.Module, pattern: Pattern) -> Attention | No
 
 
 def find_attentions(model: nn.Module) -> list[Attention]:
-    """All attentions that `PATTERNS` knows, in model order; their layers are not looked at yet."""
+    """All attentions that match one of `PATTERNS`, in model order; their layers are not checked yet."""
     found = []
     for name, module in model.named_modules():
         attentions = (_attention(name, module, pattern) for pattern in PATTERNS)
@@ -88,7 +88,7 @@ def find_attentions(model: nn.Module) -> list[Attention]:
 
 
 def head_counts(model: nn.Module, attention: Attention) -> tuple[int, int]:
-    """Numbers of query heads and of key and value heads that an attention's layers have now."""
+    """Current numbers of query heads and of key/value heads in an attention's layers."""
     heads = shape_of(model.get_submodule(attention.output))[1] // attention.head_size
     if len(attention.inputs) == 1:
         outputs = shape_of(model.get_submodule(attention.inputs[0]))[0]
@@ -97,12 +97,11 @@ def head_counts(model: nn.Module, attention: Attention) -> tuple[int, int]:
 
 
 def check_attention(model: nn.Module, attention: Attention) -> None:
-    """Refuse attentions that do more with their heads than split the layers' outputs.
+    """Refuse attentions from which heads cannot be removed safely.
 
     Raises:
-        ValueError: the attention is one that needs all its heads, query heads do not share key and value heads evenly,
-            or the module has parameters of its own that are not one for every feature of a head, such as norms over
-            all heads.
+        ValueError: the class needs all its heads, query heads do not share key/value heads evenly, or the module has
+            parameters of its own whose shape is not [head_size], such as a norm over all heads.
     """
     kind = type(model.get_submodule(attention.owner)).__name__
     if kind in REFUSED:
@@ -128,9 +127,10 @@ def check_attention(model: nn.Module, attention: Attention) -> None:
 
 
 def units_of(model: nn.Module, attention: Attention) -> Units:
-    """Where an attention's removable units lie.
+    """The removable units of an attention and the features they occupy in its layers.
 
-    A unit is a key and value head with all query heads that read it; where all read the same one, a query head.
+    A unit is a key/value head with all query heads that share it; with a single key/value head (multi-query), a unit
+    is one query head.
     """
     heads, shared = head_counts(model, attention)
     size, alone = attention.head_size, shared == 1 and heads > 1
@@ -148,18 +148,18 @@ def units_of(model: nn.Module, attention: Attention) -> Units:
 
 
 def _parameters_of_heads(attention: Attention) -> Iterator[tuple[str, int]]:
-    """Parameters beside the layers, with how many values each has for a query head."""
+    """Per-head parameters outside the layers, with the number of values per query head."""
     yield from ((name, attention.head_size) for name in attention.vectors)
     yield from ((name, 1) for name in attention.by_query)
 
 
 def keep_parameters(model: nn.Module, attention: Attention, kept: torch.Tensor) -> None:
-    """Narrow what an attention has for every head beside its layers.
+    """Narrow the per-head parameters of an attention that are not part of its layers.
 
     Args:
         model: the model.
-        attention: whose layers are narrowed too.
-        kept: numbers of the query heads that stay, int64.
+        attention: the attention; its layers are narrowed elsewhere.
+        kept: indices of the query heads to keep, int64.
     """
     for name, size in _parameters_of_heads(attention):
         place, _, key = name.rpartition(".")
@@ -167,9 +167,9 @@ def keep_parameters(model: nn.Module, attention: Attention, kept: torch.Tensor) 
 
 
 def fit_attributes(model: nn.Module, attention: Attention) -> None:
-    """Set the attributes that the attention's forward reads to its layers' shapes; narrow parameters that are wider.
+    """Update the attributes that the attention's forward reads to match its layers, and narrow per-head parameters.
 
-    The size of a head and the number of query heads that share a key head stay what they were, unless all share one.
+    The head size stays, and so does the number of query heads per key/value head, unless all query heads share one.
     """
     owner: Any = model.get_submodule(attention.owner)
     heads, shared = head_counts(model, attention)

@@ -1,4 +1,4 @@
-"""Names of the attention layers of transformers families, and the classes from which no head can be removed."""
+"""Names of the attention layers in transformers models, and the classes from which no head can be removed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 class Pattern:
     """Names of an attention's layers inside the module that holds them."""
 
-    inputs: tuple[str, ...]  # query, key, value; or one layer that holds all three
+    inputs: tuple[str, ...]  # query, key, value; or one fused layer
     output: str
-    by_head: bool = False  # one layer holds a head's query, key and value together, not those of all heads in turn
-    more: tuple[str, ...] = ()  # further layers with outputs for every head, where they are there
+    by_head: bool = False  # a fused layer interleaves query, key and value head by head, not all queries first
+    more: tuple[str, ...] = ()  # optional further layers with outputs for every head
     vectors: tuple[str, ...] = ()  # parameters of the module with one value for every output of a head
-    beside: tuple[str, ...] = ()  # modules inside it that come after its output
+    beside: tuple[str, ...] = ()  # modules inside it that run after the output layer
     by_config: bool = False  # its forward reads the numbers of heads from the config
 
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj")
-#: Attentions of the transformers families.
+#: Attention modules in transformers, by model family.
 PATTERNS = (
     Pattern(("self.query", "self.key", "self.value"), "output.dense"),  # BERT, RoBERTa, ELECTRA
     Pattern(
@@ -47,7 +47,7 @@ PATTERNS = (
 )
 
 _WHOLE = "its code takes the heads together for as wide as the hidden states"
-#: Attentions from which no head can be removed, by class -> why.
+#: Attention class from which no head can be removed -> the reason.
 REFUSED = {
     "BloomAttention": "the model makes the slopes of its position biases (ALiBi) for all heads it was built with",
     "DiffLlamaAttention": "it subtracts one half of its heads from the other",

@@ -1,4 +1,4 @@
-"""Numbers of heads in configs that attentions read in their forward (Phi-3)."""
+"""Head counts in configs, for attentions whose forward reads them from there (Phi-3)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sparsekit.pruning.structured.attention import Attention, head_counts
 
 
 def write_head_counts(model: nn.Module, attentions: Sequence[Attention]) -> set[str]:
-    """Write numbers of heads into the configs from which attentions read them.
+    """Write head counts into the configs from which attentions read them.
 
     Args:
         model: the model.
-        attentions: all that it has, after some of them lost heads.
+        attentions: all attentions of the model, after heads were removed.
 
     Returns:
-        Names of the attentions whose layers' shapes the config now says.
+        Names of the attentions whose layer shapes the config now determines.
 
     Raises:
-        ValueError: attentions of one config have different numbers of heads.
+        ValueError: attentions that share a config have different numbers of heads.
     """
     readers: dict[int, list[Attention]] = {}
     for attention in attentions:

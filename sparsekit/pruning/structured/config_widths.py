@@ -1,4 +1,4 @@
-"""Widths in transformers configs: the entries that MLPs are made from, and recorded shapes where there is no entry."""
+"""Widths in transformers configs: the entries that size MLPs, and recorded shapes where no entry can."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sparsekit.introspect.model_configs import RECORDED_SHAPES, recorded_shapes
 from sparsekit.introspect.module_paths import name_within
 from sparsekit.pruning.structured.narrowing import is_dense, shape_of
 
-#: Names of the config entries for the number of neurons of an MLP.
+#: Config entries for the number of neurons in an MLP.
 WIDTH_ENTRIES = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff", "ffn_hidden_size")
 
 
 @dataclass(frozen=True)
 class _Home:
-    """The transformers configs that a layer was made from."""
+    """The transformers configs that a layer was built from."""
 
-    config: Any  # of the outermost module that has one: what is saved with the model
+    config: Any  # of the outermost module that has one: the config that is saved with the model
     prefix: str  # that module's name
-    own: Any  # the part of it that says how wide the layer is
+    own: Any  # the (sub)config that sets the layer's width
 
 
 def _home_of(model: nn.Module, layer: str) -> _Home | None:
@@ -35,7 +35,7 @@ def _home_of(model: nn.Module, layer: str) -> _Home | None:
     if not configs:
         return None
     (config, prefix), (nearest, _) = configs[0], configs[-1]
-    # T5's stacks have copies of the config, which are not saved; what they were copied from speaks for them.
+    # T5's stacks hold copies of the config, which are not saved; use the original instead.
     inside = nearest is config or any(value is nearest for value in vars(config).values())
     return _Home(config, prefix, nearest if inside else config)
 
@@ -43,8 +43,8 @@ def _home_of(model: nn.Module, layer: str) -> _Home | None:
 def record_shapes(model: nn.Module, layers: Iterable[str]) -> None:
     """Write layers' shapes into the config of the outermost module that has one, as `config.sparsekit_widths`.
 
-    The names are those inside that module. Layers of models without a transformers config are passed over; `shapes_of`
-    serves them.
+    Names are relative to that module. Layers without a transformers config around them are skipped; use `shapes_of`
+    for such models.
     """
     for layer in layers:
         home = _home_of(model, layer)
@@ -67,16 +67,16 @@ class _Entry:
 def _width_in(config: Any, name: str) -> int | None:
     width = getattr(config, name, None)
     if width is None and name == "n_inner" and hasattr(config, name):
-        width = 4 * config.hidden_size  # GPT-2's meaning of None
+        width = 4 * config.hidden_size  # what None means in GPT-2
     return width if isinstance(width, int) else None
 
 
 class WidthEntries:
-    """The config entries for the widths of a model's MLPs; made before MLPs are narrowed, written afterwards.
+    """The config entries for the widths of a model's MLPs: collected before pruning, written afterwards.
 
     Args:
         model: the model.
-        consumers: the layers that read hidden units, of all its MLPs.
+        consumers: the layers that consume the hidden units, for all MLPs of the model.
     """
 
     def __init__(self, model: nn.Module, consumers: Iterable[str]) -> None:
@@ -108,7 +108,7 @@ class WidthEntries:
         return shape_of(self.model.get_submodule(consumer))[1]
 
     def _says_more(self, entry: _Entry) -> bool:
-        """Whether the entry sizes other parameters too, such as those of experts, which keep their width."""
+        """Whether the entry also sizes parameters that were not pruned, such as those of experts."""
         home = _home_of(self.model, entry.consumers[0])
         owner: Any = self.model if home is None else self.model.get_submodule(home.prefix)
         if home is None or not hasattr(owner, "_from_config"):
@@ -121,10 +121,10 @@ class WidthEntries:
         return any(tensor.shape != made.get(name, tensor.shape) for name, tensor in others.items())
 
     def write(self) -> set[str]:
-        """Write new widths where all MLPs of an entry have the same.
+        """Write the new width of every entry whose MLPs are all equally wide.
 
         Returns:
-            The consumers whose width the config now says.
+            The consumers whose width the config now determines.
         """
         covered: set[str] = set()
         for entry in self._entries:
@@ -140,7 +140,7 @@ class WidthEntries:
         return covered
 
     def restore(self) -> None:
-        """Put back what `write` replaced."""
+        """Undo `write`."""
         for entry, width in self._before:
             setattr(entry.config, entry.name, width)
         self._before = []

@@ -52,7 +52,7 @@ def _check(model: nn.Module, attentions: Sequence[Attention]) -> list[Units]:
 def _remove(
     model: nn.Module, units: Sequence[Units], attentions: Sequence[Attention], kept: Mapping[str, torch.Tensor]
 ) -> None:
-    """Narrow every parameter with something for each head, and record the new shapes."""
+    """Narrow all per-head parameters, and record the new shapes."""
     narrowed: set[str] = set()
     changed = []
     for one, attention in zip(units, attentions, strict=True):
@@ -73,7 +73,7 @@ def _remove(
 
 
 def _named(attentions: Sequence[Attention], heads: Mapping[Any, Iterable[int]]) -> list[tuple[Attention, list[int]]]:
-    """The attentions that `heads` names, or gives by their number in model order, with the heads to remove."""
+    """The attentions that `heads` gives by name or by index in model order, with the heads to remove."""
     by_name = {attention.name: attention for attention in attentions}
     by_key: dict[Any, Attention] = {**dict(enumerate(attentions)), **by_name}
     unknown = [key for key in heads if key not in by_key]
@@ -83,11 +83,11 @@ def _named(attentions: Sequence[Attention], heads: Mapping[Any, Iterable[int]]) 
 
 
 def _kept_units(name: str, removed: Sequence[int], heads: int, shared: int) -> torch.Tensor:
-    """Numbers of the key and value heads that stay when query heads go."""
+    """Indices of the key/value heads to keep when query heads are removed."""
     if any(not 0 <= head < heads for head in removed):
         raise ValueError(f"{name} has the heads 0 to {heads - 1}, got {list(removed)}")
     if shared == 1:
-        shared = heads  # all read the one key and value head, which stays
+        shared = heads  # multi-query: the single key/value head is kept
     group = heads // shared
     gone = [unit for unit in range(shared) if set(range(unit * group, (unit + 1) * group)) <= set(removed)]
     if len(gone) * group < len(removed):
@@ -115,40 +115,41 @@ def prune_heads(
 ) -> dict[str, int]:
     """Remove attention heads, in place: query, key, value and output layers become smaller dense layers.
 
-    The size of a head stays, and so does the width of the residual stream. Where several query heads share a key and
-    value head (grouped-query attention), they go together with it. The numbers of heads that the attention modules read
-    are set. Modules stay the same objects with new, smaller parameters: make optimizers afterwards. Configs derive the
-    size of a head from the number of heads, so they keep that and note the shapes in `config.sparsekit_widths`, from
-    which `resize_to` makes a model that the weights fit; Phi-3's, which says both, follows.
+    The head size and the width of the residual stream do not change. Query heads that share a key/value head
+    (grouped-query attention) are removed together with it. The head counts that attention modules read are updated.
+    Modules stay the same objects with new, smaller parameters, so create optimizers afterwards. Most configs derive the
+    head size from the number of heads: they keep that number, and the new shapes are recorded in
+    `config.sparsekit_widths`, from which `resize_to` builds a model that the weights fit. Phi-3's config stores both,
+    so its head counts are updated.
 
-    The narrow model is run on a tiny input, from the batches or made for it: its outputs must be the wide model's with
-    these heads at zero, and its config must build it. Where either fails, everything is restored (the old weights are
-    kept until then); where no input is known, a warning says that it was not run.
+    The pruned model then runs on a tiny input, taken from the batches or generated: its outputs must equal those of the
+    original with these heads zeroed, and its config must rebuild it. If either check fails, everything is restored (the
+    old weights are kept until then); if no input can be found, a warning says that the model was not run.
 
     Args:
-        model: any model with attentions of the families in `attention_patterns.PATTERNS`.
+        model: any model whose attentions match `attention_patterns.PATTERNS`.
         fraction: fraction of the heads to remove, in [0, 1).
         batches: for "activation" and "taylor": keyword arguments of the model's forward; see `prune_neurons`.
-        heads: instead of a fraction: attention's name, or its number in model order -> query heads to remove.
+        heads: instead of a fraction: attention name, or index in model order -> query heads to remove.
         criterion: "taylor": first-order estimate of how much the loss changes without a head; "activation": mean
             absolute output of a head, over tokens that are not padding; "magnitude": norm of its weights.
         loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
             output.
-        targets: take only attentions of which a layer is named here: class names, module names or "re:" patterns.
-        ignore: leave out attentions of which a layer is named here, in the same notation.
+        targets: prune only attentions with a layer that matches: class names, module names or "re:" patterns.
+        ignore: skip attentions with a layer that matches; same patterns.
         scope: "layer" removes the fraction in every attention; "global" over all of them together.
-        minimum: heads (with grouped queries: groups of them) that stay in every attention, at least.
+        minimum: least number of heads (with grouped queries: of groups) to keep in every attention.
 
     Returns:
         Name of the attention -> number of query heads left.
 
     Raises:
-        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
+        TypeError: a layer is not an `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
             string.
-        ValueError: an argument is out of range or contradicts another, nothing is found, heads that share a key and
-            value head, or whose attentions share position biases (T5, MPNet), are not named together, an attention
-            would lose all heads or holds something for every head beside its layers, a layer is masked (call
-            `finalize` first) or shares its weight, or the narrow model fails its trial. Nothing is changed then.
+        ValueError: an argument is out of range or contradicts another; no attention is found; `heads` splits a group
+            that shares a key/value head, or attentions that share position biases (T5, MPNet); an attention would lose
+            all heads, or has per-head parameters outside its layers; a layer is masked (call `finalize` first) or
+            shares its weight; or the pruned model fails the checks. The model is unchanged then.
     """
     if heads is None:
         check_amount(fraction, None, scope, minimum)

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from sparsekit.introspect.dense_classes import is_conv1d
 from sparsekit.introspect.selection import shared_weights
 
-#: Where each kind of layer keeps its numbers of outputs and inputs.
+#: Attributes in which each kind of layer stores its numbers of outputs and inputs.
 _LINEAR_SIZES = ("out_features", "in_features")
 _CONV1D_SIZES = ("nf", "nx")
 
@@ -29,7 +29,7 @@ def shape_of(layer: Any) -> tuple[int, int]:
 
 
 def size_names(layer: nn.Module) -> tuple[str, str]:
-    """Attributes in which a dense layer keeps its numbers of outputs and inputs."""
+    """Attributes in which a dense layer stores its numbers of outputs and inputs."""
     return _CONV1D_SIZES if is_conv1d(layer) else _LINEAR_SIZES
 
 
@@ -51,9 +51,9 @@ def check_layers(model: nn.Module, layers: Iterable[str]) -> None:
     """Refuse layers whose features cannot be removed.
 
     Raises:
-        TypeError: one is no dense layer.
-        ValueError: the model has no such module, or its weight is masked or otherwise computed, quantized, or shared
-            with another module.
+        TypeError: a module is not a dense layer.
+        ValueError: the model has no such module, or its weight is masked or otherwise parametrized, quantized, or
+            shared with another module.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     shared = shared_weights(model)
@@ -76,11 +76,11 @@ def _keep(layer: Any, kept: torch.Tensor, *, outputs: bool) -> None:
 
 
 def keep_outputs(layer: Any, kept: torch.Tensor) -> None:
-    """Narrow a dense layer to some of its outputs, in place: new, smaller parameters in the same module.
+    """Keep only some outputs of a dense layer, in place: the same module gets new, smaller parameters.
 
     Args:
         layer: an `nn.Linear` or `Conv1D`.
-        kept: numbers of the outputs that stay, int64.
+        kept: indices of the outputs to keep, int64.
     """
     _keep(layer, kept, outputs=True)
     if layer.bias is not None:
@@ -88,16 +88,16 @@ def keep_outputs(layer: Any, kept: torch.Tensor) -> None:
 
 
 def keep_inputs(layer: Any, kept: torch.Tensor) -> None:
-    """Narrow a dense layer to some of its inputs, in place; see `keep_outputs`."""
+    """Keep only some inputs of a dense layer, in place; see `keep_outputs`."""
     _keep(layer, kept, outputs=False)
 
 
 def keep_elements(module: nn.Module, key: str, kept: torch.Tensor) -> None:
-    """Narrow a parameter of one dimension that a module holds itself, in place; see `keep_outputs`."""
+    """Keep only some elements of a module's 1-D parameter, in place; see `keep_outputs`."""
     setattr(module, key, _taken(module.get_parameter(key), kept, 0))
 
 
 def keep_columns(table: Any, kept: torch.Tensor) -> None:
-    """Narrow an `nn.Embedding` to some of its columns, in place; see `keep_outputs`."""
+    """Keep only some columns of an `nn.Embedding`, in place; see `keep_outputs`."""
     table.weight = _taken(table.weight, kept, 1)
     table.embedding_dim = len(kept)

@@ -18,9 +18,9 @@ class NeuronGroup:
     """Layers around the hidden units of one MLP.
 
     Args:
-        producers: names of the layers whose outputs, together, make the units: one, or gate and up projection.
-        consumer: name of the layer that reads the units, and the only one that does.
-        fused: how many projections a producer holds one after the other; 2 where gate and up are one layer.
+        producers: names of the layers that compute the units: one, or the gate and up projections.
+        consumer: name of the only layer that reads the units.
+        fused: number of projections concatenated in each producer; 2 for a fused gate and up projection.
     """
 
     producers: Sequence[str]
@@ -33,7 +33,7 @@ class NeuronGroup:
         return (*self.producers, self.consumer)
 
 
-#: MLPs of the transformers families, by the names of their layers inside the module that holds them.
+#: MLPs in transformers models, by the names of their layers inside the module that holds them.
 PATTERNS = (
     NeuronGroup(("intermediate.dense",), "output.dense"),  # BERT, RoBERTa, ELECTRA, DeBERTa, MPNet
     NeuronGroup(("gate_proj", "up_proj"), "down_proj"),  # Llama, Mistral, Qwen, Gemma
@@ -55,7 +55,7 @@ PATTERNS = (
     NeuronGroup(("pwconv1",), "pwconv2"),  # ConvNeXt
 )
 
-#: What may stand between two layers of an nn.Sequential: functions of one unit at a time.
+#: Elementwise modules, which may stand between two layers of an nn.Sequential.
 _ELEMENTWISE = (
     nn.Dropout,
     nn.ELU,
@@ -91,7 +91,7 @@ def _by_pattern(name: str, module: nn.Module) -> NeuronGroup | None:
 
 
 def _fits(model: nn.Module, group: NeuronGroup) -> bool:
-    """Whether the widths allow that one layer reads the others' outputs; true of layers without known widths."""
+    """Whether the layers' widths fit together; True when a layer is not dense and its width unknown."""
     layers = [model.get_submodule(layer) for layer in group.layers]
     if not all(is_dense(layer) for layer in layers):
         return True
@@ -100,9 +100,9 @@ def _fits(model: nn.Module, group: NeuronGroup) -> bool:
 
 
 def find_groups(model: nn.Module) -> list[NeuronGroup]:
-    """Groups of all MLPs that `PATTERNS` knows, and of every `nn.Sequential(Linear, activation, Linear)`.
+    """Groups of all MLPs that match one of `PATTERNS`, and of every `nn.Sequential(Linear, activation, Linear)`.
 
-    Layers are recognized by name and width alone; whether they can be narrowed is not asked yet.
+    Layers are recognized by name and width alone; whether they can be narrowed is checked later.
     """
     found: list[NeuronGroup] = []
     for name, module in model.named_modules():
@@ -115,14 +115,14 @@ def find_groups(model: nn.Module) -> list[NeuronGroup]:
 
 
 def check_between(model: nn.Module, group: NeuronGroup) -> None:
-    """Refuse a found group when something else around it is as wide as its units: a norm on them, a second gate.
+    """Refuse a group if another module next to it may act on its units, such as a norm or a second gate.
 
     Raises:
-        ValueError: a module beside the group's layers has a parameter for every unit.
+        ValueError: a module next to the group's layers has parameters for each unit.
     """
     width, residual = _width(model, group), shape_of(model.get_submodule(group.consumer))[0]
     if width == residual:
-        return  # what is beside the layers is as wide for another reason
+        return  # modules of this width may act on the residual stream instead
     for parent in {layer.rpartition(".")[0] for layer in group.layers}:
         for key, beside in model.get_submodule(parent).named_children():
             name = full_name(parent, key)
@@ -139,6 +139,6 @@ def _width(model: nn.Module, group: NeuronGroup) -> int:
 
 
 def units_of(model: nn.Module, group: NeuronGroup) -> Units:
-    """Where a group's hidden units lie; named after the layer that reads them."""
+    """The hidden units of a group, named after the layer that consumes them."""
     producers = tuple(Producer(layer, (1,) * group.fused) for layer in group.producers)
     return Units(group.consumer, producers, group.consumer, 1, _width(model, group))

@@ -32,7 +32,7 @@ def _find_units(
     targets: Iterable[str] | None,
     ignore: Iterable[str],
 ) -> list[Units]:
-    """The units to prune among, with all that could be wrong with them checked."""
+    """The units that may be pruned, after all checks."""
     given = {group.consumer: group for group in (found if groups is None else groups)}
     if groups is not None and len(given) < len(groups):
         raise ValueError(f"groups must name each consumer once, got {[group.consumer for group in groups]}")
@@ -68,40 +68,39 @@ def prune_neurons(
 ) -> dict[str, int]:
     """Remove the least important hidden units of a model's MLPs, in place: their layers become smaller dense layers.
 
-    Outputs of the layers that make the units go, with their biases, and inputs of the layer that reads them; the width
-    of the residual stream stays. Modules stay the same objects with new, smaller parameters: make optimizers
-    afterwards. A transformers config follows: its `intermediate_size` (or what it is called there) where all MLPs have
-    the same new width, else `config.sparsekit_widths`, from which `resize_to` makes a model that the weights fit. The
-    result is run and checked, and undone where that fails, as in `prune_heads`.
+    The units' rows and biases are removed from the layers that produce them, and their columns from the layer that
+    consumes them; the width of the residual stream does not change. Modules stay the same objects with new, smaller
+    parameters, so create optimizers afterwards. A transformers config is updated: its `intermediate_size` (or whatever
+    it calls this) if all MLPs have the same new width, else `config.sparsekit_widths`, from which `resize_to` builds a
+    model that the weights fit. The result is run and checked, and undone if that fails, as in `prune_heads`.
 
     Args:
         model: any PyTorch model.
         fraction: fraction of the units to remove, in [0, 1).
         batches: for "activation" and "taylor": keyword arguments of the model's forward; with an "attention_mask",
-            padding does not count. With a loss of your own, whatever it takes.
+            padding does not count. With a custom loss, whatever that takes.
         threshold: instead of a fraction: remove units whose score is below it.
         criterion: "activation": mean absolute value of a unit after its activation function, over tokens that are not
             padding; "magnitude": norm of its weights, in and out; "taylor": first-order estimate of how much the loss
             changes without it.
         loss: for "taylor": a function of the model and a batch that returns a scalar; None: the loss in the model's
             output.
-        groups: which layers surround hidden units, for models that are not recognized; None: all that are found, of
-            the families in `neuron_groups.PATTERNS` and every `nn.Sequential(Linear, activation, Linear)`.
-        targets: take only groups of which a layer is named here: class names, module names or "re:" patterns.
-        ignore: leave out groups of which a layer is named here, in the same notation.
-        scope: "layer" removes the fraction in every MLP; "global" over all of them together, whose scores are compared
-            as they are.
-        minimum: units that stay in every MLP, at least.
+        groups: the layers around the hidden units, for models that are not recognized; None: every group that matches
+            `neuron_groups.PATTERNS`, and every `nn.Sequential(Linear, activation, Linear)`.
+        targets: prune only groups with a layer that matches: class names, module names or "re:" patterns.
+        ignore: skip groups with a layer that matches; same patterns.
+        scope: "layer" removes the fraction in every MLP; "global" over all of them together, comparing raw scores.
+        minimum: least number of units to keep in every MLP.
 
     Returns:
-        Name of the layer that reads the units -> number of units left.
+        Name of the layer that consumes the units -> number of units left.
 
     Raises:
-        TypeError: a layer is no `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
+        TypeError: a layer is not an `nn.Linear` or `Conv1D` (converted, quantized, wrapped), or targets or ignore is a
             string.
-        ValueError: an argument is out of range or contradicts another, nothing is found, or a layer is masked (call
-            `finalize` first), shares its weight, or has something beside it that is as wide as the units, or the
-            narrow model fails its trial. Nothing is changed then.
+        ValueError: an argument is out of range or contradicts another; no group is found; a layer is masked (call
+            `finalize` first), shares its weight, or is next to a module with parameters for each unit; or the pruned
+            model fails the checks. The model is unchanged then.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> prune_neurons(model, 0.75, criterion="magnitude")
@@ -125,6 +124,6 @@ def prune_neurons(
         covered = entries.write()
         record_shapes(model, [layer for one in changed if one.consumer not in covered for layer in one.layers])
         if covered and changed and description.fault(model) is not None:
-            entries.restore()  # the config's entry is of other layers too, such as experts
+            entries.restore()  # the config entry also sizes other layers, such as experts
             record_shapes(model, [layer for one in changed for layer in one.layers])
     return {one.name: len(kept[one.name]) for one in units}

@@ -1,4 +1,4 @@
-"""Tables of relative position biases, one column a head, which the attentions of a stack share (T5, MPNet)."""
+"""Tables of relative position biases, one column per head, shared by the attentions of a stack (T5, MPNet)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TABLE = "relative_attention_bias"
 
 
 def _stack_of(model: nn.Module, owner: str) -> tuple[str, str]:
-    """The outermost list that a module is in, and its path inside the transformer block; both "" for none."""
+    """The outermost list that holds a module, and its path inside the transformer block; both "" if none does."""
     parts = owner.split(".")
     for length in range(1, len(parts)):
         name = ".".join(parts[:length])
@@ -22,17 +22,17 @@ def _stack_of(model: nn.Module, owner: str) -> tuple[str, str]:
 
 
 def tables_of(model: nn.Module, owners: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The tables that attentions read.
+    """The tables that each attention reads.
 
-    A table inside an attention serves it and those at the same place in the other transformer blocks of its stack; a
-    table beside the transformer blocks serves all of them.
+    A table inside an attention is shared with the attentions at the same path in the other transformer blocks of its
+    stack; a table next to the transformer blocks is shared by all of them.
 
     Args:
         model: the model.
         owners: names of the attentions.
 
     Returns:
-        Name of an attention -> names of the `nn.Embedding` whose columns are its heads.
+        Name of an attention -> names of the `nn.Embedding` modules with one column per head.
     """
     tables = {
         name.rpartition(".")[0]: name

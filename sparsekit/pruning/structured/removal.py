@@ -1,4 +1,4 @@
-"""Remove units all or nothing: the narrow model's outputs must be the wide one's with these units at zero."""
+"""Remove units or change nothing: the pruned model's outputs must equal the original's with these units zeroed."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from sparsekit.surgery import Description, Trial, failures, undo_on_failure, zer
 
 
 def _fit(fresh: nn.Module) -> None:
-    """Make a model of a config as narrow as the config says."""
+    """Narrow a freshly built model to the shapes that its config records."""
     resize_to(fresh, recorded_shapes(fresh.config))
 
 
 def _expected(
     model: nn.Module, trial: Trial, units: Sequence[Units], kept: Mapping[str, torch.Tensor]
 ) -> list[torch.Tensor] | None:
-    """Outputs of the model with the units to remove at zero; None where they cannot be set to zero."""
+    """Outputs of the model with the units to remove zeroed; None if they cannot be zeroed."""
     gone = {one.consumer: lost_inputs(one, kept[one.name]) for one in units if len(kept[one.name]) < one.count}
     try:
         with zeroed(model, gone) as ran:
             outputs = trial.outputs(model)
     except failures():
         return None
-    return outputs if ran == gone.keys() else None  # a layer that was not called cannot be told to read zeros
+    return outputs if ran == gone.keys() else None  # the inputs of a layer that was never called were not zeroed
 
 
 def _is_sequential(model: nn.Module, one: Units) -> bool:
-    """Whether a unit's layers follow each other in one `nn.Sequential`, where nothing else can read it."""
+    """Whether the layers follow each other in one `nn.Sequential`, so that nothing else can read the units."""
     places = {layer.rpartition(".")[0] for layer in one.layers}
     return len(places) == 1 and isinstance(model.get_submodule(next(iter(places))), nn.Sequential)
 
@@ -50,24 +50,24 @@ def removing(
     loss: Loss | None,
     what: str,
 ) -> Iterator[Description]:
-    """Have the body remove units, check the result, and undo everything where that fails.
+    """Context in which the body removes units: check the result afterwards, and undo everything on failure.
 
-    Checked are the outputs on a tiny input, from the batches or made from what the model's forward takes, and that the
-    config builds the model. Where no input is known, a warning says so.
+    Checked are the outputs on a tiny input, taken from the batches or generated from the signature of the model's
+    forward, and that the config rebuilds the model. If no input can be found, a warning says so.
 
     Args:
-        model: what the body changes.
-        units: what it changes it at.
-        kept: name of each -> numbers of the units that stay.
+        model: the model that the body changes.
+        units: the units among which it removes some.
+        kept: name of each -> indices of the units to keep.
         batches: as in `prune_neurons`.
         loss: as in `prune_neurons`.
-        what: goes on "it cannot run ...".
+        what: completes the message "it cannot run ...".
 
     Yields:
-        What the config said of the model before.
+        The description of the model by its config, from before the change.
 
     Raises:
-        ValueError: the model fails, has other outputs, or is not what its config would build.
+        ValueError: the model cannot run, its outputs are wrong, or its config would not rebuild it.
     """
     description = Description(model, _fit)
     if all(len(kept[one.name]) == one.count for one in units):

@@ -1,4 +1,4 @@
-"""Heads of several attentions that are removed together: they share a table of position biases, a column a head."""
+"""Heads that several attentions must lose together, because they share a table of position biases."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sparsekit.pruning.structured.units import choose_units
 
 
 def tied_heads(model: nn.Module, attentions: Sequence[Attention]) -> list[list[Attention]]:
-    """Attentions by the table of position biases that they read together, of which each head has a column.
+    """Attentions grouped by the table of position biases that they share, one column per head.
 
     Raises:
-        ValueError: some that read a table are among the attentions, and others are not.
+        ValueError: only some of the attentions that share a table are given.
     """
     by_table: dict[tuple[str, ...], list[Attention]] = {}
     for attention in attentions:
@@ -37,14 +37,14 @@ def choose_heads(
     scope: str,
     least: int,
 ) -> dict[str, torch.Tensor]:
-    """Numbers of the units that stay in every attention; those that are tied keep the same."""
+    """Indices of the units to keep in every attention; tied attentions keep the same ones."""
     summed = {own[0].name: sum((scores[one.name] for one in own[1:]), scores[own[0].name]) for own in tied}
     kept = choose_units(summed, fraction, None, scope=scope, minimum=least)
     return {one.name: kept[own[0].name] for own in tied for one in own}
 
 
 def check_same_heads(tied: Sequence[Sequence[Attention]], kept: Mapping[str, torch.Tensor]) -> None:
-    """Raise ValueError where attentions that are tied would keep other heads than each other."""
+    """Raise ValueError if tied attentions would keep different heads."""
     for own in tied:
         for one in own[1:]:
             if not torch.equal(kept[one.name], kept[own[0].name]):

@@ -16,14 +16,14 @@ from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.structured.units import Units
 
 Scores = dict[str, torch.Tensor]
-#: Of a model, its units, calibration batches and a loss: a score for each unit; the lowest go.
+#: (model, units, calibration batches, loss) -> a score for each unit; the lowest are removed.
 UnitScore = Callable[[nn.Module, Sequence[Units], Sequence[Any], Loss | None], Scores]
-#: Of a layer's number among those watched and its input: the input to go on with, None for the same.
+#: (index of a watched layer, its input) -> the input to use instead, None to keep it.
 See = Callable[[int, torch.Tensor], torch.Tensor | None]
 
 
 def _sums_by_unit(values: torch.Tensor, units: Units, runs: Sequence[int]) -> torch.Tensor:
-    """Sums of values of a layer's features over each unit's, float64 [units]; features of all units do not count."""
+    """Sum a layer's per-feature values over each unit, float64 [units]; features that all units share are left out."""
     parts = values[: sum(runs) * units.count].split([size * units.count for size in runs])
     return torch.stack([part.reshape(units.count, -1).sum(1) for part in parts]).sum(0).cpu()
 
@@ -43,7 +43,7 @@ def weight_norms(model: nn.Module, units: Sequence[Units], batches: Sequence[Any
 
 @contextmanager
 def _watched(model: nn.Module, layers: Sequence[str], see: See) -> Iterator[None]:
-    """The model in eval mode, with the inputs of some layers seen on their way."""
+    """Put the model in eval mode and pass the inputs of some layers to `see`."""
 
     def hook(number: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def watch(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -75,7 +75,7 @@ def _tokens(batch: Any) -> torch.Tensor | None:
 
 
 def mean_activations(model: nn.Module, units: Sequence[Units], batches: Sequence[Any], loss: Loss | None) -> Scores:
-    """Mean absolute value of a unit, as the layer that reads it gets it, over the tokens that are not padding."""
+    """Mean absolute value of a unit at the input of the layer that consumes it, over tokens that are not padding."""
     sums = [torch.zeros(one.count * one.size, dtype=torch.float64) for one in units]
     counts = [0] * len(units)
     tokens: torch.Tensor | None = None
@@ -101,8 +101,8 @@ def _unit_changes(product: torch.Tensor, tokens: torch.Tensor | None, units: Uni
 
     Args:
         product: activation times gradient, shape [examples, ..., features].
-        tokens: which tokens are no padding.
-        units: whose they are.
+        tokens: True for tokens that are not padding.
+        units: the units that the features belong to.
     """
     if tokens is not None and product.shape[:-1] == tokens.shape:
         product = product * tokens.unsqueeze(-1)
@@ -115,8 +115,8 @@ def loss_changes(model: nn.Module, units: Sequence[Units], batches: Sequence[Any
 
     The product is summed over the tokens of an example and the features of a unit before its absolute value is taken
     (Molchanov et al., arXiv 1611.06440, equation 8, for feature maps; Michel et al., arXiv 1905.10650, equation 2, for
-    heads). Examples are added up and batches averaged: with a loss that is a mean over its examples, a score is the
-    mean change of that loss. Gradients that parameters hold are left alone; frozen models are scored too.
+    heads). Examples are summed and batches averaged: if the loss is a mean over examples, a score is the mean change of
+    that loss. Gradients stored in parameters are not touched, and frozen models can be scored.
     """
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -149,7 +149,7 @@ def _gradients(value: Any, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Ten
 
 
 def check_values(model: nn.Module, units: Sequence[Units]) -> None:
-    """Raise ValueError where a layer holds no values by which units could be scored."""
+    """Raise ValueError if a layer's weight is on the meta device, without values to score units by."""
     for layer in (layer for one in units for layer in one.layers):
         if weight_of(model.get_submodule(layer)).is_meta:
             raise ValueError(f"{layer}.weight has no values yet (it is on the meta device); load the model first")

@@ -1,4 +1,4 @@
-"""Units that are removed whole (neurons of an MLP, heads of an attention): their features in layers, which stay."""
+"""Units that are removed as a whole (neurons of an MLP, heads of an attention), and the features they occupy."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ _SCOPES = ("layer", "global")
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer whose outputs are units, in runs of all units, one run after the other."""
+    """A layer that computes units: its outputs are one or more consecutive runs, each with all units in order."""
 
     layer: str
-    runs: tuple[
-        int, ...
-    ]  # outputs of one unit in each run; several where gate and up, or query, key and value, are one
-    shared: int = 0  # last outputs, which are of all units and stay
+    runs: tuple[int, ...]  # outputs per unit in each run; several if gate and up, or query, key and value, are fused
+    shared: int = 0  # number of trailing outputs that all units share, and that are kept
 
 
 @dataclass(frozen=True)
 class Units:
-    """Units between the layers that make them and the one that reads them."""
+    """Units between the layers that produce them and the one that consumes them."""
 
     name: str
     producers: tuple[Producer, ...]
     consumer: str
-    size: int  # inputs of the consumer that one unit is
+    size: int  # inputs of the consumer per unit
     count: int
 
     @property
@@ -42,7 +40,7 @@ class Units:
 
 
 def check_amount(fraction: float | None, threshold: float | None, scope: str, minimum: int) -> None:
-    """Raise ValueError unless exactly one of fraction and threshold says how much goes, and all are in range."""
+    """Raise ValueError unless exactly one of fraction and threshold is given, and everything is in range."""
     if (fraction is None) == (threshold is None):
         raise ValueError(f"give either fraction or threshold, got fraction={fraction} and threshold={threshold}")
     if fraction is not None and not 0.0 <= fraction < 1.0:
@@ -56,13 +54,13 @@ def check_amount(fraction: float | None, threshold: float | None, scope: str, mi
 def select_by_layers(
     model: nn.Module, layers: Mapping[str, Iterable[str]], targets: Iterable[str] | None, ignore: Iterable[str]
 ) -> list[str]:
-    """Which of several sets of layers to work on: those with a layer that is targeted, and none that is ignored.
+    """Names of the sets of layers to prune: those with a targeted layer and without an ignored one.
 
     Args:
         model: the model.
-        layers: name of a set -> its layers.
+        layers: name of a set -> names of its layers.
         targets: patterns as in `select`; None: all.
-        ignore: patterns of layers to leave out.
+        ignore: patterns of layers to skip.
 
     Raises:
         TypeError, ValueError: as `select`; also when nothing is left.
@@ -82,7 +80,7 @@ def select_by_layers(
 
 
 def check_units(model: nn.Module, units: Sequence[Units]) -> None:
-    """Raise ValueError when a layer's shape does not fit its units, or a layer makes or reads units of two sets."""
+    """Raise ValueError if a layer's shape does not fit its units, or a layer belongs to two sets of units."""
     made = [producer.layer for one in units for producer in one.producers]
     for layers in (made, [one.consumer for one in units]):
         for layer in layers:
@@ -100,13 +98,13 @@ def check_units(model: nn.Module, units: Sequence[Units]) -> None:
 
 
 def _protected(scores: torch.Tensor, minimum: int) -> torch.Tensor:
-    """Scores whose `minimum` highest can never be among the lowest."""
+    """A copy of the scores with the `minimum` highest set to infinity, so that they are always kept."""
     best = scores.topk(min(minimum, len(scores))).indices
     return scores.clone().index_fill_(0, best, torch.inf)
 
 
 def _without_lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Mask of scores without the `count` lowest, or as many as are not protected; True stays."""
+    """Mask that is False for the `count` lowest scores, or fewer if the others are protected; True is kept."""
     count = min(count, int(scores.isfinite().sum()))
     keep = torch.ones_like(scores, dtype=torch.bool)
     keep[scores.topk(count, largest=False).indices] = False
@@ -121,20 +119,20 @@ def choose_units(
     scope: str = "layer",
     minimum: int = 1,
 ) -> dict[str, torch.Tensor]:
-    """Which units stay.
+    """Choose the units to keep.
 
     Args:
-        scores: name -> one score a unit, shape [units].
-        fraction: the lowest `round(fraction * units)` go, of each set or of all together; None: see `threshold`.
-        threshold: units whose score is below it go.
+        scores: name -> one score per unit, shape [units].
+        fraction: remove the lowest `round(fraction * units)`, of each set or of all together; None: see `threshold`.
+        threshold: remove units whose score is below it.
         scope: "layer" or "global".
-        minimum: how many stay in each set, whatever their scores.
+        minimum: how many to keep in each set, whatever their scores.
 
     Returns:
-        name -> numbers of the units that stay, ascending, int64.
+        name -> indices of the units to keep, ascending, int64.
 
     Raises:
-        ValueError: scores hold inf or NaN.
+        ValueError: scores contain inf or NaN.
     """
     for name, score in scores.items():
         if not score.isfinite().all():
@@ -153,7 +151,7 @@ def choose_units(
 
 
 def _features(kept: torch.Tensor, runs: Iterable[int], count: int, shared: int = 0) -> torch.Tensor:
-    """Numbers of the features that units have in a layer, ascending."""
+    """Indices of the features that the kept units occupy in a layer, ascending."""
     found, start = [], 0
     for size in runs:
         found.append((start + kept[:, None] * size + torch.arange(size)).flatten())
@@ -162,19 +160,19 @@ def _features(kept: torch.Tensor, runs: Iterable[int], count: int, shared: int =
 
 
 def lost_inputs(units: Units, kept: torch.Tensor) -> torch.Tensor:
-    """Numbers of the consumer's inputs that go with the units that do not stay, int64."""
+    """Indices of the consumer's inputs that belong to removed units, int64."""
     stays = torch.zeros(units.count * units.size, dtype=torch.bool)
     stays[_features(kept, [units.size], units.count)] = True
     return (~stays).nonzero().flatten()
 
 
 def keep_units(model: nn.Module, units: Units, kept: torch.Tensor) -> None:
-    """Remove all units but some: the layers shrink, in place.
+    """Remove units by narrowing their layers in place.
 
     Args:
         model: the model that holds the layers.
-        units: where they lie.
-        kept: numbers of those that stay, int64.
+        units: the units and their layers.
+        kept: indices of the units to keep, int64.
     """
     if len(kept) == units.count:
         return

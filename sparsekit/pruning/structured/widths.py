@@ -1,4 +1,4 @@
-"""Shapes of a model's dense layers, and narrowing a freshly made model to recorded shapes."""
+"""Record the shapes of a model's dense layers, and narrow a freshly built model to recorded shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsekit.pruning.structured.narrowing import check_layers, is_dense, keep_
 
 
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:
-    """Shapes of all dense layers, to be kept beside a state dict: name -> [out_features, in_features].
+    """Shapes of all dense layers, to store next to a state dict: name -> [out_features, in_features].
 
     >>> shapes_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
     {'0': [8, 4], '2': [2, 8]}
@@ -36,12 +36,12 @@ def _checked(name: str, layer: nn.Module, shape: Any) -> tuple[int, int]:
 
 
 def set_width_attributes(model: nn.Module, consumer: str, before: int) -> None:
-    """Set the attributes with the number of neurons in the two modules around a layer, where they have the old one.
+    """Update attributes of the two enclosing modules that still hold the old number of neurons.
 
     Args:
         model: the model.
-        consumer: the layer that reads the units, as it is now.
-        before: how many it read.
+        consumer: the layer that consumes the units, already narrowed.
+        before: its former number of inputs.
     """
     place = consumer
     for _ in range(2):
@@ -53,26 +53,26 @@ def set_width_attributes(model: nn.Module, consumer: str, before: int) -> None:
 
 
 def resize_to(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
-    """Narrow a freshly made model's dense layers to recorded shapes, so that `load_state_dict` fits.
+    """Narrow a freshly built model's dense layers to recorded shapes, so that `load_state_dict` fits.
 
-    The layers keep their first features, whose values mean nothing: load weights afterwards. Attentions are told how
-    many heads they have. A model of uneven widths comes back in three lines:
+    The layers keep their first features, with meaningless values: load weights afterwards. The head counts of
+    attentions are updated. A model with uneven widths can be restored in three lines:
 
         model = AutoModel.from_config(config)
         resize_to(model, config.sparsekit_widths)
         model.load_state_dict(load_file(folder / "model.safetensors"))
 
     Args:
-        model: made from the config of the model that was narrowed; changed in place.
-        shapes: layer name -> [out_features, in_features], of `shapes_of` or a config; layers that are not named stay.
+        model: built from the config of the model that was pruned; changed in place.
+        shapes: layer name -> [out_features, in_features], from `shapes_of` or a config; other layers do not change.
 
     Returns:
         The model.
 
     Raises:
-        TypeError: a named module is no dense layer.
-        ValueError: a module does not exist, a shape is no pair of whole numbers above 0 or larger than the layer, or a
-            layer that must change is masked or shares its weight.
+        TypeError: a named module is not a dense layer.
+        ValueError: a module does not exist, a shape is not a pair of positive integers or is larger than the layer, or
+            a layer that must change is masked or shares its weight.
 
     >>> wide = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> shapes_of(resize_to(wide, {"0": [3, 4], "2": [2, 3]}))
