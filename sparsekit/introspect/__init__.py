@@ -1,1 +1,1 @@
-"""Read a model: select modules, find transformer blocks, read what its classes' code does with modules."""
+"""Inspect a model: select modules, find transformer blocks, analyze the source code of its classes."""

@@ -1,4 +1,4 @@
-"""Classes of dense linear layers: those that compute the same as `nn.Linear`, and how to make one."""
+"""Classes of dense linear layers: which compute the same as `nn.Linear`, and how to create one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def is_conv1d_class(cls: type[nn.Module]) -> bool:
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is transformers' `Conv1D`: a linear layer that holds its weight as [in_features, out_features].
+    """Whether a module is transformers' `Conv1D`: a linear layer with a transposed weight, [in_features, out_features].
 
-    The class is known by its name, so that transformers need not be installed.
+    The class is recognized by name, so transformers need not be installed.
     """
     return is_conv1d_class(type(module))
 
 
 def is_dense_linear(module: nn.Module) -> bool:
-    """Whether a module is an `nn.Linear`, of whatever class derived from it, or a `Conv1D`, with a plain weight."""
+    """Whether a module is an `nn.Linear` or a subclass of it, or a `Conv1D`, with a plain weight."""
     if not isinstance(module, nn.Linear) and not is_conv1d(module):
         return False
     weight: Any = module.weight
@@ -40,7 +40,7 @@ def is_dense_linear(module: nn.Module) -> bool:
 
 
 def new_dense(cls: type[nn.Module], in_features: int, out_features: int, bias: bool) -> Any:
-    """A dense layer of a class that `why_not_linear` accepts, on meta; a `Conv1D`'s bias cannot be left out."""
+    """A dense layer of a class that `why_not_linear` accepts, on meta; a `Conv1D` always has a bias."""
     with torch.device("meta"):
         if is_conv1d_class(cls):
             return cls(out_features, in_features)
@@ -53,7 +53,7 @@ def _is_made_as_linear(cls: type[nn.Module]) -> bool:
 
 
 def _computes_as_linear(layer: nn.Module) -> bool:
-    """Whether a layer gives what `nn.Linear` gives on inputs of several shapes and sizes."""
+    """Whether a layer's outputs match `nn.Linear` on inputs of several shapes and magnitudes."""
     plain: Any = layer
     for shape, size in (((3,), 1.0), ((2, 2), 1e-3), ((2, 2), 1e3)):
         x = torch.randn(*shape, plain.in_features, generator=torch.Generator().manual_seed(0)) * size
@@ -67,10 +67,10 @@ def _computes_as_linear(layer: nn.Module) -> bool:
 
 @functools.cache
 def is_linear_class(cls: type[nn.Module]) -> bool:
-    """Whether layers of a class compute `input @ weight.T + bias` and are made of the arguments of `nn.Linear`.
+    """Whether layers of a class compute `input @ weight.T + bias` and take the constructor arguments of `nn.Linear`.
 
-    True of `nn.Linear` and `Conv1D`. Small layers of a class that has a `forward` of its own are tried out:
-    `FalconLinear`, say, adds its bias after the product.
+    True of `nn.Linear` and `Conv1D`. A class that overrides `forward`, such as `FalconLinear`, which adds its bias
+    after the product, is tested on small layers.
     """
     if cls is nn.Linear or is_conv1d_class(cls):
         return True
@@ -82,7 +82,7 @@ def is_linear_class(cls: type[nn.Module]) -> bool:
         with torch.no_grad(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return all(_computes_as_linear(_small(cls, bias)) for bias in (True, False))
     except (AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError):
-        return False  # it expects something else
+        return False  # it expects other inputs
 
 
 def _small(cls: type[nn.Module], bias: bool) -> nn.Module:
@@ -94,13 +94,13 @@ def _small(cls: type[nn.Module], bias: bool) -> nn.Module:
 
 
 def _own_state(layer: nn.Module) -> list[str]:
-    """What a layer has that `nn.Linear` has not: parameters, buffers, modules, attributes."""
+    """Parameters, buffers, modules and attributes of a layer that `nn.Linear` does not have."""
     tensors = {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias", "parametrizations"}
     return sorted(tensors | {name for name in vars(layer) if name not in _PLAIN and not name.startswith("_")})
 
 
 def why_not_linear(layer: nn.Module) -> str:
-    """Why a `Conv1D`, or a layer derived from `nn.Linear`, is not the same as one; empty when it is."""
+    """Why a `Conv1D`, or a subclass of `nn.Linear`, is not equivalent to it; empty if it is."""
     cls = parametrize.type_before_parametrizations(layer)  # a mask renames the class
     if not is_linear_class(cls):
         return f"a {cls.__name__}, which computes something else than nn.Linear"

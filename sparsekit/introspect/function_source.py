@@ -1,4 +1,4 @@
-"""Source code of functions as syntax trees: every file is parsed once, every function is looked up once."""
+"""Syntax trees of functions: every file is parsed once, every function is looked up once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _functions_in(source: str) -> dict[tuple[str, int], ast.FunctionDef]:
 
 @functools.cache
 def parsed(function: types.FunctionType) -> ast.FunctionDef | None:
-    """The function's syntax tree, not to be changed; None where its source cannot be read, and for a lambda."""
+    """The function's syntax tree, not to be modified; None if its source cannot be read, and for a lambda."""
     code = function.__code__
     lines = linecache.getlines(code.co_filename, function.__globals__)
     return _functions_in("".join(lines)).get((code.co_name, code.co_firstlineno))
@@ -44,7 +44,7 @@ def _plain(member: object) -> Iterator[types.FunctionType]:
 
 @functools.cache
 def functions_of(cls: type[nn.Module]) -> tuple[tuple[str, types.FunctionType], ...]:
-    """Names and functions of a class and its bases, overridden ones too, but torch's `nn.Module`."""
+    """Names and functions of a class and its bases except `nn.Module`, including overridden ones."""
     bases = [base for base in cls.__mro__ if base not in (nn.Module, object)]
     members = [(name, member) for base in bases for name, member in vars(base).items()]
     return tuple((name, function) for name, member in members for function in _plain(member))

@@ -1,4 +1,4 @@
-"""Hooks attached to a module, which code that does not call the module would skip."""
+"""Hooks attached to a module, which would be skipped by code that bypasses the module's call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 
 def attached(module: nn.Module) -> str:
-    """Says what is attached to a module: hooks of any kind, or another `forward`; empty where nothing is."""
+    """What is attached to a module, for messages: hooks of any kind, or a replaced `forward`; empty if nothing is."""
     own = vars(module)
     if "forward" in own:
         return "its forward was replaced"
@@ -15,7 +15,7 @@ def attached(module: nn.Module) -> str:
 
 
 def is_plain_call(*modules: nn.Module) -> bool:
-    """Whether calling any of these runs its class's `forward` and nothing else; quick enough to ask in every call."""
+    """Whether calling any of these only runs its class's `forward`; cheap enough to check on every call."""
     for one in modules:
         if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
             return False

@@ -1,4 +1,4 @@
-"""What the code of a model's class does with the modules inside it, read from its source."""
+"""How the code of a class uses its submodules, read from its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsekit.introspect.function_source import functions_of, parsed
 
 
 def _methods(cls: type[nn.Module], name: str) -> Iterator[ast.FunctionDef]:
-    """Code of a class's methods that mention a name, its bases' included, where it can be read."""
+    """Syntax trees of the methods of a class and its bases that mention a name, where their source can be read."""
     for _, function in functions_of(cls):  # type: ignore[arg-type]  # mypy knows no hash of it
         method = parsed(function) if name in function.__code__.co_names else None
         if method is not None:
@@ -35,7 +35,7 @@ def called(node: ast.AST | None) -> tuple[str | None, ast.expr | None]:
 
 @functools.cache
 def given_to(function: str, cls: type[nn.Module]) -> frozenset[str]:
-    """NAME wherever a class calls a function first with `self.NAME`. Empty when its source cannot be read."""
+    """Every NAME that a class passes to a function as `function(self.NAME, ...)`; empty without readable source."""
     nodes = (node for method in _methods(cls, function) for node in ast.walk(method))
     calls = (node for node in nodes if isinstance(node, ast.Call) and node.args)
     named = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function)
@@ -43,6 +43,6 @@ def given_to(function: str, cls: type[nn.Module]) -> frozenset[str]:
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a module as its author wrote it, where `sparsekit.fusion` recompiled its methods."""
+    """The class of a module before `sparsekit.fusion` recompiled its methods, if it did."""
     found: type[nn.Module] = getattr(type(module), "sparsekit_original", type(module))
     return found

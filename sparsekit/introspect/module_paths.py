@@ -1,4 +1,4 @@
-"""Modules by their dotted paths inside others."""
+"""Find modules by dotted path, and convert between absolute and relative names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def find_module(module: nn.Module, path: str) -> nn.Module | None:
-    """The module at a dotted path inside another, None where there is none."""
+    """The module at a dotted path inside another; None if there is none."""
     found: Any = module
     for part in path.split("."):
         found = getattr(found, part, None)
@@ -16,12 +16,12 @@ def find_module(module: nn.Module, path: str) -> nn.Module | None:
 
 
 def full_name(prefix: str, path: str) -> str:
-    """Name in the model of what lies at `path` inside the module `prefix`; each may be empty, for the module itself."""
+    """Name in the model of `path` inside the module `prefix`; each may be empty, for the module itself."""
     return f"{prefix}.{path}" if prefix and path else prefix or path
 
 
 def name_within(prefix: str, name: str) -> str:
-    """Name inside the module `prefix` of what the model calls `name`: `full_name` undone."""
+    """Name relative to the module `prefix`: the inverse of `full_name`."""
     if not prefix:
         return name
     return "" if name == prefix else name.removeprefix(f"{prefix}.")

@@ -29,11 +29,11 @@ def _check_expression(word: str, pattern: str) -> None:
 
 
 def select(model: nn.Module, targets: Iterable[str], ignore: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Modules that a target names and nothing in `ignore` does.
+    """Modules that match a pattern in `targets` and none in `ignore`.
 
-    A pattern is a class name, a module's name, which stands for everything inside it too ("encoder.layer.0"), or "re:"
-    and a regular expression matched from the start of the name. "Linear" stands for every dense linear layer: also
-    transformers' `Conv1D`, and classes derived from `nn.Linear` that compute the same.
+    A pattern is a class name, a module name, which also matches everything inside that module ("encoder.layer.0"), or
+    "re:" and a regular expression matched from the start of the name. "Linear" matches every dense linear layer,
+    including transformers' `Conv1D` and subclasses of `nn.Linear` that compute the same.
 
     Raises:
         TypeError: `targets` or `ignore` is a string instead of a list of strings.
@@ -63,7 +63,7 @@ def select_matrices(model: nn.Module, targets: Iterable[str], ignore: Iterable[s
     """The layers among `select(model, targets, ignore)` that multiply by a dense matrix: `nn.Linear` and `Conv1D`.
 
     Raises:
-        TypeError, ValueError: as `select`; also when the selection holds no such layer.
+        TypeError, ValueError: as `select`; also if the selection contains no such layer.
     """
     targets = list(targets) if not isinstance(targets, str) else targets
     chosen = {name: module for name, module in select(model, targets, ignore).items() if is_dense_linear(module)}
@@ -76,14 +76,14 @@ def select_matrices(model: nn.Module, targets: Iterable[str], ignore: Iterable[s
 
 
 def stored_weight(module: nn.Module) -> torch.Tensor | None:
-    """The parameter that a module keeps its `weight` in, also below a mask; None where there is not exactly one."""
+    """The parameter that stores a module's `weight`, also under a mask; None if there is not exactly one."""
     if parametrize.is_parametrized(module, "weight"):
         return module.parametrizations.weight._parameters.get("original")  # type: ignore[union-attr]
     return module._parameters.get("weight")
 
 
 def shared_weights(model: nn.Module) -> dict[str, list[str]]:
-    """For every `weight` that more than one module holds: each holder's name -> the names of the others."""
+    """Weights that several modules share: name of each module -> names of the others."""
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         weight = stored_weight(module)

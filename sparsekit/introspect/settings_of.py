@@ -1,4 +1,4 @@
-"""Whether a condition in a module's code holds, as far as the module's own settings say."""
+"""Evaluate conditions in a module's code, as far as the module's settings determine them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 @functools.cache
 def _state(cls: type[nn.Module]) -> frozenset[str]:
-    """NAME wherever a class's methods but the constructor assign `self.NAME`: what may change from call to call."""
+    """Every NAME that a method other than the constructor assigns as `self.NAME`: it may change from call to call."""
     functions = functions_of(cls)  # type: ignore[arg-type]  # mypy knows no hash of it
     methods = (parsed(function) for name, function in functions if name != "__init__")
     nodes = (node for method in methods if method is not None for node in ast.walk(method))
@@ -45,7 +45,7 @@ def _own_value(name: str, module: nn.Module) -> Any:
 
 
 def _value(node: ast.expr, module: nn.Module) -> Any:
-    """The plain value of a constant, of `self.NAME` or of `self.config.NAME`; training is taken to be over."""
+    """The plain value of a constant, of `self.NAME` or of `self.config.NAME`, in eval mode."""
     if isinstance(node, ast.Constant):
         return node.value
     if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name | ast.Attribute):
@@ -71,7 +71,7 @@ def _compared(node: ast.Compare, module: nn.Module) -> bool | None:
 
 
 def holds(node: ast.expr, module: nn.Module) -> bool | None:
-    """Whether a condition in the code of a module's class is true of this module outside training; None: who knows."""
+    """Whether a condition in the code of a module's class is true for this module in eval mode; None: unknown."""
     if isinstance(node, ast.BoolOp):
         parts = [holds(value, module) for value in node.values]
         decisive = isinstance(node.op, ast.Or)

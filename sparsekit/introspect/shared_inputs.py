@@ -1,4 +1,4 @@
-"""Which layers a model's code calls one after the other with the same input, read from its source."""
+"""Find layers that a class's code calls one after the other with the same input, by reading its source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS_OR_WRITES = (ast.Return, ast.Raise, ast.Assert, ast.Break, ast.Continue, a
 
 
 class _Aliases:
-    """Which variables of a method may be views of one another, wherever in it they are assigned."""
+    """Variables of a method that may be views of one another, regardless of where they are assigned."""
 
     def __init__(self, method: ast.FunctionDef, layers: frozenset[str]) -> None:
         self.layers = layers
@@ -40,7 +40,7 @@ class _Aliases:
             self.groups[name] = group
 
     def of(self, node: ast.AST) -> set[str]:
-        """Variables of which a value may be a view, by name; not those that are known to be in `groups` with them."""
+        """Names of the variables that a value may be a view of, without following `groups`."""
         if isinstance(node, ast.Name):
             return set() if node.id == "self" else {node.id}
         if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare):  # gives a new tensor
@@ -65,13 +65,13 @@ class _Aliases:
 
 
 class _SharedInputs(ast.NodeVisitor):
-    """Walks a method as it runs, and notes which layers get a variable that stays the same from call to call."""
+    """Walks a method in execution order, and records runs of layers called with the same, unmodified variable."""
 
     def __init__(self, method: ast.FunctionDef, layers: frozenset[str]) -> None:
         self.layers = layers
         self.aliases = _Aliases(method, layers)
         self.runs: list[list[str]] = []
-        self.open: dict[str, list[str]] = {}  # variable -> the run of layers that were called with it
+        self.open: dict[str, list[str]] = {}  # variable -> the current run of layers called with it
 
     def _close(self, names: set[str]) -> None:
         for name in self.aliases.with_views(names):
@@ -90,18 +90,18 @@ class _SharedInputs(ast.NodeVisitor):
                 self.visit(given)
             return
         self.generic_visit(node)
-        if name not in self.layers:  # what is called may write to what it gets
+        if name not in self.layers:  # the callee may write to its arguments
             self._close({one for argument in _arguments(node) for one in self.aliases.of(argument)})
         in_place = isinstance(node.func, ast.Attribute) and re.search(r"[^_]_$", node.func.attr)
         if in_place or any(keyword.arg == "out" for keyword in node.keywords):
             self.open.clear()
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if not isinstance(node.value, ast.Name):  # a variable's attributes and methods leave it as it is
+        if not isinstance(node.value, ast.Name):  # reading an attribute does not modify the variable
             self.visit(node.value)
 
     def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):  # given to something else
+        if isinstance(node.ctx, ast.Load):  # used elsewhere
             self._close({node.id})
         self.open.pop(node.id, None)
 
@@ -112,7 +112,7 @@ class _SharedInputs(ast.NodeVisitor):
             self.open.clear()
 
     def visit(self, node: ast.AST) -> None:
-        if isinstance(node, _MAY_NOT_RUN):  # no run of calls goes into it or comes out
+        if isinstance(node, _MAY_NOT_RUN):  # runs of calls do not extend across its boundary
             self.open.clear()
             for child in ast.iter_child_nodes(node):
                 self.visit(child)
@@ -124,7 +124,7 @@ class _SharedInputs(ast.NodeVisitor):
 
 
 def _only_reads(node: ast.Call) -> bool:
-    """Whether a function of torch is called that leaves its arguments as they are."""
+    """Whether the call is to a torch function that does not modify its arguments."""
     is_torch = re.fullmatch(r"(torch|(torch\.)?nn\.functional|F)\.\w*[^_]", ast.unparse(node.func))
     asked = {keyword.arg for keyword in node.keywords} & {"out", "inplace", None}
     return bool(is_torch) and not asked and not any(getattr(one, "value", None) is True for one in node.args)
@@ -137,11 +137,11 @@ def _arguments(node: ast.Call) -> Iterator[ast.expr]:
 
 @functools.cache
 def shared_inputs(cls: type[nn.Module], layers: frozenset[str]) -> tuple[tuple[str, ...], ...]:
-    """Linear layers of a class, in the order of their calls, that a method calls with one variable, unchanged between.
+    """Groups of layers, in call order, that a method of the class calls with the same, unmodified variable.
 
     Args:
         cls: the class.
-        layers: names of its modules that give a new tensor and leave their input as it is.
+        layers: names of its modules that return a new tensor and do not modify their input.
     """
     found = []
     for _, function in functions_of(cls):  # type: ignore[arg-type]  # mypy knows no hash of it

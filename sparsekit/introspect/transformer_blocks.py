@@ -1,4 +1,4 @@
-"""Find the transformer blocks of a model: one stack of them, or an encoder's and a decoder's."""
+"""Find the transformer blocks of a model: one stack, or an encoder's and a decoder's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _STACKS = ("encoder", "decoder")
 
 
 def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """Every `nn.ModuleList` that holds something and is not inside another, by name in model order.
+    """Every nonempty `nn.ModuleList` that is not nested in another, by name in model order.
 
-    Lists inside others are parts of a transformer block, such as the experts of a mixture.
+    Nested lists are parts of a transformer block, such as the experts of a mixture.
     """
     found: dict[str, nn.ModuleList] = {}
     for name, module in model.named_modules():
@@ -32,17 +32,17 @@ def _has_two_stacks(model: nn.Module, name: str) -> bool:
 
 
 def _is_counted(model: nn.Module, name: str, count: int) -> bool:
-    """Whether a config around a list says that this is its number of transformer blocks."""
+    """Whether a config around the list states this number of transformer blocks."""
     return any(getattr(config, "num_hidden_layers", None) == count for config, _ in configs_around(model, name))
 
 
 def _part_of(name: str) -> str:
-    """Which stack a list is of, by its name."""
+    """The stack that a list belongs to, by its name."""
     return next((part for part in name.split(".") if part in _STACKS), "")
 
 
 def _candidates(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.ModuleList]:
-    """Lists that may be a stack: those that hold some of the layers, or any linear layer."""
+    """Lists that may be a stack: those that contain one of the layers, or any linear layer."""
     lists = outer_lists(model)
     if layers is None:
         holding = {name: one for name, one in lists.items() if any(map(is_dense_linear, one.modules()))}
@@ -54,18 +54,18 @@ def _candidates(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.
 def find_stacks(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, str]:
     """Names of the lists of transformer blocks.
 
-    A list counts whose length is the `num_hidden_layers` of a config around it, else the longest. Lists inside others
-    do not, nor those without linear layers.
+    A list whose length is the `num_hidden_layers` of a config around it is preferred, else the longest one. Nested
+    lists and lists without linear layers are skipped.
 
     Args:
         model: any PyTorch model.
-        layers: names of layers, of which a stack must hold at least one; None: any linear layer.
+        layers: layer names; a stack must contain at least one of them. None: any linear layer.
 
     Returns:
-        The one stack under "", or those under "encoder" and "decoder" of a model whose config says that it has both.
+        The single stack under "", or the stacks of an encoder-decoder model under "encoder" and "decoder".
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no stack.
 
     >>> find_stacks(nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(3))))
     {'': '0'}
@@ -108,7 +108,7 @@ def transformer_blocks(model: nn.Module, layers: Iterable[str] | None = None) ->
 
 
 def lists_beside(model: nn.Module, name: str) -> list[str]:
-    """A stack with the lists beside it that are as long: XLM has one for each kind of layer."""
+    """A stack and its sibling lists of the same length: XLM has one list for each kind of layer."""
     around, _, own = name.rpartition(".")
     children = model.get_submodule(around).named_children()
     length = len(model.get_submodule(name))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where the code of a function uses the values of weights, and what it reaches, read from its source."""
+"""Find where a function uses the values of weights, and which names it mentions, by reading its source."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 from sparsekit.introspect.function_source import parsed
 
-#: What a weight may be asked for without its values.
+#: Attributes and methods that do not depend on a weight's values.
 FACTS = (
     *("device", "dtype", "shape", "ndim", "requires_grad"),
     *("dim", "numel", "size", "element_size", "is_floating_point"),
 )
 
-#: Functions that ask nothing of a tensor or a module but what it is.
+#: Functions that do not read the values of a tensor or a module.
 _ASKS = ("getattr", "hasattr", "id", "isinstance", "len", "print", "type")
-#: What gives a container's items.
+#: Functions and methods that yield a container's items.
 _ITEMS = ("children", "enumerate", "items", "list", "named_children", "reversed", "tuple", "values", "zip")
 
-#: Tests that must come out so for code to run.
+#: Conditions for code to run: each test, with the outcome that it needs.
 Conditions = tuple[tuple[ast.expr, bool], ...]
 
 
 @dataclass(frozen=True)
 class Read:
-    """A use of the weight of `self.PATH` or, where it is not known whose, of any `PATH`; "*" is any one name of it."""
+    """A use of the weight of `self.PATH` or, if its owner is unknown, of any `PATH`; "*" matches any one name in it."""
 
     of_self: bool
     path: tuple[str, ...]
@@ -37,14 +37,14 @@ class Read:
 
 @dataclass(frozen=True)
 class Reads:
-    """What a function uses, and the names of attributes, functions and modules that it mentions."""
+    """The weights that a function uses, and the names of attributes, functions and modules that it mentions."""
 
     reads: tuple[Read, ...]
     mentions: tuple[tuple[str, Conditions], ...]
 
 
 def _with_conditions(node: ast.AST, conditions: Conditions = ()) -> Iterator[tuple[ast.AST, Conditions]]:
-    """All nodes of some code, each with what must hold for it to run."""
+    """All nodes of a syntax tree, each with the conditions under which it runs."""
     yield node, conditions
     for name, field in ast.iter_fields(node):
         inside = conditions
@@ -56,7 +56,7 @@ def _with_conditions(node: ast.AST, conditions: Conditions = ()) -> Iterator[tup
 
 
 class _Paths:
-    """Which module an expression of a function stands for."""
+    """Resolves expressions in a method to module paths."""
 
     def __init__(self, method: ast.FunctionDef) -> None:
         self.variables: dict[str, tuple[bool, tuple[str, ...]]] = {"self": (True, ())}
@@ -97,7 +97,7 @@ class _Paths:
 
 
 def _asked(nodes: list[ast.AST]) -> set[int]:
-    """Ids of the expressions that are asked for facts alone."""
+    """Ids of the expressions whose values are not read."""
     found = {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and node.attr in FACTS}
     for node in nodes:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ASKS:
@@ -108,7 +108,7 @@ def _asked(nodes: list[ast.AST]) -> set[int]:
 
 
 def _from_names(code: types.CodeType) -> Reads:
-    """Without its source, a function that mentions a weight may use that of everything it mentions."""
+    """Conservative answer without source: a function that mentions `weight` may use that of every name it mentions."""
     names = code.co_names
     uses = names if "weight" in names else ()
     return Reads(tuple(Read(True, (name,), ()) for name in uses), tuple((name, ()) for name in names))
@@ -116,7 +116,7 @@ def _from_names(code: types.CodeType) -> Reads:
 
 @functools.cache
 def reads_of(function: types.FunctionType) -> Reads:
-    """Uses of weights in a function, and of modules that it hands whole to another."""
+    """Uses of weights in a function, and of modules that it passes to other functions."""
     method = parsed(function)
     if method is None:
         return _from_names(function.__code__)

@@ -14,10 +14,10 @@ from sparsekit.introspect.model_code import original_class
 from sparsekit.introspect.settings_of import holds
 from sparsekit.introspect.weight_reads import Conditions, Read, reads_of
 
-#: Code that serves all models, and calls their layers whole or initializes them.
+#: Code shared by all models, which only calls or initializes their layers.
 _SHARED = re.compile(r"(torch|sparsekit)(\.|$)|transformers\.(?!models\.)")
 
-#: Class -> names and modules of it in a model.
+#: Class -> names and modules of its instances in a model.
 _Places = dict[type[nn.Module], list[tuple[str, nn.Module]]]
 
 
@@ -26,7 +26,7 @@ def _may_run(conditions: Conditions, modules: list[nn.Module]) -> bool:
 
 
 def _methods(cls: type[nn.Module], names: set[str]) -> Iterator[types.FunctionType]:
-    """The methods by these names; an overridden one only where `super()` may call it."""
+    """The methods with these names; overridden ones only if `super()` may call them."""
     found: dict[str, types.FunctionType] = {}
     for name, function in functions_of(cls):  # type: ignore[arg-type]  # mypy knows no hash of it
         calls_on = name not in found or "super" in found[name].__code__.co_names
@@ -36,7 +36,7 @@ def _methods(cls: type[nn.Module], names: set[str]) -> Iterator[types.FunctionTy
 
 
 class _Reached:
-    """Functions that a model's `forward` may reach: any method of any of its classes that is mentioned, and helpers."""
+    """Functions that a model's `forward` may reach: every mentioned method of any of its classes, and helpers."""
 
     def __init__(self, model: nn.Module) -> None:
         self.modules: dict[type[nn.Module], list[nn.Module]] = defaultdict(list)
@@ -65,7 +65,7 @@ class _Reached:
                 self.helpers.setdefault(found, [])
 
     def reads(self) -> Iterator[tuple[Read, type[nn.Module] | None, str]]:
-        """Every use of a weight, the class whose method it stands in, and whose code it is."""
+        """Every use of a weight, the class whose method contains it (None for a helper), and the name of either."""
         for function, classes in self.functions.items():
             for cls in classes:
                 for read in reads_of(function).reads:
@@ -77,7 +77,7 @@ class _Reached:
 
 
 def _patterns(read: Read, cls: type[nn.Module] | None, places: _Places) -> Iterator[str]:
-    """Regular expressions for the names of the layers whose weight is read."""
+    """Regular expressions for the names of the layers whose weights are read."""
     path = r"\.".join("[^.]+" if name == "*" else re.escape(name) for name in read.path)
     if not path:
         return
@@ -89,12 +89,12 @@ def _patterns(read: Read, cls: type[nn.Module] | None, places: _Places) -> Itera
 
 
 def weights_used(model: nn.Module) -> dict[str, str]:
-    """Layers with whose `weight` a model's code may compute -> the class or function that does.
+    """Layers whose `weight` a model's code may read directly -> the class or function that does.
 
-    Found are `self.LAYER.weight`, `BLOCK.LAYER.weight`, layers by variables, in loops and by `getattr`, and layers that
-    are handed whole to other code, wherever `forward` may come by: in methods, properties and helper functions. What
-    a weight's shape, type or device is asked for does not count, nor code that the module's settings rule out. Code
-    whose source cannot be read and that mentions a weight is taken to use all that it mentions.
+    It finds `self.LAYER.weight`, `BLOCK.LAYER.weight`, layers in variables, in loops and through `getattr`, and layers
+    that are passed to other code, in every method, property and helper function that `forward` may reach. Reading a
+    weight's shape, dtype or device does not count, nor does code that the module's settings rule out. If the source of
+    a function cannot be read and it mentions a weight, it is assumed to use everything it mentions.
     """
     places: _Places = defaultdict(list)
     layers = []
