@@ -1,7 +1,7 @@
-"""Modules that hold several weight matrices in parameters of their own, with a linear layer for each matrix instead.
+"""Split modules that hold several weight matrices into one linear layer per matrix.
 
-`nn.MultiheadAttention`, the experts of mixtures and XLNet multiply by parts of their parameters themselves. Split, they
-call `nn.Linear` layers, which can be pruned, measured and converted one by one; merged, they are what they were.
+`nn.MultiheadAttention`, mixtures of experts and XLNet multiply by slices of their own parameters. After a split they
+call `nn.Linear` layers, which can be pruned, measured and converted one by one; merging restores the original module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparsekit.splitting.encoder import PaddedEncoder, pad_encoders, pad_plain_e
 from sparsekit.splitting.experts import SplitBatchedExperts, SplitExperts, SplitParallelExperts
 from sparsekit.splitting.split_module import Matrix, SplitModule
 
-#: Kinds of modules that can be split; the first that finds its matrices takes a module.
+#: Kinds of split modules; the first that finds its matrices in a module is used.
 KINDS: tuple[type[SplitModule], ...] = (
     SplitAttention,
     SplitExperts,
@@ -45,7 +45,7 @@ __all__ = [
 
 @functools.cache
 def _code(cls: type[nn.Module]) -> str:
-    """Source of a class and its bases but torch's; what cannot be read is left out."""
+    """Source of a class and its bases except torch's; classes without readable source are left out."""
     found = []
     for base in cls.mro():
         if not base.__module__.startswith("torch."):
@@ -55,12 +55,12 @@ def _code(cls: type[nn.Module]) -> str:
 
 
 def reads(parent: type[nn.Module], path: str, *, through_variables: bool = False) -> bool:
-    """Whether the code of a class asks a module inside for a parameter that it loses when it is split.
+    """Whether the code of a class reads a submodule's parameter, which would disappear in a split.
 
     Args:
         parent: the class.
         path: name of the parameter.
-        through_variables: whether any object that is asked for the name counts, not just a module of the class's own.
+        through_variables: whether reading the name from any object counts, not just from a submodule of the class.
     """
     code = _code(parent)  # type: ignore[arg-type]  # mypy knows no hash of it
     owner = "" if through_variables else r"self\.\w+"
@@ -68,9 +68,9 @@ def reads(parent: type[nn.Module], path: str, *, through_variables: bool = False
 
 
 def split(module: nn.Module) -> SplitModule | None:
-    """A module with a linear layer for each of the matrices of `module`, which share its memory; None if it has none.
+    """A module with a linear layer for each matrix of `module`, sharing its memory; None if it cannot be split.
 
-    The module itself stays as it is. Modules with hooks, or a `forward` of their own, are not split.
+    `module` itself does not change. Modules with hooks or a replaced `forward` are not split.
     """
     if attached(module):
         return None

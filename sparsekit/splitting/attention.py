@@ -15,7 +15,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
-    """A mask as what is added to scores: bool masks are True where nothing may be read."""
+    """A mask as a float tensor to add to the scores; bool masks are True at positions that must not be attended to."""
     if mask is None or mask.is_floating_point():
         return mask
     if mask.dtype != torch.bool:
@@ -24,10 +24,10 @@ def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> tor
 
 
 class SplitAttention(SplitModule):
-    """`nn.MultiheadAttention` whose query, key, value and output are computed by four linear layers.
+    """`nn.MultiheadAttention` whose query, key, value and output projections are four linear layers.
 
-    It takes and returns the same, in the same layouts: `batch_first`, `kdim` and `vdim`, `add_bias_kv`,
-    `add_zero_attn`, masks of both kinds, weights averaged or by head. Nested tensors are refused.
+    Arguments, results and layouts are the same: `batch_first`, `kdim` and `vdim`, `add_bias_kv`, `add_zero_attn`, masks
+    of both kinds, attention weights averaged or per head. Nested tensors are refused.
     """
 
     embed_dim: int
@@ -38,21 +38,21 @@ class SplitAttention(SplitModule):
     add_zero_attn: bool
     bias_k: torch.Tensor | None
     bias_v: torch.Tensor | None
-    #: torch's encoder layers ask for these before they read weights past the layers' forward; None turns that off.
+    #: torch's encoder layers check these before a fast path that bypasses the layers' forward; None disables it.
     in_proj_weight = None
     in_proj_bias = None
     _qkv_same_embed_dim = False
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """Query, key and value, from one parameter or three; the output's is a layer already."""
+        """Query, key and value, from one parameter or three; the output projection is already a layer."""
         if parametrize.type_before_parametrizations(module) is not nn.MultiheadAttention:
             return []
         bias = "in_proj_bias" if shape_of(module, "in_proj_bias") else None
         if shape_of(module, "in_proj_weight"):
             return [Matrix(name, "in_proj_weight", i, 3, bias=bias) for i, name in enumerate(_PROJECTIONS)]
         if not all(shape_of(module, f"{name}_weight") for name in _PROJECTIONS):
-            return []  # pruned or normalized by other tools, which compute the weights
+            return []  # pruned or normalized by other tools, which recompute the weights
         return [
             Matrix(name, f"{name}_weight", bias=bias, bias_index=i, bias_count=3) for i, name in enumerate(_PROJECTIONS)
         ]
@@ -95,7 +95,7 @@ class SplitAttention(SplitModule):
         return output, weights
 
     def _heads(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
-        """Query, key and value, [batch, heads, tokens, head_dim], with what is added beside the keys and values."""
+        """Query, key and value, [batch, heads, tokens, head_dim], including `bias_k`, `bias_v` and zero attention."""
         k, v = self.k_proj(key), self.v_proj(value)  # type: ignore[operator]
         if self.bias_k is not None and self.bias_v is not None:
             k = torch.cat([k, self.bias_k.expand(len(k), 1, -1)], 1)
@@ -113,7 +113,7 @@ class SplitAttention(SplitModule):
         attn_mask: torch.Tensor | None,
         key_padding_mask: torch.Tensor | None,
     ) -> torch.Tensor | None:
-        """What is added to the scores, broadcast to [batch, heads, queries, keys]; keys beyond those given are read."""
+        """Mask to add to the scores, broadcastable to [batch, heads, queries, keys]; appended keys are not masked."""
         mask = _float_mask(attn_mask, "attn_mask", q.dtype)
         padding = _float_mask(key_padding_mask, "key_padding_mask", q.dtype)
         if mask is not None and mask.dim() == 3:

@@ -1,4 +1,4 @@
-"""`SplitEinsum`: modules that multiply by parameters of three dimensions with `torch.einsum`, as XLNet does."""
+"""`SplitEinsum`: modules that multiply by 3-D parameters with `torch.einsum`, as XLNet does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from sparsekit.splitting.split_module import Matrix, SplitModule, shape_of
 
-#: Class of transformers -> its parameters [hidden, heads, head size], by the equation that they stand in.
+#: transformers class -> its parameters [hidden, heads, head size] -> the einsum equation that uses each.
 _CLASSES: Mapping[str, Mapping[str, str]] = {
     "XLNetRelativeAttention": {**dict.fromkeys("qkvr", "ibh,hnd->ibnd"), "o": "ibnd,hnd->ibh"},
 }
@@ -19,13 +19,13 @@ _TO_HEADS = "ibh,hnd->ibnd"
 
 
 class _Operand:
-    """Stands in for a parameter in `torch.einsum`, and has the layer compute the product.
+    """Replaces a parameter in `torch.einsum`, and computes the product with a linear layer.
 
     Args:
         owner: the split module.
         layer: the layer's name.
-        equation: the one that the parameter stands in.
-        shape: of the parameter.
+        equation: the einsum equation that uses the parameter.
+        shape: shape of the parameter.
     """
 
     def __init__(self, owner: nn.Module, layer: str, equation: str, shape: tuple[int, ...]) -> None:
@@ -33,7 +33,7 @@ class _Operand:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weight."""
+        """Dtype of the weight."""
         weight: Any = self.owner.get_submodule(self.layer).weight
         return weight.dtype  # type: ignore[no-any-return]
 
@@ -58,11 +58,11 @@ class _Operand:
 
 
 class SplitEinsum(SplitModule):
-    """A module that runs its own code, in which linear layers take the place of parameters in `torch.einsum`."""
+    """A module that runs its original code, with linear layers in place of parameters in `torch.einsum`."""
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """The matrices of the parameters that the table of classes names."""
+        """The matrices of the parameters listed in `_CLASSES`."""
         original = parametrize.type_before_parametrizations(module)
         names = _CLASSES.get(original.__name__, {}) if original.__module__.startswith("transformers.") else {}
         if not all(len(shape_of(module, name)) == 3 for name in names):
@@ -77,7 +77,7 @@ class SplitEinsum(SplitModule):
         equations = _CLASSES[type(self.shell).__name__]
         for matrix in self.matrices:
             path = matrix.parameter
-            # In __dict__, which is looked at before parameters; it is the layer's place that counts, not the layer.
+            # In __dict__, which is searched before parameters. The layer is found by name, so it may be swapped.
             vars(self.shell)[path] = _Operand(self, matrix.layer, equations[path], self.shapes[path])
         return self
 
@@ -86,7 +86,7 @@ class SplitEinsum(SplitModule):
         return self.shell(*args, **kwargs)
 
     def merge(self) -> Any:
-        """The module that was split, with the weights that the layers, all of them dense, have now."""
+        """The original module with the current weights of the layers, which must all be dense."""
         for path in self.shapes:
             vars(self.shell).pop(path)
         return super().merge()

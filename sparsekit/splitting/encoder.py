@@ -1,4 +1,4 @@
-"""`nn.TransformerEncoder` with sparse layers: the same outputs with padding as with dense ones."""
+"""`nn.TransformerEncoder` with sparse layers: the same outputs for padded inputs as with dense layers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 
 class PaddedEncoder(nn.TransformerEncoder):
-    """`nn.TransformerEncoder` that does not hand its layers nested tensors, which sparse ones cannot take.
+    """`nn.TransformerEncoder` that never passes nested tensors to its layers, since sparse layers do not support them.
 
-    Where the dense one would have made some, it returned zeros for padding (normalized, where it has a norm at the
-    end); so does this one.
+    Where the dense encoder would have used nested tensors, it returned zeros for padding (normalized, if it has a final
+    norm); so does this one.
     """
 
-    #: Read by `nn.TransformerEncoder.forward`; the attribute of the instance, below this, is that of the dense one.
+    #: Read by `nn.TransformerEncoder.forward`; shadows the instance attribute, which keeps the dense encoder's value.
     @property
     def use_nested_tensor(self) -> bool:  # type: ignore[override]
-        """Never."""
+        """Always False."""
         return False
 
     def forward(
@@ -38,7 +38,7 @@ class PaddedEncoder(nn.TransformerEncoder):
         return torch.where(_is_padding(src_key_padding_mask)[..., None], empty, output)
 
     def _nests(self, src: torch.Tensor, padding: torch.Tensor) -> bool:
-        """Whether the dense encoder would have made nested tensors of its input."""
+        """Whether the dense encoder would have turned its input into a nested tensor."""
         first: Any = self.layers[0]
         plain = torch.backends.mha.get_fastpath_enabled() and vars(self).get("use_nested_tensor", False)
         if not plain or first.training or src.dim() != 3 or torch.is_autocast_enabled():
@@ -56,7 +56,7 @@ def _is_padding(mask: torch.Tensor) -> torch.Tensor:
 
 
 def pad_plain_encoders(model: nn.Module, kind: type[nn.Module]) -> list[nn.TransformerEncoder]:
-    """Make every `nn.TransformerEncoder` that holds a module of this kind a `PaddedEncoder`; returns those."""
+    """Turn every `nn.TransformerEncoder` that contains a module of this kind into a `PaddedEncoder`; return those."""
     plain = [encoder for encoder in model.modules() if type(encoder) is nn.TransformerEncoder]
     found = [encoder for encoder in plain if any(isinstance(module, kind) for module in encoder.modules())]
     for encoder in found:
@@ -65,7 +65,7 @@ def pad_plain_encoders(model: nn.Module, kind: type[nn.Module]) -> list[nn.Trans
 
 
 def pad_encoders(model: nn.Module, *sparse: type[nn.Module]) -> None:
-    """Make every `nn.TransformerEncoder` that holds modules of these classes a `PaddedEncoder`, and the others dense.
+    """Make encoders that contain modules of these classes a `PaddedEncoder`, and all others `nn.TransformerEncoder`.
 
     In place: only the class of the encoder changes.
     """

@@ -1,4 +1,4 @@
-"""How classes of experts hold the matrices of all experts in their parameters."""
+"""How classes of experts store the matrices of all experts in their parameters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from sparsekit.splitting.split_module import Matrix, shape_of, stack
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family of classes holds its experts' matrices.
+    """How a family of classes stores its experts' matrices.
 
     Args:
-        up: parameters of the first product: gate and up in one or in two.
-        down: the parameter of the second.
-        turned: parameters whose matrices are [in_features, out_features]; None: all or none, as `is_transposed` says.
+        up: parameters of the first product: gate and up, fused or separate.
+        down: the parameter of the second product.
+        turned: parameters whose matrices are transposed, [in_features, out_features]; None: all or none, depending on
+            the module's `is_transposed`.
         activation: path of the activation function.
     """
 
@@ -26,7 +27,7 @@ class Layout:
     activation: str = "act_fn"
 
 
-#: Classes of transformers' `use_experts_implementation` and others alike, with a gate and without; DBRX.
+#: transformers classes with `use_experts_implementation` and similar ones, with and without a gate; DBRX.
 LAYOUTS = (
     Layout(("gate_up_proj",), "down_proj"),
     Layout(("up_proj",), "down_proj"),
@@ -35,14 +36,14 @@ LAYOUTS = (
 
 
 def _count(module: nn.Module, parameter: str) -> int:
-    """How many matrices a parameter holds; 0 when there is no telling."""
+    """How many matrices a parameter holds; 0 if unknown."""
     shape = shape_of(module, parameter)
     count = shape[0] if len(shape) == 3 else getattr(module, "num_experts", 0)
     return count if len(shape) == 3 or (len(shape) == 2 and count and shape[0] % count == 0) else 0
 
 
 def layout_of(module: nn.Module) -> Layout | None:
-    """The layout of an experts module; None when it is none."""
+    """The layout of an experts module; None for other modules."""
     for layout in LAYOUTS:
         if all(_count(module, name) for name in (*layout.up, layout.down)):
             return layout

@@ -1,4 +1,4 @@
-"""Experts of mixtures with linear layers for each expert, in place of parameters that hold the matrices of all."""
+"""Mixtures of experts with separate linear layers for each expert, instead of parameters with the matrices of all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _arguments(module: nn.Module) -> list[str]:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    if found.numel() != expected.numel():  # DBRX adds a dimension to the result of inputs of two
+    if found.numel() != expected.numel():  # DBRX adds a dimension to the result of 2-D inputs
         return False
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 1.0
@@ -31,13 +31,13 @@ def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 class _Experts(SplitModule):
-    """What is common to experts, however their tokens come."""
+    """Base class of all experts, however tokens are routed to them."""
 
     routes = True
 
     @functools.cached_property
     def layout(self) -> Layout:
-        """Where the matrices were."""
+        """The layout that the matrices came from."""
         names = {matrix.parameter for matrix in self.matrices}
         return next(layout for layout in LAYOUTS if names == {*layout.up, layout.down})
 
@@ -46,7 +46,7 @@ class _Experts(SplitModule):
         return cast(nn.Module, layers[expert])
 
     def _expert(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        """What an expert makes of its tokens, [tokens, hidden]."""
+        """Output of one expert for its tokens, [tokens, hidden]."""
         layout = self.layout
         ups = [self._layer(name, expert)(x) for name in layout.up]
         hidden: torch.Tensor = self._layer(layout.down, expert)(self._activated(ups))
@@ -54,7 +54,7 @@ class _Experts(SplitModule):
         return hidden if norm is None else norm(hidden)
 
     def _activated(self, ups: list[torch.Tensor]) -> torch.Tensor:
-        """Gate and up become one; by the module's own code where it has such."""
+        """Combine gate and up; with the module's own code if it has some."""
         layout = self.layout
         gate = getattr(self.shell, "_apply_gate", None)
         if layout.up == ("gate_up_proj",) and gate is not None:
@@ -66,12 +66,12 @@ class _Experts(SplitModule):
         return act(first) * second  # type: ignore[no-any-return]
 
     def _example(self) -> tuple[Any, ...]:
-        """Arguments of a call that shows whether this computes what the module computes that was split."""
+        """Example arguments to compare outputs with those of the original module."""
         raise NotImplementedError
 
     @torch.no_grad()
     def is_same_as(self, module: nn.Module) -> bool:
-        """Whether both compute the same for a few tokens; of modules on meta and with masks it was seen before."""
+        """Whether both compute the same for a few tokens; modules on meta or with masks were checked before."""
         first: Any = next(iter(self.layers().values()))
         if first.weight.is_meta or any(parametrize.is_parametrized(part) for part in module.modules()):
             return True
@@ -89,15 +89,15 @@ class _Experts(SplitModule):
 
 
 class SplitExperts(_Experts):
-    """Experts to which tokens are routed by their numbers, with linear layers for each.
+    """Experts to which tokens are routed by index, with linear layers for each.
 
-    A token that goes to a number beyond the last expert is left out, or comes back as it is where the module that was
-    split has an `identity_expert`.
+    A token routed to an index beyond the last expert is skipped, or returned unchanged if the original module has an
+    `identity_expert`.
     """
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """All matrices of all experts, where the module takes hidden states, experts' numbers and weights."""
+        """All matrices of all experts, if the module takes hidden states, expert indices and weights."""
         layout = layout_of(module)
         if layout is None or len(_arguments(module)) != 3:
             return []
@@ -110,8 +110,8 @@ class SplitExperts(_Experts):
         """Weighted sum of the experts' outputs for every token.
 
         Args:
-            args: hidden states, [..., hidden]; numbers of experts and their weights, [tokens, top_k].
-            kwargs: the same, by the names that the module that was split has for them.
+            args: hidden states, [..., hidden]; expert indices and weights, [tokens, top_k].
+            kwargs: the same, under the names that the original module uses.
         """
         named = [kwargs[name] for name in _arguments(self.shell)[len(args) :]] if kwargs else []
         hidden, index, weights = (*args, *named)
@@ -119,7 +119,7 @@ class SplitExperts(_Experts):
         result = torch.zeros_like(tokens, dtype=torch.result_type(tokens, weights))
         if not index.numel():
             return torch.zeros_like(hidden)
-        order = index.flatten().argsort(stable=True)  # each expert's tokens beside each other
+        order = index.flatten().argsort(stable=True)  # groups tokens by expert
         experts, counts = index.flatten()[order].unique_consecutive(return_counts=True)
         token = order // index.shape[-1]
         parts = zip(experts.tolist(), tokens[token].split(counts.tolist()), strict=True)
@@ -141,21 +141,21 @@ class SplitExperts(_Experts):
 
 
 class SplitBatchedExperts(_Experts):
-    """Experts that each get as many tokens as the others, in their order, as Llama 4 has them.
+    """Experts that all get the same number of tokens, concatenated in expert order, as in Llama 4.
 
-    Tokens of zeros, which it makes of those that go elsewhere, are not computed: zero is what they give.
+    Llama 4 zeroes the tokens that are routed to other experts; they are skipped, since their output is zero.
     """
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """All matrices of all experts, where the module takes hidden states only."""
+        """All matrices of all experts, if the module takes hidden states only."""
         layout = layout_of(module)
         if layout is not LAYOUTS[0] or len(_arguments(module)) != 1 or shape_of(module, "gate_up_proj_bias"):
             return []
         return matrices_of(module, layout, (*layout.up, layout.down))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The experts' outputs, [experts * tokens, hidden], as the hidden states are."""
+        """The experts' outputs, in the shape of the hidden states, [experts * tokens, hidden]."""
         x = hidden_states.reshape(len(self._modules["down_proj"]), -1, hidden_states.shape[-1])  # type: ignore[arg-type]
         result = torch.zeros_like(x)
         for expert, tokens in enumerate(x):
@@ -170,11 +170,11 @@ class SplitBatchedExperts(_Experts):
 
 
 class SplitParallelExperts(_Experts):
-    """One matrix for each expert, whose tokens lie one expert's after the other's, as JetMoe has them."""
+    """One matrix per expert, for tokens that are sorted by expert, as in JetMoe."""
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """The experts' matrices, where the module takes inputs and how many of them go to each expert."""
+        """The experts' matrices, if the module takes inputs and the number of them for each expert."""
         shape = shape_of(module, "weight")
         if len(shape) != 3 or _arguments(module) != ["inputs", "expert_size"]:
             return []

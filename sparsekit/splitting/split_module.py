@@ -1,4 +1,4 @@
-"""What all split modules are: linear layers in place of the parameters that they were cut from."""
+"""Base class of split modules: linear layers in place of the parameters that hold their matrices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.nn.utils import parametrize
 
 @dataclass(frozen=True)
 class Matrix:
-    """One weight matrix among a module's parameters, and the bias that goes with it."""
+    """One weight matrix inside a module's parameters, and its bias."""
 
-    layer: str  # name of the linear layer that takes its place
-    parameter: str  # that holds `count` matrices of one size, [count, rows, columns] or [count * rows, columns]
+    layer: str  # name of the linear layer that replaces it
+    parameter: str  # parameter with `count` matrices of one size, [count, rows, columns] or [count * rows, columns]
     index: int = 0
     count: int = 1
-    turned: bool = False  # whether they are [in_features, out_features]
-    flat: bool = False  # one matrix, whose columns are all dimensions but the first
+    turned: bool = False  # whether they are transposed, [in_features, out_features]
+    flat: bool = False  # a single matrix, with all dimensions but the first flattened into columns
     bias: str | None = None  # parameter that holds biases
-    bias_index: int | None = None  # which of how many; None: as the weight
+    bias_index: int | None = None  # index in that parameter; None: as for the weight
     bias_count: int | None = None
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ class Matrix:
 
 
 def stored_parameter(module: nn.Module, path: str) -> nn.Parameter:
-    """A parameter at a dotted path, also below a mask."""
+    """The parameter at a dotted path, also under a mask."""
     within, _, name = path.rpartition(".")
     owner: Any = module.get_submodule(within)
     found = owner.parametrizations[name].original if parametrize.is_parametrized(owner, name) else None
@@ -46,7 +46,7 @@ def stored_parameter(module: nn.Module, path: str) -> nn.Parameter:
 
 
 def shape_of(module: nn.Module, path: str) -> tuple[int, ...]:
-    """Shape of a parameter at a dotted path, masked or not; empty where there is none, or one that is computed."""
+    """Shape of the parameter at a dotted path, masked or not; empty if there is none, or if it is computed."""
     within, _, name = path.rpartition(".")
     try:
         owner = module.get_submodule(within)
@@ -61,12 +61,12 @@ def shape_of(module: nn.Module, path: str) -> tuple[int, ...]:
 
 
 def stack(layer: str, parameter: str, count: int, *, turned: bool = False, bias: str | None = None) -> list[Matrix]:
-    """The matrices of a parameter that holds `count` of them, as layers `LAYER.0`, `LAYER.1`, ..."""
+    """The `count` matrices of a parameter, as layers `LAYER.0`, `LAYER.1`, ..."""
     return [Matrix(f"{layer}.{index}", parameter, index, count, turned, bias=bias) for index in range(count)]
 
 
 def _without(module: nn.Module, paths: Iterable[str]) -> nn.Module:
-    """A copy of a module that shares everything with it but the parameters at these paths, which it lacks."""
+    """A shallow copy of a module without the parameters at these paths."""
     cls: type[nn.Module] = parametrize.type_before_parametrizations(module)
     shell = cls.__new__(cls)
     shell.__dict__.update(vars(module))
@@ -96,7 +96,7 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Parameter,
 
 
 class LayerStack(nn.Module):
-    """Layers by number; no `nn.ModuleList`, which might pass for the model's transformer blocks."""
+    """Layers by index. Not an `nn.ModuleList`, which could be mistaken for the model's transformer blocks."""
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -109,23 +109,23 @@ class LayerStack(nn.Module):
 
 
 def is_routed(model: nn.Module, layer: str) -> bool:
-    """Whether a layer of the model runs only on the tokens that are routed to it, perhaps none."""
+    """Whether a layer runs only on the tokens that are routed to it, possibly none."""
     parts = layer.split(".")
     holders = (model.get_submodule(".".join(parts[:length])) for length in range(len(parts)))
     return any(isinstance(holder, SplitModule) and holder.routes for holder in holders)
 
 
 class SplitModule(nn.Module):
-    """A module whose matrices are linear layers; everything else is that of the module that was split.
+    """A module whose matrices are linear layers; everything else comes from the original module.
 
     Attributes:
-        shell: the module that was split, without the parameters of the matrices; it is no submodule.
-        matrices: what each layer was cut from.
-        shapes: shape of every parameter that was cut.
-        order: names of the module's parameters.
+        shell: the original module without the parameters that were split; not registered as a submodule.
+        matrices: the matrix that each layer replaces.
+        shapes: shape of every parameter that was split.
+        order: names of the original module's parameters.
     """
 
-    #: Whether which of the layers run, and on which tokens, is decided anew in each call.
+    #: Whether each call decides which layers run, and on which tokens.
     routes = False
     shell: Any
     matrices: tuple[Matrix, ...]
@@ -134,7 +134,7 @@ class SplitModule(nn.Module):
 
     @classmethod
     def find(cls, module: nn.Module) -> list[Matrix]:
-        """The matrices of a module of this kind; none when it is of another."""
+        """The matrices of a module of this kind; empty for other modules."""
         raise NotImplementedError
 
     @classmethod
@@ -149,7 +149,7 @@ class SplitModule(nn.Module):
         self.__dict__["shapes"] = {path: shape_of(module, path) for path in cut}
         self.__dict__["order"] = tuple(module._parameters)
         self.__dict__["shell"] = _without(module, cut)  # not by setattr, which would make it a submodule
-        for kind in ("_parameters", "_buffers", "_modules"):  # one for both, so that neither misses what is set
+        for kind in ("_parameters", "_buffers", "_modules"):  # shared dictionaries, so that both see later assignments
             self.__dict__[kind] = vars(self.shell)[kind]
         self._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
         for matrix in self.matrices:
@@ -167,15 +167,15 @@ class SplitModule(nn.Module):
         self.get_submodule(within)._modules[name] = layer
 
     def layers(self) -> dict[str, nn.Module]:
-        """The layers in place of matrices, by their names in this module."""
+        """The layers that replace matrices, by their names in this module."""
         return {matrix.layer: self.get_submodule(matrix.layer) for matrix in self.matrices}
 
     def is_same_as(self, module: nn.Module) -> bool:
-        """Whether this computes what the module computes that it was made from."""
+        """Whether this computes the same as the original module."""
         return True
 
     def merge(self) -> Any:
-        """The module that was split, with the weights that the layers, all of them dense, have now."""
+        """The original module with the current weights of the layers, which must all be dense."""
         layers: dict[str, Any] = self.layers()
         cut = {path: self._assembled(path, shape, layers) for path, shape in self.shapes.items()}
         for layer in {matrix.layer.partition(".")[0] for matrix in self.matrices}:
@@ -186,7 +186,7 @@ class SplitModule(nn.Module):
         own = self.shell._parameters
         self.shell.__dict__["_parameters"] = {name: own[name] for name in dict.fromkeys((*self.order, *own))}
         own = {name: value for name, value in vars(self).items() if name[0] != "_" and name in vars(self.shell)}
-        self.shell.__dict__.update(own)  # what was set since
+        self.shell.__dict__.update(own)  # attributes that were set since the split
         return self.shell
 
     def _assembled(self, path: str, shape: tuple[int, ...], layers: dict[str, Any]) -> nn.Parameter:

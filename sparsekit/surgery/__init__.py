@@ -1,4 +1,4 @@
-"""Change a model all or nothing: check the result on a tiny input, and restore everything where that fails."""
+"""Change a model all or nothing: check the result on a tiny input, and restore everything if that fails."""
 
 from sparsekit.surgery.bypass import bypassed, zeroed
 from sparsekit.surgery.description import Description

@@ -1,4 +1,4 @@
-"""Run a model with features at zero or transformer blocks skipped: the outputs that surgery must preserve."""
+"""Run a model with features zeroed or transformer blocks skipped: the outputs that surgery must preserve."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import nn
 
 @contextmanager
 def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[set[str]]:
-    """A model in which some layers read zeros instead of some of their inputs.
+    """Zero some inputs of some layers of a model.
 
     Args:
         model: the model.
-        features: layer name -> numbers of the inputs to zero, int64.
+        features: layer name -> indices of the inputs to zero, int64.
 
     Yields:
-        Names of the layers that ran so, to be read at the end.
+        Set that collects the names of the layers whose inputs were zeroed; read it at the end.
     """
     ran: set[str] = set()
 
@@ -38,10 +38,10 @@ def zeroed(model: nn.Module, features: Mapping[str, torch.Tensor]) -> Iterator[s
 
 @contextmanager
 def bypassed(transformer_blocks: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
-    """Skip transformer blocks: each returns its input hidden states; what else it returns stays.
+    """Skip transformer blocks: each returns its input hidden states, along with its other outputs.
 
     Yields:
-        The transformer blocks that ran so, to be read at the end.
+        Set that collects the transformer blocks that were skipped; read it at the end.
     """
     ran: set[nn.Module] = set()
 

@@ -1,4 +1,4 @@
-"""Check that a config still describes its model: a model made from it must have the same structure."""
+"""Check that a config still describes its model: a model built from it must have the same structure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsekit.surgery.inputs import transformers_parts
 _PLAIN = (bool, int, float, str, type(None))
 
 
-#: Attributes that need not agree: what transformer blocks make of their kinds is compared one by one.
+#: Attributes that need not agree: the effect of "layer_types" is compared in each transformer block instead.
 _PASSED_OVER = ("training", "layer_types")
 
 
@@ -24,7 +24,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _facts(model: nn.Module) -> dict[tuple[str, str], Any]:
-    """What tells how a model is built: (module, attribute) -> value; shapes of parameters and buffers too."""
+    """Structure of a model: (module, attribute) -> value; also shapes of parameters and buffers."""
     found: dict[tuple[str, str], Any] = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -36,7 +36,7 @@ def _facts(model: nn.Module) -> dict[tuple[str, str], Any]:
 
 
 def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Module:
-    """A model of the same class from its config as a dictionary, without values."""
+    """A model of the same class on meta, built from its config after a round trip through a dictionary."""
     given: Any = model.config
     config = type(given).from_dict(copy.deepcopy(given.to_dict()))
     with torch.device("meta"):
@@ -46,7 +46,7 @@ def _made_again(model: nn.Module, fit: Callable[[nn.Module], object]) -> nn.Modu
 
 
 def _is_kept(have: Any, made: Any) -> bool:
-    """Whether a value is one that folders keep where it differs: a float, such as a transformer block's depth."""
+    """Whether a folder stores the value if it differs from the config: a float, such as a transformer block's depth."""
     return type(have) is type(made) is float
 
 
@@ -61,17 +61,17 @@ def _differences(model: nn.Module, fresh: nn.Module) -> list[Difference]:
         (kinds[name], name, key, have.get((name, key), "nothing"), made.get((name, key), "nothing"))
         for name, key in sorted(have.keys() | made.keys())
         if have.get((name, key), "nothing") != made.get((name, key), "nothing")
-        and ((name, key) in made or f"{name}.{key}" in stored)  # what is there beside, unused, does no harm
+        and ((name, key) in made or f"{name}.{key}" in stored)  # extra attributes of the model do no harm
         and not _is_kept(have.get((name, key)), made.get((name, key)))
     ]
 
 
 class Description:
-    """What the configs inside a model say about it, to be asked again once it was changed.
+    """How well a model's configs describe it, to be checked again after a change.
 
     Args:
-        model: as it is before; whatever is wrong with its description by then is not looked at afterwards.
-        fit: what is done to a model that is made of its config before weights are loaded.
+        model: the model before the change; differences that exist already are ignored afterwards.
+        fit: applied to a model built from its config, before weights would be loaded.
     """
 
     def __init__(self, model: nn.Module, fit: Callable[[nn.Module], object] = lambda model: None) -> None:
@@ -82,16 +82,16 @@ class Description:
             try:
                 found = _differences(part, _made_again(part, fit))
             except failures():
-                continue  # a class that is not made of its config alone
+                continue  # a class whose constructor needs more than its config
             self._known[name] = {(kind, key) for kind, _, key, _, _ in found}
 
     @property
     def known(self) -> bool:
-        """Whether there is a config that the model could be made of again before."""
+        """Whether the model could be rebuilt from a config before the change."""
         return bool(self._known)
 
     def fault(self, model: nn.Module) -> str | None:
-        """What about a changed model is not what its config would build, in words; None for nothing."""
+        """First difference between a changed model and what its config would build, in words; None if they agree."""
         for name, known in self._known.items():
             part = model.get_submodule(name)
             kind = type(part).__name__
@@ -109,10 +109,10 @@ class Description:
         return None
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a changed model that could not be made again from its config.
+        """Refuse a changed model that could not be rebuilt from its config.
 
         Raises:
-            ValueError: something about it is not what its config would build.
+            ValueError: the model differs from what its config would build.
         """
         fault = self.fault(model)
         if fault is not None:

@@ -17,9 +17,9 @@ _BUILT_IN = (
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Exceptions of a model that does not fit together, or gets an input or a config that it cannot take.
+    """Exceptions raised by a model whose parts do not fit together, or by an unsuitable input or config.
 
-    Those of huggingface_hub, which checks configs, are among them once it was imported.
+    They include those of huggingface_hub, which validates configs, once it has been imported.
     """
     strict = getattr(sys.modules.get("huggingface_hub.errors"), "StrictDataclassError", None)
     return _BUILT_IN if strict is None else (*_BUILT_IN, strict)

@@ -1,4 +1,4 @@
-"""Tiny inputs for transformers models, made from what their `forward` takes and their configs say."""
+"""Generate tiny inputs for transformers models from the signature of `forward` and the config."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 _TEXTS, _TOKENS, _DECODED = 2, 16, 5
-_FIRST = 3  # ids below are special in many vocabularies
+_FIRST = 3  # lower ids are special tokens in many vocabularies
 
 
 def _entry(config: Any, name: str, default: Any) -> Any:
-    """A config's entry, or that of a config inside it."""
+    """An entry of a config or of a config nested in it."""
     for place in (config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))):
         value = getattr(place, name, None)
         if value is not None:
@@ -50,7 +50,7 @@ def _spectrum(config: Any) -> torch.Tensor:
     return _random(1, _TOKENS, _entry(config, "feature_projection_input_dim", 160))
 
 
-#: Arguments of `forward` -> how a tiny one is made of a config.
+#: Argument of `forward` -> function that makes a tiny one from a config.
 _MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
     "input_ids": lambda config: _ids(config, _TOKENS),
     "pixel_values": _pixels,
@@ -62,12 +62,12 @@ _MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
 
 
 def is_transformers(module: nn.Module) -> bool:
-    """Whether a module is a model of transformers, by what it has: the library need not be installed."""
+    """Whether a module looks like a transformers model; the library need not be installed."""
     return hasattr(getattr(module, "config", None), "to_dict") and hasattr(type(module), "dummy_inputs")
 
 
 def transformers_parts(model: nn.Module) -> list[str]:
-    """Names of the outermost modules that are transformers models; "" for the model itself."""
+    """Names of the outermost transformers models in a model; "" for the model itself."""
     found: list[str] = []
     for name, module in model.named_modules():
         if is_transformers(module) and not any(part == "" or name.startswith(f"{part}.") for part in found):
@@ -76,7 +76,7 @@ def transformers_parts(model: nn.Module) -> list[str]:
 
 
 def tiny_inputs(model: nn.Module) -> Mapping[str, torch.Tensor] | None:
-    """Keyword arguments of a transformers model's forward, a few tokens or one small picture; None if not known."""
+    """Keyword arguments for a transformers model's forward, a few tokens or one small image; None if unknown."""
     if not is_transformers(model):
         return None
     taken, config = inspect.signature(model.forward).parameters, model.config

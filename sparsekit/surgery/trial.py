@@ -14,15 +14,15 @@ from sparsekit.surgery.failures import failures
 from sparsekit.surgery.inputs import tiny_inputs, transformers_parts
 from sparsekit.surgery.undo import configs_of
 
-#: How far two ways to compute the same may be apart, relative to the norm of the outputs.
+#: Largest difference between two ways to compute the same outputs, relative to their norm.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_ROUNDING = 0.1
-_EFFECT = 0.01  # of what leaving something out changes; far above rounding and far below a mistake
+_EFFECT = 0.01  # fraction of the change caused by the removal; far above rounding and far below a mistake
 
 
 @contextmanager
 def _at_rest(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode, without caches, gradients and randomness; all is restored."""
+    """Run a model in eval mode, without caches, gradients or randomness; restore its state afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     caching = [config for config in configs_of(model) if getattr(config, "use_cache", None)]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -40,7 +40,7 @@ def _at_rest(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
-    """The floating tensors of an output, not those deeper inside, such as one for each transformer block."""
+    """The floating-point tensors of an output, except nested ones, such as one for each transformer block."""
     values = output.values() if isinstance(output, Mapping) else output
     values = values if isinstance(output, Mapping | tuple | list) else [output]
     return [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
@@ -58,7 +58,7 @@ Run = Callable[[nn.Module], Any]
 
 
 def _first_of(batch: Any) -> Any:
-    """A batch's first example, where all its entries have one for each."""
+    """The first example of a batch, if all entries have a batch dimension."""
     if not isinstance(batch, Mapping) or not all(isinstance(value, torch.Tensor) for value in batch.values()):
         return batch
     sizes = {value.shape[0] if value.dim() else 0 for value in batch.values()}
@@ -66,7 +66,7 @@ def _first_of(batch: Any) -> Any:
 
 
 def _plain_input(model: nn.Module) -> torch.Tensor | None:
-    """An input for an `nn.Sequential` that begins with a linear layer."""
+    """An input for an `nn.Sequential` that starts with a linear layer."""
     first = next(iter(model), None) if isinstance(model, nn.Sequential) else None
     if not isinstance(first, nn.Linear):
         return None
@@ -79,7 +79,7 @@ def _call_part(name: str, inputs: Mapping[str, torch.Tensor]) -> Run:
 
 
 def _runs(model: nn.Module, batches: Sequence[Any], loss: Any) -> Iterator[list[Run]]:
-    """Ways to run a model, the surest first; each is a list of calls that are made one after the other."""
+    """Ways to run a model, the most reliable first; each is a list of calls."""
     if len(batches):
         batch = batches[0]
         one = _first_of(batch)
@@ -99,9 +99,9 @@ class Trial:
     """A tiny input that a model runs on, and its outputs.
 
     Args:
-        model: as it is before it is changed.
-        batches: calibration batches of the caller; the first one's first example is taken where it can be.
-        loss: what is made of a batch where it is not the model's keyword arguments.
+        model: the model before the change.
+        batches: calibration batches of the caller; the first example of the first one is used if possible.
+        loss: function of model and batch, for batches that are not keyword arguments of the model.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Any] = (), loss: Any = None) -> None:
@@ -118,7 +118,7 @@ class Trial:
 
     @property
     def runs(self) -> bool:
-        """Whether an input was found that the model ran on."""
+        """Whether an input was found that the model can run on."""
         return bool(self._calls)
 
     def outputs(self, model: nn.Module) -> list[torch.Tensor]:
@@ -126,15 +126,15 @@ class Trial:
         return _outputs(model, self._calls)
 
     def check(self, model: nn.Module, expected: Sequence[torch.Tensor] | None, what: str) -> None:
-        """Refuse a changed model that cannot run, or has other outputs than it must.
+        """Refuse a changed model that cannot run, or whose outputs are wrong.
 
         Args:
-            model: as it is now.
-            expected: the outputs that it must have; None: any.
-            what: what was done to it, for the message.
+            model: the changed model.
+            expected: the outputs that it must produce; None: any.
+            what: the change, for the message.
 
         Raises:
-            ValueError: it fails.
+            ValueError: the model fails the check.
         """
         if not self.runs:
             return

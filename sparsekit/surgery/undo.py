@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-#: Where a module keeps what it holds; dictionaries that are changed in place.
+#: Dictionaries of a module that are modified in place.
 _HELD = ("_parameters", "_buffers", "_modules")
 
 
 def configs_of(model: nn.Module) -> list[Any]:
-    """Every transformers config in a model, those inside others too."""
+    """Every transformers config in a model, including nested ones."""
     found: dict[int, Any] = {}
     waiting = [getattr(module, "config", None) for module in model.modules()]
     while waiting:
@@ -31,7 +31,7 @@ def _of_module(module: nn.Module) -> Callable[[], None]:
     held = {key: dict(entries[key]) for key in _HELD}
 
     def restore() -> None:
-        module.__class__ = kind  # a parametrization gives a module a class of its own
+        module.__class__ = kind  # a parametrization changes a module's class
         vars(module).clear()
         vars(module).update(entries)
         for key, values in held.items():
@@ -52,7 +52,7 @@ def _of_config(config: Any) -> Callable[[], None]:
 
 
 def _of_parameter(parameter: nn.Parameter) -> Callable[[], None]:
-    values = parameter.detach()  # the same memory: it costs something only once the parameter is given another
+    values = parameter.detach()  # shares memory: it costs nothing until the parameter gets new storage
 
     def restore() -> None:
         parameter.data = values
@@ -71,10 +71,10 @@ def _of_mask(mask: torch.Tensor) -> Callable[[], None]:
 
 @contextmanager
 def undo_on_failure(model: nn.Module) -> Iterator[None]:
-    """Restore a model when the body raises: modules, attributes, parameters, masks and configs are as before.
+    """Restore a model's modules, attributes, parameters, masks and configs if the body raises.
 
-    Undone is what replaces objects or gives a parameter other memory, and what is written into bool buffers; values
-    that are written into a parameter's own memory are not. The old weights live on until the body ends.
+    Replaced objects, new storage of parameters and writes into bool buffers are undone; in-place writes into a
+    parameter's values are not. The old weights stay in memory until the body ends.
 
     >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> try:
