@@ -1,4 +1,4 @@
-"""Fuse operators of a converted model: layers of one input, norms with their residual, activation functions."""
+"""Fuse operators of a converted model: layers that share an input, norms with their residual, activation functions."""
 
 from sparsekit.fusion.fusing import fuse, unfuse
 

@@ -1,8 +1,7 @@
-"""Have sparse layers apply the activation function that follows them, while the result is in cache.
+"""Fuse activation functions into the sparse layers before them, so that they run while the result is in cache.
 
-Which function follows which layer is read from the model's own code: the call that hands a layer's result straight to
-an activation function is recompiled (`rewriting`) to ask the layer for both. All other uses of the two stay as they
-are, whoever's they are.
+The pairs are found in the model's own code: a call that passes a layer's result straight to an activation function is
+recompiled (`rewriting`) so that the layer computes both. All other uses of the layer or the function do not change.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sparsekit.fusion.rewriting import Recompiled, hand_parts, pairs_of
 from sparsekit.introspect.hooks import attached
 from sparsekit.nn import SparseLinear
 
-#: Where modules come from that may be tried out to see which function they are.
+#: Packages whose modules may be run to find out which function they compute.
 _KNOWN_MODULES = ("torch.nn.modules.activation", "transformers.activations")
 _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
@@ -33,7 +32,7 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def recognize(module: nn.Module) -> str | None:
     """Name of the fused activation function that computes the same as `module`, if there is one.
 
-    The module is tried on numbers from -10,000 to 10,000.
+    The module is run on numbers from -10,000 to 10,000.
     """
     if isinstance(module, FusedActivation):
         return module.name
@@ -41,7 +40,7 @@ def recognize(module: nn.Module) -> str | None:
         return None
     probe = torch.cat([torch.linspace(-8, 8, 1602), torch.tensor([-1e4, -100.0, 100.0, 1e4])])
     with torch.inference_mode():
-        found = module(probe.clone())  # which it may write to
+        found = module(probe.clone())  # a copy, since the module may work in place
         for name, function in _FUNCTIONS.items():
             expected = function(probe)
             if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6):
@@ -50,7 +49,7 @@ def recognize(module: nn.Module) -> str | None:
 
 
 def _candidates(parent: nn.Module) -> list[Pair]:
-    """Names of modules that get another's result, and whose, as far as the parent's code says."""
+    """Pairs (consumer, producer): names of modules whose input is another's result, according to the parent's code."""
     if type(parent) in (nn.Sequential, FusedSequential):
         return [(second, first) for first, second in itertools.pairwise(parent._modules)]
     if "forward" in vars(parent):
@@ -59,7 +58,7 @@ def _candidates(parent: nn.Module) -> list[Pair]:
 
 
 def _fusable(parent: nn.Module, chosen: set[SparseLinear]) -> dict[Pair, str]:
-    """Pairs of a parent's own modules that can be fused -> name of the activation function."""
+    """Pairs of a parent's children that can be fused -> name of the activation function."""
     found: dict[Pair, str] = {}
     names: dict[SparseLinear, str] = {}
     for second, first in _candidates(parent):
@@ -73,7 +72,7 @@ def _fusable(parent: nn.Module, chosen: set[SparseLinear]) -> dict[Pair, str]:
 
 
 def _take_pairs(parent: nn.Module, pairs: dict[Pair, str]) -> int:
-    """Fuse these pairs of a parent's own modules. Returns how many layers."""
+    """Fuse these pairs of a parent's children. Returns the number of layers."""
     if type(parent) is nn.Sequential:
         parent.__class__ = FusedSequential
     elif type(parent) is not FusedSequential:
@@ -87,9 +86,9 @@ def _take_pairs(parent: nn.Module, pairs: dict[Pair, str]) -> int:
 
 
 def fuse_activations(model: nn.Module, layers: Iterable[SparseLinear] | None = None) -> int:
-    """Have sparse layers apply the activation functions that follow them, in place. Returns how many.
+    """Fuse activation functions into the sparse layers before them, in place. Returns the number of layers.
 
-    The classes of the modules that call them become subclasses of the same name whose methods are recompiled.
+    The class of a module that calls them is replaced by a subclass of the same name with recompiled methods.
 
     Args:
         model: the model.
@@ -101,7 +100,7 @@ def fuse_activations(model: nn.Module, layers: Iterable[SparseLinear] | None = N
 
 
 def _kept_pairs(parent: nn.Module, chosen: Container[nn.Module]) -> frozenset[Pair]:
-    """Pairs of a parent's own modules that stay fused when these layers are no longer."""
+    """Pairs of a parent's children that stay fused when these layers are unfused."""
     if type(parent) is FusedSequential:
         pairs: Iterable[Pair] = _candidates(parent)
     else:
@@ -111,7 +110,7 @@ def _kept_pairs(parent: nn.Module, chosen: Container[nn.Module]) -> frozenset[Pa
 
 
 def _split(parent: nn.Module, chosen: Container[nn.Module]) -> None:
-    """Have a parent's code call these layers and the activation functions after them one by one."""
+    """Restore a parent's separate calls of these layers and of the activation functions after them."""
     kept = _kept_pairs(parent, chosen)
     if type(parent) is FusedSequential and not kept:
         parent.__class__ = nn.Sequential  # type: ignore[assignment]
@@ -133,5 +132,5 @@ def split_activations(model: nn.Module, layers: Iterable[nn.Module] | None = Non
     for parent in list(model.modules()):
         _split(parent, chosen)
     for layer in chosen:
-        vars(layer).pop("activated", None)  # of layers that were joined
+        vars(layer).pop("activated", None)  # set by `join_layers`
         layer.__class__, layer.activation = SparseLinear, None  # type: ignore[assignment]

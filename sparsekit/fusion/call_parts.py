@@ -1,8 +1,8 @@
-"""Rewrite a method's code so that a module gets the parts of its input instead of the whole.
+"""Rewrite a method so that a module receives the operands of its input expression instead of the result.
 
 `self.NORM(a + b)` becomes `self._sparsekit_of_sum(self.NORM, a, b)`, and `self.ACT(self.LAYER(x))` becomes
-`self._sparsekit_of_layer(self.ACT, self.LAYER, x)`; so do `x = a + b` and `x = self.NORM(x)` in the next line.
-Everything else of the method stays as it is, in the same order.
+`self._sparsekit_of_layer(self.ACT, self.LAYER, x)`; so does `x = a + b` followed by `x = self.NORM(x)` in the next
+line. The rest of the method does not change, nor does the order of evaluation.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import types
 from sparsekit.introspect.function_source import parsed
 from sparsekit.introspect.model_code import called
 
-#: What stands for the layer in a pair whose module gets a sum.
+#: Stands for the layer in a pair whose module receives a sum.
 SUM = "+"
 
-#: A module's name, and the name of the layer whose result it gets, or SUM.
+#: A module's name, and the name of the layer whose result it receives, or SUM.
 Pair = tuple[str, str]
 
 
@@ -32,7 +32,7 @@ def _parts(node: ast.AST | None) -> tuple[str | None, list[ast.expr]]:
 
 
 class _PartsForWholes(ast.NodeTransformer):
-    """Rewrites the calls of `pairs`, or where there are none, finds which there could be."""
+    """Rewrites the calls in `pairs`; without `pairs`, only finds the candidates."""
 
     def __init__(self, code: types.CodeType, pairs: frozenset[Pair] | None = None) -> None:
         self.shared_names = code.co_cellvars + code.co_freevars
@@ -40,7 +40,7 @@ class _PartsForWholes(ast.NodeTransformer):
         self.found: set[Pair] = set()
 
     def _pair(self, node: ast.AST | None) -> Pair | None:
-        """The pair of `self.NAME(PARTS)`, if it is wanted."""
+        """The pair of `self.NAME(PARTS)`, if it is to be rewritten."""
         outer, argument = called(node)
         inner, _ = _parts(argument)
         is_wanted = outer and inner and (self.pairs is None or (outer, inner) in self.pairs)
@@ -59,10 +59,10 @@ class _PartsForWholes(ast.NodeTransformer):
         return node
 
     def visit_Try(self, node: ast.Try) -> ast.Try:
-        return node  # what is not returned may still be read
+        return node  # an exception may leave intermediate variables visible
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        return node  # whose self is another
+        return node  # `self` means another object there
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         return node
@@ -75,7 +75,7 @@ class _PartsForWholes(ast.NodeTransformer):
         return super().generic_visit(node)
 
     def _in_a_row(self, statements: list[ast.stmt]) -> list[ast.stmt]:
-        """Puts the parts where they are used, if that is the next line and nothing can use them later."""
+        """Inlines an assignment into the next line that uses it, if nothing can use the variable later."""
         kept: list[ast.stmt] = []
         for statement in statements:
             target = _assigned(kept[-1]) if kept else None
@@ -100,7 +100,7 @@ def _assigned(statement: ast.stmt) -> str | None:
 
 
 def rewritten(function: types.FunctionType, pairs: frozenset[Pair] | None) -> tuple[ast.FunctionDef | None, set[Pair]]:
-    """A copy of a method's code with parts in place of wholes, and the pairs that it has."""
+    """A rewritten copy of a method's syntax tree, and the pairs found in it."""
     node = parsed(function)
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
     if node is None or arguments[:1] != ("self",) or not set(function.__code__.co_freevars) <= {"__class__"}:

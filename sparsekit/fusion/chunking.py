@@ -1,4 +1,4 @@
-"""`keep_signatures`: cache the signatures that transformers' `apply_chunking_to_forward` inspects in every call."""
+"""`keep_signatures`: cache the signatures that transformers' `apply_chunking_to_forward` inspects on every call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsekit.introspect.model_code import given_to
 
 
 class _SignedMethod:
-    """A module's method beside its signature, which `inspect.signature` then does not work out anew."""
+    """A module's method with a cached signature, which saves `inspect.signature` the work."""
 
     def __init__(self, method: MethodType) -> None:
         self.method = method
@@ -23,9 +23,9 @@ class _SignedMethod:
 
 
 def keep_signatures(model: nn.Module) -> int:
-    """Keep the signatures of the methods that a model's code hands to `apply_chunking_to_forward`. Returns how many.
+    """Cache the signatures of the methods that a model passes to `apply_chunking_to_forward`. Returns how many.
 
-    BERT and its relatives hand their MLP to it, which is called as a whole unless `chunk_size_feed_forward` is set.
+    BERT and its relatives call their MLP through it, without chunks unless `chunk_size_feed_forward` is set.
     """
     kept = 0
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Modules of a fused activation function: the sparse layer, the activation, `nn.Sequential`."""
+"""Modules for fused activation functions: the sparse layer, the activation, `nn.Sequential`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsekit.nn import SparseLinear
 
 
 class FusedLinear(SparseLinear):
-    """A sparse layer that applies its `activation` only where a `FusedActivation` asks for it: called, it does not."""
+    """A sparse layer that applies its `activation` only when called through a `FusedActivation`, not in `forward`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`input @ weight.T + bias`."""
@@ -23,11 +23,11 @@ class FusedLinear(SparseLinear):
 
 
 class FusedActivation(nn.Module):
-    """Takes the place of an activation function that a sparse layer may apply: computes what it does.
+    """Replaces an activation function that a sparse layer may apply, and computes the same.
 
     Args:
         original: the activation function.
-        name: what a layer calls it, such as "gelu".
+        name: its name in `SparseLinear.activation`, such as "gelu".
     """
 
     def __init__(self, original: nn.Module, name: str) -> None:
@@ -51,11 +51,11 @@ class FusedActivation(nn.Module):
 
 
 class FusedSequential(nn.Sequential):
-    """An `nn.Sequential` that has sparse layers apply the activation functions after them."""
+    """An `nn.Sequential` whose sparse layers apply the activation functions after them."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """What an `nn.Sequential` gives."""
-        layer = None  # that is still to be called
+        """As `nn.Sequential.forward`."""
+        layer = None  # a layer that is still to be called
         for module in self._modules.values():
             if layer is not None and isinstance(module, FusedActivation):
                 input, layer = module.of_layer(layer, input), None

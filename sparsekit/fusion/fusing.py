@@ -17,7 +17,7 @@ from sparsekit.nn.attention import leave_attention, use_attention, uses_attentio
 
 Model = TypeVar("Model", bound=nn.Module)
 
-#: Attribute of a module that `fuse` changed where `convert` or the user may do the same: copies and pickles keep it.
+#: Marks a module that `fuse`, not `convert` or the user, changed. An attribute, so that copies and pickles keep it.
 _BY_FUSE = "_changed_by_fuse"
 
 
@@ -27,7 +27,7 @@ def _mark(modules: Iterable[nn.Module]) -> None:
 
 
 def _take_marked(model: nn.Module) -> list[nn.Module]:
-    """The modules that `fuse` changed, without their mark."""
+    """The modules that `fuse` changed; removes their mark."""
     return [module for module in model.modules() if vars(module).pop(_BY_FUSE, False)]
 
 
@@ -50,8 +50,8 @@ def fuse(model: Model) -> Model:
     Sparse layers that read the same input (query, key and value; gate and up) are computed as one layer, layer norms
     add their residual, activation functions are fused into the layers before them, and a transformers model runs
     attention on this package's kernels (`use_attention`). What to fuse is read from the model's code; weights, names
-    and state dicts stay as they are. It is for inference on the CPU, under `torch.no_grad()` or
-    `torch.inference_mode()`: with gradients, in other dtypes, and compiled, the model runs unfused. `unfuse` undoes it.
+    and state dicts do not change. Fusion is for inference on the CPU, under `torch.no_grad()` or
+    `torch.inference_mode()`: with gradients, in other dtypes, or compiled, the model runs unfused. `unfuse` undoes it.
 
     Args:
         model: a model whose layers `convert` has made sparse; any PyTorch model.
@@ -76,7 +76,7 @@ def fuse(model: Model) -> Model:
 
 
 def unfuse(model: Model) -> Model:
-    """Undo `fuse`, in place, and nothing else: what `convert` fused and the user's own `use_attention` stay.
+    """Undo `fuse`, in place, but keep what `convert` fused and the user's own `use_attention`.
 
     Returns:
         The model.

@@ -1,4 +1,4 @@
-"""`join_layers`: compute sparse layers with the same input in one call, such as query, key and value."""
+"""`join_layers`: compute sparse layers that read the same input, such as query, key and value, in one call."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sparsekit.ops.addresses import packed_address, plain_address
 
 
 def _version(input: torch.Tensor) -> int | None:
-    """What changes when a tensor is written to; tensors of inference mode do not count it."""
+    """A tensor's version, which changes when it is written to; None for inference tensors, which do not track it."""
     return None if input.is_inference() else input._version
 
 
 class _Computed:
-    """Outputs for an input that layers have not fetched yet; they go when the input goes."""
+    """Outputs for an input that layers have not fetched yet; freed together with the input."""
 
     def __init__(self, input: torch.Tensor, outputs: dict[SparseLinear, torch.Tensor]) -> None:
         self.outputs = outputs
@@ -42,7 +42,7 @@ class _Computed:
 
 
 class _OfThread(threading.local):
-    """What a thread has computed ahead: for one group at a time."""
+    """Outputs that a thread has computed ahead, for one group at a time."""
 
     computed: _Computed | None = None
 
@@ -51,10 +51,10 @@ _of_thread = _OfThread()
 
 
 def joined_forward(layer: SparseLinear, layers: tuple[SparseLinear, ...], input: torch.Tensor) -> torch.Tensor:
-    """What `layer` gives, computed with all `layers` of the same input or fetched from what was.
+    """Output of `layer`, computed together with all `layers` or fetched from an earlier joint computation.
 
-    The first of them computes all, and packs the input once; the others fetch what is theirs when they are called with
-    the same tensor, unchanged. What is not computed so is computed by the layer alone.
+    The first layer computes the outputs of all, packing the input once; the others fetch theirs when they are called
+    with the same, unmodified tensor. Otherwise a layer computes its output alone.
     """
     if not ops.is_plain(input):
         return SparseLinear.forward(layer, input)
@@ -71,12 +71,12 @@ def joined_forward(layer: SparseLinear, layers: tuple[SparseLinear, ...], input:
 
 
 def entry_of(layer: SparseLinear) -> str:
-    """Name of the method that computes with others: of a fused layer, the one that applies its activation function."""
+    """Name of the method to join: for a fused layer, the one that applies its activation function."""
     return "activated" if type(layer) is FusedLinear else "forward"
 
 
 def joined_with(layer: nn.Module) -> tuple[SparseLinear, ...]:
-    """The layers that this one is computed with, in the order of their calls; none for a layer alone."""
+    """The layers that this one is joined with, in call order; empty for a separate layer."""
     forward = vars(layer).get(entry_of(layer)) if isinstance(layer, SparseLinear) else None
     is_joined = isinstance(forward, functools.partial) and forward.func is joined_forward
     layers: tuple[SparseLinear, ...] = forward.args[1] if is_joined else ()  # type: ignore[union-attr]
@@ -84,14 +84,14 @@ def joined_with(layer: nn.Module) -> tuple[SparseLinear, ...]:
 
 
 def _outputs(layers: tuple[SparseLinear, ...], input: torch.Tensor) -> dict[SparseLinear, torch.Tensor] | None:
-    """What all layers give; None where it is not as the kernels want it, which `SparseLinear` deals with."""
+    """Outputs of all layers; None if the kernels cannot use the tensors as they are, which `SparseLinear` handles."""
     *leading, features = input.shape if input.dim() else (0,)
     address = plain_address(input, torch.float32)
     if not address or features != layers[0].in_features:
         return None
     outputs, parts = {}, []
     for layer in layers:
-        packed: Any = layer._buffers["packed"]  # faster than as attributes: 2 microseconds a group
+        packed: Any = layer._buffers["packed"]  # 2 microseconds per group faster than attribute access
         bias = layer._parameters.get("bias")
         bias_address = 0 if bias is None else plain_address(bias, torch.float32)
         if bias is not None and not bias_address:
@@ -106,18 +106,18 @@ def _outputs(layers: tuple[SparseLinear, ...], input: torch.Tensor) -> dict[Spar
 
 
 def _fits(layer: SparseLinear) -> bool:
-    """Whether a layer can be computed with others: it computes as its class does, and is not joined yet."""
+    """Whether a layer can be joined: its methods are not replaced, and it is not joined yet."""
     is_own = vars(layer).keys().isdisjoint(("forward", "activated"))
     return is_own and type(layer) in (SparseLinear, FusedLinear) and layer.in_features > 0
 
 
 def _only_reads(module: nn.Module | None) -> bool:
-    """Whether a module gives a new tensor and leaves its input as it is."""
+    """Whether a module returns a new tensor and does not modify its input."""
     return isinstance(module, nn.Linear | SparseLinear) and (joined_with(module) != () or not attached(module))
 
 
 def _groups(parent: nn.Module) -> Iterator[list[SparseLinear]]:
-    """Layers of a module that its code calls with the same input, and that store their weights alike."""
+    """Groups of a module's layers that its code calls with the same input, with the same dtype and block."""
     children = parent._modules
     linear = frozenset(name for name, child in children.items() if _only_reads(child))
     for names in shared_inputs(original_class(parent), linear):  # type: ignore[arg-type]  # mypy knows no hash of it
@@ -129,10 +129,10 @@ def _groups(parent: nn.Module) -> Iterator[list[SparseLinear]]:
 
 
 def join_layers(model: nn.Module) -> int:
-    """Compute sparse layers that read the same input together, in place. Returns how many groups of them.
+    """Join sparse layers that read the same input, in place. Returns the number of groups.
 
     They are found in the model's code: query, key and value, or gate and up, called one after the other with the same
-    variable, which nothing writes to in between. The layers stay where they are, with their own weights.
+    variable, which is not modified in between. The layers stay in the model, with their own weights.
     """
     groups = 0
     for parent in list(model.modules()):

@@ -1,4 +1,4 @@
-"""`fuse_norms`: add the residual inside the layer normalization, in one pass over memory."""
+"""`fuse_norms`: add the residual inside layer normalization, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sparsekit.fusion.rewriting import Recompiled, hand_parts, pairs_of
 from sparsekit.introspect.hooks import attached, is_plain_call
 from sparsekit.nn.attention import leaves_torch
 
-#: Below this many numbers torch's two operators are faster: called from Python they cost 4 microseconds less than ours.
+#: Below this many elements torch's two operators are faster: a call from Python costs 4 microseconds less than ours.
 _FEW = 16384
 
 
 class AddLayerNorm(nn.LayerNorm):
-    """Layer normalization that takes one tensor, or two to be added before.
+    """Layer normalization of one tensor, or of the sum of two.
 
     >>> norm = AddLayerNorm(4)
     >>> a, b = torch.randn(3, 4), torch.randn(3, 4)
@@ -26,7 +26,7 @@ class AddLayerNorm(nn.LayerNorm):
     """
 
     def forward(self, input: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """`layer_norm(input + added)`; in float32 on the CPU and without gradients in one pass."""
+        """`layer_norm(input + added)`, in one pass for float32 on the CPU without gradients."""
         if added is None:
             return super().forward(input)
         weight, bias = self.weight, self.bias
@@ -42,7 +42,7 @@ class AddLayerNorm(nn.LayerNorm):
         return result
 
     def _fits(self, input: torch.Tensor, added: torch.Tensor) -> bool:
-        """Whether the kernel computes this; the rest is torch's."""
+        """Whether the kernel can compute this; torch computes the rest."""
         if not (_is_float(input) and _is_float(added)) or input.shape != added.shape:
             return False
         if not torch.compiler.is_compiling() and input.numel() < _FEW:
@@ -55,7 +55,7 @@ def _is_float(tensor: object) -> bool:
 
 
 def _norms(module: nn.Module) -> dict[str, nn.LayerNorm]:
-    """Plain norms of the last dimension by name, to which the module's code gives sums."""
+    """Plain norms over the last dimension, by name, that the module's code calls with a sum."""
     if "forward" in vars(module) or hasattr(module, "save_pretrained"):
         return {}
     done = module.pairs if isinstance(module, Recompiled) else frozenset()
@@ -64,15 +64,15 @@ def _norms(module: nn.Module) -> dict[str, nn.LayerNorm]:
 
 
 def _is_simple(norm: nn.LayerNorm) -> bool:
-    """Whether it is torch's own, of the last dimension, and nobody listens to it."""
+    """Whether it is a plain `nn.LayerNorm` over the last dimension, without hooks."""
     return type(norm) in (nn.LayerNorm, AddLayerNorm) and len(norm.normalized_shape) == 1 and not attached(norm)
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Have layer norms add the residual that they normalize, in place. Returns how many.
+    """Fuse the addition of the residual into layer norms, in place. Returns how many.
 
     They are found in the model's code: `self.NORM(a + b)`, or `x = a + b` and `x = self.NORM(x)` in the next line. Such
-    methods are recompiled to hand over both terms, in a subclass that takes the place of the module's class.
+    methods are recompiled to pass both terms, in a subclass that replaces the module's class.
     """
     fused = 0
     for module in list(model.modules()):

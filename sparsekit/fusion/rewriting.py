@@ -1,7 +1,7 @@
-"""Recompile methods of a model's class so that a module gets the parts of its input, which it may compute at once.
+"""Recompile methods of a class so that a module receives the operands of its input and can fuse their computation.
 
-`self.NORM(a + b)` becomes `NORM.of_sum(a, b)`, and `self.ACT(self.LAYER(x))` becomes `ACT.of_layer(LAYER, x)`. All
-other uses of these modules are what they were, and a module that has no such method is called as before.
+`self.NORM(a + b)` becomes `NORM.of_sum(a, b)`, and `self.ACT(self.LAYER(x))` becomes `ACT.of_layer(LAYER, x)`. Other
+uses of these modules do not change, and a module without such a method is called as before.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def _inner(code: types.CodeType, name: str) -> types.CodeType:
 
 
 def _recompiled(function: types.FunctionType, pairs: frozenset[Pair]) -> types.FunctionType | None:
-    """The method with parts in place of wholes; None where there is nothing to do, or it cannot be recompiled."""
+    """The method, rewritten and recompiled; None if there is nothing to rewrite or it cannot be recompiled."""
     node, found = rewritten(function, pairs)
     scope = function.__qualname__.split(".")
     if node is None or not found or len(scope) < 2 or scope[-1] != function.__name__ or not scope[-2].isidentifier():
         return None
     node.decorator_list = []
-    around = ast.parse(f"class {scope[-2]}: pass")  # names that begin with two underscores mean what they did
+    around = ast.parse(f"class {scope[-2]}: pass")  # keeps the name mangling of the original class
     around.body[0].body = [node]  # type: ignore[attr-defined]
     flags = function.__code__.co_flags & __future__.annotations.compiler_flag
     code = compile(ast.fix_missing_locations(around), function.__code__.co_filename, "exec", flags, dont_inherit=True)
@@ -53,7 +53,7 @@ def _contents(cell: types.CellType) -> object:
 
 
 def _wrapped(wrapper: Any, pairs: frozenset[Pair]) -> types.FunctionType | None:
-    """The method recompiled, inside copies of the wrappers that decorators and base classes have put around it."""
+    """The method, recompiled, inside copies of the wrappers that decorators and base classes put around it."""
     if not isinstance(wrapper, types.FunctionType):
         return None
     inner = getattr(wrapper, "__wrapped__", None)
@@ -62,7 +62,7 @@ def _wrapped(wrapper: Any, pairs: frozenset[Pair]) -> types.FunctionType | None:
     new, cells = _wrapped(inner, pairs), wrapper.__closure__ or ()
     if new is None or not any(_contents(cell) is inner for cell in cells):
         return None
-    itself = types.CellType()  # a wrapper may ask whether it is the outermost
+    itself = types.CellType()  # a wrapper may refer to itself, to check whether it is the outermost
     held = {id(inner): types.CellType(new), id(wrapper): itself}
     copied = _like(wrapper, wrapper.__code__, tuple(held.get(id(_contents(cell)), cell) for cell in cells))
     copied.__wrapped__ = new  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def _wrapped(wrapper: Any, pairs: frozenset[Pair]) -> types.FunctionType | None:
 
 
 def _methods(cls: type[nn.Module]) -> dict[str, Any]:
-    """What a class calls its methods by, each as it is found first."""
+    """Methods of a class by name, in method resolution order."""
     bases = [base for base in cls.__mro__ if base not in (nn.Module, object)]
     return {name: member for base in reversed(bases) for name, member in vars(base).items() if callable(member)}
 
@@ -88,7 +88,7 @@ def _innermost(method: Any) -> Any:
 
 
 def _functions(cls: type[nn.Module]) -> tuple[types.FunctionType, ...]:
-    """A class's methods as they are now: people exchange them in classes of others."""
+    """A class's current methods: users may replace them at run time."""
     return tuple(method for method in _methods(cls).values() if isinstance(method, types.FunctionType))
 
 
@@ -105,12 +105,12 @@ def _pairs_of(methods: tuple[types.FunctionType, ...], children: frozenset[str])
 
 
 def pairs_of(module: nn.Module) -> frozenset[Pair]:
-    """Modules that a module's code calls with a sum, or with what another gives, in methods that can be recompiled."""
+    """Children that a module's code calls with a sum or with another's result, in methods that can be recompiled."""
     return _pairs_of(_functions(original_class(module)), frozenset(module._modules))
 
 
 class Recompiled:
-    """Mixed into a class whose methods were recompiled; it is made anew when an object is copied or unpickled."""
+    """Mixin of a class with recompiled methods; the class is rebuilt when an object is copied or unpickled."""
 
     sparsekit_original: ClassVar[type[nn.Module]]
     pairs: ClassVar[frozenset[Pair]]
@@ -122,7 +122,7 @@ class Recompiled:
         return module.of_layer(layer, input) if hasattr(module, "of_layer") else module(layer(input))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """As the original, but for the class."""
+        """As for the original class, except that the recompiled class is rebuilt."""
         parts: Any = super().__reduce_ex__(protocol)
         return _fresh, (self.sparsekit_original, self.pairs, *parts[1][1:]), *parts[2:]
 
@@ -133,7 +133,7 @@ def _fresh(original: type[nn.Module], pairs: frozenset[Pair], *arguments: Any) -
 
 
 def _with_pairs(cls: type[nn.Module], pairs: frozenset[Pair]) -> type[nn.Module] | None:
-    """Subclass, under the same name, that hands modules the parts of their inputs; None where it cannot be made."""
+    """Subclass of the same name that passes operands to the modules in `pairs`; None if it cannot be created."""
     return _made(cls, _functions(cls), pairs)  # type: ignore[arg-type]  # mypy knows no hash of it
 
 
@@ -146,15 +146,15 @@ def _made(
         return None
     facts = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "sparsekit_original": cls, "pairs": pairs}
     made: type[nn.Module] = type(cls.__name__, (Recompiled, cls), facts)
-    for name, method in methods.items():  # not while it is made, when a base class may wrap them once more
+    for name, method in methods.items():  # after creation, during which a base class may wrap them once more
         setattr(made, name, method)
     return made
 
 
 def hand_parts(module: nn.Module, add: frozenset[Pair], drop: frozenset[Pair] = frozenset()) -> None:
-    """Have a module's code hand over parts in these pairs of `pairs_of`, beside those it has, and no longer in others.
+    """Recompile a module's code to pass operands in the pairs `add`, and no longer in `drop`; see `pairs_of`.
 
-    The module's class becomes a subclass of the same name, or its own again.
+    The module's class becomes a subclass of the same name, or its original class again.
     """
     original = original_class(module)
     before = module.pairs if isinstance(module, Recompiled) else frozenset()
