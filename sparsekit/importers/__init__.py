@@ -1,7 +1,7 @@
-"""Import sparse weights of other tools. Files are untrusted and checked first.
+"""Import sparse weights from other tools. Files are untrusted and checked first.
 
-`read_weights` finds out what a file or folder is; the others take one kind each. All need torch, some a library more;
-each is imported when it is first used.
+`read_weights` detects the kind of a file or folder; the others read one kind each. All need torch, and some another
+library; each is imported on first use.
 """
 
 from __future__ import annotations

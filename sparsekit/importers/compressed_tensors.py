@@ -1,11 +1,11 @@
 """Import compressed-tensors' `sparse-bitmask` folders, which its versions from March 2026 on no longer read.
 
-A weight `W` with zeros is four arrays (three where two of every four columns are kept):
+A weight `W` with zeros is stored as four arrays (three for 2:4 sparsity):
 
     W.shape        int64                          sizes of the dense tensor
     W.bitmask      uint8 [rows, ceil(cols / 8)]   bit 0 of byte 0 is column 0; set where there is a value
     W.compressed   flat; [rows, cols / 2] for 2:4  the values, row by row
-    W.row_offsets  int64 [rows]                   where the rows begin in `compressed`; not for 2:4
+    W.row_offsets  int64 [rows]                   start of each row in `compressed`; not for 2:4
 
 Versions before 0.8 did this to every tensor under its full name (`layer.weight.bitmask`, `layer.bias.bitmask`), later
 ones to weights under the layer's name (`layer.bitmask`).
@@ -25,15 +25,15 @@ from sparsekit.io.safetensors_file import entries_of
 from sparsekit.io.untrusted import read_object, regular_file
 
 _PARTS = ("shape", "compressed", "bitmask", "row_offsets")
-#: Formats that a configuration may name; "dense" says only that zeros are there.
+#: Formats that a configuration may name; "dense" means a dense weight with zeros.
 _FORMATS = ("dense", "sparse-bitmask", "sparse-24-bitmask")
-#: Where a configuration says how the weights are held; the second name is older.
+#: Sections of a configuration that describe how weights are stored; the second name is older.
 _SECTIONS = ("quantization_config", "compression_config")
 _SPARSITY = "sparsity_config"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a folder; empty where there is none.
+    """`config.json` of a folder; empty if there is none.
 
     Raises:
         ValueError: it cannot be read.
@@ -42,7 +42,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_not_quantized(config: dict[str, Any], where: Path) -> None:
-    """Raise ValueError where a configuration says that weights are anything but floats with zeros."""
+    """Raise ValueError if a configuration describes weights other than floats with zeros."""
     for key in _SECTIONS:
         section = config.get(key)
         if section is None:
@@ -64,10 +64,10 @@ def check_not_quantized(config: dict[str, Any], where: Path) -> None:
 
 
 def rewritten_config(folder: Path | str) -> dict[str, Any]:
-    """`config.json` as it should be beside the plain weights: without what says that they were compressed.
+    """`config.json` to go with the dense weights: without the entries that describe compression.
 
-    Only `sparsity_config` goes, and the section that held it where it says nothing else. Loaders that came after
-    compressed-tensors' sparse formats refuse the key even where the weights are dense.
+    It removes only `sparsity_config`, and the section around it if nothing else is in it. Loaders newer than
+    compressed-tensors' sparse formats refuse the key even if the weights are dense.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -92,19 +92,19 @@ def existing_folder(folder: Path | str) -> Path:
 
 
 def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
-    """The state dict of a folder that compressed-tensors wrote sparse (`sparse-bitmask`, `sparse-24-bitmask`).
+    """State dict of a folder in a sparse format of compressed-tensors (`sparse-bitmask`, `sparse-24-bitmask`).
 
-    Dense weights are taken as they are: a configuration may say "sparse" about weights that were stored dense.
+    Dense weights are accepted: a configuration may say "sparse" although weights are stored dense.
 
     Args:
         folder: with `model.safetensors` or several weight files and their index; `config.json` may be missing.
 
     Returns:
-        Dense tensors with zeros, in their own types, for `model.load_state_dict`.
+        Dense tensors with zeros, in their stored dtypes, for `model.load_state_dict`.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is missing or malformed, arrays contradict each other, or weights are quantized too.
+        ValueError: a file is missing or malformed, arrays contradict each other, or weights are also quantized.
     """
     path = existing_folder(folder)
     check_not_quantized(read_config(path), path / CONFIG)
@@ -112,7 +112,7 @@ def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
 
 
 def without_bitmasks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors with bit masks made dense.
+    """The tensors, with those stored as bit masks made dense.
 
     Raises:
         ValueError: arrays of a bit mask are missing or contradict each other.
@@ -140,7 +140,7 @@ def _expect(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[in
 
 
 def _dense(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The tensor that the arrays of a bit mask stand for."""
+    """The dense tensor that the arrays of a bit mask encode."""
     missing = [part for part in _PARTS[:3] if part not in parts]
     if not missing and "row_offsets" not in parts and parts["compressed"].dim() != 2:
         missing = ["row_offsets"]
@@ -165,6 +165,6 @@ def _dense(parts: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _check_offsets(offsets: Any, counts: Any) -> None:
-    expected = np.cumsum(counts, axis=0).reshape(counts.shape) - counts  # also of a tensor with one dimension
+    expected = np.cumsum(counts, axis=0).reshape(counts.shape) - counts  # also for 1-D tensors
     if not np.array_equal(offsets, expected):
         raise ValueError("row_offsets must say where the rows begin in compressed; copy the file again")

@@ -1,4 +1,4 @@
-"""Merge LoRA adapters of PEFT into pruned weights, keeping their zeros."""
+"""Merge PEFT's LoRA adapters into pruned weights, keeping their zeros."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sparsekit.pruning.masks.parametrization import finalize
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """Merge the adapters of a PEFT model into its weights, and keep every zero of the weights below them at zero.
+    """Merge the adapters of a PEFT model into its weights, keeping every zero of the base weights at zero.
 
-    LoRA's product `scaling * B @ A` is dense: merged as it is, it fills a pruned weight up. What it would add to pruned
-    entries is dropped here, so the model's outputs change by that much: measure them, or train the adapter on with the
-    mask. Masks of `sparsekit.prune` are baked in first.
+    LoRA's update `scaling * B @ A` is dense: a plain merge would fill the zeros of a pruned weight. Here the update of
+    pruned entries is dropped, which changes the model's outputs: evaluate it, or keep training the adapter with the
+    mask. Masks of `sparsekit.prune` are finalized first.
 
     Args:
-        model: what `peft.get_peft_model` or `PeftModel.from_pretrained` returned, with LoRA or another adapter that
-            PEFT can merge. It is taken apart: use the result instead.
+        model: a model from `peft.get_peft_model` or `PeftModel.from_pretrained`, with LoRA or another adapter that PEFT
+            can merge. It is consumed: use the result instead.
 
     Returns:
         The model without adapters, for `convert` or `save`.
 
     Raises:
         ModuleNotFoundError: peft is not installed.
-        TypeError: `model` is no PEFT model.
-        ValueError: the adapters cannot be merged, or hold NaN or infinities.
+        TypeError: `model` is not a PEFT model.
+        ValueError: the adapters cannot be merged, or contain NaN or infinities.
     """
     try:
         from peft import PeftModel
@@ -42,7 +42,7 @@ def merge_lora(model: nn.Module) -> Any:
     kept = [(layer, layer.weight.detach() != 0) for layer in below if hasattr(layer, "weight")]
     try:
         merged: Any = model.merge_and_unload(safe_merge=True)
-    except (NotImplementedError, AttributeError, TypeError) as error:  # of methods that leave no weights to merge
+    except (NotImplementedError, AttributeError, TypeError) as error:  # from methods without weights to merge
         raise ValueError(f"the adapters of this model cannot be merged: {error}") from error
     with torch.no_grad():
         for layer, mask in kept:

@@ -16,7 +16,7 @@ from sparsekit.formats.dtypes import BY_NAME, BY_ONNX
 from sparsekit.io.safetensors_file import entries_of
 from sparsekit.io.untrusted import regular_file
 
-#: Nodes whose weights are not floats, or several weights in one.
+#: Nodes whose weights are not floats, or that merge several weights.
 _REFUSED = {
     "Attention": "was optimized for ONNX Runtime, which joins weights",
     "DequantizeLinear": "is quantized",
@@ -29,7 +29,7 @@ _REFUSED = {
 
 
 def _texts(graph: Any) -> Iterator[Any]:
-    """Everything in a graph that is read as text; protobuf gives bytes where it is none."""
+    """Everything in a graph that is read as text; protobuf returns bytes if it is not valid UTF-8."""
     for entry in graph.metadata_props:
         yield from (entry.key, entry.value)
     for tensor in graph.initializer:
@@ -53,7 +53,7 @@ def _check_nodes(graph: Any) -> None:
 
 
 def _check_sizes(graph: Any, path: Path) -> None:
-    """Raise ValueError where initializers have far more bytes than the files: several may lie in one place."""
+    """Raise ValueError if initializers have far more bytes than the files: several may point to the same bytes."""
     external = [tensor for tensor in graph.initializer if tensor.data_location == 1]
     files = {path, *(_file_of(tensor, path.parent) for tensor in external)}
     limit = memory_limit(sum(file.stat().st_size for file in files))
@@ -64,12 +64,12 @@ def _check_sizes(graph: Any, path: Path) -> None:
 
 
 def open_graph(path: Path) -> Any:
-    """The graph of an ONNX file, with the weights that lie in other files not read yet.
+    """The graph of an ONNX file; external weights are not read yet.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: onnx is not installed.
-        ValueError: the file is no ONNX model, or one whose weights are no longer the layers'.
+        ValueError: the file is not an ONNX model, or its weights are quantized or merged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -79,7 +79,7 @@ def open_graph(path: Path) -> Any:
         raise ModuleNotFoundError(f"{path} needs onnx: {how_to_install('import')}") from error
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # the parser has classes of its own
+    except Exception as error:  # the parser raises its own exception classes
         raise ValueError(f"{path} is no ONNX model: {error}") from error
     try:
         _check_nodes(graph)
@@ -90,13 +90,13 @@ def open_graph(path: Path) -> Any:
 
 
 def _file_of(tensor: Any, folder: Path) -> Path:
-    """The file of the folder that the bytes of a tensor lie in."""
+    """The file in the folder that contains the bytes of a tensor."""
     locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
     return regular_file(folder, locations[0] if locations else "")
 
 
 def _external(tensor: Any, folder: Path) -> bytes:
-    """Bytes of a tensor that lie in another file of the folder."""
+    """Bytes of a tensor that are stored in another file of the folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = _file_of(tensor, folder)
     offset, size = int(entries.get("offset", 0)), path.stat().st_size
@@ -109,10 +109,10 @@ def _external(tensor: Any, folder: Path) -> bytes:
 
 
 def read_initializer(tensor: Any, folder: Path) -> torch.Tensor:
-    """An initializer as a tensor with memory of its own.
+    """An initializer as a tensor with its own memory.
 
     Raises:
-        ValueError: its type is none that weights have, or its bytes are not as many as its shape says.
+        ValueError: its dtype is unsupported, or its number of bytes does not fit its shape.
     """
     from onnx import numpy_helper
 
@@ -132,7 +132,7 @@ def read_initializer(tensor: Any, folder: Path) -> torch.Tensor:
 
 
 def initializers(graph: Any) -> dict[str, Any]:
-    """Initializers by every name they go by: exporters give equal ones once, and the others as copies by `Identity`."""
+    """Initializers under all their names: exporters store equal ones once, and alias the others through `Identity`."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Identity" and len(node.input) == len(node.output) == 1 and node.input[0] in found:

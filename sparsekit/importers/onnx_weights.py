@@ -1,4 +1,4 @@
-"""Import weights of ONNX models under their PyTorch names."""
+"""Import the weights of ONNX models under their PyTorch names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsekit.importers.onnx_names import ParameterNames, is_turned
 
 
 class _Tensors:
-    """Initializers as tensors. However often a file names one, and whatever it is compared with, it is read once."""
+    """Initializers as tensors; each is read once, however often it is named or compared."""
 
     def __init__(self, names: ParameterNames, folder: Path) -> None:
         self._names = names
@@ -24,7 +24,7 @@ class _Tensors:
         self._zeros: dict[tuple[int, torch.dtype], torch.Tensor] = {}
 
     def read(self, name: str, *, turned: bool = False) -> torch.Tensor:
-        """The tensor of a name in the graph."""
+        """The tensor with this name in the graph."""
         tensor = self._names.tensors[name]
         key = id(tensor), turned
         if key not in self._made:
@@ -33,13 +33,13 @@ class _Tensors:
         return self._made[key]
 
     def are_equal(self, one: torch.Tensor, other: torch.Tensor) -> bool:
-        """Whether two tensors that `read` returned hold the same."""
+        """Whether two tensors that `read` returned are equal."""
         if one is other or one.dtype != other.dtype or one.shape != other.shape:
             return one is other
         return self._digest(one) == self._digest(other)
 
     def zeros(self, size: int, dtype: torch.dtype) -> torch.Tensor:
-        """Zeros, once for every size."""
+        """Zeros, allocated once per size."""
         return self._zeros.setdefault((size, dtype), torch.zeros(size, dtype=dtype))
 
     def _digest(self, tensor: torch.Tensor) -> bytes:
@@ -51,13 +51,13 @@ class _Tensors:
 
 
 def _zero_bias(names: ParameterNames, weight: torch.Tensor, product: Any, tensors: _Tensors) -> torch.Tensor:
-    """The bias of a linear layer that the exporter left out because all of it is zero."""
+    """The bias of a linear layer that the exporter dropped because it is all zeros."""
     as_it_was = product.op_type == "Gemm" and is_turned(product) and names.is_parameter(product.input[1])
     return tensors.zeros(weight.shape[1 if as_it_was else 0], weight.dtype)
 
 
 def _left_out(names: ParameterNames, found: Mapping[str, torch.Tensor], tensors: _Tensors) -> dict[str, torch.Tensor]:
-    """What the model had and the graph has not under its name: zero biases, and norms that are equal to others."""
+    """Parameters of the model that the graph lacks: zero biases, and norm weights merged with equal ones."""
     products, scales = names.products(), names.scales()
     more = {}
     for name in names.expected - found.keys():
@@ -71,23 +71,23 @@ def _left_out(names: ParameterNames, found: Mapping[str, torch.Tensor], tensors:
 
 
 def import_onnx(path: Path | str) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of an ONNX model that torch's exporters wrote, dense with their zeros.
+    """Parameters and buffers of an ONNX model written by torch's exporters, as dense tensors with zeros.
 
-    The weights of linear layers come back as [out_features, in_features] under the layers' names, see `onnx_names`.
-    Where nothing leads to a layer (other exporters, models exported without names) a weight keeps the name and the
-    orientation that it has in the file. Constants of the graph are left out. Nothing is run.
+    Weights of linear layers are returned as [out_features, in_features] under the layers' names, see `onnx_names`. A
+    weight that cannot be traced to a layer (other exporters, models exported without names) keeps its name and
+    orientation in the file. Constants of the graph are left out. Nothing is run.
 
-    The exporter before torch 2.5 does not write the names of modules that hold others and are not called, apart from
-    `nn.ModuleList`: of the layer `blocks.first` without a bias, where `blocks` is an `nn.ModuleDict`, `first` is left.
+    The exporter before torch 2.5 does not record containers that are never called, except `nn.ModuleList`: the layer
+    `blocks.first` without a bias, where `blocks` is an `nn.ModuleDict`, is called `first`.
 
     Args:
-        path: the `.onnx` file; weights that lie beside it are read from files of its own folder only.
+        path: the `.onnx` file; external weights are read only from files in its own folder.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: onnx is not installed.
-        ValueError: the file is malformed, quantized or optimized so that layers' weights are no longer there, or two
-            different weights lead to one name.
+        ValueError: the file is malformed, quantized, or optimized so that the layers' weights are gone, or two
+            different weights get the same name.
     """
     where = Path(path)
     names = ParameterNames(open_graph(where))

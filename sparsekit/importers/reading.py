@@ -1,4 +1,4 @@
-"""`read_weights`: read a file or folder of any known kind."""
+"""`read_weights`: read weights from a file or folder of any supported kind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _safetensors_file(path: Path) -> dict[str, torch.Tensor]:
     return without_bitmasks(read_safetensors(path))
 
 
-#: Ending of a file -> what reads it.
+#: File extension -> function that reads it.
 _FILES: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
     ".safetensors": _safetensors_file,
     ".pt": read_torch_file,
@@ -54,7 +54,7 @@ _FILES: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
 
 
 def _reader(path: Path) -> Callable[[Path], dict[str, torch.Tensor]]:
-    """What reads this file or folder."""
+    """The function that reads this file or folder."""
     if path.is_file():
         if path.suffix in _FILES:
             return _FILES[path.suffix]
@@ -72,7 +72,7 @@ def _reader(path: Path) -> Callable[[Path], dict[str, torch.Tensor]]:
 
 
 def _check_shared(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Raise ValueError where so many names share memory that masks, which give each its own, would take all of it."""
+    """Raise ValueError if too many names share memory: applying masks copies each, which could exhaust memory."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     needed, limit = sum(tensor.nbytes for tensor in tensors.values()), memory_limit(sum(storages.values()))
     if needed > limit:
@@ -89,20 +89,20 @@ def _without_prefix(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, 
 
 
 def read_weights(path: Path | str, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The weights that another tool left in a file or folder, dense with their zeros, for `model.load_state_dict`.
+    """Weights that another tool wrote to a file or folder, as dense tensors with zeros, for `model.load_state_dict`.
 
-    What is taken: Hugging Face folders and single files of safetensors or `torch.save`, whose weights may be dense,
-    bit masks of compressed-tensors, or with masks of `torch.nn.utils.prune` and `torch.ao.pruning`; matrices of
-    `scipy.sparse.save_npz`; ONNX models. Nobody need vouch for the files: no code in them is run.
+    Supported are Hugging Face folders and single files of safetensors or `torch.save`, with weights that are dense, bit
+    masks of compressed-tensors, or masked by `torch.nn.utils.prune` or `torch.ao.pruning`; matrices of
+    `scipy.sparse.save_npz`; ONNX models. Files are untrusted: no code in them is run.
 
     Args:
         path: the file or folder.
-        prefix: take only tensors whose names begin so, and drop it from them, such as `"bert."`.
+        prefix: read only tensors whose names start with it, and remove it from them, such as `"bert."`.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
         ModuleNotFoundError: a library that reads this kind is not installed.
-        ValueError: it is something else, malformed or quantized; the message says what was expected.
+        ValueError: the kind is unsupported, or the file is malformed or quantized; the message says what was expected.
     """
     where = Path(path)
     if not where.exists():

@@ -1,4 +1,4 @@
-"""Import matrices of `scipy.sparse.save_npz` as CSR."""
+"""Import matrices written by `scipy.sparse.save_npz` as CSR."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sparsekit.folder.model_folder import memory_limit
 from sparsekit.formats import CSR
 from sparsekit.io.safetensors_file import entries_of
 
-#: Formats of SciPy that weights come in; its others hold what would be a dense matrix.
+#: SciPy formats that are read; the others store dense parts.
 _FORMATS = ("csr", "csc", "coo", "bsr")
-#: Version of an array's header -> numpy's function that reads it.
+#: Version of an .npy header -> numpy's function that reads it.
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def _check_member(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Raise ValueError unless a member is a plain array of as many bytes as its header says."""
+    """Raise ValueError unless a member is a plain array whose size matches its header."""
     with file.open(entry) as member:
         version = np.lib.format.read_magic(member)
         if version not in _HEADERS:
@@ -32,7 +32,7 @@ def _check_member(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError unless a file is a zip archive of arrays whose sizes are what they say."""
+    """Raise ValueError unless a file is a zip archive of arrays whose sizes match their headers."""
     with zipfile.ZipFile(path) as file:
         entries = file.infolist()
         unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
@@ -46,7 +46,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    """SciPy's matrix, its indices checked; SciPy itself does not check them, and converts without looking."""
+    """A SciPy matrix with validated indices, which SciPy itself does not check when it loads and converts."""
     import scipy.sparse
 
     _check_archive(path)
@@ -56,8 +56,8 @@ def _load(path: Path) -> Any:
         raise ValueError(f"expected a matrix of floats as {', '.join(_FORMATS)}, got {found}")
     if matrix.shape[0] * 8 > memory_limit(path.stat().st_size):
         raise ValueError(f"it has {matrix.shape[0]} rows, far more than its bytes can fill")
-    if matrix.format != "coo":  # which checks its indices when it is made
-        if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # SciPy looks only where the last one is above zero
+    if matrix.format != "coo":  # COO validates its indices on construction
+        if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # SciPy checks this only if the last one is above zero
             raise ValueError("indptr must never fall")
         matrix.check_format(full_check=True)
     return matrix
@@ -70,29 +70,29 @@ def _read(path: Path) -> CSR:
         return CSR.from_scipy(_load(path))
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{path} needs SciPy: {how_to_install('import')}") from error
-    except Exception as error:  # SciPy and zipfile raise whatever a strange file leads to
+    except Exception as error:  # SciPy and zipfile raise many exception types on malformed files
         raise ValueError(f"{path} holds no sparse weight: {error}") from error
 
 
 def _name(path: Path) -> str:
-    """The weight that a file of a folder is for: `encoder.0.weight.npz`, or `encoder.0.npz` by its layer."""
+    """Name of the weight in a file: `encoder.0.weight.npz`, or `encoder.0.npz`, named after its layer."""
     return path.stem if path.stem.endswith(".weight") else f"{path.stem}.weight"
 
 
 def import_scipy(source: Path | str | Mapping[str, Path | str]) -> dict[str, CSR]:
-    """Weights that `scipy.sparse.save_npz` wrote, [out_features, in_features], in CSR, CSC, COO or BSR.
+    """Weights written by `scipy.sparse.save_npz`, [out_features, in_features], in CSR, CSC, COO or BSR.
 
     Args:
         source: a file; a folder of files, each named after its weight (`encoder.0.weight.npz`) or its layer
             (`encoder.0.npz`); or names of weights -> files.
 
     Returns:
-        CSR by name of the weight; values in float32.
+        Weight name -> CSR, with values in float32.
 
     Raises:
         FileNotFoundError: there is no such file or folder, or no `.npz` file in it.
         ModuleNotFoundError: SciPy is not installed.
-        ValueError: a file is malformed, too large for its bytes, or holds something else than a matrix of floats.
+        ValueError: a file is malformed, unpacks to far more than its size, or is not a matrix of floats.
     """
     if isinstance(source, Mapping):
         return {name: _read(Path(path)) for name, path in source.items()}

@@ -1,4 +1,4 @@
-"""Read state dicts of `torch.save` from untrusted files: tensors and plain containers only, nothing is run."""
+"""Read state dicts written by `torch.save` from untrusted files: only tensors and plain containers, no code is run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sparsekit.importers.torch_pickles import check_pickles
 from sparsekit.importers.weight_files import read_shards
 from sparsekit.io.safetensors_file import entries_of
 
-#: Under which keys training scripts put the state dict among other things.
+#: Keys under which training scripts store the state dict in a checkpoint.
 _INSIDE = ("state_dict", "model_state_dict", "model")
 WHOLE = "pytorch_model.bin"
 _INDEX = "pytorch_model.bin.index.json"
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError where a file is an archive that unpacks to far more than it has."""
+    """Raise ValueError if a file is an archive that unpacks to far more than its size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             unpacked = sum(entry.file_size for entry in file.infolist())
@@ -36,7 +36,7 @@ def _load(path: Path) -> Any:
         _check_archive(path)
         check_pickles(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a strange file leads to
+    except Exception as error:  # the unpickler raises many exception types on malformed files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{path} must hold a state dict, as torch.save(model.state_dict(), ...) writes it; files with classes or "
@@ -45,7 +45,7 @@ def _load(path: Path) -> Any:
 
 
 def _state_dict(value: Any) -> Mapping[Any, torch.Tensor] | None:
-    """The state dict in what a file holds, at most two levels down."""
+    """The state dict in the contents of a file, at most two levels deep."""
     for _ in range(3):
         if not isinstance(value, Mapping):
             return None
@@ -56,7 +56,7 @@ def _state_dict(value: Any) -> Mapping[Any, torch.Tensor] | None:
 
 
 def _check_dense_size(tensors: Iterable[torch.Tensor], file_bytes: int) -> None:
-    """Raise ValueError where sparse tensors, of which several may be one, take far more memory than the file."""
+    """Raise ValueError if sparse tensors, some perhaps shared, would take far more memory when dense than the file."""
     shapes = [tensor.shape for tensor in tensors if tensor.layout == torch.sparse_csr]
     needed = sum(entries_of(list(shape)) * 4 for shape in shapes)
     if needed > memory_limit(file_bytes):
@@ -64,7 +64,7 @@ def _check_dense_size(tensors: Iterable[torch.Tensor], file_bytes: int) -> None:
 
 
 def _checked(tensor: torch.Tensor) -> torch.Tensor:
-    """A plain dense tensor of what a file holds."""
+    """A tensor from a file, validated and made dense."""
     if tensor.layout == torch.sparse_csr:
         for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()):
             _checked(part)
@@ -77,10 +77,10 @@ def _checked(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file of `torch.save`, also where a training script saved it among other things.
+    """The state dict in a file written by `torch.save`, which may be a whole training checkpoint.
 
     Raises:
-        ValueError: the file holds something else, or tensors that are not plain ones.
+        ValueError: the file contains something else, or tensors that are not plain.
     """
     state = _state_dict(_load(path))
     if state is None:
@@ -101,7 +101,7 @@ def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_torch_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """The state dict in `pytorch_model.bin`, or in the files that its index names.
+    """The state dict in `pytorch_model.bin`, or in the files listed in its index.
 
     Raises:
         ValueError: a file is missing or malformed.

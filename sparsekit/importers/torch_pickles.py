@@ -1,8 +1,8 @@
-"""Check the pickles of a file of `torch.save` without executing them.
+"""Check the pickles in a `torch.save` file without executing them.
 
-torch's restricted unpickler runs no code, but it makes what it is told: `bytearray(10**10)`, or in 100 bytes a tuple
-whose hash takes a day, since each half of it is one object twice. Here only the operations are followed, with sizes in
-place of the values. Python's `pickletools` says what each does to the stack.
+torch's restricted unpickler runs no code, but it builds any object it is told to: `bytearray(10**10)`, or in 100 bytes
+a nested tuple whose halves are the same object, which takes a day to hash. Here the operations are only simulated, with
+sizes in place of values; Python's `pickletools` describes what each does to the stack.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-#: What state dicts are made of, next to torch's storages and types.
+#: Callables that state dicts are built from, besides torch's storages and dtypes.
 _MAKERS = {
     "collections OrderedDict",
     "torch Size",
@@ -31,20 +31,20 @@ _MAKERS = {
     "torch.storage TypedStorage",
     "torch.storage UntypedStorage",
 }
-#: Most operations, of which a tensor takes about 40, and most objects inside of all others together.
+#: Largest number of operations (a tensor takes about 40), and of objects, counting nested ones each time.
 _MOST_OPERATIONS, _MOST_OBJECTS = 2**20, 2**22
-#: Operations on a list or dict below what they put into it; such a thing has no hash.
+#: Operations that fill a list or dict; these are unhashable, so their contents need not be counted.
 _FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
-#: Pickles in a file of torch before 1.6: magic number, version, system, the object, keys of storages.
+#: Pickles in a file written before torch 1.6: magic number, version, system, the object, keys of storages.
 _LEGACY_PICKLES = 5
 
 
 class _Item(NamedTuple):
     """Something on the stack."""
 
-    objects: int = 1  # in it, as often as they are in there
-    text: str = ""  # of a string
-    texts: tuple[str, ...] = ()  # of a tuple's items
+    objects: int = 1  # number of nested objects, counted once per occurrence
+    text: str = ""  # value of a string
+    texts: tuple[str, ...] = ()  # texts of a tuple's items
 
 
 def _is_known(name: str) -> bool:
@@ -55,7 +55,7 @@ def _is_known(name: str) -> bool:
 
 
 class _Pickle:
-    """Follows one pickle."""
+    """Simulates one pickle."""
 
     def __init__(self) -> None:
         self._stack: list[_Item] = []
@@ -64,7 +64,7 @@ class _Pickle:
         self._objects = 0
 
     def _taken(self, before: list[Any]) -> list[_Item]:
-        """Take from the stack what an operation takes, without what lies below a mark that it goes back to."""
+        """Pop an operation's arguments from the stack, back to the last mark if it uses one."""
         count = len(before)
         if pickletools.markobject in before:
             mark = self._marks.pop()
@@ -78,10 +78,10 @@ class _Pickle:
         return taken
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        """Do what an operation does.
+        """Simulate one operation.
 
         Raises:
-            ValueError: it makes something that is in no state dict, or far too many things.
+            ValueError: it builds something that does not belong in a state dict, or far too many objects.
         """
         if opcode.name == "MARK":
             self._marks.append(len(self._stack))
@@ -110,7 +110,7 @@ class _Pickle:
 
 
 def _check_pickle(file: IO[bytes] | bytes, operations: int = 0) -> int:
-    """Follow one pickle; the operations until now, and those of this one."""
+    """Simulate one pickle; return `operations` plus the number of its operations."""
     pickle = _Pickle()
     for opcode, argument, _ in pickletools.genops(file):
         operations += 1
@@ -122,14 +122,14 @@ def _check_pickle(file: IO[bytes] | bytes, operations: int = 0) -> int:
 
 
 def check_pickles(path: Path) -> None:
-    """Raise an error unless the pickles of a file of `torch.save` make tensors, plain containers and nothing large.
+    """Raise an error unless the pickles in a `torch.save` file build only tensors and plain containers, of sane size.
 
     Raises:
-        ValueError: they make something else.
+        ValueError: they build something else.
         KeyError, IndexError, RuntimeError: the file is damaged.
     """
     with path.open("rb") as file:
-        if file.read(4) == b"PK\3\4":  # as torch finds out
+        if file.read(4) == b"PK\3\4":  # the same test as torch's
             _check_pickle(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl"))
             return
         file.seek(0)

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 import torch
 
-#: Of `torch.nn.utils.prune`: `layer.weight_orig` and `layer.weight_mask`.
+#: Suffixes of `torch.nn.utils.prune`: `layer.weight_orig` and `layer.weight_mask`.
 _ORIGINAL, _MASK = "_orig", "_mask"
-#: Of `torch.nn.utils.parametrize`, which `torch.ao.pruning` and this library's `prune` use:
+#: Keys of `torch.nn.utils.parametrize`, which `torch.ao.pruning` and this library's `prune` use:
 #: `layer.parametrizations.weight.original` and `layer.parametrizations.weight.0.mask`.
 _PARAMETRIZED = re.compile(r"(?P<layer>.*?)\bparametrizations\.(?P<tensor>[^.]+)\.(?P<part>original|\d+\.mask)")
 
 
 def _masked(name: str, original: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The original with zeros where the mask is 0, also where it holds inf or NaN."""
+    """The original with zeros where the mask is 0, even if it is inf or NaN there."""
     if original.shape != mask.shape:
         raise ValueError(f"the mask of {name!r} must have shape {list(original.shape)}, got {list(mask.shape)}")
     kept = mask != 0
@@ -25,7 +25,7 @@ def _masked(name: str, original: torch.Tensor, mask: torch.Tensor) -> torch.Tens
 
 
 def _split(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Keys of originals and of masks, by the name of the tensor that they make."""
+    """Keys of originals and of masks, by the name of the masked tensor."""
     originals: dict[str, str] = {}
     masks: dict[str, list[str]] = {}
     for key in state:
@@ -44,7 +44,7 @@ def _split(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], dict[str,
 
 
 def _check_rest(state: Mapping[str, torch.Tensor], used: set[str]) -> None:
-    """Raise ValueError where a weight is made by something else than masks."""
+    """Raise ValueError if a weight has a parametrization other than masks."""
     strange = [key for key in state if key not in used and re.search(r"\bparametrizations\.", key)]
     if strange:
         raise ValueError(
@@ -56,20 +56,20 @@ def _check_rest(state: Mapping[str, torch.Tensor], used: set[str]) -> None:
 def without_masks(
     state: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
-    """A state dict with every mask multiplied into its weight, under the names of a model that was never pruned.
+    """A state dict with all masks applied, under the parameter names of the unpruned model.
 
     Args:
-        state: of a model pruned by `torch.nn.utils.prune`, by a sparsifier of `torch.ao.pruning` or by this library's
-            `prune`; one without masks comes back as it is.
-        masks: masks by name of the weight, where the state dict does not hold them. A sparsifier keeps its own:
+        state: state dict of a model pruned by `torch.nn.utils.prune`, by a sparsifier of `torch.ao.pruning` or by this
+            library's `prune`; without masks, it is returned unchanged.
+        masks: weight name -> mask, for masks that are not in the state dict. A sparsifier keeps its own:
             `{name: entry["mask"] for name, entry in sparsifier.state_dict()["state"].items()}`.
 
     Returns:
-        For `model.load_state_dict`; tensors without a mask are the same objects.
+        State dict for `model.load_state_dict`; tensors without a mask are the same objects.
 
     Raises:
-        ValueError: a mask fits no weight, has another shape or holds other numbers than 0 and 1; or a weight has a
-            parametrization that is no mask.
+        ValueError: a mask fits no weight, has the wrong shape or values other than 0 and 1; or a weight has a
+            parametrization that is not a mask.
 
     >>> without_masks({"0.weight_orig": torch.ones(2), "0.weight_mask": torch.tensor([0.0, 1.0])})
     {'0.weight': tensor([0., 1.])}

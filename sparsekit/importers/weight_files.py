@@ -1,4 +1,4 @@
-"""Read tensors of safetensors files: one, or the shards of a Hugging Face folder."""
+"""Read tensors from safetensors files: a single file, or the shards of a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparsekit.io.untrusted import read_object, regular_file
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Copies of all tensors of one file, by name.
+    """Copies of all tensors in one file, by name.
 
     Raises:
-        ValueError: it is no well-formed safetensors file, or holds types that this library does not know, such as fp8.
+        ValueError: it is not a well-formed safetensors file, or contains unsupported dtypes, such as fp8.
     """
     file = ArrayFile(path)
     places = file.places.items()
@@ -26,10 +26,10 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def join(parts: Iterable[tuple[Path, dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
-    """The tensors of several files.
+    """Combine the tensors of several files.
 
     Raises:
-        ValueError: a name is in two of them.
+        ValueError: two files contain the same name.
     """
     found: dict[str, torch.Tensor] = {}
     for path, tensors in parts:
@@ -43,10 +43,10 @@ def join(parts: Iterable[tuple[Path, dict[str, torch.Tensor]]]) -> dict[str, tor
 def read_shards(
     folder: Path, whole: str, index: str, read: Callable[[Path], dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a folder whose weights are in the file `whole`, or in several that `index` names.
+    """The tensors of a folder whose weights are in the file `whole`, or in several listed in `index`.
 
     Raises:
-        ValueError: a file is missing, malformed or a link out of the folder, or the index does not fit.
+        ValueError: a file is missing, malformed or a link out of the folder, or the index does not match.
     """
     if not (folder / index).exists():
         return read(regular_file(folder, whole))
@@ -65,7 +65,7 @@ def read_shards(
 
 
 def read_safetensors_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors in `model.safetensors`, or in the files that `model.safetensors.index.json` names.
+    """The tensors in `model.safetensors`, or in the files listed in `model.safetensors.index.json`.
 
     Raises:
         ValueError: as `read_shards`.
