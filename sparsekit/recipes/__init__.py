@@ -1,4 +1,4 @@
-"""Compress a model as a recipe says: fine-tune, prune, distill, convert, evaluate, in one run."""
+"""Compress a model by a recipe: fine-tune, prune, distill, convert and evaluate in one run."""
 
 from sparsekit.recipes.recipe import Recipe
 from sparsekit.recipes.run import compress, evaluate

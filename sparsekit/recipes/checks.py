@@ -1,4 +1,4 @@
-"""What can be known to be wrong before a recipe trains anything."""
+"""Checks that run before a recipe trains anything."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def check_stages(job: Job) -> None:
     """Check a job's stages against its model, its data and each other.
 
     Raises:
-        FileNotFoundError: a teacher's folder is none.
-        ValueError: a stage asks for what the model, the teacher or the task does not have.
+        FileNotFoundError: a teacher's folder does not exist.
+        ValueError: a stage needs something that the model, the teacher or the task does not have.
     """
     most = getattr(job.model.config, "max_position_embeddings", None)
     if most is not None and job.recipe.data.max_tokens > most:

@@ -1,4 +1,4 @@
-"""A model on its way through a recipe, with its data and its dense teacher."""
+"""State of a run: the model, its data and its dense teacher."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """Everything that stages read and change."""
+    """Everything that stages read and modify."""
 
     recipe: Recipe
     task: Task
     model: Any  # a transformers model
     tokenizer: Any
     train: list[Batch]
-    test: Any  # what the reported scores are computed on; None where there is none
-    validation: Any  # what stages score the model on while it trains; None where there is none
-    out: Path  # folder of the model
-    given: Callable[[], Any]  # loads the model as it was given
-    dense_after: int | None = None  # after how many stages it was the dense one; None: nothing made it smaller
-    teacher: Any = None  # that dense model, once it was asked for
-    stage: str = ""  # name of the stage that runs, with its number
-    rows: list[dict[str, Any]] = field(default_factory=list)  # what the stages report
+    test: Any  # data for the reported scores; None without test data
+    validation: Any  # data for scores while training; None without validation data
+    out: Path  # folder of the compressed model
+    given: Callable[[], Any]  # loads the original model
+    dense_after: int | None = None  # number of stages before the dense model; None: not compressed yet
+    teacher: Any = None  # the dense model, loaded on first use
+    stage: str = ""  # name of the current stage, with its number
+    rows: list[dict[str, Any]] = field(default_factory=list)  # reports of the finished stages
 
     @property
     def work(self) -> Path:
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where the stage that runs logs its steps, if it trains."""
+        """Log of the current stage's steps, if it trains."""
         return self.work / f"{self.stage}.jsonl"
 
     @property
     def teacher_cache(self) -> Path:
-        """Folder of the teacher's outputs in the stage that runs."""
+        """Folder of the teacher's outputs for the current stage."""
         return self.work / f"{self.stage}-teacher"
 
     @property
@@ -61,7 +61,7 @@ class Job:
         return 0 if self.test is None else len(self.test)
 
     def keep_teacher(self) -> None:
-        """Remember that the model is about to be made smaller: what it was before the first time is the dense one."""
+        """Call before a stage compresses the model: the model before the first such stage is the dense one."""
         if self.dense_after is None:
             self.dense_after = len(self.rows)
 
@@ -70,7 +70,7 @@ class Job:
         return [batch for batch in self.train if has_label(batch)]
 
     def sample(self, texts: int, *, labels: bool = False) -> list[Batch]:
-        """What to calibrate on: batches that hold about so many texts, on the model's device."""
+        """Calibration batches with about `texts` texts in total, on the model's device."""
         device = next(self.model.parameters()).device
         chosen = sample(self.labeled() if labels else self.train, texts, self.recipe.seed, labels=labels)
         return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
@@ -80,7 +80,7 @@ class Job:
         """Scores on the test data, in eval mode, and their "intervals"; empty without test data.
 
         Args:
-            model: whose; None: of the model as it is.
+            model: the model to score; None: the current one.
         """
         if self.test is None:
             return {}
@@ -100,8 +100,8 @@ class Job:
         return nn.ModuleList(transformer_blocks(self.model).values())
 
     def outside_transformer_blocks(self) -> list[str]:
-        """Names of the linear layers that are in no transformer block, such as heads and poolers."""
-        with split_modules(self.model):  # as prune finds them
+        """Names of the linear layers outside the transformer blocks, such as heads and poolers."""
+        with split_modules(self.model):  # so that names match those in `prune`
             inside = {id(module) for module in self.transformer_blocks().modules()}
             named = self.model.named_modules()
             return [name for name, module in named if is_dense_linear(module) and id(module) not in inside]

@@ -1,4 +1,4 @@
-"""From recipe, model folder and rows to a job."""
+"""Prepare a job from a recipe, a model folder and tables."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def prepare(recipe: Recipe, model: Path, splits: Splits, out: Path) -> Job:
         recipe: the recipe.
         model: folder of the model.
         splits: rows of the tables.
-        out: folder for the model.
+        out: folder for the compressed model.
 
     Raises:
         FileNotFoundError, ValueError: the model or the data do not fit the recipe.
     """
     check_model_folder(model)
     task = TASKS[recipe.task]
-    torch.manual_seed(recipe.seed)  # of a new head
+    torch.manual_seed(recipe.seed)  # for the weights of a new head
     options: dict[str, Any] = {"new_head": recipe.new_head}
     if recipe.task == "classification":
         names = _classes(recipe, model, splits.all)

@@ -1,4 +1,4 @@
-"""A recipe: what to do with a model, stage by stage, as YAML."""
+"""A recipe: the stages of a compression run, as YAML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _OneStage(Strict):
 
     @property
     def name(self) -> str:
-        """Which stage it is."""
+        """Name of the stage."""
         return next(name for name in STAGES if getattr(self, name) is not None)
 
     @property
@@ -48,14 +48,14 @@ class _OneStage(Strict):
 if TYPE_CHECKING:
     Stage: TypeAlias = _OneStage
 else:
-    #: One stage: a field for each entry of `STAGES`, one of which is given.
+    #: One stage: a field for each entry of `STAGES`, exactly one of which is set.
     Stage = create_model(
         "Stage", __base__=_OneStage, **{name: (kind.settings | None, None) for name, kind in STAGES.items()}
     )
 
 
 class Recipe(Strict):
-    """What to do with a model."""
+    """The task, data and stages of a compression run."""
 
     task: Literal["classification", "embedding", "language"]
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -69,7 +69,7 @@ class Recipe(Strict):
 
     @property
     def new_head(self) -> bool:
-        """Whether the first stage trains a head that the model may lack."""
+        """Whether the first stage can train a new head."""
         return self.stages[0].name == "finetune"
 
     @property
@@ -79,7 +79,7 @@ class Recipe(Strict):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether a stage of a classification reads labels."""
+        """Whether a stage reads labels, in a classification recipe."""
         return self.task == "classification" and any(stage.settings.needs_labels for stage in self.stages)
 
     def to_yaml(self) -> str:

@@ -1,4 +1,4 @@
-"""Run a recipe: from a dense model folder and data to a folder with the compressed model, its recipe and its scores."""
+"""Run a recipe: read a dense model and data, write a folder with the compressed model, its recipe and its scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _run_stages(job: Job) -> None:
         tell(f"finished before: {', '.join(names[:finished])}")
     for name, stage in list(zip(names, job.recipe.stages, strict=True))[finished:]:
         job.stage = name
-        torch.manual_seed(job.recipe.seed)  # whatever ran before in this process
+        torch.manual_seed(job.recipe.seed)  # regardless of what ran before in this process
         start = time.perf_counter()
         changed = stage.settings.changes_model
         found = stage.kind.run(job, stage.settings) | (fidelity_to_dense(job) if changed else {})
@@ -60,7 +60,7 @@ def _run_stages(job: Job) -> None:
 
 
 def _opens_anywhere(model: Any) -> bool:
-    """Whether transformers alone can open the model: nothing is sparse, and all of it is what its config says."""
+    """Whether transformers alone can open the model: nothing is sparse, and its config fully describes it."""
     sparse = any(isinstance(module, SparseLinear) for module in model.modules())
     if sparse or recorded_shapes(model.config):
         return False
@@ -80,33 +80,33 @@ def compress(
     test: Path | str | None = None,
     validation: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Compress a model as a recipe says.
+    """Compress a model by a recipe.
 
     Every finished stage is stored, and training writes a checkpoint every two minutes: a stopped run resumes from there
-    when it is started again with the same arguments, and its `KeyboardInterrupt` has a note of what is kept. The free
-    space of the disk is checked first. `patience` selects weights by the validation data; the reported scores are of
-    the test data.
+    when it is started again with the same arguments, and its `KeyboardInterrupt` has a note that says what is kept.
+    Free disk space is checked first. `patience` selects weights by their score on the validation data; the reported
+    scores are computed on the test data.
 
     Args:
         model: a transformers folder.
         recipe: a recipe, or its YAML file.
         data: a table of texts to train on: .jsonl, .json, .csv, .parquet, .txt or a folder of `datasets`.
-        out: folder for the model, which appears when the run is finished, all at once, in place of an older one; with
-            its tokenizer, `recipe.yaml`, `report.json` and a plot of each stage that trained. It opens with
-            transformers alone unless layers were converted or neurons removed: then with `sparsekit.load`. `out/work`
-            has the model after each stage, logs, and while a stage runs its checkpoints and the teacher's outputs; it
-            may be deleted when the run is finished.
-        test: a table to score on; None: a part of `data`, as the recipe's `data.test_part` says.
-        validation: a table to score on while training, where a stage has `evaluate_every`; None: a part of the rest of
-            `data`, as the recipe's `data.validation_part` says.
+        out: folder for the compressed model, with its tokenizer, `recipe.yaml`, `report.json` and a plot of each stage
+            that trained. It is written atomically at the end of the run and replaces an older one. It opens with
+            transformers alone unless layers were converted or neurons removed; then use `sparsekit.load`. `out/work`
+            holds the model after each stage, logs, and while a stage runs its checkpoints and the teacher's outputs; it
+            may be deleted after the run.
+        test: a table to score on; None: a fraction of `data`, set by `data.test_part` in the recipe.
+        validation: a table to score on while training, if a stage sets `evaluate_every`; None: a fraction of the
+            remaining `data`, set by `data.validation_part`.
 
     Returns:
-        What `report.json` holds: what every stage did, the scores at the end with intervals, and a "comparison" of the
-        dense model with the compressed one: quality, speed on this machine, size.
+        The content of `report.json`: a report of every stage, the final scores with intervals, and a "comparison" of
+        the dense model with the compressed one: quality, speed on this machine, size.
 
     Raises:
-        FileNotFoundError, ValueError: before any training where recipe, model, data or `out` do not fit.
-        OSError: the disk has too little space, or `out` cannot be written; also before any training.
+        FileNotFoundError, ValueError: recipe, model, data or `out` do not fit; raised before any training.
+        OSError: the disk has too little space, or `out` cannot be written; also raised before any training.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     model, data, out = Path(model), Path(data), Path(out)
@@ -130,7 +130,7 @@ def _check_out(out: Path, inputs: Mapping[str, Path | None]) -> None:
 
 
 def _teachers(recipe: Recipe) -> dict[str, Path | None]:
-    """Folders of other teachers, by what they are."""
+    """Folders of other teachers, by role."""
     found = {n: getattr(stage.settings, "teacher", None) for n, stage in enumerate(recipe.stages, 1)}
     return {f"teacher of stage {n}": teacher for n, teacher in found.items() if teacher}
 
@@ -156,7 +156,7 @@ def _compress(job: Job, given: Path, inputs: Mapping[str, Path | None]) -> dict[
 
 
 def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]) -> None:
-    """Save the model, measure it beside the dense one, and say so in its card and in `report.json`; in process 0."""
+    """Save the model, compare it with the dense one, and write the card and `report.json`; only process 0."""
     if process_number() != 0:
         return
     dense = _opens_anywhere(job.model)
@@ -179,8 +179,8 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
 
     Args:
         model: a transformers folder, or one of `sparsekit.save`.
-        data: texts with the columns "text" and "label" (classification), "text" and "pair" and where known "label"
-            (embedding: their similarity), or "text" (language).
+        data: a table with the columns "text" and "label" (classification), "text", "pair" and optionally "label", their
+            similarity (embedding), or "text" (language).
         task: "classification", "embedding" or "language".
 
     Raises:

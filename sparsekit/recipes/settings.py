@@ -1,4 +1,4 @@
-"""What the settings of a recipe have in common: unknown keys are errors, numbers have limits."""
+"""Base class of recipe settings: unknown keys are errors, numbers have limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-#: Largest values that are meant: beyond them memory or a lifetime ends.
+#: Upper limits of settings: larger values would run out of memory or never finish.
 MAX_BATCH_SIZE, MAX_TOKENS, MAX_EPOCHS = 2**16, 2**20, 10**6
 
 

@@ -1,4 +1,4 @@
-"""Read a recipe from a YAML file; what is wrong is said with its line."""
+"""Read a recipe from a YAML file; errors name the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Place: TypeAlias = Sequence[int | str]
 
 
 def _line(node: yaml.Node | None, place: Place) -> int:
-    """Line of what stands at a place of a YAML document, or of the nearest thing around it."""
+    """Line number of a place in a YAML document, or of the nearest enclosing node."""
     line = 1
     for step in place:
         if node is not None:
@@ -35,7 +35,7 @@ def _line(node: yaml.Node | None, place: Place) -> int:
 
 
 def _allowed(place: Place) -> list[str]:
-    """Keys that a recipe knows where an unknown one stands."""
+    """Keys that are allowed in place of an unknown one."""
     model: Any = Recipe
     for step in place[:-1]:
         if isinstance(step, int):
@@ -52,7 +52,7 @@ def _meant(word: Any, known: Sequence[str]) -> str:
 
 
 def _what(error: Any) -> str:
-    """One of pydantic's errors, in words."""
+    """Message for one of pydantic's errors."""
     kind, place, given = error["type"], error["loc"], error["input"]
     if kind == "extra_forbidden":
         known = _allowed(place)
@@ -69,21 +69,21 @@ def _what(error: Any) -> str:
 
 
 def _name(place: Place) -> str:
-    """A place as a reader of the recipe counts."""
+    """A place in words, with stages counted from 1."""
     if len(place) > 1 and place[0] == "stages":
         return ", ".join([f"stage {int(place[1]) + 1}", *([".".join(map(str, place[2:]))] if place[2:] else [])])
     return ".".join(map(str, place)) or "the recipe"
 
 
 def make_recipe(content: Any, before: Callable[[Place], str] = lambda _: "") -> Recipe:
-    """The recipe that plain values describe.
+    """Build a recipe from plain values.
 
     Args:
         content: the values.
-        before: what stands before an error, by its place in the values.
+        before: function that returns the prefix of an error message, given its place.
 
     Raises:
-        ValueError: it is no recipe: a line for every error, with what was found and what is allowed there.
+        ValueError: the values are not a recipe; one line per error, with what was found and what is allowed there.
     """
     try:
         return Recipe.model_validate(content)
@@ -93,11 +93,11 @@ def make_recipe(content: Any, before: Callable[[Place], str] = lambda _: "") -> 
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file.
+    """Read the recipe in a YAML file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no YAML, or no recipe: with the line, what was found and what is allowed there.
+        ValueError: it is not YAML or not a recipe; with the line, what was found and what is allowed there.
     """
     content, node = read_yaml(path)
     return make_recipe(content, lambda place: f"{path}, line {_line(node, place)}: ")

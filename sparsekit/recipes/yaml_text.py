@@ -1,4 +1,4 @@
-"""The YAML of recipes: plain keys, lists, words and numbers; what else YAML has is refused before it is built."""
+"""YAML subset of recipes: plain keys, lists, strings and numbers; anything else is refused before it is constructed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-#: Largest file, in bytes: room for the rules of a thousand layers, and read within a second.
+#: Largest file, in bytes: enough for the rules of a thousand layers, and read within a second.
 _LARGEST = 128 * 1024
-#: Deepest brackets; a recipe's settings lie six deep.
+#: Deepest nesting; a recipe needs six levels.
 _DEEPEST = 20
 #: Longest number, in characters.
 _LONGEST = 40
@@ -33,7 +33,7 @@ def _text(path: Path) -> str:
 
 
 def _check_events(path: Path, text: str) -> None:
-    """Refuse aliases, whose contents may grow without bounds, tags and deep brackets; none of it is built yet."""
+    """Refuse aliases, which may expand without bound, tags and deep nesting, before anything is constructed."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         place = f"{path}, line {event.start_mark.line + 1}"
@@ -47,7 +47,7 @@ def _check_events(path: Path, text: str) -> None:
 
 
 def _check_nodes(path: Path, node: yaml.Node) -> None:
-    """Refuse keys that stand twice, and values that are no words, numbers or lists of them."""
+    """Refuse duplicate keys, and values other than strings, numbers, booleans, null, lists and mappings."""
     place = f"{path}, line {node.start_mark.line + 1}"
     if node.tag not in _PLAIN:
         kind = node.tag.rpartition(":")[2]
@@ -70,11 +70,11 @@ def _check_nodes(path: Path, node: yaml.Node) -> None:
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
-    """The plain values in a YAML file, and its nodes, which know their lines; both None of an empty one.
+    """The plain values in a YAML file, and its nodes with line numbers; both None for an empty file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is too large, no UTF-8, no YAML, or YAML that recipes do not have: with the line.
+        ValueError: the file is too large, not UTF-8, not YAML, or uses YAML features that recipes refuse.
     """
     text = _text(path)
     try:

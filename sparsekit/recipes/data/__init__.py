@@ -1,1 +1,1 @@
-"""Texts of a recipe: tables from files, labels, splits, batches."""
+"""Data of a recipe: tables from files, labels, splits, batches."""

@@ -1,4 +1,4 @@
-"""From texts to batches: padded texts of about the same length, or windows of one long text."""
+"""Tokenize texts into batches: padded texts of similar length, or windows of one long text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Batch: TypeAlias = dict[str, torch.Tensor]
 
 
 def padded(tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int, *, by_length: bool = True) -> list[Batch]:
-    """Batches of texts, sorted by length so that little is padding.
+    """Batches of texts, sorted by length to keep padding low.
 
     Args:
         tokenizer: a transformers tokenizer.
-        rows: texts, pairs of texts where there are any, and labels (whole numbers) where there are any.
-        batch_size: texts in a batch.
-        max_tokens: longer texts are cut.
+        rows: texts, optionally with second texts and integer labels.
+        batch_size: texts per batch.
+        max_tokens: longer texts are truncated.
         by_length: False keeps the order of the rows.
     """
     texts = (rows.texts, rows.pairs) if rows.pairs else (rows.texts,)
@@ -40,7 +40,7 @@ def padded(tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int, *, by_l
 
 
 def windows(tokenizer: Any, rows: Rows, batch_size: int, tokens: int) -> list[Batch]:
-    """Batches of windows of so many tokens of all texts one after another; what is left at the end is dropped.
+    """Batches of windows of `tokens` tokens over the concatenated texts; the incomplete last window is dropped.
 
     Raises:
         ValueError: the texts do not fill one window.
@@ -57,19 +57,19 @@ def windows(tokenizer: Any, rows: Rows, batch_size: int, tokens: int) -> list[Ba
 
 
 def sample(batches: Sequence[Batch], texts: int, seed: int, *, labels: bool = False) -> list[Batch]:
-    """Batches that hold about so many texts, chosen at random, with their labels or without."""
+    """Randomly chosen batches with about `texts` texts in total, with or without their labels."""
     size = len(batches[0]["input_ids"])
     chosen = random.Random(seed).sample(list(batches), min(len(batches), max(1, texts // size)))  # noqa: S311
     return chosen if labels else [inputs_of(batch) for batch in chosen]
 
 
 def has_label(batch: Batch) -> bool:
-    """Whether at least one text has a label; so have all where none is asked for."""
+    """Whether at least one text has a label; True for batches without a label column."""
     return "labels" not in batch or bool((batch["labels"] != -100).any())
 
 
 def one_by_one(batches: Sequence[Batch]) -> list[Batch]:
-    """The batches' texts as batches of one."""
+    """Split batches into batches of one text."""
     return [
         {name: value[i : i + 1] for name, value in batch.items()}
         for batch in batches

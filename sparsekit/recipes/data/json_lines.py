@@ -1,4 +1,4 @@
-"""Rows from JSON: an object a line, or one list of objects; what is wrong is said with its line."""
+"""Rows from JSON: one object per line, or one list of objects; errors name the line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line of a UTF-8 file that is not blank.
+    """Number and text of every nonblank line of a UTF-8 file.
 
     Raises:
-        ValueError: a line is no UTF-8.
+        ValueError: a line is not UTF-8.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -40,7 +40,7 @@ def _parsed(text: str, place: str) -> Any:
 
 
 def _values(path: Path) -> Iterator[tuple[str, Any]]:
-    """Place and value of every row."""
+    """Location and value of every row."""
     lines = list(text_lines(path))
     if lines and lines[0][1].lstrip().startswith("["):
         whole = _parsed("".join(text for _, text in lines), str(path))
@@ -52,10 +52,10 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, list[Any]]:
-    """Columns of a JSON file by name; None where a row does not have one.
+    """Columns of a JSON file by name, with None for missing values.
 
     Raises:
-        ValueError: it is no UTF-8, no JSON, or a row is no object.
+        ValueError: the file is not UTF-8 or not JSON, or a row is not an object.
     """
     columns: dict[str, list[Any]] = {}
     for count, (place, row) in enumerate(_values(path)):

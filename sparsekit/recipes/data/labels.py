@@ -1,4 +1,4 @@
-"""Class numbers for the labels of tables."""
+"""Map the labels of tables to class ids."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sparsekit.recipes.data.tables import Rows
 
 
 def class_names(tables: Sequence[Rows], known: Sequence[str], *, new_head: bool) -> list[str]:
-    """Names of the classes, by number.
+    """Class names in the order of their ids.
 
-    The model's own are kept where the labels are among them, or are their numbers.
+    The model's own classes are kept if the labels are a subset of their names or of their ids.
 
     Args:
-        tables: with labels; None is no label.
-        known: the model's class names, by number.
+        tables: tables with labels; None marks a missing label.
+        known: the model's class names, in the order of their ids.
         new_head: whether a stage trains a head for other classes.
 
     Raises:
-        ValueError: the labels are not the model's classes, and no head is trained; or there is only one.
+        ValueError: the labels are not the model's classes and no head is trained, or there is only one label.
     """
     labels = [label for table in tables for label in table.labels if label is not None]
     for label in labels:
@@ -42,7 +42,7 @@ def class_names(tables: Sequence[Rows], known: Sequence[str], *, new_head: bool)
 
 
 def numbered(table: Rows, names: Sequence[str]) -> Rows:
-    """The table with whole numbers as labels, -100 where there is none."""
+    """The table with class ids as labels, -100 for missing ones."""
     by_name: dict[Any, int] = {name: number for number, name in enumerate(names)}
 
     def number_of(label: Any) -> int:

@@ -15,5 +15,5 @@ class Data(Strict):
     label: str | None = None
     max_tokens: int = Field(default=128, ge=1, le=MAX_TOKENS)
     batch_size: int = Field(default=32, ge=1, le=MAX_BATCH_SIZE)
-    test_part: float = Field(default=0.1, ge=0, lt=1)  # of the data, where no test file is given
-    validation_part: float = Field(default=0.1, ge=0, lt=1)  # of the rest, where a stage asks and no file is given
+    test_part: float = Field(default=0.1, ge=0, lt=1)  # fraction of the data, if no test file is given
+    validation_part: float = Field(default=0.1, ge=0, lt=1)  # fraction of the rest, if needed and no file is given

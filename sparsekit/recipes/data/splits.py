@@ -1,4 +1,4 @@
-"""Splits: rows to train on, to validate on while training, and to test on."""
+"""Split tables into rows for training, for validation while training, and for testing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsekit.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows for each use; None where there are none, or none that can be scored."""
+    """Rows of each split; None for a split that is empty or cannot be scored."""
 
     train: Rows | None
     validation: Rows | None
@@ -21,17 +21,17 @@ class Splits:
 
     @property
     def all(self) -> list[Rows]:
-        """Those that there are."""
+        """All splits that exist."""
         return [rows for rows in (self.train, self.validation, self.test) if rows is not None]
 
     def changed(self, change: Callable[[Rows], Rows]) -> Splits:
-        """The same with every table changed."""
+        """Apply a function to every split."""
         parts = (self.train, self.validation, self.test)
         return Splits(*(None if rows is None else change(rows) for rows in parts))
 
 
 def _split(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
-    """Rows that stay, and a part that is split off; None where that would be none or all."""
+    """The remaining rows, and a random fraction `part` of them; None if that would be no rows or all."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a shuffle, not a secret
     count = round(part * len(rows))
@@ -46,10 +46,10 @@ def _split(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
 
 
 def read_splits(recipe: Recipe, data: Path, test: Path | None, validation: Path | None) -> Splits:
-    """Read the tables of a run; a split without a file is a part of `data`, as the recipe says.
+    """Read the tables of a run; a split without a file is a fraction of `data`, set by the recipe.
 
-    The test split comes first, so that it does not depend on validation, which is split off only where a stage scores
-    the model while it trains.
+    The test split is drawn first, so that it does not depend on the validation split, which is drawn only if a stage
+    scores the model while it trains.
 
     Raises:
         FileNotFoundError, ValueError: as `read_rows`.

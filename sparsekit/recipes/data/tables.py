@@ -1,4 +1,4 @@
-"""Texts from files: JSONL, CSV, Parquet, plain text, or a folder that `datasets` saved."""
+"""Read texts from files: JSONL, CSV, Parquet, plain text, or a folder written by `datasets`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sparsekit.recipes.data.json_lines import read_json, text_lines
 if TYPE_CHECKING:
     import datasets
 
-#: Endings of files of JSON, and those that `datasets` opens -> its reader.
+#: Extensions of JSON files, and extensions that `datasets` opens -> its reader.
 _JSON = (".jsonl", ".json")
 _READERS = {".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-#: Columns by name, all of one length.
+#: Columns by name, all of the same length.
 Table: TypeAlias = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a task wants of a table, column by column; columns that it does not have are empty."""
+    """The columns of a table that a task uses; missing columns are empty."""
 
     texts: list[str]
     pairs: list[str]  # the second text of every row
@@ -35,7 +35,7 @@ class Rows:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep `datasets` from showing its own."""
+    """Hide the progress bars of `datasets`."""
     import datasets
 
     were_off = datasets.are_progress_bars_disabled()
@@ -48,10 +48,10 @@ def _without_bars() -> Iterator[None]:
 
 
 def _check_text(path: Path) -> None:
-    """Refuse what the readers of CSV and text misread, or say nothing useful of.
+    """Refuse files that the CSV and text readers would misread, or reject without a useful message.
 
     Raises:
-        ValueError: the file is empty, no UTF-8, or CSV with a row that is longer than its header.
+        ValueError: the file is empty, not UTF-8, or CSV with a row longer than its header.
     """
     lines = sum(1 for _ in text_lines(path))
     if lines <= (path.suffix == ".csv"):  # a header alone
@@ -63,7 +63,7 @@ def _check_text(path: Path) -> None:
         try:
             wide = len(next(rows))
             for row in rows:
-                if len(row) > wide:  # pandas would take the first columns for an index, and shift the others
+                if len(row) > wide:  # pandas would use the first columns as an index and shift the others
                     place = f"{path}, line {rows.line_num}"
                     raise ValueError(f"{place}: {len(row)} fields under {wide} names; put texts with commas in quotes")
         except csv.Error as error:
@@ -92,8 +92,8 @@ def read_table(path: Path) -> Table:
     """The table in a file or folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: its ending is unknown, it cannot be read, or it has no rows.
+        FileNotFoundError: there is no such file or folder.
+        ValueError: its extension is unknown, it cannot be read, or it has no rows.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a table of texts")
@@ -134,15 +134,15 @@ def read_rows(
 def rows_of(
     table: Table, path: Path, text: str, pair: str | None = None, label: str | None = None, *, only_text: bool = False
 ) -> Rows:
-    """The columns of a table by their names; rows without text are left out.
+    """Select the columns of a table by name, without rows that have no text.
 
     Args:
         table: the table.
-        path: where it is from.
+        path: file it was read from, for messages.
         text: name of the column of texts.
-        pair: of the second texts, None where there are none.
-        label: of the labels, None where there are none.
-        only_text: whether the table may lack the other two.
+        pair: name of the column of second texts, or None.
+        label: name of the column of labels, or None.
+        only_text: whether the table may lack the other two columns.
 
     Raises:
         ValueError: a column is missing, or no row has text.

@@ -1,1 +1,1 @@
-"""What a recipe reports: scores with intervals, dense beside compressed, lines of text, plots."""
+"""Report of a run: scores with intervals, comparison of the dense and the compressed model, text, plots."""

@@ -1,4 +1,4 @@
-"""Dense beside compressed: quality, speed on this machine, and size."""
+"""Compare the compressed model with the dense one: quality, speed on this machine, and size."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sparsekit.recipes.resuming.finished_stages import dense_folder, dense_model
 from sparsekit.recipes.tasks.embedding import PairSet
 from sparsekit.timing.comparing import Timing, compare
 
-#: Seconds to time one text, and as many for a batch; slow models take longer.
+#: Seconds to time one text, and the same for a batch; slow models take longer.
 _SECONDS = 2.0
-#: A batch that would take longer than this many seconds is cut.
+#: Batches are made smaller if they would take more seconds than this.
 _LONGEST = 5.0
-#: Of the inputs that the model is saved with.
+#: Size of the inputs that are saved with the model.
 _TEXTS, _TOKENS = 2, 16
 
 
@@ -41,7 +41,7 @@ def _first(batch: Batch, texts: int) -> Batch:
 
 
 def verify_inputs(job: Job) -> Batch | None:
-    """Two short texts for `verify` to compare outputs on; None where the model's outputs are not finite."""
+    """Two short texts for `verify` to compare outputs on; None if the model's outputs are not finite."""
     inputs = {name: value[:_TEXTS, :_TOKENS].clone() for name, value in _middle(job).items()}
     try:
         answers(job.model, inputs)
@@ -57,7 +57,7 @@ def _timed(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Timing]:
 
 
 def _speed(job: Job, models: Mapping[str, nn.Module]) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Texts in a batch, and of every model the time of one text and texts a second, measured interleaved."""
+    """Texts per batch, and for every model the latency of one text and texts per second, measured interleaved."""
     batch = _middle(job)
     one = _timed(models, _first(batch, 1))
     slowest = max(timing.median for timing in one.values())
@@ -82,7 +82,7 @@ def _memory(model: nn.Module) -> int:
 
 
 def _on_disk(folder: Path) -> int:
-    """Bytes of a folder's weight files: what else lies there is the same in both, or has nothing to do with it."""
+    """Bytes of a folder's weight files; other files are the same for both models or unrelated."""
     for kind in ("model*.safetensors", "pytorch_model*.bin"):
         files = list(folder.glob(kind))
         if files:
@@ -100,7 +100,7 @@ def _score(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _between(job: Job) -> list[dict[str, Any]]:
-    """Rows of the evaluate stages, but of the dense model and of the last."""
+    """Rows of the evaluate stages, except those of the dense and the final model."""
     rows: list[dict[str, Any]] = []
     known = (model_after(job.rows), model_after(job.rows[: job.dense_after or 0]))
     for number, row in enumerate(job.rows):
@@ -112,15 +112,15 @@ def _between(job: Job) -> list[dict[str, Any]]:
 
 
 def compare_with_dense(job: Job, scores: Mapping[str, Any], given: Path) -> dict[str, Any]:
-    """Measure the compressed model beside the dense one, where there is one.
+    """Measure the compressed model and, if any stage compressed it, the dense one.
 
     Args:
-        job: the job at its end, its model on the CPU and saved.
-        scores: of its model.
-        given: the folder that it began with.
+        job: the finished job, its model on the CPU and saved.
+        scores: scores of the final model.
+        given: folder of the original model.
 
     Returns:
-        Plain values: what `comparison_table` shows.
+        Plain values for `comparison_table`.
     """
     name = model_after(job.rows)
     models: dict[str, nn.Module] = {name: job.model}

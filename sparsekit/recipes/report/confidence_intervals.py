@@ -1,4 +1,4 @@
-"""Confidence intervals of scores at 95%: Wilson's for proportions, else bootstrap."""
+"""95% confidence intervals of scores: Wilson's for proportions, else bootstrap."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from sparsekit.recipes.tasks.task import Task
 
-#: Lowest and highest value.
+#: Lower and upper bound.
 Interval: TypeAlias = list[float]
 
-#: Said beside the intervals.
+#: Description to print with the intervals.
 METHOD = "95%: Wilson's for accuracy and recall, else from 500 bootstrap samples of the test data"
-_DEVIATIONS = 1.959964  # of the normal distribution: 2.5% lie above
+_DEVIATIONS = 1.959964  # 97.5% quantile of the normal distribution
 _SAMPLES = 500
 
 
@@ -23,8 +23,8 @@ def wilson(part: float, count: int) -> Interval:
     """Wilson's interval of a proportion (Wilson, 1927).
 
     Args:
-        part: what was found, in [0, 1].
-        count: of how many.
+        part: observed proportion, in [0, 1].
+        count: sample size.
 
     >>> [round(end, 3) for end in wilson(0.9, 100)]
     [0.826, 0.945]
@@ -40,10 +40,10 @@ def intervals(task: Task, predictions: np.ndarray[Any, Any]) -> dict[str, Interv
 
     Args:
         task: the task.
-        predictions: what `task.predictions` gave.
+        predictions: result of `task.predictions`.
 
     Returns:
-        Score -> lowest and highest value; without those for which no bootstrap sample gives a number.
+        Score -> lower and upper bound; scores that are undefined for every bootstrap sample are left out.
     """
     scores = task.scores_of(predictions)
     found = {name: wilson(scores[name], len(predictions)) for name in scores if name in task.proportions}

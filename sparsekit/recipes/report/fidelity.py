@@ -9,12 +9,12 @@ from sparsekit.recipes.job import Job
 from sparsekit.recipes.resuming.finished_stages import dense_model
 from sparsekit.recipes.tasks.named_outputs import NamedOutputs
 
-#: Texts whose outputs are compared: one batch, which of a language model takes long enough.
+#: Texts whose outputs are compared: one batch, since more would take too long with a language model.
 _TEXTS = 16
 
 
 def fidelity_to_dense(job: Job) -> dict[str, Any]:
-    """What a stage reports of the model's outputs against the dense model's; empty before it was made smaller."""
+    """Report entries that compare the model's outputs with the dense model's; empty before any compression."""
     if job.dense_after is None:
         return {}
     found = fidelity(NamedOutputs(job.model), NamedOutputs(dense_model(job)), job.sample(_TEXTS))

@@ -1,4 +1,4 @@
-"""Plots of a recipe's run, one for each stage that trained, beside its report."""
+"""Plots of a run next to its report, one for each stage that trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def draw_stage(log: Path, folder: Path) -> str | None:
     """Draw a stage's log into a folder.
 
     Returns:
-        Name of the plot; None, with a warning, where matplotlib is missing: a run goes on without.
+        Name of the plot; None, with a warning, if matplotlib is missing.
     """
     try:
         from sparsekit.training.curves import draw_curves
@@ -25,10 +25,10 @@ def draw_stage(log: Path, folder: Path) -> str | None:
 
 
 def draw_run(source: Path) -> list[Path]:
-    """Draw a run that is finished, or still going.
+    """Plot a finished or running run.
 
     Args:
-        source: folder of `compress`, for a plot of each stage in it; or one log, for a plot beside it.
+        source: output folder of `compress`, for a plot of each stage in it; or one log, for a plot next to it.
 
     Returns:
         The plots.

@@ -1,4 +1,4 @@
-"""Text of a run: a line for every finished stage, and the table of dense beside compressed at the end."""
+"""Text output of a run: a line for every finished stage, and the final table that compares dense and compressed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def stage_line(row: Mapping[str, Any], seconds_left: float | None = None) -> str:
-    """What a stage reported, in lines of 80 columns, and about how long the stages ahead take."""
+    """Report of a stage, wrapped to 80 columns, and an estimate of the time left."""
     if "intervals" in row:
         told = score_words({name: value for name, value in row.items() if name not in ("stage", "seconds")})
     else:
@@ -53,7 +53,7 @@ def stage_line(row: Mapping[str, Any], seconds_left: float | None = None) -> str
 
 
 def model_after(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the model is called after these stages: by the last that changed it, with its number where that is needed.
+    """Name of the model after these stages: the last one that changed it, with its number if ambiguous.
 
     >>> model_after([{"stage": "1-distill"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
     'after int8'
@@ -84,7 +84,7 @@ def _figure(value: float) -> str:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> list[list[str]]:
-    """Cells of the table, the names of its columns first."""
+    """Cells of the table, column names first."""
     score = comparison["score"]
     table = [["", *([f"{score} (95%)"] if score else []), *_COLUMNS]]
     for row in comparison["rows"]:
@@ -94,7 +94,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 
 def as_text(table: Sequence[Sequence[str]]) -> str:
-    """A table in columns, the first to the left and the others to the right."""
+    """Align a table: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(
@@ -106,7 +106,7 @@ def as_text(table: Sequence[Sequence[str]]) -> str:
 
 
 def comparison_notes(report: Mapping[str, Any]) -> str:
-    """How the figures of the table were taken, in a few sentences."""
+    """How the figures in the table were measured, in a few sentences."""
     comparison, machine = report["comparison"], report["environment"]
     threads = counted(comparison["threads"], "thread")
     notes = [

@@ -1,1 +1,1 @@
-"""How a stopped run resumes: finished stages on disk, the run's identity, disk space."""
+"""Resume a stopped run: finished stages on disk, the run's identity, disk space."""

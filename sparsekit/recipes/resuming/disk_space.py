@@ -1,4 +1,4 @@
-"""Whether the disk has space for what a run will write."""
+"""Check that the disk has enough space for a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sparsekit.recipes.resuming.finished_stages import count_finished
 from sparsekit.recipes.stages.distill import Distill
 from sparsekit.recipes.stages.training import Training
 
-#: A checkpoint: the weights, their masks as bytes, and two moments of AdamW.
+#: Size of a checkpoint relative to the model: weights, masks as bytes, and AdamW's two moments.
 _CHECKPOINT = 3.25
-#: A finished stage: the model, and of masked layers the weights below the masks.
+#: Size of a finished stage relative to the model: the model, and masks with the weights under them.
 _FINISHED = 2.25
-_HALF = 2  # bytes of a number among the teacher's outputs
+_HALF = 2  # bytes per element of the teacher's outputs
 
 
 def _bytes_of(model: nn.Module) -> int:
@@ -24,7 +24,7 @@ def _bytes_of(model: nn.Module) -> int:
 
 
 def _teacher_outputs(job: Job, settings: Distill) -> int:
-    """Bytes of the teacher's outputs on disk, about: hidden states, attention maps, a language model's top logits."""
+    """Estimated bytes of the teacher's outputs: hidden states, attention maps, top logits of a language model."""
     config = job.model.config
     found = 0
     for batch in job.train if settings.cache else []:
@@ -37,11 +37,11 @@ def _teacher_outputs(job: Job, settings: Distill) -> int:
 
 
 def needed(job: Job, finished: int) -> dict[str, int]:
-    """Bytes that a run will write, by what they are for.
+    """Bytes that a run will write, by purpose.
 
     Args:
-        job: the job, before its stages.
-        finished: how many of them are finished and on disk already.
+        job: the job, before its stages run.
+        finished: number of stages that are already finished and on disk.
     """
     size = _bytes_of(job.model)
     left = [stage.settings for stage in job.recipe.stages[finished:]]
@@ -61,7 +61,7 @@ def _words(count: int) -> str:
 
 
 def check_space(job: Job) -> None:
-    """Raise OSError unless the disk has space for a run, with what it needs and what is free."""
+    """Raise OSError, with the space needed and free, unless the disk has enough space for a run."""
     parts = needed(job, count_finished(job.work))
     there: Path = job.work.absolute()
     while not there.exists():

@@ -1,8 +1,8 @@
-"""Finished stages on disk: a stopped run resumes behind the last of them.
+"""Finished stages on disk: a stopped run resumes after the last one.
 
-work/stages.json      what the stages reported, and after how many the model was the dense one
-work/1-prune          the model after stage 1, as `sparsekit.save` writes it; none where a stage left it as it was
-work/1-prune/masks.safetensors    its masks, and the weights below them
+work/stages.json      reports of the stages, and the number of stages before the dense model
+work/1-prune          the model after stage 1, as written by `sparsekit.save`; missing if the stage did not change it
+work/1-prune/masks.safetensors    its masks, and the weights under them
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _read(work: Path) -> dict[str, Any]:
 
 
 def count_finished(work: Path) -> int:
-    """How many stages of a run are finished."""
+    """Number of finished stages of a run."""
     return len(_read(work)["rows"])
 
 
 def _write_model(job: Job, folder: Path) -> None:
     masked = {name: tensor for name, tensor in job.model.state_dict().items() if _MASKED in name}
     masks = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in masked.items()}
-    shutil.rmtree(folder, ignore_errors=True)  # of a stage that was stopped while it was kept
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was stopped while storing
     save(finalize(copy.deepcopy(job.model).cpu()), folder, tokenizer=job.tokenizer)
     if masks:
         write_tensors(folder / _MASKS, masks)
@@ -64,12 +64,12 @@ def _read_model(folder: Path) -> Any:
 
 
 def store(job: Job, *, changed: bool) -> None:
-    """Store the stage that is finished, and remove what it alone needed. Process 0 writes.
+    """Store a finished stage and delete its temporary files. Only process 0 writes.
 
-    The run goes on with the model that it reads back, so that a resumed run gives the same bits.
+    The run continues with the model as read back from disk, so that a resumed run is bit-identical.
 
     Args:
-        job: the job; its last row is the stage's.
+        job: the job; its last row is the report of the stage.
         changed: whether the stage may have changed the model.
     """
     if process_number() == 0:
@@ -89,7 +89,7 @@ def _write(job: Job, changed: bool) -> None:
 
 
 def _model_after(job: Job, stages: int) -> Any:
-    """The model as it was after so many stages, on the job's device."""
+    """The model after this many stages, on the job's device."""
     folders = [job.work / str(row["stage"]) for row in job.rows[:stages]]
     there = [folder for folder in folders if folder.is_dir()]
     device = next(job.model.parameters()).device
@@ -97,10 +97,10 @@ def _model_after(job: Job, stages: int) -> Any:
 
 
 def restore(job: Job) -> None:
-    """Put a job to where its run was stopped: the model after the last finished stage, and what stages reported.
+    """Restore a job to the state after its last finished stage: the model, and the reports of the stages.
 
     Raises:
-        ValueError: what was stored is damaged.
+        ValueError: the stored state is damaged.
     """
     found = _read(job.work)
     job.rows, job.dense_after = found["rows"], found["dense_after"]
@@ -109,7 +109,7 @@ def restore(job: Job) -> None:
 
 
 def dense_model(job: Job) -> Any:
-    """The model as it was before it was made smaller."""
+    """The model before any stage compressed it."""
     if job.teacher is None:
         if job.dense_after is None:
             raise ValueError("no stage made the model smaller: there is no dense one beside it")
@@ -118,16 +118,16 @@ def dense_model(job: Job) -> Any:
 
 
 def dense_folder(job: Job, given: Path) -> Path:
-    """The folder in which the weights of `dense_model` lie; `given` where no stage changed them before."""
+    """The folder with the weights of `dense_model`; `given` if no earlier stage changed them."""
     folders = [job.work / str(row["stage"]) for row in job.rows[: job.dense_after or 0]]
     return next((folder for folder in reversed(folders) if folder.is_dir()), given)
 
 
 def progress_text(work: Path, stages: list[str]) -> str:
-    """What of a run is on disk, and how to resume it, in a sentence or two.
+    """What is left of a stopped run on disk, and how to resume it, in a sentence or two.
 
     Args:
-        work: its folder.
+        work: work folder of the run.
         stages: names of its stages, with their numbers.
     """
     finished = count_finished(work)

@@ -1,4 +1,4 @@
-"""What a run was started with: another one does not resume from its checkpoints."""
+"""Identity of a run, so that a run with other inputs does not resume from its checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = "run.json"
 
 
 def _digest(path: Path | None) -> str:
-    """Hash of a file, or of the files in a folder; not of folders inside, such as the work of an earlier run."""
+    """Hash of a file, or of the files in a folder, without subfolders such as the work of an earlier run."""
     if path is None:
         return ""
     found = hashlib.sha256()
@@ -29,12 +29,12 @@ def claim(work: Path, recipe: Recipe, inputs: Mapping[str, Path | None]) -> None
     """Mark a folder as belonging to a run.
 
     Args:
-        work: the folder.
-        recipe: what is run.
-        inputs: files and folders that it reads, by what they are.
+        work: the work folder.
+        recipe: the recipe of the run.
+        inputs: files and folders that the run reads, by role.
 
     Raises:
-        ValueError: it belongs to another.
+        ValueError: the folder belongs to another run.
     """
     wanted = {"recipe": recipe.to_yaml()} | {name: _digest(path) for name, path in inputs.items()}
     path = work / _NAME

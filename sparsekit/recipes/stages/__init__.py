@@ -1,4 +1,4 @@
-"""The stages of a recipe: one file each, with its settings and its function; one entry of `STAGES`."""
+"""The stages of a recipe: one file each, with its settings and its function, and an entry in `STAGES`."""
 
 from sparsekit.recipes.stages import (
     convert,
@@ -12,7 +12,7 @@ from sparsekit.recipes.stages import (
 )
 from sparsekit.recipes.stages.stage import StageKind
 
-#: Stages by the names that recipes use.
+#: Stages by their names in recipes.
 STAGES: dict[str, StageKind] = {
     "finetune": finetune.STAGE,
     "drop_layers": drop_layers.STAGE,

@@ -1,4 +1,4 @@
-"""What stages that remove something calibrate on: batches, and a loss where the criterion takes its gradients."""
+"""Calibration of stages that prune: batches, and a loss for criteria that need gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def loss_of(job: Job, model: nn.Module, batch: Batch) -> torch.Tensor:
-    """The loss of fine-tuning, of the bare model."""
+    """Fine-tuning loss of the bare model."""
     return job.task.loss(NamedOutputs(model), batch)
 
 
@@ -31,7 +31,7 @@ def calibration(job: Job, samples: int, criterion: str) -> dict[str, Any]:
 
 
 def check_loss(job: Job, settings: StageSettings, before: Before) -> None:
-    """Refuse what needs a loss where the task has none."""
+    """Refuse a stage that needs a loss if the task has none."""
     del before
     if job.recipe.task == "embedding" and settings.needs_loss:
         asked = "spread" if getattr(settings, "spread", 0) else f"criterion {getattr(settings, 'criterion', None)!r}"

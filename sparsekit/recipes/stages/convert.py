@@ -1,4 +1,4 @@
-"""The stage `convert`: swap pruned layers for sparse ones."""
+"""The stage `convert`: replace pruned layers with sparse ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from sparsekit.recipes.data.batches import Batch
     from sparsekit.recipes.job import Job
 
-#: Texts that a converted model and its dense self are timed on.
+#: Texts to time the converted and the dense model on.
 _TIMED_TEXTS = 4
-#: Texts that an error budget is measured on.
+#: Texts to measure the error budget on.
 _BUDGET_TEXTS = 64
 
 
 class Convert(StageSettings):
-    """Swap pruned layers for sparse ones."""
+    """Replace pruned layers with sparse ones."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     tokens: list[Annotated[int, Field(ge=1, le=MAX_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
@@ -36,7 +36,7 @@ def _timed_batch(job: Job) -> list[Batch]:
 
 
 def convert(job: Job, settings: Convert) -> dict[str, Any]:
-    """Swap the pruned layers for sparse ones, on the CPU."""
+    """Replace the pruned layers with sparse ones, on the CPU."""
     job.keep_teacher()
     finalize(job.model.cpu())
     convert_model(

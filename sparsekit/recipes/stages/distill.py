@@ -40,18 +40,18 @@ Lesson: TypeAlias = tuple[Batch, TeacherOutputs]
 
 
 class Distill(Training):
-    """Learn from the model as it was before it was pruned, or from another one."""
+    """Learn from the model before pruning, or from another one."""
 
     teacher: Path | None = None  # a model folder; None: the model before pruning
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.2, ge=0, le=1)  # weight of the labels
-    soft_weight: float = Field(default=1.0, ge=0)  # of the teacher's logits or embeddings
-    similarity_weight: float = Field(default=0.0, ge=0)  # embeddings: of the similarities within a batch
-    hidden_weight: float = Field(default=1.0, ge=0)  # of every layer's hidden states; 0: without
-    hidden_loss: Literal["square_head", "hidden_states"] = "square_head"  # the second with a projection between widths
-    attention_weight: float = Field(default=0.0, ge=0)  # of every layer's attention maps
-    layer_map: dict[str, str] | None = None  # student's layer: the teacher's, by name or re:; None: spread evenly
-    top_k: int = Field(default=64, ge=1, le=MAX_TOKENS)  # logits that are kept of a language model's teacher
+    soft_weight: float = Field(default=1.0, ge=0)  # weight of the teacher's logits or embeddings
+    similarity_weight: float = Field(default=0.0, ge=0)  # embeddings: weight of the similarities within a batch
+    hidden_weight: float = Field(default=1.0, ge=0)  # weight of every layer's hidden states; 0: off
+    hidden_loss: Literal["square_head", "hidden_states"] = "square_head"  # the second projects between widths
+    attention_weight: float = Field(default=0.0, ge=0)  # weight of every layer's attention maps
+    layer_map: dict[str, str] | None = None  # student layer -> teacher layer, by name or re:; None: evenly spaced
+    top_k: int = Field(default=64, ge=1, le=MAX_TOKENS)  # teacher logits to keep per token of a language model
     cache: bool = True  # keep the teacher's outputs on disk, for more than one epoch
 
     @model_validator(mode="after")
@@ -66,22 +66,22 @@ class Distill(Training):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Outputs of one tensor a layer that the student follows."""
+        """Per-layer outputs that the student follows."""
         weights = {"hidden_states": self.hidden_weight, "attentions": self.attention_weight}
         return tuple(name for name, weight in weights.items() if weight > 0)
 
     @property
     def needs_labels(self) -> bool:
-        """The soft loss has a part for the labels."""
+        """The soft loss has a term for the labels."""
         return self.alpha > 0 and self.soft_weight > 0
 
     def forward_passes(self, job: Job) -> float:
-        """The teacher's come on top, in every epoch unless they are kept."""
+        """Adds those of the teacher, in every epoch unless its outputs are cached."""
         asked = len(job.train) * (1.0 if self.cache else self.epochs)
         return super().forward_passes(job) + asked
 
     def update(self, before: Before) -> None:
-        """A student that is pruned while it learns has its dense self for a teacher."""
+        """A student that is pruned while training has its dense self as the teacher."""
         super().update(before)
         before.has_teacher |= self.pruning is not None
 
@@ -101,7 +101,7 @@ class _Lessons(Sequence[Lesson]):
 
 
 class _FollowTeacher(nn.Module):
-    """The loss of a lesson."""
+    """Distillation loss of one lesson."""
 
     def __init__(self, objective: Distillation) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _FollowTeacher(nn.Module):
 def _asked_now(
     teacher: Teacher, precision: str, batch: Batch, keep: Sequence[str], top_k: int | None
 ) -> TeacherOutputs:
-    """Outputs that are used once, in the precision of the student; those for a cache are computed in float32."""
+    """Uncached teacher outputs, in the precision of the student; cached ones are computed in float32."""
     with autocast(teacher, precision):
         return teacher_outputs(teacher, batch, keep, top_k)
 
@@ -148,7 +148,7 @@ def _objective(job: Job, settings: Distill, teacher: Any) -> Distillation:
     layer_map = _layer_map(job, settings, teacher) if settings.layers else None
     losses: dict[str, nn.Module] = {}
     weights = {}
-    torch.manual_seed(job.recipe.seed)  # of the projections, whatever ran before
+    torch.manual_seed(job.recipe.seed)  # for the projections, regardless of what ran before
     if layer_map is not None and settings.hidden_weight > 0:
         widths = student.config.hidden_size, teacher.config.hidden_size
         square = settings.hidden_loss == "square_head"
@@ -172,7 +172,7 @@ def _layer_map(job: Job, settings: Distill, teacher: Any) -> LayerMap:
 
 
 def distill(job: Job, settings: Distill) -> dict[str, Any]:
-    """Learn from the teacher, without dropout: its outputs were computed without."""
+    """Learn from the teacher, without dropout, as its outputs were computed."""
     if settings.pruning is not None:
         job.keep_teacher()
     teacher = dense_model(job) if settings.teacher is None else job.task.load(settings.teacher)[0]

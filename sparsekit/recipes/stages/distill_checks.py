@@ -1,4 +1,4 @@
-"""What is wrong with a stage `distill` and can be known before anything trains."""
+"""Checks of the stage `distill` that run before anything trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(job: Job, settings: Distill, before: Before) -> None:
-    """Refuse a teacher that does not fit the student, and outputs that one of them does not have."""
+    """Refuse a teacher that does not fit the student, and outputs that either of them lacks."""
     check_training(job, settings, before, job.train)
     if settings.similarity_weight and job.recipe.task != "embedding":
         raise ValueError(f"similarity_weight is of embeddings; leave it out for the task {job.recipe.task}")
@@ -45,7 +45,7 @@ def _check_layers(job: Job, settings: Distill, teacher: Any, before: Before) -> 
 
 @torch.no_grad()
 def _check_attention(model: Any, text: Batch) -> None:
-    """Have a model return its attention maps."""
+    """Check that a model returns its attention maps."""
     with eager_attention(model):
         NamedOutputs(model, ["attentions"])(**text)
 

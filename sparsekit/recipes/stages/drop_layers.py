@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class DropLayers(StageSettings):
-    """Keep so many of the model's layers, evenly spaced."""
+    """Keep some of the model's layers, evenly spaced."""
 
     shrinks_model: ClassVar[bool] = True
 
     layers: int = Field(ge=1)
 
     def update(self, before: Before) -> None:
-        """Later stages find fewer layers."""
+        """Later stages see fewer layers."""
         super().update(before)
         before.transformer_blocks = self.layers
 

@@ -17,7 +17,7 @@ class Finetune(Training):
 
     @property
     def needs_labels(self) -> bool:
-        """The loss is of labels."""
+        """The loss uses labels."""
         return True
 
 

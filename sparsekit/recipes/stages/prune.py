@@ -1,4 +1,4 @@
-"""The stage `prune`: set weights to zero; the masks stay."""
+"""The stage `prune`: set weights to zero and keep the masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsekit.recipes.stages.stage import Before, StageKind, StageSettings
 if TYPE_CHECKING:
     from sparsekit.recipes.job import Job
 
-#: Most gradients of single texts that sensitivity is measured by; SmolLM2 was pruned well by 64.
+#: Largest number of per-text gradients to measure sensitivity with; 64 were enough for SmolLM2.
 _GRADIENTS = 128
 
 
@@ -38,7 +38,7 @@ class Prune(StageSettings):
     criterion: Criterion = "sparsegpt"
     mask_structure: MaskStructure = "unstructured"
     scope: Literal["row", "layer", "global"] | None = None
-    spread: float = Field(default=0.0, ge=0, le=1)  # how far a layer's sparsity may be from that of all; 0: equal
+    spread: float = Field(default=0.0, ge=0, le=1)  # largest deviation of a layer's sparsity from the mean; 0: uniform
     samples: int = Field(default=512, ge=1)  # texts to calibrate on
     targets: list[str] = Field(default=["Linear"])
     ignore: list[str] | None = None  # None: every layer outside the transformer blocks
@@ -54,12 +54,12 @@ class Prune(StageSettings):
 
     @property
     def wanted(self) -> float:
-        """The sparsity, given or implied by the structure."""
+        """The sparsity, given or implied by the mask structure."""
         return wanted_sparsity(self.sparsity, None, self.mask_structure) or 0.0
 
     @property
     def needs_loss(self) -> bool:
-        """Criteria of gradients need one, and so does a sparsity for each layer."""
+        """Gradient-based criteria and per-layer sparsities need a loss."""
         return METHODS[self.criterion].needs_loss or self.spread > 0
 
     def forward_passes(self, job: Job) -> float:
@@ -67,15 +67,15 @@ class Prune(StageSettings):
         return 3 * self.samples / job.recipe.data.batch_size * METHODS[self.criterion].needs_batches
 
     def update(self, before: Before) -> None:
-        """Later stages find masks."""
+        """Later stages see masked weights."""
         super().update(before)
         before.pruned = True
 
 
 def _sparsity(job: Job, settings: Prune, chosen: dict[str, Any]) -> float | dict[str, float]:
-    """One sparsity for all layers, or one for each with `spread`.
+    """One sparsity for all layers, or one for each if `spread` is set.
 
-    There another criterion scores the weights where this one has no scores before it prunes.
+    If the criterion has no scores before it prunes, its `scored_by` criterion is used to allocate sparsity.
     """
     if not settings.spread:
         return settings.wanted
@@ -95,7 +95,7 @@ def _sparsity(job: Job, settings: Prune, chosen: dict[str, Any]) -> float | dict
 
 
 def prune(job: Job, settings: Prune) -> dict[str, Any]:
-    """Prune weights; the masks stay."""
+    """Prune weights and keep the masks."""
     job.keep_teacher()
     ignore = job.outside_transformer_blocks() if settings.ignore is None else settings.ignore
     chosen: dict[str, Any] = {"targets": settings.targets, "ignore": ignore, "mask_structure": settings.mask_structure}

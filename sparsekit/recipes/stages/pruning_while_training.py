@@ -1,4 +1,4 @@
-"""Pruning while a stage trains: gradual by magnitude, or by movement."""
+"""Pruning while a stage trains: gradual magnitude pruning, or movement pruning."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class _Rise(Strict):
-    start: float = Field(default=0.0, ge=0, lt=1)  # parts of the stage's steps
+    start: float = Field(default=0.0, ge=0, lt=1)  # fraction of the stage's steps, as is `end`
     end: float = Field(default=0.7, gt=0, le=1)
     rise: Literal["linear", "cubic"] = "cubic"
 
     def _schedule(self, steps: int, **changes: Any) -> Schedule:
-        """When to prune in a run of so many steps; the last time before its last step."""
+        """Schedule for a run of this many steps; it ends before the last step."""
         start, end = round(self.start * steps), min(steps - 1, round(self.end * steps))
         return Schedule(start=start, end=end, rise=self.rise, **changes)
 
@@ -45,19 +45,19 @@ class Gradual(_Rise):
         return self
 
     def schedule(self, steps: int) -> Schedule:
-        """When to prune, and how far, in a run of so many steps."""
+        """When to prune, and to which sparsity, in a run of this many steps."""
         return self._schedule(
             steps, final_sparsity=self.sparsity, initial_sparsity=self.initial_sparsity, frequency=self.frequency
         )
 
 
 class Movement(_Rise):
-    """Learn scores while a stage trains, which choose the weights: hard to a sparsity, or soft by a penalty."""
+    """Learn scores that select weights while a stage trains: hard, to a given sparsity, or soft, by a penalty."""
 
     sparsity: float | None = Field(default=None, gt=0, lt=1)  # hard: of every layer
     penalty: float | None = Field(default=None, gt=0)  # soft: weight of the mean of sigmoid(score) in the loss
-    threshold: float | None = Field(default=None, gt=0, lt=0.5)  # soft: a weight stays while sigmoid(score) is above
-    learning_rate: float = Field(default=1e-2, gt=0)  # of the scores
+    threshold: float | None = Field(default=None, gt=0, lt=0.5)  # soft: keep weights with sigmoid(score) above it
+    learning_rate: float = Field(default=1e-2, gt=0)  # for the scores
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -69,15 +69,15 @@ class Movement(_Rise):
         return self
 
     def schedule(self, steps: int) -> Schedule:
-        """How sparsity, or the weight of the penalty, rises in a run of so many steps."""
+        """How the sparsity, or the weight of the penalty, rises in a run of this many steps."""
         return self._schedule(steps, final_sparsity=self.sparsity or 0.0)
 
 
 def schedule_of(settings: Training, batches: int) -> Schedule:
-    """When a stage that trains on so many batches prunes.
+    """Pruning schedule of a stage that trains on this many batches.
 
     Raises:
-        ValueError: it has too few steps for its schedule.
+        ValueError: the stage has too few steps for its schedule.
     """
     pruning = settings.pruning
     if pruning is None:
@@ -86,7 +86,7 @@ def schedule_of(settings: Training, batches: int) -> Schedule:
 
 
 def start_pruning(job: Job, settings: Training, batches: int) -> GradualPruning | GradualMovement | None:
-    """What prunes before the steps of a stage; None where it does not."""
+    """The callback that prunes before the training steps of a stage; None if the stage does not prune."""
     if settings.pruning is None:
         return None
     schedule, ignore = schedule_of(settings, batches), job.outside_transformer_blocks()

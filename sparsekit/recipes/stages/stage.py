@@ -1,4 +1,4 @@
-"""What every stage has: settings that are checked before anything trains, and a function that runs it."""
+"""Base classes of stages: settings that are checked before anything trains, and a function that runs the stage."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class Before:
-    """What the stages before one leave behind."""
+    """State of the model after the preceding stages, for checks."""
 
-    transformer_blocks: int  # of the model
+    transformer_blocks: int  # number in the model
     pruned: bool = False  # whether weights are masked
     has_teacher: bool = False
 
 
 class StageSettings(Strict):
-    """Settings of a stage, and what a recipe must know of it before it runs."""
+    """Settings of a stage, and what a recipe must know before it runs."""
 
-    #: Whether the stage changes the model, which is then stored behind it.
+    #: Whether the stage changes the model, which is then stored after it.
     changes_model: ClassVar[bool] = True
-    #: Whether it makes the model smaller: the model before it is the dense one, and the teacher.
+    #: Whether the stage compresses the model: the model before it is the dense one, and the teacher.
     shrinks_model: ClassVar[bool] = False
 
     @property
     def needs_loss(self) -> bool:
-        """Whether the stage takes gradients of the loss of the labels to see what to remove."""
+        """Whether the stage scores weights or units by gradients of the loss."""
         return False
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the stage of a classification reads labels."""
+        """Whether the stage reads labels, in a classification recipe."""
         return self.needs_loss
 
     @property
@@ -45,12 +45,12 @@ class StageSettings(Strict):
         return False
 
     def forward_passes(self, job: Job) -> float:
-        """How long the stage takes, about, in forward passes over a batch."""
+        """Estimated duration of the stage, in forward passes over a batch."""
         del job
         return 0.0
 
     def update(self, before: Before) -> None:
-        """Record what the stage leaves behind."""
+        """Record how the stage changes the model."""
         before.has_teacher |= self.shrinks_model
 
 
@@ -63,6 +63,6 @@ class StageKind:
     """An entry of `STAGES`."""
 
     settings: type[StageSettings]
-    run: Callable[[Job, Any], dict[str, Any]]  # changes the job's model; returns what the stage reports
-    model_after: Callable[[Mapping[str, Any]], str]  # what tables call the model after it, from what it reports
+    run: Callable[[Job, Any], dict[str, Any]]  # changes the job's model; returns the report of the stage
+    model_after: Callable[[Mapping[str, Any]], str]  # report of the stage -> name of the resulting model in tables
     check: Callable[[Job, Any, Before], None] = _nothing_to_check  # raises ValueError before anything trains

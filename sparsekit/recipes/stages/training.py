@@ -1,4 +1,4 @@
-"""What the stages that train have in common: frozen modules, masks that stay, pruning while training, checkpoints."""
+"""Shared by all stages that train: frozen modules, fixed masks, pruning while training, checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sparsekit.training.settings import TrainSettings
 if TYPE_CHECKING:
     from sparsekit.recipes.job import Job
 
-#: Steps whose mean loss a stage reports.
+#: Number of steps over which the reported loss is averaged.
 _REPORTED_STEPS = 20
 
 
@@ -40,9 +40,9 @@ class Training(StageSettings):
     precision: Literal["float32", "bfloat16"] = "float32"
     evaluate_every: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
-    checkpoint_minutes: float = Field(default=2.0, ge=0)  # from one checkpoint to the next
-    shard: bool = False  # over the processes, where the model does not fit beside its gradients
-    freeze: list[str] | None = None  # modules whose parameters stay; None: the embeddings of tokens
+    checkpoint_minutes: float = Field(default=2.0, ge=0)  # time between checkpoints
+    shard: bool = False  # across processes, if model and gradients do not fit into memory together
+    freeze: list[str] | None = None  # modules whose parameters are not trained; None: the token embeddings
     gradual: Gradual | None = None
     movement: Movement | None = None
 
@@ -62,32 +62,32 @@ class Training(StageSettings):
 
     @property
     def pruning(self) -> Gradual | Movement | None:
-        """What prunes while the stage trains."""
+        """Settings of pruning while the stage trains, if any."""
         return self.gradual or self.movement
 
     @property
     def needs_validation(self) -> bool:
-        """Evaluations while training take validation data."""
+        """Evaluation while training needs validation data."""
         return self.evaluate_every > 0
 
     def loop_settings(self, seed: int) -> TrainSettings:
-        """The same for `train`."""
+        """These settings in the form that `train` takes."""
         given_by_the_run = ("seed", "patience_from")
         names = [field.name for field in fields(TrainSettings) if field.name not in given_by_the_run]
         return TrainSettings(seed=seed, **{name: getattr(self, name) for name in names})
 
     def forward_passes(self, job: Job) -> float:
-        """A backward pass takes as long as two forward ones."""
+        """A backward pass takes as long as two forward passes."""
         return 3 * self.epochs * len(job.train)
 
     def update(self, before: Before) -> None:
-        """Later stages find masks where the stage prunes."""
+        """Later stages see masked weights if the stage prunes."""
         super().update(before)
         before.pruned |= self.pruning is not None
 
 
 def check_training(job: Job, settings: Training, before: Before, batches: Sequence[Any]) -> None:
-    """Refuse evaluations without validation data, movement of a pruned model, a schedule that is too short."""
+    """Refuse evaluation without validation data, movement pruning of a pruned model, and too short a schedule."""
     if settings.evaluate_every and job.validation is None:
         raise ValueError(
             "evaluate_every needs validation data that can be scored: give a validation table, or "
@@ -100,7 +100,7 @@ def check_training(job: Job, settings: Training, before: Before, batches: Sequen
 
 
 def _named(model: Any, patterns: Sequence[str] | None) -> list[nn.Module]:
-    """The modules that patterns name; None: the embeddings of tokens."""
+    """The modules that match the patterns; None: the token embeddings."""
     if patterns is None:
         return [model.get_input_embeddings()]
     return list(select(model, patterns).values()) if patterns else []
@@ -122,17 +122,17 @@ def _frozen(model: Any, patterns: Sequence[str] | None) -> Iterator[None]:
 def train_model(
     job: Job, model: nn.Module, batches: Sequence[Any], loss: Callable[..., torch.Tensor], settings: Training
 ) -> dict[str, Any]:
-    """Train a job's model; its zeros stay.
+    """Train a job's model; pruned weights stay zero.
 
     Args:
         job: the job.
-        model: its model, as the loss takes it.
-        batches: what the loss takes.
-        loss: of model and batch.
-        settings: of the stage.
+        model: its model, in the form that the loss takes.
+        batches: batches, in the form that the loss takes.
+        loss: function of model and batch.
+        settings: settings of the stage.
 
     Returns:
-        What the stage reports.
+        Report of the stage.
     """
     keep_zeros(job.transformer_blocks())
     pruning = start_pruning(job, settings, len(batches))

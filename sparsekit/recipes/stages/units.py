@@ -1,4 +1,4 @@
-"""What the stages that remove neurons or heads have in common: the layers shrink."""
+"""Shared by the stages that remove neurons or heads, which shrink layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Units(StageSettings):
 
     @property
     def needs_loss(self) -> bool:
-        """Some criteria score by gradients."""
+        """Some criteria score units by gradients."""
         return METHODS[self.criterion].needs_loss
 
 

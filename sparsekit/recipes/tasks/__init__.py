@@ -1,4 +1,4 @@
-"""What models are for: how to load one, make batches, fine-tune, follow a teacher, and score it."""
+"""Tasks of models: how to load one, make batches, fine-tune, distill and score it."""
 
 from sparsekit.recipes.tasks.classification import Classification
 from sparsekit.recipes.tasks.embedding import Embedding

@@ -1,4 +1,4 @@
-"""Classes of texts, or of pairs of texts."""
+"""Classification of texts, or of pairs of texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsekit.recipes.tasks.task import Task
 
 
 class Classification(Task):
-    """Classes of texts, or of pairs of texts."""
+    """Classification of texts, or of pairs of texts."""
 
     output = "logits"
     auto_class = "AutoModelForSequenceClassification"
@@ -31,7 +31,7 @@ class Classification(Task):
         """Padded texts with their labels.
 
         Raises:
-            ValueError: none has a label.
+            ValueError: no text has a label.
         """
         batches = self.batches(tokenizer, rows, batch_size, max_tokens)
         if all((batch["labels"] == -100).all() for batch in batches):
@@ -55,7 +55,7 @@ class Classification(Task):
         return torch.stack([classes, labels], dim=1)[labels != -100].numpy()
 
     def scores_of(self, predictions: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Accuracy and macro F1 over the classes that are predicted or labels."""
+        """Accuracy, and macro F1 over the classes that occur as predictions or labels."""
         classes, labels = predictions[:, 0], predictions[:, 1]
         size = int(predictions.max()) + 1
         predicted, expected = np.bincount(classes, minlength=size), np.bincount(labels, minlength=size)

@@ -1,4 +1,4 @@
-"""One vector a text, for similarity and retrieval."""
+"""Text embeddings, for similarity and retrieval."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsekit.recipes.tasks.task import Task
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of texts in the same order, and their similarities; none where each pair belongs together."""
+    """First and second texts of pairs, in the same order, and their similarities; empty if the pairs have no labels."""
 
     first: list[Batch]
     second: list[Batch]
@@ -38,7 +38,7 @@ def _similarity(value: Any) -> float:
 
 
 class Embedding(Task):
-    """One vector a text, for similarity and retrieval."""
+    """Text embeddings, for similarity and retrieval."""
 
     output = "embeddings"
     auto_class = "AutoModel"
@@ -46,16 +46,16 @@ class Embedding(Task):
     proportions = ("recall@10",)
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
-        """Padded texts; of pairs, the first and the second as rows of their own, in batches one after the other."""
+        """Padded texts; the two texts of a pair become separate rows, in separate batches."""
         unlabeled = Rows([*rows.texts, *rows.pairs], [], [])
         return padded(tokenizer, unlabeled, batch_size, max_tokens)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """There is none: embeddings learn from a teacher."""
+        """Not defined: embeddings learn from a teacher."""
         raise ValueError("embeddings are not fine-tuned on labels here; use a distill stage")
 
     def soft_loss(self, *, temperature: float, alpha: float, similarity_weight: float) -> nn.Module:
-        """Cosine to the teacher's embedding, and the similarities within the batch."""
+        """Cosine to the teacher's embedding, and similarities within the batch."""
         return Embeddings("cosine", similarity_weight)
 
     def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> PairSet:
@@ -73,7 +73,7 @@ class Embedding(Task):
         return PairSet(first, second, [_similarity(value) for value in rows.labels])
 
     def predictions(self, model: nn.Module, test: PairSet) -> np.ndarray[Any, Any]:
-        """Cosine and similarity of every pair; without similarities, the rank that each text gives its partner."""
+        """Cosine and labeled similarity of every pair; without labels, the rank of each text's partner."""
         first, second = (
             torch.cat([model(**batch)["embeddings"].cpu() for batch in Progress(part, title="score", unit="batches")])
             for part in (test.first, test.second)
@@ -85,7 +85,7 @@ class Embedding(Task):
         return ranks.unsqueeze(1).numpy()
 
     def scores_of(self, predictions: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Rank correlation with the similarities, or mean reciprocal rank and recall."""
+        """Rank correlation with the labeled similarities, or mean reciprocal rank and recall."""
         if predictions.shape[1] == 2:
             from scipy.stats import spearmanr
 

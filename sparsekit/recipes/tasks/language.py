@@ -1,4 +1,4 @@
-"""The next token of a text."""
+"""Causal language modeling."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sparsekit.recipes.tasks.task import Task
 
 
 class Language(Task):
-    """The next token of a text."""
+    """Causal language modeling."""
 
     output = "logits"
     auto_class = "AutoModelForCausalLM"
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
-        """Windows of the texts, with the next tokens as labels (-100 behind the last)."""
+        """Windows of the texts, with the next tokens as labels (-100 for the last position)."""
         found = windows(tokenizer, rows, batch_size, max_tokens)
         for batch in found:
             none = torch.full_like(batch["input_ids"][:, :1], -100)
@@ -36,7 +36,7 @@ class Language(Task):
         return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten().to(logits.device))
 
     def soft_loss(self, *, temperature: float, alpha: float, similarity_weight: float) -> nn.Module:
-        """Soft targets from the teacher's largest logits."""
+        """Soft targets from the teacher's top logits."""
         return TopSoftTargets(temperature, alpha)
 
     def predictions(self, model: nn.Module, test: list[Batch]) -> np.ndarray[Any, Any]:
@@ -54,5 +54,5 @@ class Language(Task):
         return {"perplexity": float(np.exp(losses / tokens))}
 
     def selection_score(self, scores: dict[str, float]) -> float:
-        """Minus the perplexity."""
+        """Negative perplexity."""
         return -scores["perplexity"]

@@ -12,12 +12,12 @@ from torch import nn
 
 
 class NamedOutputs(nn.Module):
-    """A transformers model that returns its outputs by the names that losses use.
+    """A transformers model that returns its outputs under the names that losses use.
 
     Args:
         model: the model.
-        layers: which of "hidden_states" and "attentions", one tensor a transformer block, are among the outputs.
-            Attention maps need the model's "eager" attention: see `eager_attention`.
+        layers: per-layer outputs to return: "hidden_states", "attentions". Attention maps need the model's "eager"
+            attention, see `eager_attention`.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
@@ -26,10 +26,10 @@ class NamedOutputs(nn.Module):
         self.layers = layers
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, Any]:
-        """Outputs by name; "embeddings" are the last hidden state's means over the tokens, normalized to length 1.
+        """Outputs by name; "embeddings" are the mean of the last hidden states over tokens, normalized to length 1.
 
         Raises:
-            ValueError: the model gives no attention maps.
+            ValueError: the model returns no attention maps.
         """
         device = next(self.model.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items()}
@@ -59,7 +59,7 @@ def _attention_maps(output: Any, model: nn.Module) -> tuple[torch.Tensor, ...]:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """Have a transformers model materialize its attention maps, which fused kernels such as sdpa do not."""
+    """Make a transformers model materialize its attention maps, which fused kernels such as sdpa do not."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -1,4 +1,4 @@
-"""The base of all tasks: load a model, make batches, losses, scores."""
+"""Base class of all tasks: load a model, make batches, losses, scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Task(ABC):
 
     #: The output that a student follows, apart from hidden states.
     output: str
-    #: transformers' class that loads such models.
+    #: Auto class of transformers that loads such models.
     auto_class: str
     #: Prefixes of weights that the task does not use.
     unused_weights: tuple[str, ...] = ()
@@ -30,16 +30,16 @@ class Task(ABC):
     proportions: tuple[str, ...] = ()
 
     def load(self, folder: Path | str, *, new_head: bool = False, classes: Sequence[str] = ()) -> tuple[Any, Any]:
-        """Model in float32 and tokenizer of a folder of transformers or of `sparsekit.save`; nothing is downloaded.
+        """Load a float32 model and its tokenizer from a folder of transformers or `sparsekit.save`, without downloads.
 
         Args:
             folder: the folder.
-            new_head: whether weights that the folder lacks, such as a head, may be initialized at random.
-            classes: names of the classes, by number; none: the model's own.
+            new_head: whether missing weights, such as a head, may be randomly initialized.
+            classes: class names in the order of their ids; empty: the model's own.
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: it lacks weights that this task needs.
+            ValueError: the folder lacks weights that this task needs.
         """
         import transformers
 
@@ -68,23 +68,23 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
-        """Batches of a table."""
+        """Make batches from a table."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Loss of fine-tuning."""
+        """Fine-tuning loss."""
 
     @abstractmethod
     def soft_loss(self, *, temperature: float, alpha: float, similarity_weight: float) -> nn.Module:
         """Loss between the outputs of student and teacher."""
 
     def test_set(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> Any:
-        """What models are scored on."""
+        """Make the test set that models are scored on."""
         return self.batches(tokenizer, rows, batch_size, max_tokens)
 
     @abstractmethod
     def predictions(self, model: nn.Module, test: Any) -> np.ndarray[Any, Any]:
-        """What scores are computed from, of a `NamedOutputs` model: a row for each text, pair or window."""
+        """Predictions of a `NamedOutputs` model, from which scores are computed: a row per text, pair or window."""
 
     @abstractmethod
     def scores_of(self, predictions: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -95,5 +95,5 @@ class Task(ABC):
         return self.scores_of(self.predictions(model, test))
 
     def selection_score(self, scores: dict[str, float]) -> float:
-        """One number of the scores, higher is better: what `patience` selects weights by."""
+        """The score by which `patience` selects weights; higher is better."""
         return next(iter(scores.values()))
