@@ -1,6 +1,6 @@
-"""Model folders: a sparse model on disk, in the shape of a Hugging Face folder. `docs/format.md` says what is in it.
+"""Model folders: sparse models on disk, laid out like Hugging Face folders. `docs/format.md` specifies the format.
 
-`open_layers` needs no torch, all others do: each is imported when it is first used.
+Everything but `open_layers` needs torch; each name is imported on first use.
 """
 
 from __future__ import annotations

@@ -47,19 +47,19 @@ Without it they refuse the folder: their own code reads no sparse weights.
 
 
 def markdown_table(table: Sequence[Sequence[str]]) -> str:
-    """A table of cells, the names of the columns first, in Markdown."""
+    """A Markdown table from cells, column names first."""
     header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def write_section(folder: Path, title: str, table: Sequence[Sequence[str]], notes: str) -> None:
-    """Put a table of measurements at the end of a folder's card, in place of one that is there.
+    """Append a table of measurements to a folder's card, or replace the existing one.
 
     Args:
-        folder: the folder; a card that holds nothing else is begun where there is none.
+        folder: the folder; if it has no card, one with only the table is created.
         title: what the model is.
-        table: cells, the names of the columns first.
+        table: cells, column names first.
         notes: how they were measured.
     """
     path = folder / CARD
@@ -74,10 +74,10 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
 
     Args:
         title: what the model is, such as the name of its class.
-        manifest: what the folder holds.
-        stored_bytes: of all arrays.
-        dense_bytes: that they would have with every weight dense.
-        needs_model: whether `load` must be given a model, because no `config.json` describes it.
+        manifest: manifest of the folder.
+        stored_bytes: size of all arrays.
+        dense_bytes: their size if every weight were dense.
+        needs_model: whether `load` needs a `model`, because no `config.json` describes it.
     """
     sizes = [layer.shape[0] * layer.shape[1] for layer in manifest.layers.values()]
     nnz = sum(manifest.nnz(name) for name in manifest.layers)

@@ -1,4 +1,4 @@
-"""Fit a fresh model to a folder: sparse layers where it has them, in the stored sizes."""
+"""Fit a freshly built model to a folder: insert sparse layers, resize layers to the stored shapes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sparsekit.splitting import pad_encoders
 
 
 def _stored_shape(manifest: Manifest, name: str, layer: nn.Module) -> tuple[int, ...] | None:
-    """[out_features, in_features] of a dense layer in the folder; None when it is not there."""
+    """Stored [out_features, in_features] of a dense layer; None if the folder does not contain it."""
     weight = f"{name}.weight"
     weight = manifest.shared.get(weight, weight)
     sparse = manifest.layers.get(name) or manifest.layers.get(weight.removesuffix(".weight"))
@@ -41,7 +41,7 @@ def _like(parameter: torch.Tensor, shape: tuple[int, ...]) -> nn.Parameter:
 
 
 def _resize(layer: Any, shape: tuple[int, int]) -> None:
-    """Make a dense layer as wide as the stored one, which may have lost neurons."""
+    """Resize a dense layer to the stored one, which may have fewer neurons."""
     for name, size in zip(size_names(layer), shape, strict=True):
         setattr(layer, name, size)
     layer.weight = _like(layer.weight, shape[::-1] if is_conv1d(layer) else shape)
@@ -50,7 +50,7 @@ def _resize(layer: Any, shape: tuple[int, int]) -> None:
 
 
 def _resize_all(model: nn.Module, manifest: Manifest) -> set[str]:
-    """Make dense layers as wide as those stored, and tell attentions how many heads they have then; names of layers."""
+    """Resize dense layers to the stored ones and update the head counts of attentions; return the resized layers."""
     changed = set()
     for name, module in model.named_modules():
         if not is_dense(module) or module._parameters.get("weight") is None:
@@ -67,7 +67,7 @@ def _resize_all(model: nn.Module, manifest: Manifest) -> set[str]:
 
 
 def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
-    """An empty sparse layer in place of a layer."""
+    """An empty sparse layer to replace a layer."""
     out_features, in_features = entry.shape
     activation = layer.activation if type(layer) is SparseLinear else None
     sparse = SparseLinear(in_features, out_features, layer.bias is not None, activation)
@@ -78,7 +78,7 @@ def _sparse_for(layer: Any, entry: LayerEntry) -> SparseLinear:
 
 
 def _fuse(model: nn.Module, manifest: Manifest) -> None:
-    """Fuse the activation functions that were fused in the stored model, and no others."""
+    """Fuse exactly those activation functions that were fused in the stored model."""
     split_activations(model)
     layers: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
     fuse_activations(model, [layers[name] for name, layer in manifest.layers.items() if layer.activation is not None])
@@ -90,16 +90,16 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
 
 
 def fit(model: nn.Module, manifest: Manifest) -> set[str]:
-    """Swap and resize linear layers of a model in place for those of a folder; no weight is read.
+    """Replace and resize linear layers of a model in place to match a folder, without reading weights.
 
-    Modules that are split in the folder are split; see `sparsekit.splitting`.
+    Modules that are split in the folder are split too; see `sparsekit.splitting`.
 
     Returns:
-        Names of the layers that are of another size now.
+        Names of the resized layers.
 
     Raises:
-        ValueError: the folder has a sparse weight for something that is no linear layer of the model, or an activation
-            function was fused that is not there.
+        ValueError: the folder has a sparse weight for a module that is not a linear layer, or a fused activation
+            function that the model does not have.
     """
     resized = _fit_layers(model, manifest)
     pad_encoders(model, SparseLinear)
@@ -128,7 +128,7 @@ def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
 
 
 def _stored_kind(model: nn.Module, manifest: Manifest, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
-    """Type and shape of a stored tensor of the model."""
+    """Dtype and shape of a stored tensor of the model."""
     if name in manifest.arrays:
         return BY_SAFETENSORS[manifest.arrays[name].dtype].torch_dtype, manifest.arrays[name].shape
     layer = name.removesuffix(".weight")
@@ -137,19 +137,19 @@ def _stored_kind(model: nn.Module, manifest: Manifest, name: str) -> tuple[torch
 
 
 def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ()) -> None:
-    """Raise ValueError unless a folder holds every tensor of the model in its shape and kind, and nothing it lacks.
+    """Raise ValueError unless a folder has exactly the model's tensors, with the right shapes and compatible dtypes.
 
     Args:
-        model: what `fit` was given.
-        manifest: what the folder holds.
-        new: tensors of the model that the folder need not hold.
+        model: the model, after `fit`.
+        manifest: manifest of the folder.
+        new: tensors of the model that may be missing in the folder.
     """
     tensors = {name: tensor for name, tensor in named_tensors(model) if name not in new}
     source = {name: name for name in (*manifest.plain_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
     missing = sorted(set(tensors) - set(source))
     alone = set(manifest.arrays) - set(manifest.shared.values())
     unknown = sorted(set(source) - set(tensors))
-    state = alone if is_transformers(model) else set()  # `save` stores none of other models
+    state = alone if is_transformers(model) else set()  # `save` stores none for other models
     extra = [n for n in unknown if n not in state or not can_hold(model, n, *_stored_kind(model, manifest, n))]
     if missing or extra:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Convert a model folder: a dense one with zeros into a sparse one, and back."""
+"""Convert model folders: dense with zeros to sparse, and back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sparsekit.folder.layout import is_written_by_save
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.targets import checked_target
 
-#: Of the inputs that a converted model is kept with.
+#: Size of the sample inputs that are stored with a converted model.
 _TEXTS, _TOKENS = 2, 8
 
 
 def _vocabulary(model: Any) -> int:
-    """How many tokens a transformers model knows; 0 for one that reads something else."""
+    """Vocabulary size of a transformers model; 0 if it does not read tokens."""
     try:
         return getattr(model.get_input_embeddings(), "num_embeddings", 0)
     except NotImplementedError:
@@ -33,7 +33,7 @@ def _vocabulary(model: Any) -> int:
 
 
 def _sample_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
-    """Random token ids that a model answers; None where it wants something else."""
+    """Random token ids that a model can run on; None if it needs other inputs."""
     encoders = encoders_of(model)
     vocabulary = _vocabulary(encoders[0]) if len(encoders) == 1 else 0
     if not vocabulary:
@@ -50,7 +50,7 @@ def _sample_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
 
 
 def _batches(model: nn.Module, inputs: dict[str, torch.Tensor] | None) -> list[dict[str, Any]]:
-    """The same inputs as the whole model takes them: a `SentenceTransformer` wants them in one argument."""
+    """The inputs in the form that the whole model takes: a `SentenceTransformer` takes them as one argument."""
     if inputs is None:
         return []
     return [{"input": inputs} if is_sentence_transformer(model) else inputs]
@@ -66,31 +66,31 @@ def convert_folder(
     dense: bool = False,
     reference: str | None = None,
 ) -> ConversionReport | None:
-    """Convert the model in a folder and save it to another one, tokenizer and all.
+    """Convert the model in a folder and save it to another one, with its tokenizer.
 
-    With it goes what the model answers to a few random tokens, for `verify` to compare. On them the converted model is
-    compared with the dense one, too.
+    The model's outputs for a few random tokens are stored too, for `verify` to compare. The converted model is compared
+    with the dense one on the same tokens.
 
     Args:
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
-        out: where to.
+        out: folder to write.
         dtype: see `convert`.
         min_sparsity: see `convert`; None measures each layer on this machine.
         ignore: layers to leave dense.
-        dense: convert nothing, and write every weight dense, for others to open.
-        reference: folder or name of the model before it was pruned, to compare outputs with.
+        dense: convert nothing and write every weight dense, for other libraries to open.
+        reference: folder or name of the model before pruning, to compare outputs with.
 
     Returns:
-        What was converted; None with `dense`.
+        Report of the conversion; None with `dense`.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ModuleNotFoundError: the library that the folder is for is not installed.
-        PermissionError, ValueError: `out` cannot be written, as `save` says it.
-        ValueError: as `convert`, `load` and `save`, so also where no layer has zeros; weights are missing; or there are
-            no inputs to compare with the reference on.
+        ModuleNotFoundError: the library for this kind of folder is not installed.
+        PermissionError, ValueError: `out` cannot be written, as in `save`.
+        ValueError: as in `convert`, `load` and `save`, including that no layer has zeros; weights are missing; or there
+            are no inputs to compare with the reference on.
     """
-    target = checked_target(out, is_written_by_save)  # before minutes of measuring
+    target = checked_target(out, is_written_by_save)  # checked before minutes of measuring
     folder = local_folder(source)
     if target == folder.resolve():
         raise ValueError(f"{out} is the folder to convert, whose dense weights would be lost; give another one")

@@ -1,4 +1,4 @@
-"""`load`: read a model folder."""
+"""`load`: load a model folder."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from sparsekit.pruning.layers import oriented
 
 
 def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
-    """The model in a folder that `save` wrote.
+    """Load the model in a folder that `save` wrote.
 
-    The folder may come from anyone: all of it is checked before it is used, every array has a checksum, and no code
-    that it names is run. Sparse weights are packed layer by layer and never made dense.
+    Folders are untrusted: everything is validated before use, every array has a checksum, and no code named in the
+    folder is run. Sparse weights are packed layer by layer and never made dense.
 
     Args:
-        folder: the folder, or the name of a model in the local cache of the Hugging Face hub.
-        model: for models that are not transformers': one freshly made by the same code, which takes on the weights, in
-            place. After an error it must not be used.
+        folder: the folder, or the name of a model in the local Hugging Face hub cache.
+        model: for models outside transformers: a model freshly built by the same code, into which the weights are
+            loaded in place. Do not use it after an error.
 
     Returns:
-        The model: `model`, or a transformers model in evaluation mode that `config.json` describes.
+        The model: `model`, or the transformers model described by `config.json`, in eval mode.
 
     Raises:
         FileNotFoundError: there is no such folder or model; nothing is downloaded.
         ModuleNotFoundError: the folder holds a transformers model, and transformers is not installed.
-        TypeError: `model` is no `nn.Module`.
+        TypeError: `model` is not an `nn.Module`.
         ValueError: files are missing, damaged or malformed, or do not fit the model; the message says which and how.
     """
     if model is not None and not isinstance(model, nn.Module):
@@ -57,7 +57,7 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> Any:
 
 
 def _open(path: Path, model: nn.Module | None) -> tuple[ModelFolder, Any]:
-    """The folder, and `model` or the one without weights that the folder describes."""
+    """The folder, and `model` or an empty model built from the folder's config."""
     stored = ModelFolder(path)
     stored.read_ahead()
     if model is not None:
@@ -79,7 +79,7 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
-    """The dense tensors of the model, one after the other."""
+    """The dense tensors of the model, one at a time."""
     manifest = stored.manifest
     for name, layer in manifest.layers.items():
         if layer.in_model == "dense":
@@ -90,9 +90,9 @@ def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch
 
 
 def fill(model: nn.Module, stored: ModelFolder) -> None:
-    """Set everything that a folder holds of a model that fits.
+    """Load all stored tensors into a model that was fitted to the folder.
 
-    Each takes the place of what the model had before the next is read.
+    Each tensor replaces the model's own before the next one is read.
 
     Raises:
         ValueError: an array is damaged or malformed.
@@ -118,7 +118,7 @@ def fill(model: nn.Module, stored: ModelFolder) -> None:
 
 
 def check_filled(model: nn.Module) -> None:
-    """Raise ValueError if a tensor of the model is still on meta."""
+    """Raise ValueError if a tensor of the model is still on the meta device."""
     plain = [(name, value) for name, value in left_out(model).items() if isinstance(value, torch.Tensor)]
     tensors = (*model.named_parameters(), *model.named_buffers(), *plain)
     empty = [name for name, tensor in tensors if tensor.is_meta]

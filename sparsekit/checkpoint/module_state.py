@@ -1,8 +1,8 @@
-"""State of modules that state dicts leave out: non-persistent buffers, and numbers and tensors in plain attributes.
+"""Module state that state dicts omit: non-persistent buffers, and numbers and tensors in plain attributes.
 
-A freshly made model computes it from its configuration. Where a model has it otherwise (a decoder layer that kept the
-`lambda_init` of its old number, a buffer that was cast), a folder holds it as arrays under its own name: numbers with
-the shape [], None as an array of no elements.
+A freshly built model computes it from its configuration. If a model's state differs (a decoder layer that kept the
+`lambda_init` of its old index, a buffer that was cast), the folder stores it as arrays under its own name: numbers with
+shape [], None as an empty array.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import nn
 
 from sparsekit.nn import SparseLinear
 
-#: Types of numbers -> types of tensors that hold them.
+#: Python type -> dtype of the tensor that stores it.
 _DTYPES: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
-#: Largest whole number: tables and positions are counted by them, and untrusted ones would take memory.
+#: Largest integer: code may allocate tables or positions of this size, and files are untrusted.
 _LARGEST = 2**20
-#: Modes that a model is switched to, not what it is.
+#: Attributes for the current mode, which are not part of the model.
 _MODES = ("training", "gradient_checkpointing")
 
 
 def computed_buffers(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Non-persistent buffers, the packed weights of sparse layers apart: name, module, name in it."""
+    """Non-persistent buffers, except packed weights of sparse layers: full name, module, name in the module."""
     for prefix, module in model.named_modules():
         for key in module._buffers if not isinstance(module, SparseLinear) else ():
             if key in module._non_persistent_buffers_set:
@@ -41,7 +41,7 @@ def _plain_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def left_out(model: nn.Module) -> dict[str, Any]:
-    """Tensors, numbers and None by name, as `differing` compares them."""
+    """Tensors, numbers and None by name, for `differing` to compare."""
     buffers = {name: module._buffers[key] for name, module, key in computed_buffers(model)}
     return dict(_plain_attributes(model)) | buffers
 
@@ -69,12 +69,12 @@ def _as_tensor(name: str, value: Any) -> torch.Tensor:
 
 
 def differing(model: nn.Module, fresh: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a model that state dicts leave out and that a freshly made one has otherwise, as tensors.
+    """State that state dicts omit and that differs from a freshly built model, as tensors.
 
-    What only one of them has is what code outside of the model's class, or a call, left there.
+    State that only one of the models has is skipped: it was set by a call or by code outside of the model's class.
 
     Raises:
-        ValueError: it is nothing that a tensor can hold.
+        ValueError: a tensor cannot hold the state.
     """
     made = left_out(fresh)
     buffers = {name for name, _, _ in computed_buffers(model)}
@@ -87,7 +87,7 @@ def differing(model: nn.Module, fresh: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def can_hold(model: nn.Module, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor out of a folder can be state of this name: any for a tensor, one number of its kind for one."""
+    """Whether a stored tensor can be state of this name: tensors take any, numbers and None a number or None."""
     parent, _, key = name.rpartition(".")
     try:
         module = model.get_submodule(parent)
@@ -105,10 +105,10 @@ def can_hold(model: nn.Module, name: str, dtype: torch.dtype, shape: tuple[int, 
 
 
 def restore(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Give a model state that `can_hold` accepted.
+    """Set state that `can_hold` accepted.
 
     Raises:
-        ValueError: it is a number too large to be one of a model's.
+        ValueError: an integer is implausibly large.
     """
     if tensor.dtype == torch.int64 and not tensor.dim() and abs(tensor.item()) > _LARGEST:
         raise ValueError(f"{name} must be at most {_LARGEST}, got {tensor.item()}")

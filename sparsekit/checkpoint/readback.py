@@ -1,4 +1,4 @@
-"""Read a folder back before it replaces the old one: nothing may be missing, and it must open."""
+"""Read a written folder back before it replaces the old one: it must be complete and loadable."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sparsekit.checkpoint.transformers.models import (
 from sparsekit.folder.manifest import Manifest
 from sparsekit.folder.model_folder import ModelFolder, memory_limit
 
-#: Modules that compute nothing when a model answers: it does not matter which of them a model has.
+#: Modules that do nothing in inference, and are interchangeable.
 _IDLE = (nn.Dropout, nn.Identity)
 
 
 @contextmanager
 def _refusals_of_readers(folder: Path) -> Iterator[None]:
-    """Say of what a reader refuses that it was not saved therefore."""
+    """Turn errors of reading into errors that say that the model was not saved."""
     try:
         yield
     except ValueError as error:
@@ -51,27 +51,28 @@ def _made(folder: Path, manifest: Manifest, most_bytes: int, cls: type[Any] | No
 
 
 def _as_read(model: nn.Module, folder: Path, manifest: Manifest, most_bytes: int) -> tuple[Any, set[str]]:
-    """The model as `load` makes it of a folder, without weights (None where it is given one), and what was resized."""
+    """The model as `load` builds it, without weights (None if `load` needs one), and the names of resized layers."""
     if not is_transformers(model):
         return None, set()
     if class_in_mappings(model.config, type(model).__name__) is not None:
         return _made(folder, manifest, most_bytes, None)
     try:
         return _made(folder, manifest, most_bytes, type(model))
-    except ValueError:  # a class of one's own may be made of more than its configuration
+    except ValueError:  # the constructor of a custom class may need more than a configuration
         return None, set()
 
 
 def state_to_store(model: nn.Module, folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
-    """What a reader would not make the same although it has all tensors in `manifest`, for a folder to hold as well.
+    """State that a folder must store in addition to `manifest`, because a reader would not reproduce it.
 
     Args:
-        model: what is saved.
-        folder: where its `config.json` lies.
+        model: the model to save.
+        folder: folder with its `config.json`.
         manifest: its parameters and persistent buffers.
 
     Raises:
-        TypeError, ValueError: no model can be made of `config.json` that the tensors fit, or files cannot hold it.
+        TypeError, ValueError: the model built from `config.json` does not fit the tensors, or files cannot store the
+            state.
     """
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     with _refusals_of_readers(folder):
@@ -81,13 +82,13 @@ def state_to_store(model: nn.Module, folder: Path, manifest: Manifest) -> dict[s
 
 
 def _stands_for(module: nn.Module, other: nn.Module) -> bool:
-    """Whether a model with one in place of the other is the same."""
+    """Whether one module can replace the other without changing the model."""
     kinds = type_before_parametrizations(module), type_before_parametrizations(other)
     return issubclass(*kinds) or (isinstance(module, _IDLE) and isinstance(other, _IDLE))
 
 
 def _check_classes(model: nn.Module, fresh: nn.Module, resized: set[str]) -> None:
-    """Refuse modules that were put in another's place: nothing in a folder says so."""
+    """Refuse replaced modules, which a folder does not record."""
     made = dict(fresh.named_modules())
     for name, module in model.named_modules():
         other = made.get(name, module)
@@ -98,14 +99,14 @@ def _check_classes(model: nn.Module, fresh: nn.Module, resized: set[str]) -> Non
 
 
 def check_plain(model: nn.Module, fresh: nn.Module) -> None:
-    """Refuse a model for a folder that holds nothing but tensors, in the shapes that its configuration leads to.
+    """Refuse a model that a plain folder, with only the tensors that its configuration implies, cannot store.
 
     Args:
         model: the model, dense.
-        fresh: one made from its configuration.
+        fresh: a model built from its configuration.
 
     Raises:
-        ValueError: neurons were removed, or the model has state that no tensor in such a folder is.
+        ValueError: neurons were removed, or the model has state that is not a tensor in such a folder.
     """
     expected = {name: tensor.shape for name, tensor in fresh.state_dict().items()}
     for name, tensor in model.state_dict().items():
@@ -121,7 +122,7 @@ def check_plain(model: nn.Module, fresh: nn.Module) -> None:
 
 
 def _lost_without_a_place(model: nn.Module, fresh: nn.Module) -> list[str]:
-    """State that `differing` finds, that of modules apart which do nothing when a model answers."""
+    """State found by `differing` that would be lost and affects outputs."""
     modules = dict(model.named_modules())
     made = left_out(fresh)
     found = {name: value for name, value in differing(model, fresh).items() if not _was_cast(value, made[name])}
@@ -130,27 +131,27 @@ def _lost_without_a_place(model: nn.Module, fresh: nn.Module) -> list[str]:
 
 
 def _is_computed_with(name: str, value: torch.Tensor) -> bool:
-    """Whether answers depend on a state: on floats.
+    """Whether outputs depend on this state: true of floats, except dropout rates and `inv_freq`.
 
-    Not those of dropout, nor `inv_freq`, which dynamic RoPE changes as it goes. People set numbers of tokens and of
-    padding in configurations of models that are there.
+    Dynamic RoPE changes `inv_freq` as it runs. Integers are skipped, since users set token and padding ids in the
+    configurations of existing models.
     """
     key = name.rpartition(".")[2]
     return value.is_floating_point() and value.numel() > 0 and key != "inv_freq" and "dropout" not in key
 
 
 def _was_cast(value: torch.Tensor, made: object) -> bool:
-    """Whether a buffer is the one that is made, in the type that the model was brought to."""
+    """Whether a buffer equals the freshly computed one, cast to the model's dtype."""
     return isinstance(made, torch.Tensor) and not made.is_meta and torch.equal(made.to(value.dtype), value)
 
 
 def check_readable(model: nn.Module, folder: Path) -> None:
-    """Open a folder that was just written as `load` does, without keeping what it holds.
+    """Open a folder that was just written as `load` would, without keeping its tensors.
 
-    Checksums of dense arrays are compared here, those of sparse weights where `write_verification` runs them.
+    Checksums of dense arrays are compared here, those of sparse weights in `write_verification`.
 
     Raises:
-        ValueError: a reader would refuse it, or make another model of it.
+        ValueError: a reader would refuse the folder, or build a different model from it.
     """
     with _refusals_of_readers(folder):
         stored = ModelFolder(folder)

@@ -45,30 +45,30 @@ def save(
     max_shard_size: int = 5 * 10**9,
     verify_inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model to a folder that `load` brings back with the same outputs, bit for bit.
+    """Save a model to a folder that `load` restores with bit-identical outputs.
 
-    The folder looks as Hugging Face's do, with sparse weights as CSR; see `docs/format.md`. It is replaced at once: who
-    looks at it, or stops the program, finds the old one or the new one. Files that `save` does not write are kept.
-    The same model gives the same bytes.
+    The folder is laid out like those of Hugging Face, with sparse weights as CSR; see `docs/format.md`. It is replaced
+    atomically: a reader, or an interrupted program, leaves either the old or the new folder. Files that `save` does not
+    write are kept. The same model gives the same bytes.
 
     Args:
-        model: any model on the CPU: converted, or with zeros in `nn.Linear` layers, which are stored sparse where that
-            takes fewer bytes and are dense again when loaded. Of transformers models the configuration is written too,
-            of a `SentenceTransformer` all that it consists of.
-        folder: where to; made if missing.
-        tokenizer: a transformers tokenizer to put beside the model.
+        model: any model on the CPU: converted, or with zeros in `nn.Linear` layers, which are stored sparse if that
+            takes fewer bytes and are dense again when loaded. A transformers model is saved with its configuration, a
+            `SentenceTransformer` with all its parts.
+        folder: folder to write; created if missing.
+        tokenizer: a transformers tokenizer to save with the model.
         recipe: how the model was made: the text of `recipe.yaml`, or the `Path` of a file to copy.
         dense: write every weight dense, so that the folder opens without this library.
-        max_shard_size: most bytes of a weight file; larger models get several.
-        verify_inputs: a few inputs as keyword arguments of the model's forward, such as `{"input_ids": ids}`, to be
-            written with the model's outputs, so that `verify` can compare them; without, it compares only layers.
+        max_shard_size: largest size of a weight file, in bytes; larger models are split into several files.
+        verify_inputs: a few inputs as keyword arguments of the model's forward, such as `{"input_ids": ids}`, to store
+            with the model's outputs for `verify` to compare; without them it compares only layers.
 
     Raises:
-        TypeError: an argument has the wrong type, or the model holds tensors of a type that files cannot.
-        ValueError: a layer still has its mask (call `finalize`), is on meta or has state of its own kind; the model is
-            a bare `SparseLinear`; neurons were removed and the folder is to open without this library; the model cannot
-            run on `verify_inputs`; or `folder` is a file or the one that the process works in.
-        OSError: the files cannot be written; the old folder is as it was.
+        TypeError: an argument has the wrong type, or the model has tensors of a type that files cannot store.
+        ValueError: a layer still has its mask (call `finalize`), is on meta or has custom state; the model is a bare
+            `SparseLinear`; neurons were removed and the folder is to open without this library; the model cannot run on
+            `verify_inputs`; or `folder` is a file or the current directory.
+        OSError: the files cannot be written; the old folder is unchanged.
 
     >>> import tempfile
     >>> import sparsekit
@@ -157,7 +157,7 @@ def _write_dense(model: nn.Module, folder: Path, max_shard_size: int) -> None:
             shards.add({name: storable(name, tensor)})
         shards.close()
         return
-    with suppress(TypeError):  # a class of one's own may be made of more than its configuration
+    with suppress(TypeError):  # the constructor of a custom class may need more than a configuration
         check_plain(plain, from_config(plain))
     plain.config.__dict__.pop("quantization_config", None)
     with without_bars():

@@ -15,13 +15,12 @@ from sparsekit.io.file_names import INDEX, WEIGHTS
 
 
 class ShardWriter:
-    """Gathers tensors and writes a file whenever enough have come together.
+    """Collects tensors and writes a file whenever the next one would exceed the size limit.
 
     Args:
-        folder: where the files go.
-        max_bytes: most bytes of tensors in a file; one that is larger alone gets a file of its own.
-        format: for whom the arrays are, in the files' metadata: "pt" for PyTorch; transformers 4 opens no other than
-            it knows.
+        folder: folder to write to.
+        max_bytes: largest size of the tensors in a file; a tensor larger than that gets its own file.
+        format: framework of the arrays, in the files' metadata: "pt" for PyTorch; transformers 4 refuses unknown ones.
     """
 
     def __init__(self, folder: Path, max_bytes: int, format: str = "pt") -> None:
@@ -35,7 +34,7 @@ class ShardWriter:
         self._shards: list[list[str]] = []
 
     def add(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write these tensors, which `storable` returned, to the same file."""
+        """Add tensors returned by `storable`; those of one call go to the same file."""
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._waiting and self._waiting_bytes + size > self._max_bytes:
             self._flush()
@@ -45,7 +44,7 @@ class ShardWriter:
         self.nbytes += size
 
     def close(self) -> None:
-        """Write what is left, and give the files their names, for which one must know how many there are."""
+        """Write the remaining tensors, and rename the files to include the number of files."""
         if self._waiting or not self._shards:
             self._flush()
         count = len(self._shards)

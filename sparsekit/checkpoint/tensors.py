@@ -1,4 +1,4 @@
-"""A model's tensors by name, and bytes of files as tensors."""
+"""A model's tensors by name, and conversion between tensors and stored bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsekit.formats.dtypes import BY_NAME, DType, dtype_name
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and persistent buffers, those with several names under each of them."""
+    """Parameters and persistent buffers; shared ones appear under each of their names."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         kept = {key: buffer for key, buffer in module._buffers.items() if key not in module._non_persistent_buffers_set}
         for key, tensor in {**module._parameters, **kept}.items():
@@ -24,7 +24,7 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def without_shared(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors of the model, those that share memory once: name -> tensor, and further name -> that name."""
+    """Tensors of the model without duplicates: name -> tensor, and for shared memory further name -> first name."""
     found: dict[str, torch.Tensor] = {}
     first: dict[object, str] = {}
     shared = {}
@@ -40,11 +40,11 @@ def without_shared(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str,
 
 
 def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as files take it: plain, contiguous, on the CPU, with memory of its own.
+    """A tensor in the form that files store: plain, contiguous, on the CPU, with its own memory.
 
     Raises:
-        TypeError: files cannot hold tensors of this kind.
-        ValueError: it is on meta.
+        TypeError: files cannot store tensors of this kind.
+        ValueError: the tensor is on the meta device.
     """
     if type(tensor) not in (torch.Tensor, nn.Parameter) or dtype_name(tensor.dtype) not in BY_NAME:
         raise TypeError(f"{name} is a {type(tensor).__name__} of {tensor.dtype}, which a model folder cannot hold")
@@ -56,7 +56,7 @@ def storable(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def entry_of(tensor: torch.Tensor) -> ArrayEntry:
-    """Type, shape and checksum of a tensor that `storable` returned."""
+    """Dtype, shape and checksum of a tensor returned by `storable`."""
     raw = tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else np.zeros(0, np.uint8)
     return ArrayEntry(
         BY_NAME[dtype_name(tensor.dtype)].safetensors, tuple(tensor.shape), hashlib.sha256(raw.data).hexdigest()
@@ -64,13 +64,13 @@ def entry_of(tensor: torch.Tensor) -> ArrayEntry:
 
 
 def to_tensor(name: str, raw: NDArray[np.uint8], dtype: DType, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor of these bytes, which it takes.
+    """A tensor from raw bytes, sharing their memory.
 
     Raises:
-        ValueError: the bytes are to be truth values and are neither 0 nor 1.
+        ValueError: the dtype is bool, and a byte is neither 0 nor 1.
     """
     if dtype.name == "bool" and raw.size and raw.max() > 1:
         raise ValueError(f"array {name!r} must hold 0 and 1 only, got {raw.max()}")
-    if not raw.size:  # torch does not view a tensor without elements as another type
+    if not raw.size:  # torch cannot view an empty tensor as another dtype
         return torch.empty(tuple(shape), dtype=dtype.torch_dtype)
     return torch.from_numpy(raw).view(dtype.torch_dtype).reshape(tuple(shape))

@@ -1,4 +1,4 @@
-"""Write a model's tensors: sparse weights as CSR in the narrowest types, all others as they are."""
+"""Write a model's tensors: sparse weights as CSR in the narrowest dtypes, all others unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _narrow(indices: torch.Tensor, dtype: str) -> torch.Tensor:
 
 
 def _as_stored(name: str, state: Mapping[str, torch.Tensor], in_features: int) -> dict[str, torch.Tensor]:
-    """CSR arrays, and scales if there are any, by the names and in the types of the format."""
+    """CSR arrays, and scales if any, with the names and dtypes of the format."""
     arrays = {
         "crow_indices": _narrow(state["crow_indices"], row_dtype(state["values"].numel())),
         "col_indices": _narrow(state["col_indices"], column_dtype(in_features)),
@@ -43,7 +43,7 @@ def _sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
 
 
 def _pays(weight: torch.Tensor) -> bool:
-    """Whether a dense weight takes fewer bytes as CSR and comes back the same."""
+    """Whether a dense weight takes fewer bytes as CSR and survives the round trip."""
     rows, columns = weight.shape
     entry_bytes = weight.element_size() + BY_SAFETENSORS[column_dtype(columns)].nbytes
     stored = int(weight.count_nonzero()) * entry_bytes + (rows + 1) * 4
@@ -53,7 +53,7 @@ def _pays(weight: torch.Tensor) -> bool:
 
 
 def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
-    """Name of the linear layer whose weight this tensor is, if it is one to store sparse."""
+    """Name of the linear layer that this tensor is the weight of, if it should be stored sparse."""
     layer, _, key = name.rpartition(".")
     if not layer or key != "weight" or dtype_name(tensor.dtype) not in FLOATS:
         return None
@@ -68,11 +68,11 @@ def store_weights(
 
     Args:
         model: the model.
-        shards: where to.
-        left_out: tensors to write as well, of what was written.
+        shards: writer of the weight files.
+        left_out: function that returns further tensors to write, given the manifest so far.
 
     Returns:
-        What was written, and the bytes that it would have with every weight dense.
+        Manifest of the written tensors, and their size in bytes if every weight were dense.
 
     Raises:
         TypeError, ValueError: as `storable`.

@@ -1,4 +1,4 @@
-"""Buffers that files do not hold, such as positions: transformers computes them, from the configuration."""
+"""Non-persistent buffers, such as positions, which transformers computes from the configuration."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def _is_empty(module: nn.Module, key: str) -> bool:
 
 
 def check_room(tensors: Iterable[torch.Tensor | None], most_bytes: int) -> None:
-    """Raise ValueError if tensors that files do not hold need more than `most_bytes`."""
+    """Raise ValueError if tensors that are not stored in files need more than `most_bytes`."""
     needed = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     if needed > most_bytes:
         raise ValueError(f"{CONFIG} asks for tensors of {needed} bytes, expected at most {most_bytes}")
 
 
 def fill_buffers(model: nn.Module, blank: Any, most_bytes: int) -> None:
-    """Compute the buffers that files do not hold, such as positions, of a model on meta.
+    """Compute the non-persistent buffers, such as positions, of a model on meta.
 
-    transformers computes them where it initializes weights, in the module that has them or one above it. Those are
-    initialized of the copy, where code finds the layers that it asks for; it does nothing to weights on meta.
+    transformers computes them when it initializes weights, in the module that owns them or one above it. These modules
+    are initialized in a copy that still has its original layers; initialization does nothing to weights on meta.
 
     Args:
-        model: the model, after `check_names`: code may compute as much as its tensors need.
-        blank: a copy of the model as transformers made it; changed.
-        most_bytes: that they may need.
+        model: the model, after `check_names`, so that its tensors bound the work of initialization.
+        blank: a copy of the model as transformers built it; modified.
+        most_bytes: memory limit for the buffers.
 
     Raises:
-        ValueError: they need more.
+        ValueError: the buffers need more memory.
     """
     wanted = {name: (module, key) for name, module, key in computed_buffers(model) if _is_empty(module, key)}
     check_room([module._buffers[key] for module, key in wanted.values()], most_bytes)

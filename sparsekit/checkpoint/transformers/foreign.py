@@ -1,4 +1,4 @@
-"""Open folders with other libraries, with errors that name the folder and what is wrong with it."""
+"""Open folders with other libraries, with errors that name the folder and the problem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsekit.io.file_names import CONFIG
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise FileNotFoundError, with what is wrong, unless there is a model folder."""
+    """Raise FileNotFoundError, with the reason, unless `folder` is a model folder."""
     if not folder.exists():
         raise FileNotFoundError(f"the model {folder} does not exist; expected a folder of transformers or of sparsekit")
     if not (folder / CONFIG).is_file():
@@ -19,21 +19,21 @@ def check_model_folder(folder: Path) -> None:
 
 
 def code_is_not_run(folder: Path | str) -> ValueError:
-    """The error for a folder that cannot be opened without its code."""
+    """The error for a folder that cannot be opened without running its code."""
     return ValueError(f"{folder} needs code of its own, which is not run; if you trust it, open it in Python with "
                       "trust_remote_code=True and give the model to sparsekit.prune, convert and save")  # fmt: skip
 
 
 def from_folder(loader: Callable[..., Any], folder: Path | str, **options: Any) -> Any:
-    """What a loader of transformers or sentence-transformers makes of a folder, without code that the folder holds.
+    """Run a loader of transformers or sentence-transformers on a folder, without running code in the folder.
 
-    Nothing is downloaded. Left to itself transformers asks whether to run the code, and takes for the answer what is on
-    standard input.
+    Nothing is downloaded. By default transformers asks whether to run the code, and reads the answer from standard
+    input.
 
     Args:
-        loader: such as `AutoModel.from_pretrained`.
+        loader: loader such as `AutoModel.from_pretrained`.
         folder: the folder.
-        options: what else the loader is to be given.
+        options: further arguments of the loader.
 
     Raises:
         ValueError: the folder is damaged, or cannot be opened without its code.
@@ -44,7 +44,7 @@ def from_folder(loader: Callable[..., Any], folder: Path | str, **options: Any) 
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep transformers from showing bars of its own, which stay behind."""
+    """Hide the progress bars of transformers, which stay on the screen."""
     from transformers.utils import logging
 
     had_bars = logging.is_progress_bar_enabled()
@@ -58,13 +58,13 @@ def without_bars() -> Iterator[None]:
 
 @contextmanager
 def _errors_of(folder: Path | str) -> Iterator[None]:
-    """Have what is raised within say what is wrong with which folder; not errors of the system, packages and memory."""
+    """Turn exceptions into errors that name the folder, except OS, import and memory errors."""
     try:
         with without_bars():
             yield
     except (OSError, ImportError, MemoryError):
         raise
-    except Exception as error:  # transformers, tokenizers and safetensors have no error in common
+    except Exception as error:  # transformers, tokenizers and safetensors have no common base exception
         if "trust_remote_code" in str(error):
             raise code_is_not_run(folder) from error
         said = str(error).strip().splitlines() or [""]

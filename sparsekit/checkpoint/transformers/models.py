@@ -1,4 +1,4 @@
-"""transformers models: write and read their `config.json`, and make a model without weights from it."""
+"""transformers models: write and read their `config.json`, and build a model without weights from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sparsekit.folder.manifest import Manifest
 from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
 from sparsekit.io.untrusted import read_object, regular_file
 
-#: Key of a configuration that names the weight file, and what stands there: transformers refuses it by showing it, so
-#: that it does not open the folder alone, with random weights in place of those that it cannot read.
+#: Config key for the name of the weight file. Its value is a message: without sparsekit, transformers fails with an
+#: error that shows it, instead of opening the folder with random weights for those that it cannot read.
 WEIGHTS_KEY = "transformers_weights"
 REFUSAL = "this model is sparse: install sparsekit and call `import sparsekit` before you open it"
-#: Keys of a configuration that are not read, wherever they stand: they name code to run or files to open, or change how
-#: others are read. Those that begin with an underscore are not read either.
+#: Config keys that are ignored at any depth: they name code to run or files to open, or change how others are read.
+#: Keys that start with an underscore are ignored too.
 _NOT_READ = (
     "attn_implementation",
     "attribute_map",
@@ -37,26 +37,26 @@ _NOT_READ = (
     WEIGHTS_KEY,
     "use_kernels",
 )
-#: Endings of keys by which configurations make lists of their own, of layers or labels. More than this, and than there
-#: are arrays, no model has; making them would take forever. What models make is counted by `enough_for`.
+#: Suffixes of config keys for which configs build lists, of layers or labels. The limit is `_MANY`, or the number of
+#: arrays if that is larger: no model has more, and building them would take forever. `enough_for` limits models.
 _COUNTS = ("layers", "n_layer", "num_labels", "dense_replace", "depths")
 _MANY = 1000
 
 
 def is_changed_by_itself(module: nn.Module, other: nn.Module) -> bool:
-    """Whether the code of transformers may have put one in the other's place, as BigBird's does for short texts."""
+    """Whether transformers itself may have replaced one module with the other, as BigBird does for short texts."""
     home = type(module).__module__
     return home.startswith("transformers.models.") and home == type(other).__module__
 
 
 def is_transformers(model: nn.Module) -> bool:
-    """Whether a model is one of transformers' classes or derived from one."""
-    transformers = sys.modules.get("transformers")  # without it, nothing is
+    """Whether a model is a transformers model, or of a class derived from one."""
+    transformers = sys.modules.get("transformers")  # not imported: no model can be one
     return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
 def _mark(values: dict[str, Any]) -> None:
-    """Say in a configuration, and in those inside it that transformers may take alone, who opens the folder."""
+    """Mark a config, and nested ones that transformers may load on their own, as one that needs sparsekit."""
     values.pop("auto_map", None)
     values["quantization_config"] = {"quant_method": METHOD, "format": FORMAT}
     values[WEIGHTS_KEY] = REFUSAL
@@ -66,11 +66,11 @@ def _mark(values: dict[str, Any]) -> None:
 
 
 def write_config(model: Any, folder: Path) -> None:
-    """Write `config.json`, and `generation_config.json` where the model generates, of a transformers model."""
+    """Write the `config.json` of a transformers model, and `generation_config.json` if it can generate."""
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(model.dtype).removeprefix("torch.")
-    config.__dict__.pop("quantization_config", None)  # an object, where transformers opened the model
+    config.__dict__.pop("quantization_config", None)  # an object, if transformers opened the model
     values = json.loads(config.to_json_string())
     _mark(values)
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
@@ -80,7 +80,7 @@ def write_config(model: Any, folder: Path) -> None:
 
 
 def class_in_mappings(config: Any, architecture: str) -> type[Any] | None:
-    """The class of this name that transformers' own auto mappings have for a configuration; None without one."""
+    """The class of this name in transformers' own auto mappings for a configuration; None if there is none."""
     from transformers.models.auto import modeling_auto
 
     for key, mapping in vars(modeling_auto).items():
@@ -96,7 +96,7 @@ def class_in_mappings(config: Any, architecture: str) -> type[Any] | None:
 
 
 def from_config(model: Any) -> Any:
-    """A model as transformers makes it of this model's configuration, with buffers that files do not hold computed."""
+    """A model built by transformers from this model's configuration, on meta except for non-persistent buffers."""
     with torch.device("meta"):
         fresh = type(model)._from_config(copy.deepcopy(model.config))
     fill_buffers(fresh, copy.deepcopy(fresh), sys.maxsize)
@@ -104,14 +104,14 @@ def from_config(model: Any) -> Any:
 
 
 def check_format(found: Any) -> None:
-    """Raise ValueError if `quantization_config` in `config.json` is of another format than this reader knows."""
+    """Raise ValueError if `quantization_config` in `config.json` has a format that this version does not read."""
     if found != FORMAT or type(found) is not int:
         raise ValueError(f"quantization_config.format must be {FORMAT}, got {found!r:.80}; a newer version of "
                          "sparsekit may read it")  # fmt: skip
 
 
 def _harmless(value: Any) -> Any:
-    """A configuration without the keys that are not read."""
+    """A configuration without the ignored keys."""
     if isinstance(value, list):
         return [_harmless(one) for one in value]
     if not isinstance(value, dict):
@@ -128,7 +128,7 @@ def _check_counts(values: Any, most: int) -> None:
 
 
 def _read_config(path: Path, manifest: Manifest, config_class: type[Any] | None) -> Any:
-    """The configuration in `config.json`, as an object of one of transformers' own classes or the one given."""
+    """The configuration in `config.json`, of one of transformers' own classes or of the given one."""
     from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -162,12 +162,12 @@ def _make(path: Path, manifest: Manifest, given: type[Any] | None) -> nn.Module:
 
 
 def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -> nn.Module:
-    """The model that `config.json` describes, with all tensors on meta; of what it names, only transformers' own.
+    """Build the model described by `config.json` with all tensors on meta, using only transformers' own classes.
 
     Args:
-        folder: where `config.json` lies.
-        manifest: what weights there are for it.
-        cls: the class to make; None for the one that `config.json` names.
+        folder: folder with `config.json`.
+        manifest: manifest of the weights.
+        cls: class of the model; None for the one named in `config.json`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -182,12 +182,12 @@ def make_empty(folder: Path, manifest: Manifest, cls: type[Any] | None = None) -
         if error.name != "transformers":
             raise
         raise ModuleNotFoundError(f"{path} needs transformers: {how_to_install('train')}") from error
-    except Exception as error:  # transformers raises whatever a strange configuration leads to
+    except Exception as error:  # transformers raises many exception types on malformed configurations
         raise ValueError(f"{path} describes no model that can be made: {error}") from error
 
 
 def fill_generation_config(model: Any, folder: Path) -> None:
-    """Give a model the settings in `generation_config.json`, where it has them."""
+    """Load `generation_config.json` into a model, if there is one."""
     if model.can_generate() and (folder / GENERATION_CONFIG).exists():
         path = regular_file(folder, GENERATION_CONFIG)
         values = _harmless(read_object(path))

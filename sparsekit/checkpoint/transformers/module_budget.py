@@ -1,4 +1,4 @@
-"""Limit the modules that untrusted configurations make: a budget by the folder's arrays."""
+"""Limit the modules that an untrusted configuration can create, by the number of arrays in the folder."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from torch.nn.modules import module as registration
 
-#: Modules, parameters and buffers that a model may register for each tensor that a folder has of it; models of
-#: transformers register up to 4. And what is allowed on top of that, for bodies that get a new head.
+#: Modules, parameters and buffers that a model may register per tensor in the folder (transformers models register up
+#: to 4), and an additional allowance, for models that get a new head.
 _FOR_EACH, _ROOM = 20, 5_000
 
 
 @contextmanager
 def enough_for(tensors: int) -> Iterator[None]:
-    """Limit what this thread registers in modules to what a model with so many tensors may have.
+    """Limit the modules and tensors that this thread registers to what a model with this many tensors needs.
 
-    A few digits in a configuration can ask for 10^8 layers, under any of a hundred names.
+    A few digits in a configuration can request 10^8 layers, under any of a hundred names.
 
     Raises:
-        ValueError: more was registered, while that happens.
+        ValueError: the limit is exceeded; raised while the model is built.
     """
     most, thread, count = _FOR_EACH * tensors + _ROOM, threading.get_ident(), 0
 

@@ -1,4 +1,4 @@
-"""Open model folders of transformers and sentence-transformers, without code that they hold."""
+"""Open model folders of transformers and sentence-transformers, without running code in them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sparsekit.checkpoint.transformers.models import class_in_mappings
 from sparsekit.io.file_names import MANIFEST, SENTENCE_MODULES
 from sparsekit.io.untrusted import read_json, regular_file
 
-#: What is a class of sentence-transformers; what is imported there, such as `util.os`, is none.
+#: Names of sentence-transformers classes; names that are only imported there, such as `util.os`, do not match.
 _STEP = re.compile(r"sentence_transformers(\.[a-z_]+)*\.(models|modules)(\.[a-z_]+)*\.[A-Z]\w*")
-#: Any of them says that a folder has a tokenizer.
+#: A folder with any of these has a tokenizer.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
 def _open_dense(folder: Path) -> Any:
-    """The model in a transformers folder, of the class that its configuration names."""
+    """The model in a transformers folder, of the class named in its configuration."""
     from transformers import AutoConfig
 
     check_model_folder(folder)
@@ -41,7 +41,7 @@ def _open_dense(folder: Path) -> Any:
 
 
 def _check_steps(folder: Path) -> None:
-    """Raise ValueError where steps are not sentence-transformers' own; its versions before 6 run what they name."""
+    """Raise ValueError unless all steps are sentence-transformers' own: versions before 6 run any code they name."""
     steps = read_json(regular_file(folder, SENTENCE_MODULES))
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"{folder / SENTENCE_MODULES} must hold a list of objects")
@@ -50,13 +50,13 @@ def _check_steps(folder: Path) -> None:
 
 
 def open_folder(folder: Path) -> tuple[Any, Any]:
-    """Model and tokenizer, if there is one, of a folder of sentence-transformers, transformers or `save`.
+    """Model and tokenizer, if any, in a folder of sentence-transformers, transformers or `save`.
 
-    A `SentenceTransformer` has its tokenizer inside.
+    A `SentenceTransformer` contains its tokenizer.
 
     Raises:
-        ModuleNotFoundError: the library that the folder is for is not installed.
-        OSError, ValueError: it is no model folder, or weights are missing.
+        ModuleNotFoundError: the library for this kind of folder is not installed.
+        OSError, ValueError: it is not a model folder, or weights are missing.
     """
     if (folder / SENTENCE_MODULES).is_file():
         library = importlib.import_module("sentence_transformers")

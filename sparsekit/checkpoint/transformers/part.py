@@ -1,4 +1,4 @@
-"""The part of a model folder that a model of another class, or with other heads, has the weights of."""
+"""Match a model folder to a model of another class, or with other heads, that uses part of its weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.folder.manifest import Manifest
 from sparsekit.folder.model_folder import ModelFolder
 
-#: Name of a module in the folder -> its name in the model, None if the model lacks it.
+#: Name of a module in the folder -> its name in the model, None if the model does not have it.
 _Rename = Callable[[str], str | None]
 
 
 def _names(manifest: Manifest) -> Iterator[str]:
-    """Tensors of a model that a folder holds, the sparse weights of `SparseLinear` apart."""
+    """Names of the model's tensors in a folder, except sparse weights of `SparseLinear`."""
     yield from (*manifest.plain_arrays(), *manifest.dense_weights(), *manifest.shared)
 
 
@@ -27,7 +27,7 @@ def _modules_of(manifest: Manifest) -> set[str]:
 
 
 def _renaming(model: Any, manifest: Manifest) -> _Rename:
-    """Add or take away the prefix that a model with a head has before the names of its encoder or decoder."""
+    """Add or remove the prefix that a model with a head puts before the names of its encoder or decoder."""
     modules = {name for name, _ in model.named_modules(remove_duplicate=False)}
     prefix = f"{model.base_model_prefix}."
     given = any(f"{name}.".startswith(prefix) for name in _modules_of(manifest))
@@ -56,15 +56,15 @@ def _of_tensors(rename: _Rename) -> _Rename:
 
 
 def part_for(stored: ModelFolder, model: nn.Module) -> ModelFolder:
-    """A folder as a model has it: its names, and only the modules that it has.
+    """View of a folder that matches a model: the model's names, and only its modules.
 
     Args:
         stored: the folder.
-        model: a transformers model, made from the folder's `config.json` by any class.
+        model: a transformers model of any class, built from the folder's `config.json`.
 
     Raises:
-        ValueError: the model has none of the folder's modules, or it ties a weight that the folder holds under a name
-            that the model lacks.
+        ValueError: the model has none of the folder's modules, or it ties a weight that the folder stores under a name
+            that the model does not have.
     """
     manifest = stored.manifest
     rename = _renaming(model, manifest)
@@ -86,6 +86,6 @@ def part_for(stored: ModelFolder, model: nn.Module) -> ModelFolder:
 
 
 def lacking(model: nn.Module, manifest: Manifest) -> set[str]:
-    """Tensors of the modules of a model that a folder holds nothing for, such as a new head."""
+    """Tensors of modules of the model that the folder has no weights for, such as a new head."""
     known = _modules_of(manifest)
     return {name for name, _ in named_tensors(model) if name.rpartition(".")[0] not in known}

@@ -1,8 +1,8 @@
 """Let transformers itself open and save model folders: `from_pretrained`, `pipeline`, sentence-transformers.
 
-transformers calls what reads weights of a special kind a quantizer, and finds it by `quant_method` in `config.json`.
-Ours swaps the layers while the model is on meta, hides from transformers' loader what the folder holds, and fills it in
-afterwards with the same code as `load`, so that both give the same model and check the same things. What
+transformers reads special weight formats through quantizers, which it selects by `quant_method` in `config.json`. Ours
+replaces layers while the model is on meta, hides the stored tensors from transformers' loader, and fills them in
+afterwards with the same code as `load`, so that both build the same model and make the same checks. Everything that
 depends on that loader is in this file; `registration` imports it when transformers is imported.
 """
 
@@ -39,17 +39,17 @@ from sparsekit.pruning.split_model import split_modules
 
 
 class SparseConfig(QuantizationConfigMixin):
-    """`quantization_config` of a folder's `config.json`: all else is in `sparsekit.json`.
+    """`quantization_config` in a folder's `config.json`; everything else is in `sparsekit.json`.
 
     Args:
         quant_method: "sparsekit".
         format: version of the folder's format.
 
     Raises:
-        ValueError: the format is another than this version reads.
+        ValueError: this version does not read the format.
     """
 
-    quant_method: Any  # transformers knows its own methods only
+    quant_method: Any  # transformers' type allows only its own methods
 
     def __init__(self, quant_method: str = METHOD, format: int = FORMAT) -> None:
         check_format(format)
@@ -59,7 +59,7 @@ class SparseConfig(QuantizationConfigMixin):
 
 @contextmanager
 def _outside_of_making() -> Iterator[None]:
-    """Leave the state in which transformers makes models: new tensors on meta, of the model's type."""
+    """Suspend the state in which transformers builds models: new tensors on meta, in the model's dtype."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -80,10 +80,10 @@ def _open(files: list[str] | None) -> ModelFolder:
 
 
 def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> Callable[[], None]:
-    """Have the loader see only the tensors `new` of a model, and not report as left over what the model takes.
+    """Show the loader only the tensors `new` of a model, and keep it from reporting the others as unexpected.
 
     Returns:
-        What undoes it.
+        Function that undoes it.
     """
 
     def forget(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -104,7 +104,7 @@ def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> 
 
 
 def _mark_initialized(model: nn.Module, new: set[str]) -> None:
-    """Have only modules initialized that hold the tensors `new`: others may look for the `weight` of a sparse layer."""
+    """Let only modules with tensors in `new` be initialized: others may access the `weight` of a sparse layer."""
     parts = [name.split(".") for name in new]
     holders = {".".join(part[:length]) for part in parts for length in range(len(part))}
     for name, module in model.named_modules():
@@ -112,10 +112,10 @@ def _mark_initialized(model: nn.Module, new: set[str]) -> None:
 
 
 def _buffers_of(model: nn.Module) -> Callable[[], None]:
-    """Keep the buffers that files do not hold: the loader puts memory that nobody filled in their place.
+    """Save the non-persistent buffers: the loader replaces them with uninitialized memory.
 
     Returns:
-        What gives them back.
+        Function that restores them.
     """
     kept = [(module, key, module._buffers[key]) for _, module, key in computed_buffers(model)]
 
@@ -136,30 +136,30 @@ class SparseQuantizer(HfQuantizer):
         self._pending: list[tuple[ModelFolder, list[Callable[[], None]]]] = []  # between the two steps of loading
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Refuse devices that kernels do not run on."""
+        """Refuse devices other than the CPU."""
         devices = device_map.values() if isinstance(device_map, dict) else [device_map]
         other = sorted({str(device) for device in devices} - {"None", "auto", "cpu"})
         if other:
             raise ValueError(f"sparse layers run on the CPU, got device_map with {', '.join(other)}; leave it out")
 
     def update_device_map(self, device_map: Any) -> Any:
-        """Everything on the CPU."""
+        """Put everything on the CPU."""
         return None if device_map is None else {"": "cpu"}
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """Take away what keeps transformers from opening a folder without this class."""
+        """Remove the entry that keeps transformers from opening a folder without this class."""
         config.__dict__.pop(WEIGHTS_KEY, None)
         return config
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
-        """None: the folder has the names that the model has."""
+        """No conversions: the names in the folder are those of the model."""
         return []
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         stored = _open(kwargs.get("checkpoint_files"))
         stored.read_ahead()
         with _outside_of_making():
-            with split_modules(model):  # the folder may name the matrices of modules that are split in it
+            with split_modules(model):  # the folder may contain split modules
                 part = part_for(stored, model)
             blank = copy.deepcopy(model)
             fit(model, part.manifest)
@@ -168,7 +168,7 @@ class SparseQuantizer(HfQuantizer):
             tensors = dict(named_tensors(model))
             check_room([tensors[name] for name in new], part.memory_limit)
             fill_buffers(model, blank, part.memory_limit)
-        ties = model.all_tied_weights_keys.items()  # layers that are sparse now have no weight to be tied
+        ties = model.all_tied_weights_keys.items()  # sparse layers have no weight to tie
         model.all_tied_weights_keys = {name: other for name, other in ties if {name, other} <= set(tensors)}
         _mark_initialized(model, new)
         self._pending = [(part, [_hide(model, stored, part, new), _buffers_of(model)])]
@@ -180,10 +180,10 @@ class SparseQuantizer(HfQuantizer):
             step()
         fill(model, part)
         new = lacking(model, part.manifest)
-        if new:  # a new head to the embeddings that are there only now
+        if new:  # tie a new head to the embeddings, which were just loaded
             model.tie_weights(missing_keys=new, recompute_mapping=False)
         check_filled(model)
-        if model.dtype != model.config.dtype:  # from_pretrained was given another one
+        if model.dtype != model.config.dtype:  # from_pretrained was called with another dtype
             nn.Module.to(model, model.config.dtype)
         if not any(isinstance(module, SparseLinear) for module in model.modules()):
             self.remove_quantization_config(model)
@@ -193,14 +193,14 @@ class SparseQuantizer(HfQuantizer):
         return densify(model)
 
     def remove_quantization_config(self, model: Any) -> None:
-        """Make an ordinary model of one without sparse layers: some code computes otherwise in quantized ones."""
+        """Mark a model without sparse layers as not quantized: some code computes differently in quantized models."""
         super().remove_quantization_config(model)  # type: ignore[no-untyped-call]
         for module in model.modules():
             if hasattr(module, "config"):
                 vars(module.config).pop("_is_quantized", None)
 
     def is_serializable(self) -> bool:
-        """Whether models can be saved: see `saving_sparse`."""
+        """Models can be saved, see `saving_sparse`."""
         return True
 
     @property
@@ -210,7 +210,7 @@ class SparseQuantizer(HfQuantizer):
 
 
 def register() -> None:
-    """Make transformers know folders of this library. Does nothing the second time."""
+    """Register sparsekit's folders with transformers. Idempotent."""
     if METHOD not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config(METHOD)(SparseConfig)
         register_quantizer(METHOD)(SparseQuantizer)

@@ -1,8 +1,8 @@
-"""Register with transformers as soon as it is there, without importing it.
+"""Register with transformers as soon as it is imported, without importing it.
 
-`import sparsekit` must stay light, and transformers asks no one whether they have something to register. So an entry of
-`sys.meta_path`, where Python asks who can import a module, waits for the module of transformers that opens models; when
-it has been executed, ours is registered. Whichever of the two libraries is imported first, folders open.
+`import sparsekit` must stay light, and transformers does not discover quantizers of other packages. So a finder on
+`sys.meta_path` waits for the transformers module that opens models, and registers ours after that has been executed.
+Folders open whichever of the two libraries is imported first.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: Imported by everything in transformers that opens a model.
+#: Module that everything in transformers that opens a model imports.
 _AWAITED = "transformers.modeling_utils"
 
 
 def _register() -> None:
-    """Register, or say that it cannot be done: an unexpected version must not make transformers unusable."""
+    """Register, or warn on failure: an unexpected version must not make transformers unusable."""
     try:
         importlib.import_module("sparsekit.checkpoint.transformers.quantizer").register()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
@@ -29,7 +29,7 @@ def _register() -> None:
 
 
 class _ThenRegister(Loader):
-    """A module's own loader, and `_register` after it."""
+    """Runs a module's own loader, then `_register`."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -38,7 +38,7 @@ class _ThenRegister(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # What is written into a module while it is executed, and tools that ask for its source, want its own loader.
+        # Code that runs while the module is executed, and tools that read its source, expect its own loader.
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
@@ -61,7 +61,7 @@ class _WaitForTransformers(MetaPathFinder):
 
 
 def register_when_imported() -> None:
-    """Register now if transformers is imported, else when it is."""
+    """Register now if transformers is already imported, else as soon as it is."""
     if _AWAITED in sys.modules:
         _register()
     else:

@@ -1,4 +1,4 @@
-"""`save_pretrained` of models with sparse layers: it writes what `sparsekit.save` writes."""
+"""`save_pretrained` for models with sparse layers: it writes the same folder as `sparsekit.save`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GI
 
 
 def _bytes(size: int | str) -> int:
-    """A number of bytes; transformers writes "5GB" too."""
+    """Parse a size in bytes, including strings such as transformers' "5GB"."""
     number, unit = re.fullmatch(r"(\d*)(.*)", str(size).upper().replace(" ", "")).groups()  # type: ignore[union-attr]
     if number and (not unit or unit in _UNITS):
         return int(number) * _UNITS.get(unit, 1)
@@ -35,8 +35,8 @@ def _save_sparse(model: Any, given: dict[str, Any]) -> None:
 def saving_sparse(original: Callable[..., Any], quantizer_class: Any) -> Callable[..., Any]:
     """`PreTrainedModel.save_pretrained` that writes a model with sparse layers as `sparsekit.save` does.
 
-    As it was, it would write their arrays and a configuration that says nothing of them: a folder that opens with
-    random weights. A quantizer cannot prevent that: converted models have none, and it is not told where the folder is.
+    The original would write their arrays and a configuration that does not mention them: a folder that opens with
+    random weights. A quantizer cannot prevent that: converted models have none, and it does not get the folder's path.
     """
     signature = inspect.signature(original)
 
@@ -46,7 +46,7 @@ def saving_sparse(original: Callable[..., Any], quantizer_class: Any) -> Callabl
         if not adapters_only and any(isinstance(module, SparseLinear) for module in self.modules()):
             return _save_sparse(self, signature.bind(self, *args, **kwargs).arguments)
         quantizer = getattr(self, "hf_quantizer", None)
-        if isinstance(quantizer, quantizer_class) and not adapters_only:  # it was made dense
+        if isinstance(quantizer, quantizer_class) and not adapters_only:  # the model was made dense
             quantizer.remove_quantization_config(self)
         return original(self, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Sentence-transformers models: a transformers model with steps after it, each in a folder of its own."""
+"""sentence-transformers models: a transformers model and further steps, each in its own folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sparsekit.nn import SparseLinear
 
 def is_sentence_transformer(model: nn.Module) -> bool:
     """Whether a model is a `SentenceTransformer`."""
-    library = sys.modules.get("sentence_transformers")  # without it, nothing is
+    library = sys.modules.get("sentence_transformers")  # not imported: no model can be one
     return library is not None and isinstance(model, library.SentenceTransformer)
 
 
 def encoders_of(model: nn.Module) -> list[Any]:
-    """The transformers models inside, those inside of others apart."""
+    """The outermost transformers models inside."""
     if is_transformers(model):
         return [model]
     return [encoder for child in model.children() for encoder in encoders_of(child)]
 
 
 def check_sparse_layers(model: nn.Module) -> None:
-    """Raise ValueError if a layer outside of the transformers models is sparse."""
+    """Raise ValueError if a layer outside the transformers models is sparse."""
     inside = {id(module) for encoder in encoders_of(model) for module in encoder.modules()}
     for name, module in model.named_modules():
         if isinstance(module, SparseLinear) and id(module) not in inside:
@@ -36,16 +36,16 @@ def check_sparse_layers(model: nn.Module) -> None:
 
 
 def save_sentence_transformer(model: Any, folder: Path, write: Callable[[Any, Path], None]) -> None:
-    """Save a `SentenceTransformer` by its own `save`, with the transformers models inside written by `write`.
+    """Save a `SentenceTransformer` with its own `save`, but write the transformers models inside with `write`.
 
     Args:
         model: the model.
-        folder: where to.
-        write: writes a model into a folder.
+        folder: folder to write.
+        write: function that writes a model to a folder.
     """
     encoders = encoders_of(model)
     try:
-        for encoder in encoders:  # each saves itself, so this is where another way of writing can come in
+        for encoder in encoders:  # each is saved through its own method, which is replaced here
             encoder.save_pretrained = lambda path, encoder=encoder, **_: write(encoder, Path(path))
         model.save(str(folder), create_model_card=False)
     finally:

@@ -1,4 +1,4 @@
-"""Verify a model folder: checksums, sparse layers against float64, stored outputs."""
+"""Verify a model folder: checksums, sparse layers against float64, and stored outputs."""
 
 from sparsekit.checkpoint.verification.verifying import VerificationReport, verify
 

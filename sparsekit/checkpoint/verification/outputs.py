@@ -1,4 +1,4 @@
-"""Reference outputs of a model in its folder, and their comparison on another machine."""
+"""Store reference outputs of a model in its folder, and compare them on another machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import regular_file
 from sparsekit.nn import SparseLinear
 
-#: Most numbers of an input: a folder from elsewhere must not be able to ask for an attention over millions of tokens.
+#: Largest number of elements in an input: an untrusted folder must not request attention over millions of tokens.
 _MOST_IDS, _MOST_FLOATS = 4096, 2**20
 _MOST_BYTES = 64 * 2**20
 _INPUTS, _OUTPUTS = "inputs.", "outputs."
 
-#: By how much other processors and versions may differ, relative to the largest output. Inputs of int8 layers are
-#: rounded, now and then to the other side, and models in types of 16 bits round everywhere.
+#: Tolerances across processors and versions, relative to the largest output. Inputs of int8 layers are quantized and
+#: sometimes round the other way, and models in 16-bit dtypes round everywhere.
 _TOLERANCE, _COARSE_TOLERANCE = 1e-4, 2e-2
 
 
@@ -49,7 +49,7 @@ def _run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
     try:
         with torch.inference_mode():
             return model.eval()(**inputs)
-    except Exception as error:  # whatever a model makes of strange inputs
+    except Exception as error:  # a model may raise anything on unsuitable inputs
         raise ValueError(f"the model cannot run on the inputs: {error}") from error
     finally:
         for module in training:
@@ -57,10 +57,10 @@ def _run(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
 
 
 def answers(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of floats that a model returns, by name or place, in evaluation mode.
+    """Floating-point outputs of a model in eval mode, by name or position.
 
     Raises:
-        ValueError: it cannot run on the inputs, or returns no floats or some that are not finite.
+        ValueError: the model cannot run on the inputs, or returns no floats or values that are not finite.
     """
     found = _run(model, inputs)
     if isinstance(found, torch.Tensor):
@@ -74,13 +74,13 @@ def answers(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, t
 
 
 def write_outputs(model: nn.Module, inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Run the model on inputs and write both to `verification.safetensors`.
+    """Run the model on inputs, and write inputs and outputs to `verification.safetensors`.
 
     Returns:
-        What `sparsekit.json` says of it.
+        Its entry in `sparsekit.json`.
 
     Raises:
-        TypeError: an input is no tensor.
+        TypeError: an input is not a tensor.
         ValueError: inputs or outputs are too large, outputs are not finite, or the model cannot run on the inputs.
     """
     _check_inputs(inputs)
@@ -105,15 +105,15 @@ def _read(folder: Path, checksum: Any) -> dict[str, torch.Tensor]:
 
 
 def check_outputs(model: nn.Module, folder: Path, entry: Any) -> dict[str, Check]:
-    """Compare what a model answers with what the folder says.
+    """Compare a model's outputs with those stored in the folder.
 
     Args:
-        model: the model that was loaded from the folder.
+        model: the model loaded from the folder.
         folder: the folder.
-        entry: what `write_outputs` returned.
+        entry: the entry that `write_outputs` returned.
 
     Returns:
-        A check of every output by name.
+        Output name -> check.
 
     Raises:
         ValueError: the file is missing, damaged or malformed, or the model cannot run on the inputs.

@@ -1,4 +1,4 @@
-"""`verify`: check a folder's checksums, its sparse layers against float64, its outputs against those stored."""
+"""`verify`: check a folder's checksums, its sparse layers against float64, and its outputs against stored ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sparsekit.wording import counted
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What `verify` found; `print` shows it as a table."""
+    """Result of `verify`; `print` shows it as a table."""
 
     folder: str
-    arrays: int  # whose checksums were compared
+    arrays: int  # number of arrays whose checksums were compared
     layers: Mapping[str, Check]
-    stored: Mapping[str, Check]  # of the same layers on the machine that saved the folder
+    stored: Mapping[str, Check]  # checks of the same layers on the machine that saved the folder
     outputs: Mapping[str, Check]
     note: str = ""  # why outputs were not compared
 
@@ -60,7 +60,7 @@ class VerificationReport:
 
 
 def write_verification(folder: Path, model: nn.Module, inputs: Mapping[str, Any] | None) -> None:
-    """Fill `verification` in `sparsekit.json`; reads what was written, so that it is known to be readable.
+    """Fill in `verification` in `sparsekit.json`; this reads the folder back, which proves that it is readable.
 
     Raises:
         TypeError, ValueError: as `write_outputs`.
@@ -73,7 +73,7 @@ def write_verification(folder: Path, model: nn.Module, inputs: Mapping[str, Any]
 
 
 def _checks(stored: ModelFolder) -> tuple[LayerChecks, LayerChecks | None]:
-    """Errors of the layers here, and where the folder was saved, if it says."""
+    """Errors of the layers on this machine, and on the one that saved the folder, if recorded."""
     value = stored.manifest.verification
     if value is None:
         return check_layers(stored), None
@@ -87,18 +87,18 @@ def _checks(stored: ModelFolder) -> tuple[LayerChecks, LayerChecks | None]:
 
 
 def verify(folder: Path | str, *, model: nn.Module | None = None) -> VerificationReport:
-    """Check a model folder, and what this machine computes with it.
+    """Check a model folder, and the results that it gives on this machine.
 
-    Structure and checksums are checked as `load` does. Every sparse layer multiplies random tokens and is compared with
-    its own stored weight in float64; and where the folder holds inputs (`verify_inputs` of `save`), the model's outputs
-    are compared with those stored.
+    Structure and checksums are checked as in `load`. Every sparse layer multiplies random tokens and is compared with
+    its own stored weight in float64. If the folder has inputs (`verify_inputs` of `save`), the model's outputs are
+    compared with the stored ones.
 
     Args:
         folder: a folder that `save` wrote, or the name of a model in the local hub cache.
-        model: for models that are not transformers', as for `load`; without one, outputs are not compared.
+        model: for models outside transformers, as in `load`; without one, outputs are not compared.
 
     Returns:
-        Largest errors and tolerances; `passed` says whether all is well.
+        Largest errors and tolerances; `passed` says whether all are within tolerance.
 
     Raises:
         FileNotFoundError: there is no such folder or model.
