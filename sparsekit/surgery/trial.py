@@ -153,7 +153,7 @@ class Trial:
     ) -> None:
         name = type(model).__name__
         if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
-            raise ValueError(f"{name} gives outputs of other shapes {what}; nothing was changed")
+            raise ValueError(f"{name} returns outputs of different shapes {what}; nothing was changed")
         if any(tensor.is_meta for tensor in (*expected, *found)):
             return
         worst = max(_ROUNDING.get(tensor.dtype, _HALF_ROUNDING) for tensor in found)

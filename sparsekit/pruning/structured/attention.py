@@ -122,7 +122,7 @@ def check_attention(model: nn.Module, attention: Attention) -> None:
         ):
             raise ValueError(
                 f"{attention.name} has the parameter {key} of shape {list(parameter.shape)} beside its linear layers, "
-                "which may hold something for every head; put the attention into ignore"
+                "which may have values for every head; put the attention into ignore"
             )
 
 

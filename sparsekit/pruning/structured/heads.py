@@ -32,9 +32,9 @@ def _select(model: nn.Module, targets: Iterable[str] | None, ignore: Iterable[st
     found = {attention.name: attention for attention in find_attentions(model)}
     if not found:
         raise ValueError(
-            "found no attention whose layers have names that are known; heads are removed where query, key and value "
-            "are linear layers of their own (BERT, Llama, OPT, T5, ...), or one layer as in GPT-2, GPT-NeoX, Falcon, "
-            "Phi-3 and ModernBERT"
+            "found no attention with known layer names; heads can be removed if query, key and value are separate "
+            "linear layers (BERT, Llama, OPT, T5, ...), or one layer as in GPT-2, GPT-NeoX, Falcon, Phi-3 and "
+            "ModernBERT"
         )
     names = select_by_layers(model, {name: attention.layers for name, attention in found.items()}, targets, ignore)
     return [found[name] for name in names]

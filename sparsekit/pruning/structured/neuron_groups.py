@@ -130,7 +130,7 @@ def check_between(model: nn.Module, group: NeuronGroup) -> None:
                 if name not in group.layers and parameter.dim() and parameter.shape[0] == width:
                     raise ValueError(
                         f"{name} has parameters for each of the {width} units that {group.consumer} reads, and would "
-                        "not fit any more; put the layers into ignore, or give groups= if it does not touch the units"
+                        "no longer fit; put the layers into ignore, or give groups= if it does not touch the units"
                     )
 
 

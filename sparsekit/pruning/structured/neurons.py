@@ -38,7 +38,7 @@ def _find_units(
         raise ValueError(f"groups must name each consumer once, got {[group.consumer for group in groups]}")
     if not given:
         raise ValueError(
-            "found no MLP whose layers have names that are known, and no nn.Sequential(Linear, activation, Linear); "
+            "found no MLP with known layer names, and no nn.Sequential(Linear, activation, Linear); "
             "give groups=[NeuronGroup(producers=[...], consumer=...)]"
         )
     names = select_by_layers(model, {name: group.layers for name, group in given.items()}, targets, ignore)

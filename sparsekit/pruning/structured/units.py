@@ -48,7 +48,7 @@ def check_amount(fraction: float | None, threshold: float | None, scope: str, mi
     if scope not in _SCOPES:
         raise ValueError(f"scope must be one of {', '.join(_SCOPES)}, got {scope!r}")
     if minimum < 1:
-        raise ValueError(f"minimum must be at least 1, got {minimum}: what is empty cannot run")
+        raise ValueError(f"minimum must be at least 1, got {minimum}: an empty layer cannot run")
 
 
 def select_by_layers(

@@ -18,5 +18,5 @@ def fidelity_to_dense(job: Job) -> dict[str, Any]:
     if job.dense_after is None:
         return {}
     found = fidelity(NamedOutputs(job.model), NamedOutputs(dense_model(job)), job.sample(_TEXTS))
-    far = {"outputs": "moved FAR from the dense model's: train it, or make it less small"} if found.far else {}
+    far = {"outputs": "moved FAR from the dense model's: train it, or compress it less"} if found.far else {}
     return {"cosine_to_dense": found.cosine, **far}
