@@ -60,8 +60,10 @@ py::array to_float_values(const CsrTuple& arrays) {
 
 Array<std::uint8_t> pack(const CsrTuple& csr, const std::string& dtype, std::int64_t height,
                          const std::optional<Array<float>>& scales, const std::optional<std::string>& layout) {
-  const Family family = layout ? family_named(*layout) : preferred_family();
-  const Packing packing(view_of(csr), dtype_named(dtype), height, scales ? scales->data() : nullptr, family);
+  const CsrView view = view_of(csr);
+  const DType type = dtype_named(dtype);
+  const Family family = layout ? family_named(*layout) : preferred_family(view, type);
+  const Packing packing(view, type, height, scales ? scales->data() : nullptr, family);
   auto packed = aligned_bytes(packing.bytes());
   packing.write(reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;

@@ -195,6 +195,14 @@ void check_row_sums(const PackedWeight& weight) {
   }
 }
 
+/// int8 values of CSR.
+void check_values(const PackedWeight& weight, std::int64_t entries) {
+  const auto* values = static_cast<const std::int8_t*>(weight.values);
+  std::uint8_t wrong = 0;
+  for (std::int64_t i = 0; i < entries * weight.height; ++i) wrong |= static_cast<std::uint8_t>(values[i] == -128);
+  if (wrong != 0) refuse("int8 values must be from -127 to 127, got -128");
+}
+
 void check_scales(const PackedWeight& weight) {
   const float* end = weight.scales + weight.out_features;
   const auto good = [](float scale) { return scale > 0.0F && std::isfinite(scale); };
@@ -210,10 +218,9 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   weight.sliced ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
   check_order(weight);
   check_entries(weight, layout, header.nnz);
-  if (layout.scaled) {
-    check_row_sums(weight);
-    check_scales(weight);
-  }
+  if (layout.quantizes) check_row_sums(weight);
+  if (layout.scaled && !layout.quantizes) check_values(weight, header.entries);
+  if (layout.scaled) check_scales(weight);
 }
 
 }  // namespace sparsekit

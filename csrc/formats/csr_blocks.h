@@ -11,6 +11,8 @@
 // With 4x1 blocks a row group, four rows with one list of columns, takes the place of a row; an entry is one column and
 // the values of the four rows, next to each other.
 //
+// int8 values are multiplied as floats, and sums with the scales of their rows: inputs are not quantized.
+//
 // Cutting a matrix into blocks whose part of the input stays in cache is cache blocking (Im, Yelick, Vuduc: "SPARSITY:
 // Optimization framework for sparse matrix kernels", Int. J. High Perform. Comput. Appl. 18, 2004). Kernels read such
 // a row from its beginning to its end, which suits instruction sets that cannot permute inputs across registers.
@@ -23,7 +25,7 @@ namespace sparsekit {
 /// Fills the arrays of `plan` for a validated CSR.
 void plan_csr_blocks(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan);
 
-/// `fill` and `unpack` of a LayoutEntry, for float, BFloat16 and Float16.
+/// `fill` and `unpack` of a LayoutEntry, for float, BFloat16, Float16 and std::int8_t.
 template <class Value, int height>
 void fill_csr_blocks(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
 template <class Value, int height>

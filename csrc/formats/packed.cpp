@@ -29,6 +29,7 @@ constexpr LayoutEntry sell(Layout layout, const char* name) {
           sizeof(Value),
           scaled,
           scaled,
+          scaled,
           kPairsRows<Value, height>,
           true,
           padding,
@@ -44,6 +45,7 @@ constexpr LayoutEntry csr_blocks(Layout layout, const char* name) {
           kDType<Value>,
           height,
           sizeof(Value),
+          sizeof(Value) == 1,
           false,
           false,
           false,
@@ -70,6 +72,8 @@ constexpr LayoutEntry kLayouts[] = {
     csr_blocks<float, 4>(Layout::csr_4x1_f32, "csr_4x1_f32"),
     csr_blocks<BFloat16, 4>(Layout::csr_4x1_bf16, "csr_4x1_bf16"),
     csr_blocks<Float16, 4>(Layout::csr_4x1_fp16, "csr_4x1_fp16"),
+    csr_blocks<std::int8_t, 1>(Layout::csr_s8, "csr_s8"),
+    csr_blocks<std::int8_t, 4>(Layout::csr_4x1_s8, "csr_4x1_s8"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -139,7 +143,7 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
   header.scales_start = aligned(header.row_to_slot_start + ordered);
   header.row_sums_start = aligned(header.scales_start + rows * sizeof(float));
-  header.values_start = aligned(header.row_sums_start + rows * sizeof(std::int32_t));
+  header.values_start = aligned(header.row_sums_start + (layout.quantizes ? rows : 0) * sizeof(std::int32_t));
   header.columns_start =
       aligned(header.values_start + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
   header.total_bytes = aligned(header.columns_start + static_cast<std::uint64_t>(entries));
@@ -159,6 +163,7 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
                                 std::to_string(csr.values_size));
   }
   check_row_groups(csr, layout.height);
+  if (layout.scaled) check_scaled_rows(csr, plan.scales);
   layout.sliced ? plan_sell(csr, layout, plan) : plan_csr_blocks(csr, layout, plan);
   const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.sliced ? kStripe : 1);
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);

@@ -58,7 +58,8 @@ struct LayoutEntry {
   DType dtype;               // of its values
   std::int64_t height;       // rows of a row group
   std::int64_t value_bytes;  // of one value
-  bool scaled;               // whether output features have `scales` and `row_sums`
+  bool scaled;               // whether output features have `scales`
+  bool quantizes;            // inputs too: whether output features have `row_sums`
   bool overlapping;          // whether its column blocks overlap, with one order of rows
   bool paired;               // whether neighboring rows begin with the columns that they share
   bool sliced;               // SELL; else CSR

@@ -1,5 +1,6 @@
 #include "row_groups.h"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -15,6 +16,23 @@ void check_row_groups(const CsrView& csr, std::int64_t height) {
       throw std::invalid_argument("blocks of " + std::to_string(height) + "x1 must be full, but the rows " +
                                   std::to_string(first) + " and " + std::to_string(row) +
                                   " have entries in different columns");
+    }
+  }
+}
+
+void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales) {
+  if (csr.dtype == DType::int8) return;  // what `validate` saw
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    const std::string where = " in row " + std::to_string(row);
+    const float* last = csr.values_as<float>() + csr.crow_indices[row + 1];
+    const float* wrong =
+        std::find_if(csr.values_as<float>() + csr.crow_indices[row], last, [](float v) { return !std::isfinite(v); });
+    if (wrong != last) {
+      throw std::invalid_argument("int8 values must be finite, got " + std::to_string(*wrong) + where);
+    }
+    const float scale = scales[static_cast<std::size_t>(row)];
+    if (!(scale > 0.0F && std::isfinite(scale))) {
+      throw std::invalid_argument("scales must be positive and finite, got " + std::to_string(scale) + where);
     }
   }
 }

@@ -13,6 +13,9 @@ namespace sparsekit {
 /// Throws std::invalid_argument where rows of one row group have entries in different columns.
 void check_row_groups(const CsrView& csr, std::int64_t height);
 
+/// Throws where values cannot be stored in units of `scales`, [out_features]: these must be positive, all finite.
+void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales);
+
 /// A value of a CSR in the type of a layout; `scale`: of the row, for int8.
 template <class Value, class Source>
 Value stored(Source value, float scale) {

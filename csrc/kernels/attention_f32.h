@@ -200,7 +200,8 @@ void finish_tile(const sparsekit::AttentionHead& head, const AttentionTile<vecto
   load_row<vectors>(tile.exp_sum, factor);
   scale_rows<vectors>(tile.output, head.value_dim, factor);
   const sparsekit::Output out{head.output, head.output_stride, head.queries, nullptr, sparsekit::Activation::none};
-  store_tile_with<AttentionTile<vectors>::queries>(tile.output, {0, head.value_dim}, out, [](Vec x) { return x; });
+  store_tile_with<AttentionTile<vectors>::queries>(tile.output, nullptr, {0, head.value_dim}, out,
+                                                   [](Vec x) { return x; });
 }
 
 /// `head` has at most as many queries as the tile.

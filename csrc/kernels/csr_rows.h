@@ -10,6 +10,7 @@ template <class Stored, int rows, sparsekit::Layout which>
 struct CsrBlocks {
   using Value = Stored;
   static constexpr int height = rows;
+  static constexpr bool scaled = sizeof(Stored) == 1;
   static constexpr sparsekit::Layout layout = which;
 };
 
@@ -18,6 +19,8 @@ using CsrF16 = CsrBlocks<sparsekit::Float16, 1, sparsekit::Layout::csr_fp16>;
 using CsrBF16 = CsrBlocks<sparsekit::BFloat16, 1, sparsekit::Layout::csr_bf16>;
 using Csr4x1F32 = CsrBlocks<float, 4, sparsekit::Layout::csr_4x1_f32>;
 using Csr4x1F16 = CsrBlocks<sparsekit::Float16, 4, sparsekit::Layout::csr_4x1_fp16>;
+using CsrS8 = CsrBlocks<std::int8_t, 1, sparsekit::Layout::csr_s8>;
+using Csr4x1S8 = CsrBlocks<std::int8_t, 4, sparsekit::Layout::csr_4x1_s8>;
 using Csr4x1BF16 = CsrBlocks<sparsekit::BFloat16, 4, sparsekit::Layout::csr_4x1_bf16>;
 
 /// The entries of a row group in a column block: a column each, and the values of its rows next to each other.

@@ -22,6 +22,8 @@ enum class Layout : std::uint32_t {
   csr_4x1_f32 = 12,
   csr_4x1_bf16 = 13,
   csr_4x1_fp16 = 14,
+  csr_s8 = 15,
+  csr_4x1_s8 = 16,
 };
 
 /// A float without its last 16 bits.
@@ -130,7 +132,7 @@ struct PackedWeight : PackedShape {
   const std::uint8_t* slot_to_row;
   const std::uint8_t* row_to_slot;
   const float* scales;           // of int8 values: [out_features]
-  const std::int32_t* row_sums;  // of int8 values: [out_features], the sum of a row's values
+  const std::int32_t* row_sums;  // of int8 values in SELL: [out_features], the sum of a row's values
   std::int64_t out_features;
   std::int64_t in_features;
   std::int64_t height;

@@ -17,15 +17,17 @@ namespace {
 
 /// Adds the dot products of a row group's rows and the token, one by one.
 template <class Format>
-[[gnu::always_inline]] inline void dot_rows(const CsrRow<Format>& row, const float* x, float* sums) {
+[[gnu::always_inline]] inline void dot_rows(CsrRow<Format> row, const float* x, float* sums) {
   constexpr auto height = static_cast<unsigned>(Format::height);
-  for (unsigned r = 0; r < height; ++r) {
-    float sum[sparsekit::kQuad] = {};
-    for (unsigned i = 0; i < row.count; ++i) {
-      sum[i % sparsekit::kQuad] += widen(row.values[i * height + r]) * x[row.columns[i]];
-    }
-    sums[r] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  float sum[height][sparsekit::kQuad] = {};
+  const auto add = [&](unsigned i) {
+    for (unsigned r = 0; r < height; ++r) sum[r][i] += widen(row.values[i * height + r]) * x[row.columns[i]];
+  };
+  for (; row.count >= sparsekit::kQuad; row.skip(sparsekit::kQuad)) {
+    for (unsigned i = 0; i < sparsekit::kQuad; ++i) add(i);
   }
+  for (unsigned i = 0; i < row.count; ++i) add(i);
+  for (unsigned r = 0; r < height; ++r) sums[r] += (sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3]);
 }
 
 /// The same of a single row, eight entries at a time.

@@ -77,7 +77,7 @@ constexpr Kernel spmv_of_csr() {
           .min_tokens = min_tokens(1),
           .input_bytes = float_bytes(1),
           .multiply = spmv_csr<Format>,
-          .store = store_tokens_f32<1>};
+          .store = store_tokens_f32<1, Format::scaled>};
 }
 
 template <class Format>
@@ -89,7 +89,17 @@ constexpr Kernel spmm_of_csr_four(std::int64_t from) {
           .input_bytes = float_bytes(kFour),
           .multiply = spmm_csr_four<Format>,
           .pack = pack_tile_f32<kFour>,
-          .store = store_tile_f32<kFour>};
+          .store = store_tile_f32<kFour, Format::scaled>};
+}
+
+/// Weights with int8 values have no gradient for their input.
+template <class Format, class V, int vectors>
+constexpr sparsekit::MultiplyFn transposed_of_csr() {
+  if constexpr (Format::scaled) {
+    return nullptr;
+  } else {
+    return spmm_csr_transposed<Format, V, vectors>;
+  }
 }
 
 template <class Format, class V, int tokens>
@@ -101,9 +111,9 @@ constexpr Kernel spmm_of_csr(std::int64_t from) {
           .min_tokens = min_tokens(from),
           .input_bytes = float_bytes(tokens),
           .multiply = spmm_csr<Format, V, vectors>,
-          .multiply_transposed = spmm_csr_transposed<Format, V, vectors>,
+          .multiply_transposed = transposed_of_csr<Format, V, vectors>(),
           .pack = pack_tile_f32<tokens>,
-          .store = store_tile_f32<tokens>};
+          .store = store_tile_f32<tokens, Format::scaled>};
 }
 
 template <class Format, int tokens>
@@ -229,7 +239,8 @@ constexpr KernelTable table() {
                                 .tile = AttentionTile<kAttentionVectors>::queries,
                                 .scratch = attention_scratch},
                   .add_layer_norm = add_layer_norm_f32,
-                  .prefers_csr = !kPermutesInputs};
+                  .min_csr_sparsity = kThresholds.min_csr_sparsity,
+                  .min_csr_sparsity_s8 = kThresholds.min_csr_sparsity_s8};
   add_float_kernels<SellF32>(all);
   add_float_kernels<SellBF16>(all);
   add_float_kernels<SellF16>(all);
@@ -241,6 +252,8 @@ constexpr KernelTable table() {
   add_csr_kernels<CsrF16>(all);
   add_csr_kernels<Csr4x1F32>(all);
   add_csr_kernels<Csr4x1BF16>(all);
+  add_csr_kernels<CsrS8>(all);
+  add_csr_kernels<Csr4x1S8>(all);
   add_csr_kernels<Csr4x1F16>(all);
   add_s8_kernels<SellS8>(all);
   add_s8_kernels<Sell4x1S8>(all);
@@ -249,4 +262,4 @@ constexpr KernelTable table() {
 
 }  // namespace
 
-extern "C" const sparsekit::KernelTable SPARSEKIT_TABLE = table();
+extern "C" constinit const sparsekit::KernelTable SPARSEKIT_TABLE = table();

@@ -63,7 +63,8 @@ struct KernelTable {
   std::int64_t peak_flop;
   AttentionKernels attention;
   LayerNormFn add_layer_norm;
-  bool prefers_csr;  // to SELL, for float values
+  double min_csr_sparsity;  // from which CSR is preferred to SELL
+  double min_csr_sparsity_s8;
   int size = 0;
   Kernel kernels[kMaxKernels] = {};  // by ascending tile within a layout
 

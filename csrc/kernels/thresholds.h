@@ -8,6 +8,9 @@ namespace sparsekit {
 /// More tokens than any call has: the kernel is not used.
 inline constexpr std::int64_t kNever = INT64_MAX;
 
+/// More than any weight has.
+inline constexpr double kNoSparsity = 2.0;
+
 /// Whose processor runs: instructions take different times.
 enum class Vendor { others, amd };
 
@@ -30,6 +33,9 @@ struct Thresholds {
   MinTokens min_permuted_tile = min_tokens(kNever);
   /// To interleave the bytes of a tile of tokens; to permute them or to look them up is faster below.
   MinTokens min_interleaved = min_tokens(kNever);
+  /// Sparsity from which weights are packed as CSR in column blocks, those of int8 apart.
+  double min_csr_sparsity = kNoSparsity;
+  double min_csr_sparsity_s8 = kNoSparsity;
 };
 
 }  // namespace sparsekit

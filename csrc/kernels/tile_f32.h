@@ -52,14 +52,16 @@ bool pack_tile_f32(const sparsekit::Input& input, sparsekit::Range features, std
   return true;
 }
 
+/// `scales`: of the rows, [out_features], or null.
 template <int tile, class Activate>
-inline void store_tile_with(const float* sums, sparsekit::Range rows, const sparsekit::Output& out,
+inline void store_tile_with(const float* sums, const float* scales, sparsekit::Range rows, const sparsekit::Output& out,
                             const Activate& activate) {
   for (std::int64_t first = 0; first < out.tokens; first += Vec::width) {
     const std::int64_t tokens = min(Vec::width, out.tokens - first);
     for (std::int64_t r = rows.first; r < rows.last; r += Vec::width) {
       const std::int64_t count = min(Vec::width, rows.last - r);
       const Vec bias = out.bias == nullptr ? Vec::zero() : load_partial(out.bias + r, count);
+      const Vec scale = scales == nullptr ? Vec::broadcast(1.0F) : load_partial(scales + r, count);
       Vec square[Vec::width];
       for (int i = 0; i < Vec::width; ++i) {
         const float* row = sums + (r - rows.first + i) * tile + first;
@@ -69,17 +71,17 @@ inline void store_tile_with(const float* sums, sparsekit::Range rows, const spar
       for (std::int64_t t = 0; t < tokens; ++t) {
         float* y = out.data + (first + t) * out.stride + r;
         __builtin_prefetch(y + kStoreAhead, 1);
-        store_partial(activate(square[t] + bias), y, count);
+        store_partial(activate(fma(square[t], scale, bias)), y, count);
       }
     }
   }
 }
 
-template <int tile>
-void store_tile_f32(const sparsekit::PackedWeight&, const void*, const void* sums, sparsekit::Range rows,
+template <int tile, bool scaled = false>
+void store_tile_f32(const sparsekit::PackedWeight& weight, const void*, const void* sums, sparsekit::Range rows,
                     const sparsekit::Output& out) {
   with_activation(out.activation, [&](const auto& activate) {
-    store_tile_with<tile>(static_cast<const float*>(sums), rows, out, activate);
+    store_tile_with<tile>(static_cast<const float*>(sums), scaled ? weight.scales : nullptr, rows, out, activate);
   });
 }
 

@@ -26,8 +26,8 @@ inline void for_rows_of_token(const float* sums, sparsekit::Range rows, const Vi
   }
 }
 
-template <int height>
-void store_tokens_f32(const sparsekit::PackedWeight&, const void*, const void* results, sparsekit::Range rows,
+template <int height, bool scaled = false>
+void store_tokens_f32(const sparsekit::PackedWeight& weight, const void*, const void* results, sparsekit::Range rows,
                       const sparsekit::Output& out) {
   const auto* sums = static_cast<const float*>(results);
   const std::int64_t token = sparsekit::padded_row_groups(rows.last - rows.first, height) * height;
@@ -35,7 +35,8 @@ void store_tokens_f32(const sparsekit::PackedWeight&, const void*, const void* r
     for (std::int64_t t = 0; t < out.tokens; ++t) {
       for_rows_of_token<height>(sums + t * token, rows, [&](std::int64_t row, Vec sum, std::int64_t count) {
         const Vec bias = out.bias == nullptr ? Vec::zero() : load_partial(out.bias + row, count);
-        store_partial(activate(sum + bias), out.data + t * out.stride + row, count);
+        const Vec scale = scaled ? load_partial(weight.scales + row, count) : Vec::broadcast(1.0F);
+        store_partial(activate(fma(sum, scale, bias)), out.data + t * out.stride + row, count);
       });
     }
   });

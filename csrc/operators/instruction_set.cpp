@@ -85,6 +85,12 @@ const KernelTable& all_kernels() { return *chosen().load()->all; }
 
 const KernelTable& current_kernels() { return chosen().load()->used; }
 
-Family preferred_family() { return current_kernels().prefers_csr ? Family::csr : Family::sell; }
+Family preferred_family(const CsrView& csr, DType dtype) {
+  const KernelTable& table = current_kernels();
+  const auto size = static_cast<double>(csr.out_features) * static_cast<double>(csr.in_features);
+  const double sparsity = size > 0 ? 1 - static_cast<double>(csr.values_size) / size : 0;
+  const double least = dtype == DType::int8 ? table.min_csr_sparsity_s8 : table.min_csr_sparsity;
+  return sparsity >= least ? Family::csr : Family::sell;
+}
 
 }  // namespace sparsekit

@@ -37,7 +37,7 @@ const KernelTable& all_kernels();
 /// Kernels of the instruction set in use that this machine's processor uses.
 const KernelTable& current_kernels();
 
-/// How it likes float weights packed.
-Family preferred_family();
+/// How it likes this weight packed, with values of this type.
+Family preferred_family(const CsrView& csr, DType dtype);
 
 }  // namespace sparsekit

@@ -48,18 +48,17 @@ void linear(const LinearCall& call) { run({forward_product(call)}, current_kerne
 
 void joined_linear(const std::vector<LinearCall>& calls) {
   if (calls.empty()) throw std::invalid_argument("joined layers must be at least one, got none");
-  Products products;
+  std::vector<Products> groups;  // of the same layout: these share the packed input
   for (const LinearCall& call : calls) {
     const LinearCall& first = calls.front();
     if (call.input != first.input || call.input_stride != first.input_stride || call.tokens != first.tokens) {
       throw std::invalid_argument("joined layers must have the same input");
     }
-    products.push_back(forward_product(call));
-    if (products.back().layout != products.front().layout) {
-      throw std::invalid_argument("joined layers must have the same dtype and blocks");
-    }
+    const Product product = forward_product(call);
+    if (groups.empty() || groups.back().front().layout != product.layout) groups.emplace_back();
+    groups.back().push_back(product);
   }
-  run(products, current_kernels());
+  for (const Products& products : groups) run(products, current_kernels());
 }
 
 void linear_input_gradient(const LinearCall& call) {

@@ -273,14 +273,15 @@ class CSR:
 
         Args:
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
-                memory; or "int8", with a scale for each row: inputs are then quantized too. A torch dtype does as well.
-                Values that have this type stay as they are, those of int8 with their scales.
+                memory; or "int8", with a scale for each row: inputs are then quantized too
+                in the layout "sell". A torch dtype does as well. Values that have this type stay as they are, those of
+                int8 with their scales.
             scale_method: how int8 scales are found, a name of `quantization.SCALE_METHODS`.
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
-            layout: None for the one that is faster on the instruction set in use; "sell" (SELL-C-sigma) or "csr" (CSR
-                in column blocks). Every instruction set computes with both; int8 values are always in "sell".
+            layout: None for the one that the instruction set in use prefers; "sell" (SELL-C-sigma) or "csr" (CSR in
+                column blocks). Every instruction set computes with both.
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a

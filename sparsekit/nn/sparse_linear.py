@@ -116,8 +116,9 @@ class SparseLinear(nn.Module):
                 `Conv1D`, whose weight is [in_features, out_features].
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", which only save memory; or "int8" with a
-                scale for each row: inputs are then quantized dynamically, token by token, and multiplied as integers.
-                Such a layer gives no gradient to its input and refuses infinities and NaN.
+                scale for each row: inputs are then quantized dynamically, token by token, and multiplied as integers,
+                and infinities and NaN refused (on AVX2, weights of at least 75% zeros are multiplied as floats). Such a
+                layer gives no gradient to its input.
             scale_method: for int8: "absmax" (nothing is clipped), "percentile" or "mse".
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.

@@ -81,9 +81,10 @@ inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, d
   return layer_from_dense(std::move(dense), out_features, in_features);
 }
 
-/// A heap buffer of exactly the packed size, in a layout with float values.
+/// A heap buffer of exactly the packed size. Values in [-1, 1) are stored in int8 as multiples of 1/127.
 inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::sell_f32) {
-  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, layout);
+  const std::vector<float> scales(static_cast<std::size_t>(csr.out_features), 1.0F / 127);
+  const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, layout, scales.data());
   Bytes buffer(plan.header.total_bytes);
   sparsekit::write_packed(csr, plan, buffer.data());
   return buffer;
@@ -111,11 +112,11 @@ inline Layer held(const Layer& layer, const Bytes& weight) {
   return {layer.out_features, layer.in_features, {}, unpacked_floats(weight)};
 }
 
-/// Layouts with float values.
+/// Layouts that are multiplied with inputs as they are.
 inline std::vector<sparsekit::Layout> float_layouts() {
   std::vector<sparsekit::Layout> found;
   for (const sparsekit::LayoutEntry& entry : sparsekit::layout_entries()) {
-    if (!entry.scaled) found.push_back(entry.layout);
+    if (!entry.quantizes) found.push_back(entry.layout);
   }
   return found;
 }

@@ -18,23 +18,13 @@ struct Part {
   Activation activation;
 };
 
-/// Values are in [-1, 1).
-Bytes packed_as(const Layer& layer, Layout layout) {
-  if (!layout_entry(layout).scaled) return packed(layer.view(), layout);
-  const std::vector<float> scales(static_cast<std::size_t>(layer.out_features), 1.0F / 127);
-  const PackPlan plan = plan_pack(layer.view(), layout, scales.data());
-  Bytes buffer(plan.header.total_bytes);
-  write_packed(layer.view(), plan, buffer.data());
-  return buffer;
-}
-
 std::vector<Part> parts_of(Layout layout) {
   const std::int64_t height = layout_entry(layout).height;
   std::vector<Part> parts;
   for (const std::int64_t outputs : {300, 7, 129}) {
     const auto seed = static_cast<unsigned>(outputs);
     Layer layer = random_layer(outputs, kInputs, 0.7, seed, height);
-    Bytes weight = packed_as(layer, layout);
+    Bytes weight = packed(layer.view(), layout);
     parts.push_back({std::move(layer), std::move(weight), random_floats(outputs, seed + 1), Activation::none});
   }
   parts[0].bias.clear();
@@ -59,8 +49,7 @@ std::vector<LinearCall> calls_of(const std::vector<Part>& parts, const std::vect
   return calls;
 }
 
-void check_layout(Layout layout) {
-  const std::vector<Part> parts = parts_of(layout);
+void check_parts(const std::vector<Part>& parts, const std::string& name) {
   for (const std::int64_t tokens : {0, 1, 2, 9, 70, 200}) {
     const std::vector<float> input = random_floats(tokens * kInputs, 3);
     for (const auto& isa : available_isas()) {
@@ -73,14 +62,22 @@ void check_layout(Layout layout) {
         std::vector<std::vector<float>> found;
         joined_linear(calls_of(parts, input, found));
         for (std::size_t i = 0; i < parts.size(); ++i) {
-          CHECK_CASE(same_bits(found[i], expected[i]), isa + ", " + layout_entry(layout).name + ", tokens " +
-                                                           std::to_string(tokens) + ", " + std::to_string(threads) +
-                                                           " threads, part " + std::to_string(i));
+          CHECK_CASE(same_bits(found[i], expected[i]), isa + ", " + name + ", tokens " + std::to_string(tokens) + ", " +
+                                                           std::to_string(threads) + " threads, part " +
+                                                           std::to_string(i));
         }
       }
     }
   }
   set_pool_threads(1);
+}
+
+/// Layers that are packed differently are computed one after the other.
+void check_mixed() {
+  std::vector<Part> parts = parts_of(Layout::sell_f32);
+  parts[1].weight = packed(parts[1].layer.view(), Layout::csr_bf16);
+  parts[2].weight = packed(parts[2].layer.view(), Layout::csr_bf16);
+  check_parts(parts, "two layouts");
 }
 
 void refuses_calls() {
@@ -93,11 +90,6 @@ void refuses_calls() {
   other[1].tokens = 0;
   CHECK_THROWS(joined_linear(other), "must have the same input");
   other = calls;
-  const Bytes half = packed(parts[1].layer.view(), Layout::sell_bf16);
-  other[1].packed = half.data();
-  other[1].packed_bytes = half.size();
-  CHECK_THROWS(joined_linear(other), "must have the same dtype and blocks");
-  other = calls;
   other[2].output_features = 5;
   CHECK_THROWS(joined_linear(other), "expected 300 features in and 129 out, got 300 and 5");
 }
@@ -105,9 +97,8 @@ void refuses_calls() {
 }  // namespace
 
 int main() {
-  for (const Layout layout : float_layouts()) check_layout(layout);
-  check_layout(Layout::sell_s8);
-  check_layout(Layout::sell_4x1_s8);
+  for (const LayoutEntry& entry : layout_entries()) check_parts(parts_of(entry.layout), entry.name);
+  check_mixed();
   refuses_calls();
   return check::result();
 }

@@ -103,14 +103,14 @@ void check_layer(const Layer& layer, Layout layout) {
   const Layer exact = held(layer, weight);
   for (const std::int64_t tokens : {0, 1, 2, 3, 5, 8, 12, 17, 31, 64, 100}) {
     check_forward(exact, weight, tokens);
-    check_gradient(exact, weight, tokens);
+    if (!layout_entry(layout).scaled) check_gradient(exact, weight, tokens);
   }
 }
 
 void check_layout(Layout layout) {
   const std::int64_t height = layout_entry(layout).height;
   for (const std::int64_t out : {3, 70, 257}) {
-    for (const std::int64_t in : {33, 129, 300}) {
+    for (const std::int64_t in : {33, 129, 256, 513}) {
       for (const double sparsity : {0.5, 0.9}) check_layer(random_layer(out, in, sparsity, 1, height), layout);
     }
   }

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tolerances import matmul_bound
 from torch import nn
 
 from sparsekit import CSR, JoinedLinear, SparseLinear, conversion_report, convert, runtime
@@ -120,11 +121,28 @@ def test_joined_layers_stay_int8():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_inputs_that_cannot_be_quantized_are_refused_in_words(bad):
-    sparse = SparseLinear.from_linear(pruned(), dtype="int8")
-    x = torch.zeros(3, 200)
+    weight = CSR.from_torch(pruned().weight)
+    x = np.zeros((3, 200), np.float32)
     x[1, 7] = bad
     with pytest.raises(ValueError, match="cannot be quantized to int8"):
-        sparse(x)
+        runtime.linear(x, weight.pack("int8", layout="sell"))
+    result = runtime.linear(x, weight.pack("int8", layout="csr"))  # inputs stay floats
+    assert np.all(np.isfinite(result[[0, 2]]))
+    assert np.array_equal(np.isfinite(result[1]), weight.to_dense()[:, 7] == 0)
+
+
+def test_a_text_gets_the_same_answer_alone_and_in_a_batch(isa):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((70, 200), dtype=np.float32)
+    for sparsity in (0.5, 0.9):
+        weight = CSR.from_torch(pruned(sparsity=sparsity).weight)
+        for dtype in ("float32", "bfloat16", "float16", "int8"):
+            for layout in ("sell", "csr", None):
+                packed = weight.pack(dtype, layout=layout)
+                alone = np.concatenate([runtime.linear(row[None], packed) for row in x])
+                bound = matmul_bound(CSR.unpack(packed).to_dense(), x)
+                for count in (2, 4, 9, 30, 70):
+                    assert np.all(np.abs(runtime.linear(x[:count], packed) - alone[:count]) <= bound[:count])
 
 
 def test_gradients_are_refused_in_words():

@@ -124,9 +124,12 @@ def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, make, batch, 
 
 def test_layouts_by_name(isa):
     weight = CSR.from_dense(np.eye(4, dtype=np.float32))
-    permutes = isa.startswith("avx512")
-    assert runtime.packed_info(weight.pack()).layout == ("sell" if permutes else "csr")
-    assert runtime.packed_info(weight.pack("int8", layout="csr")).layout == "sell"
+    chosen = {dtype: runtime.packed_info(weight.pack(dtype)).layout for dtype in ("float32", "bfloat16", "int8")}
+    reads_rows = "csr" if isa in ("avx2", "avxvnni") else "sell"
+    assert chosen == {"float32": reads_rows, "bfloat16": reads_rows, "int8": "csr" if isa == "avx2" else "sell"}
+    for dtype in ("float32", "int8"):
+        for layout in ("sell", "csr"):
+            assert runtime.packed_info(weight.pack(dtype, layout=layout)).layout == layout
     with pytest.raises(ValueError, match="layout must be 'sell' or 'csr', got 'ell'"):
         weight.pack(layout="ell")
 

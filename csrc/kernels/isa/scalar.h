@@ -22,6 +22,7 @@ inline float from_bits(std::uint32_t bits) {
 }
 
 inline float widen(float value) { return value; }
+inline float widen(std::int8_t value) { return static_cast<float>(value); }
 inline float widen(sparsekit::BFloat16 value) { return from_bits(std::uint32_t{value.bits} << 16); }
 
 /// The exponent of a float is 112 more than that of a Float16; subnormal ones are multiples of the smallest.

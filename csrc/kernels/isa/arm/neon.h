@@ -10,6 +10,7 @@ namespace {
 inline constexpr int kRegisters = 32;
 
 inline float widen(float value) { return value; }
+inline float widen(std::int8_t value) { return static_cast<float>(value); }
 inline float widen(sparsekit::BFloat16 value) {
   return vget_lane_f32(vreinterpret_f32_u32(vdup_n_u32(std::uint32_t{value.bits} << 16)), 0);
 }
@@ -34,6 +35,12 @@ inline float32x4_t adjacent_four(const sparsekit::BFloat16* p) {
   return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
 }
 inline float32x4_t adjacent_four(const sparsekit::Float16* p) { return four_values(p); }
+inline float32x4_t adjacent_four(const std::int8_t* p) {
+  std::uint32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  const int16x8_t words = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bytes)));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+}
 
 struct Vec {
   static constexpr int width = 4;

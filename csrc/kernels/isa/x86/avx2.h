@@ -22,6 +22,7 @@ struct Vec {
     return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_set1_epi32(upper_at(p)), _mm256_set1_epi32(kUpperHalf)))};
   }
   static Vec broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  static Vec broadcast(const std::int8_t* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
     broadcast_each(four_values(p), each);

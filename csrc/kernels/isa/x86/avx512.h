@@ -19,6 +19,7 @@ struct Vec {
     return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_set1_epi32(upper_at(p)), _mm512_set1_epi32(kUpperHalf)))};
   }
   static Vec broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  static Vec broadcast(const std::int8_t* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec (&each)[4]) {
     broadcast_each(four_values(p), each);
@@ -147,6 +148,7 @@ struct Vec8 {
     return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_set1_epi32(upper_at(p)), _mm256_set1_epi32(kUpperHalf)))};
   }
   static Vec8 broadcast(const sparsekit::Float16* p) { return broadcast(widen(*p)); }
+  static Vec8 broadcast(const std::int8_t* p) { return broadcast(widen(*p)); }
   template <class Value>
   static void broadcast_four(const Value* p, Vec8 (&each)[4]) {
     broadcast_each(four_values(p), each);

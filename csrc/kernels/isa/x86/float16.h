@@ -14,6 +14,7 @@ inline constexpr std::int32_t kByteOffset = 0;
 inline constexpr std::int32_t kUpperHalf = static_cast<std::int32_t>(0xFFFF0000U);
 
 inline float widen(float value) { return value; }
+inline float widen(std::int8_t value) { return static_cast<float>(value); }
 inline float widen(sparsekit::BFloat16 value) {
   return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<std::int32_t>(std::uint32_t{value.bits} << 16))));
 }
@@ -43,5 +44,10 @@ inline __m128 adjacent_four(const sparsekit::BFloat16* p) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16));
 }
 inline __m128 adjacent_four(const sparsekit::Float16* p) { return four_values(p); }
+inline __m128 adjacent_four(const std::int8_t* p) {
+  std::int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes)));
+}
 
 }  // namespace
