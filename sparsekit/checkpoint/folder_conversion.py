@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparsekit.checkpoint.transformers.opening import open_folder
 from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
 from sparsekit.checkpoint.verification.outputs import answers
 from sparsekit.conversion import conversion_report, convert
+from sparsekit.conversion.converting import TOKENS
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.folder.layout import is_written_by_save
 from sparsekit.io.hub_cache import local_folder
@@ -61,6 +62,7 @@ def convert_folder(
     out: Path,
     *,
     dtype: str = "float32",
+    tokens: Sequence[int] | None = None,
     min_sparsity: float | None = None,
     ignore: Iterable[str] = (),
     dense: bool = False,
@@ -75,6 +77,7 @@ def convert_folder(
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
         out: folder to write.
         dtype: see `convert`.
+        tokens: see `convert`; None for 1 and 128.
         min_sparsity: see `convert`; None measures each layer on this machine.
         ignore: layers to leave dense.
         dense: convert nothing and write every weight dense, for other libraries to open.
@@ -101,6 +104,14 @@ def convert_folder(
     inputs = _sample_inputs(model)
     batches = _batches(model, inputs)
     other = None if reference is None else open_folder(local_folder(reference))[0]
-    convert(model, ignore=ignore, dtype=dtype, min_sparsity=min_sparsity, batches=batches, reference=other)
+    convert(
+        model,
+        ignore=ignore,
+        dtype=dtype,
+        tokens=tokens or TOKENS,
+        min_sparsity=min_sparsity,
+        batches=batches,
+        reference=other,
+    )
     save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
     return conversion_report(model)

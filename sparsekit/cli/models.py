@@ -17,6 +17,10 @@ def convert(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16 or int8.", metavar="DTYPE")
     ] = "float32",
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Tokens in a call, to measure with; several times. Else 1 and 128.", metavar="N"),
+    ] = None,
     min_sparsity: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Convert layers from this sparsity on; measure nothing.", metavar="X"),
@@ -40,7 +44,14 @@ def convert(
 
     with noting(f"stopped; {out} is as it was"):
         report = convert_folder(
-            model, out, dtype=dtype, min_sparsity=min_sparsity, ignore=ignore or (), dense=dense, reference=reference
+            model,
+            out,
+            dtype=dtype,
+            tokens=tokens,
+            min_sparsity=min_sparsity,
+            ignore=ignore or (),
+            dense=dense,
+            reference=reference,
         )
     if report is not None:
         print_text(str(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sparsekit.conversion.kept_reports import keep_report
+from sparsekit.conversion.measuring.token_counts import token_counts
 from sparsekit.conversion.measuring.whole_model import BothModels, check_runs, compare_whole
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.conversion.swapping import Settings, sparsity_of, swap_layers
@@ -28,7 +30,7 @@ from sparsekit.splitting import pad_encoders
 
 Model = TypeVar("Model", bound=nn.Module)
 
-#: Numbers of tokens for which `convert` measures by default: one, as a language model writes, and a batch of texts.
+#: Numbers of tokens to measure without batches: one, as a language model writes, and a batch of texts.
 TOKENS = (1, 128)
 
 
@@ -56,10 +58,16 @@ def _prepare(
     return list(layers)
 
 
+@on_split_modules
+def _token_counts(model: nn.Module, names: Sequence[str], batches: Sequence[Batch]) -> Sequence[int]:
+    """Numbers of tokens to measure with: those that the layers compute on batches."""
+    return (batches and token_counts(model, map(model.get_submodule, names), batches)) or TOKENS
+
+
 def _check_arguments(
-    tokens: Sequence[int], error_budget: float | None, batches: Sequence[Batch], reference: nn.Module | None
+    tokens: Sequence[int] | None, error_budget: float | None, batches: Sequence[Batch], reference: nn.Module | None
 ) -> None:
-    if not tokens or min(tokens) < 1:
+    if tokens is not None and (not tokens or min(tokens) < 1):
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
     if error_budget is not None and (not error_budget > 0 or not batches):
         raise ValueError(f"error_budget must be positive and needs batches, got {error_budget}, {len(batches)} batches")
@@ -72,7 +80,7 @@ def convert(
     *,
     targets: Iterable[str] = ("Linear",),
     ignore: Iterable[str] = (),
-    tokens: Sequence[int] = TOKENS,
+    tokens: Sequence[int] | None = None,
     min_sparsity: float | None = None,
     fuse: bool = True,
     dtype: str | torch.dtype = "float32",
@@ -92,7 +100,7 @@ def convert(
         targets: layers to convert: class names, module names or "re:" patterns; see `prune` for what "Linear" takes in.
         ignore: layers to leave dense, in the same notation.
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
-            converted when it is not slower for any of them.
+            converted when it is not slower for any of them. None: the numbers that occur on `batches`, or 1 and 128.
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
         fuse: have sparse layers apply the ReLU, GELU or SiLU module after them. The calling method is recompiled, in a
             subclass of the same name; all other calls of the layer, which becomes a `FusedLinear`, and of the module, a
@@ -131,8 +139,10 @@ def convert(
     69.6% of the model's 46 weights are in sparse layers
     """
     _check_arguments(tokens, error_budget, batches, reference)
-    settings = Settings(tokens, weight_dtype(dtype), min_sparsity, error_budget)
+    settings = Settings(tokens or TOKENS, weight_dtype(dtype), min_sparsity, error_budget)
     names = _prepare(model, targets, ignore, settings, batches)
+    if tokens is None and min_sparsity is None:
+        settings = replace(settings, tokens=_token_counts(model, names, batches))
     both = BothModels(model) if batches else None
     rows = swap_layers(model, names, settings, batches)
     pad_encoders(model, SparseLinear)
