@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from results_tables import RESULTS, load, machine, source, table
+from results_tables import load, machine, source, table
 
-#: Model -> its entry for accuracy and size, its entry for speed.
-_MODELS = {
-    "dense teacher": ("teacher", "teacher"),
-    "sparse student, dense torch": ("student_dense", "dense_self"),
-    "sparse student, sparsekit": ("student", "sparse"),
-    "sparse student, sparsekit int8": ("student_int8", "sparse_int8"),
-}
+#: Engine of the speed part -> heading.
+_ENGINES = {"torch": "dense, torch", "sparsekit": "sparse, float32", "sparsekit-int8": "sparse, int8"}
 
 
-def _milliseconds(row: dict[str, Any]) -> list[str]:
-    """One line of speed: milliseconds of every model, and the gain over the same model run dense."""
-    medians = [row["seconds"][name]["median"] for _, name in _MODELS.values()]
-    gains = ["", "", *(f" ({medians[1] / seconds:.2f}x)" for seconds in medians[2:])]
-    cells = [f"{1e3 * seconds:.2f}{gain}" for seconds, gain in zip(medians, gains, strict=True)]
-    return [f"ms, {row['kind']}, {row['threads']} thread{'s' * (row['threads'] > 1)}", *cells]
+def _speed_table(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds of every input and engine, and the gain over torch."""
+    lines = []
+    for texts, tokens in dict.fromkeys((row["batch"], row["tokens"]) for row in rows):
+        ms = {row["engine"]: row["ms"] for row in rows if (row["batch"], row["tokens"]) == (texts, tokens)}
+        gains = [f"{ms[engine]:.1f} ({ms['torch'] / ms[engine]:.1f}x)" for engine in _ENGINES]
+        lines.append([f"{texts} x {tokens} tokens", *gains])
+    return table(["MiniLM, ms", *_ENGINES.values()], lines, text_columns=1)
+
+
+def _accuracy_table(rows: list[dict[str, Any]]) -> str:
+    """Accuracy, speed and size of every model that the recipe compared."""
+    names = {"one_text_ms": "ms/text", "texts_per_second": "texts/s", "folder_mb": "MB disk", "memory_mb": "MB RAM"}
+    lines = []
+    for row in rows:
+        low, high = row["interval"]
+        score = f"{row['score']:.1%} ({low:.1%} to {high:.1%})"
+        lines.append([row["name"], score, *(f"{row[name]:.1f}" if name in row else "" for name in names)])
+    return table(["", "accuracy (95%)", *names.values()], lines, text_columns=1)
 
 
 def demo_block() -> str:
-    """What the demo measured: accuracy, memory and speed of teacher and student."""
+    """What the demo measured: speed with zeros imposed, then accuracy by its recipe."""
     result = load("demo.json")
-    models = [result[name] for name, _ in _MODELS.values()]
-    lines = [
-        ["accuracy, test split", *(f"{model['accuracy']:.1%}" for model in models)],
-        ["accuracy, other source (IMDB)", *(f"{model['accuracy_far']:.1%}" for model in models)],
-        ["linear weights in RAM, MB", *(f"{model['linear_bytes'] / 1e6:.1f}" for model in models)],
-        *map(_milliseconds, result["speed"]),
-    ]
+    compared = result["report"]["comparison"]
+    noisy = any(row.get("noisy") for row in [*result["speed"], *compared["rows"]])
+    seconds = result["seconds"]
     return (
-        f"{table(['', *_MODELS], lines, text_columns=1)}\n\n"
+        f"{_speed_table(result['speed'])}\n\n{_accuracy_table(compared['rows'])}\n\n"
         f"{result['train_sentences']:,} training sentences, {result['test_sentences']:,} test sentences, "
-        f"{result['sparsity']:.0%} sparse, {sum(result['stage_seconds'].values()):.0f} seconds after the install. "
-        f"Before distillation, the pruned student was at {result['pruned_accuracy_before_distillation']:.1%}. "
-        f"{machine(result['environment'])} {source('demo.json')}"
+        f"{result['sparsity']:.0%} of the linear weights zero, {compared['threads']} threads, "
+        f"{seconds['all']:.0f} seconds after the install, {seconds['speed']:.0f} of them for the speed part"
+        f"{'; the machine was busy, times are noisy' * noisy}. {machine(result['environment'])} {source('demo.json')}"
     )
-
-
-def seeds_block() -> str:
-    """Accuracy of the demo's models over seeds."""
-    paths = sorted(RESULTS.glob("demo*.json"))
-    lines = []
-    for path in paths:
-        result = json.loads(path.read_text())
-        teacher, student = result["teacher"]["accuracy"], result["student"]["accuracy"]
-        lines.append(
-            [
-                result["settings"]["seed"],
-                f"{result['sparsity']:.0%}",
-                f"{teacher:.1%}",
-                f"{student:.1%}",
-                f"{100 * (student - teacher):+.1f} points",
-                f"{sum(result['stage_seconds'].values()):.0f}",
-            ]
-        )
-    heading = ["seed", "sparsity", "teacher", "student", "difference", "seconds"]
-    return f"{table(heading, lines)}\n\n{source(*(path.name for path in paths))}"

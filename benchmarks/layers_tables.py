@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from results_tables import load, machine, percent, source, spread, table
 
 from sparsekit.bench.summary import break_even, by_sparsity, groups, medians, speedups
+from sparsekit.wording import counted
 
 #: Numbers of tokens in short tables.
 _FEW = (1, 16, 128, 512, 2048)
@@ -167,16 +168,22 @@ def _above_lowest(rows: list[dict[str, Any]]) -> dict[int, float]:
     return found
 
 
+def _from(above: Mapping[int, float]) -> str:
+    """From which sparsity layers pay, in words; `above`: where it is not the lowest that was measured."""
+    if not above:
+        return "from 50% sparsity"
+    tokens = f"{min(above)} to {max(above)} tokens" if len(above) > 1 else counted(min(above), "token")
+    return f"from 50% sparsity; with {tokens} a call they need up to {max(above.values()):.0%}"
+
+
 def pays_block() -> str:
     """From which sparsity float32 layers pay, with AVX-512 and with AVX2 alone."""
     wide: dict[int, float] = {}
     for name in ("layers.json", "layers-zen4.json", "layers-xeon.json"):
         for batch, even in _above_lowest(load(name)["rows"]).items():
             wide[batch] = max(even, wide.get(batch, 0.0))
-    (narrow,) = _above_lowest(load("layers-avx2.json")["rows"]).items()
+    narrow = _above_lowest(load("layers-avx2.json")["rows"])
     return (
-        "- **AVX-512** (servers since 2017, AMD since Zen 4): float32 layers beat the best dense engine from 50% "
-        f"sparsity; with {min(wide)} to {max(wide)} tokens a call they need up to {max(wide.values()):.0%}. int8 is "
-        f"faster still.\n- **AVX2 only**: float32 too is faster from 50%, but with {narrow[0]} token a call from "
-        f"{narrow[1]:.0%}. int8 saves memory there, not time."
+        f"- **AVX-512** (servers since 2017, AMD since Zen 4): float32 layers beat the best dense engine "
+        f"{_from(wide)}. int8 is faster still.\n- **AVX2 only**: float32 layers beat it {_from(narrow)}."
     )

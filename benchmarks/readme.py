@@ -63,7 +63,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "peak-zen4": partial(peak_tables.peak_block, "layers-zen4.json"),
     "peak-zen5": partial(peak_tables.peak_block, "layers.json"),
     "quality": quality_tables.quality_block,
-    "seeds": demo_tables.seeds_block,
     "slow": layers_tables.slow_block,
 }
 _BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
