@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -134,8 +135,12 @@ std::int64_t check_slot(const PackedWeight& weight, std::int64_t column_block, s
   const std::int64_t rows = rows_at(weight, column_block, slot);
   const std::string where = " in column block " + text(column_block) + ", slot " + text(slot);
   if (rows == 0 && count > 0) refuse("entries for output features that it does not have" + where);
-  if (!all_below(weight.columns + offsets[0], count, block_width(weight, column_block))) {
+  const std::uint8_t* columns = weight.columns + offsets[0];
+  if (!all_below(columns, count, block_width(weight, column_block))) {
     refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
+  }
+  if (std::adjacent_find(columns, columns + count, std::greater_equal<>()) != columns + count) {
+    refuse("columns that do not ascend" + where);
   }
   return rows * count;
 }

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "row_groups.h"
-#include "sell_overlapping.h"
 #include "sell_window.h"
+#include "sort_rows.h"
 
 namespace sparsekit {
 namespace {

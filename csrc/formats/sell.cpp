@@ -7,6 +7,7 @@
 #include "csr_blocks.h"
 #include "sell_overlapping.h"
 #include "sell_window.h"
+#include "sort_rows.h"
 #include "values.h"
 
 namespace sparsekit {

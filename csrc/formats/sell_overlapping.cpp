@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "sort_rows.h"
+
 namespace sparsekit {
 namespace {
 

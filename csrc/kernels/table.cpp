@@ -18,8 +18,8 @@
 #include "spmv_sell_lookup_s8.h"
 #include "spmv_sell_permute.h"
 #include "spmv_sell_permute_s8.h"
-#include "spmv_sell_rows.h"
-#include "spmv_sell_rows_s8.h"
+#include "spmv_sell_plain.h"
+#include "spmv_sell_plain_s8.h"
 #include "store_slots_s8.h"
 #include "tile_f32.h"
 
@@ -45,13 +45,13 @@ constexpr Kernel spmv_permute(std::int64_t from) {
 }
 
 template <class Format>
-constexpr Kernel spmv_rows() {
-  return {.name = "spmv_rows",
+constexpr Kernel spmv_plain() {
+  return {.name = "spmv_plain",
           .layout = Format::layout,
           .tile = 1,
           .min_tokens = min_tokens(1),
           .input_bytes = float_bytes(1),
-          .multiply = spmv_sell_rows<Format>,
+          .multiply = spmv_sell_plain<Format>,
           .store = store_tokens_f32<1>};
 }
 
@@ -145,15 +145,15 @@ constexpr Kernel spmv_lookup_s8(std::int64_t from) {
 }
 
 template <class Format>
-constexpr Kernel spmv_rows_s8() {
-  return {.name = "spmv_rows",
+constexpr Kernel spmv_plain_s8() {
+  return {.name = "spmv_plain",
           .layout = Format::layout,
           .tile = 1,
           .min_tokens = min_tokens(1),
           .input_bytes = 1,
           .head_bytes = head_bytes(1),
           .packs_whole = true,
-          .multiply = spmv_sell_rows_s8<Format>,
+          .multiply = spmv_sell_plain_s8<Format>,
           .pack = pack_bytes_s8<1>,
           .store = store_sums_s8};
 }
@@ -182,7 +182,7 @@ constexpr void add_float_kernels(KernelTable& table) {
     table.add(spmv_permute<Format, 2>(2));
     if constexpr (kThresholds.max_spmv_tokens > 2) table.add(spmv_permute<Format, 4>(3));
   } else {
-    table.add(spmv_rows<Format>());
+    table.add(spmv_plain<Format>());
   }
   table.add(spmm<Format, Vec8, 8>(kThresholds.max_spmv_tokens + 1));
   if constexpr (widest >= 16) table.add(spmm<Format, Vec, 16>(11));
@@ -219,7 +219,7 @@ constexpr void add_s8_kernels(KernelTable& table) {
     table.add(spmv_lookup_s8<Format, 2>(2));
     table.add(spmv_lookup_s8<Format, 4>(3));
   } else {
-    table.add(spmv_rows_s8<Format>());
+    table.add(spmv_plain_s8<Format>());
   }
   if constexpr (kInterleavesBytes) table.add(spmm_s8<Format>(kThresholds.min_interleaved));
 }

@@ -181,5 +181,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv|mv_rows)_(sell|csr)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
+        assert re.fullmatch(r"sp(mm|mv|mv_plain)_(sell|csr)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
         assert 1 <= from_batch <= tile

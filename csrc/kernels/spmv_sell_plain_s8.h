@@ -22,8 +22,8 @@ inline void dot_row_group_s8(Entries<Format> entries, const std::uint8_t* x, std
 }
 
 template <class Format>
-void spmv_sell_rows_s8(const sparsekit::PackedWeight& weight, const void* activation, void* results,
-                       sparsekit::Range rows) {
+void spmv_sell_plain_s8(const sparsekit::PackedWeight& weight, const void* activation, void* results,
+                        sparsekit::Range rows) {
   const auto* bytes = static_cast<const std::uint8_t*>(activation) + head_bytes(1);
   auto* sums = static_cast<std::int32_t*>(results);
   const sparsekit::Range groups = row_groups_of<Format>(rows);

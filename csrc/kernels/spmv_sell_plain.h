@@ -28,7 +28,7 @@ inline void dot_row_group(Entries<Format> entries, const float* x, float* sums) 
 }
 
 template <class Format>
-void spmv_sell_rows(const sparsekit::PackedWeight& weight, const void* packed, void* results, sparsekit::Range rows) {
+void spmv_sell_plain(const sparsekit::PackedWeight& weight, const void* packed, void* results, sparsekit::Range rows) {
   const auto* activation = static_cast<const float*>(packed);
   auto* sums = static_cast<float*>(results);
   const sparsekit::Range groups = row_groups_of<Format>(rows);
