@@ -22,8 +22,11 @@ DTYPES_GRID := $(foreach batch,1 4 16 128 512,--tokens $(batch)) $(foreach engin
 # Every engine that can be told what a processor with AVX2 alone would run: ours, torch with its libraries, CTranslate2.
 AVX2 := SPARSEKIT_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
   CT2_FORCE_CPU_ISA=AVX2
-AVX2_GRID := --engine sparsekit --engine torch --tokens 1 --tokens 4 --tokens 8 --tokens 16 --tokens 64 --tokens 128 --tokens 512 \
-  --seconds 0.6
+# ONNX Runtime and OpenVINO cannot be told: they are there on processors without AVX-512 alone.
+AVX2_PEERS := torch $(shell grep -qs avx512f /proc/cpuinfo || echo onnxruntime openvino)
+AVX2_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 $(AVX2_PEERS)
+AVX2_GRID := $(foreach engine,$(AVX2_ENGINES),--engine $(engine)) $(foreach batch,1 4 8 16 64 128 512,--tokens $(batch)) \
+  --sparsity 0.5 --sparsity 0.8 --sparsity 0.9 --sparsity 0.95 --threads 1 --seconds 2.5
 
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 

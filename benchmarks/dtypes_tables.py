@@ -32,7 +32,7 @@ def _medians(found: Mapping[Cell, float], threads: int) -> dict[tuple[int, float
     return {key: statistics.median(times) for key, times in by_key.items()}
 
 
-def _compared(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], threads: int, *, over_int8: bool) -> str:
+def compared(rows: Sequence[Mapping[str, Any]], engines: Sequence[str], threads: int, *, over_int8: bool) -> str:
     """Medians of engines next to each other."""
     found = {name: _medians(speedups(rows, name, over_int8=over_int8), threads) for name in engines}
     keys = sorted(next(iter(found.values())), key=lambda key: (key[1], key[0]))
@@ -60,7 +60,7 @@ def few_dtypes_block() -> str:
     stored = load(_RESULT)
     rows = stored["rows"]
     return (
-        f"{_compared(rows, _ENGINES, 1, over_int8=False)}\n\n"
+        f"{compared(rows, _ENGINES, 1, over_int8=False)}\n\n"
         "Speed-up over the best dense engine in float32 (torch, ONNX Runtime, OpenVINO), one thread, median over the "
         "eight shapes, random masks; int8 includes quantizing the inputs. Packed bytes as a fraction of the dense "
         f"float32 weight's:\n\n{_bytes(rows)}\n\n{machine(stored['environment'])} {source(_RESULT)}"
@@ -74,10 +74,10 @@ def dtypes_block() -> str:
     int8 = [name for name in _ENGINES if in_int8(name)]
     noisy = sum(row["noisy"] for row in rows)
     parts = [
-        f"One thread, over the best dense float32:\n\n{_compared(rows, _ENGINES, 1, over_int8=False)}",
-        f"Two threads, over the best dense float32:\n\n{_compared(rows, _ENGINES, 2, over_int8=False)}",
+        f"One thread, over the best dense float32:\n\n{compared(rows, _ENGINES, 1, over_int8=False)}",
+        f"Two threads, over the best dense float32:\n\n{compared(rows, _ENGINES, 2, over_int8=False)}",
         f"One thread, int8 over the best dense int8 (ONNX Runtime and torch, dynamic quantization):\n\n"
-        f"{_compared(rows, int8, 1, over_int8=True)}",
+        f"{compared(rows, int8, 1, over_int8=True)}",
         *(
             f"{_title(name)}, with the range over the shapes:\n\n{median_table(speedups(rows, name))}"
             for name in _ENGINES[1:]
@@ -93,8 +93,8 @@ def other_dtypes_block(result: str) -> str:
     rows = stored["rows"]
     int8 = [name for name in _ENGINES if in_int8(name)]
     return (
-        f"{_compared(rows, _ENGINES, 1, over_int8=False)}\n\nint8 over the best dense int8:\n\n"
-        f"{_compared(rows, int8, 1, over_int8=True)}\n\n{machine(stored['environment'])} {source(result)}"
+        f"{compared(rows, _ENGINES, 1, over_int8=False)}\n\nint8 over the best dense int8:\n\n"
+        f"{compared(rows, int8, 1, over_int8=True)}\n\n{machine(stored['environment'])} {source(result)}"
     )
 
 

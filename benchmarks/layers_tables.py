@@ -13,7 +13,7 @@ from sparsekit.bench.summary import break_even, by_sparsity, groups, medians, sp
 from sparsekit.wording import counted
 
 #: Numbers of tokens in short tables.
-_FEW = (1, 16, 128, 512, 2048)
+FEW = (1, 16, 128, 512, 2048)
 
 
 def _packed_sizes(rows: list[dict[str, Any]]) -> str:
@@ -44,7 +44,7 @@ def median_table(found: dict[Any, float]) -> str:
     return table(["threads", "tokens", *percent(sparsities), "break-even"], lines)
 
 
-def _short_table(found: dict[Any, float], batches: Sequence[int]) -> str:
+def short_table(found: dict[Any, float], batches: Sequence[int]) -> str:
     """Medians over the shapes, one thread."""
     sparsities = sorted({cell.sparsity for cell in found})
     lines = [
@@ -59,7 +59,7 @@ def _shapes(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{a}x{b}" for a, b in sorted({(row["out_features"], row["in_features"]) for row in rows}))
 
 
-def _noise(rows: list[dict[str, Any]]) -> str:
+def noise(rows: list[dict[str, Any]]) -> str:
     return f"{sum(row['noisy'] for row in rows)} of {len(rows)} timings were noisy."
 
 
@@ -84,7 +84,7 @@ def layers_block(name: str) -> str:
         f"{median_table(speedups(rows))}\n\n"
         f"Speed-up over the fastest of torch, ONNX Runtime {packages['onnxruntime']} and OpenVINO "
         f"{packages['openvino']} in each cell: median over {_shapes(rows)}, and the range. Random masks, float32. "
-        f"{_slow_cells(speedups(rows))} {_noise(rows)} Packed weights take this part of the dense bytes: "
+        f"{_slow_cells(speedups(rows))} {noise(rows)} Packed weights take this part of the dense bytes: "
         f"{_packed_sizes(rows)}. {machine(stored['environment'])} {source(name)}"
     )
 
@@ -92,7 +92,7 @@ def layers_block(name: str) -> str:
 def headline_block(name: str) -> str:
     """The same in short: medians, one thread, a few numbers of tokens."""
     stored = load(name)
-    return f"{_short_table(speedups(stored['rows']), _FEW)}\n\n{machine(stored['environment'])} {source(name)}"
+    return f"{short_table(speedups(stored['rows']), FEW)}\n\n{machine(stored['environment'])} {source(name)}"
 
 
 def masks_block() -> str:
@@ -101,25 +101,6 @@ def masks_block() -> str:
     return (
         f"{median_table(speedups(stored['rows']))}\n\nThe layers of MiniLM, pruned by magnitude: bytes of the dense "
         f"weight {_packed_sizes(stored['rows'])}. {machine(stored['environment'])} {source('layers-minilm.json')}"
-    )
-
-
-def avx2_block() -> str:
-    """The same with AVX2 alone, against torch with AVX2 forced."""
-    stored = load("layers-avx2.json")
-    return (
-        f"{median_table(speedups(stored['rows']))}\n\nAll eight shapes, `SPARSEKIT_ISA=avx2` against torch with "
-        "`MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2`; ONNX Runtime and OpenVINO have no such setting. "
-        f"{machine(stored['environment'])} {source('layers-avx2.json')}"
-    )
-
-
-def avx2_headline_block() -> str:
-    """The same in short."""
-    stored = load("layers-avx2.json")
-    return (
-        f"{_short_table(speedups(stored['rows']), _FEW)}\n\nAVX2 forced in sparsekit and in torch, the one dense "
-        f"engine here. {machine(stored['environment'])} {source('layers-avx2.json')}"
     )
 
 

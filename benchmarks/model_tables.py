@@ -13,7 +13,7 @@ from sparsekit.bench.processors import processor
 from sparsekit.bench.summary import in_int8
 
 #: A file for each processor.
-_PROCESSORS = ("model.json", "model-zen4.json", "model-xeon.json")
+_PROCESSORS = ("model.json", "model-zen4.json", "model-xeon.json", "model-zen3.json")
 #: Engines of the short table -> what its columns are called.
 _SHORT = {"sparsekit": "float32", "sparsekit-int8": "int8", "sparsekit-int8-4x1": "int8, 4x1 blocks"}
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import avx2_tables
 import costs_tables
 import demo_tables
 import dtypes_tables
@@ -37,8 +38,8 @@ def _for_each_processor(name: str, make: Callable[..., str], result: str) -> dic
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "answers": dtypes_tables.answers_block,
-    "avx2": layers_tables.avx2_block,
-    "avx2-headline": layers_tables.avx2_headline_block,
+    "avx2": avx2_tables.avx2_block,
+    "avx2-headline": avx2_tables.avx2_headline_block,
     "cores-zen4": partial(peak_tables.cores_block, "layers-zen4.json"),
     "cores-zen5": partial(peak_tables.cores_block, "layers.json"),
     "costs": costs_tables.costs_block,

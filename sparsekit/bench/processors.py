@@ -23,16 +23,24 @@ def _microarchitecture(environment: Mapping[str, Any]) -> str:
     return "Sapphire Rapids or later, family 6" if "avxvnni" in found else "family 6"
 
 
+def _amd_core(family: int, model: int) -> str:
+    """The core by AMD's family and model: of family 25, models 16 to 31 and from 96 on are Zen 4."""
+    newer = 16 <= model < 32 or model >= 96
+    return {25: "Zen 4, " if newer else "Zen 3, ", 26: "Zen 5, "}.get(family, "")
+
+
 def processor(environment: Mapping[str, Any]) -> str:
     """The processor by lscpu's model name and family, from what is stored beside a measurement.
 
     >>> processor({"cpu": "AMD EPYC", "available_isas": ["avx2", "avxvnni", "avx512vbmi"]})
     'AMD EPYC (Zen 5, family 26)'
     >>> processor({"cpu": "AMD EPYC", "cpu_family": 25, "cpu_model": 17, "available_isas": ["avx2"]})
-    'AMD EPYC (family 25, model 17)'
+    'AMD EPYC (Zen 4, family 25, model 17)'
     """
     name: str = environment["cpu"].replace("(R)", "")
     if environment.get("cpu_family"):
-        return f"{name} (family {environment['cpu_family']}, model {environment['cpu_model']})"
+        family, model = environment["cpu_family"], environment["cpu_model"]
+        core = _amd_core(family, model) if name.startswith("AMD") else ""
+        return f"{name} ({core}family {family}, model {model})"
     core = _microarchitecture(environment)
     return f"{name} ({core})" if core else name
