@@ -172,11 +172,17 @@ constexpr Kernel spmm_s8(MinTokens from) {
           .store = store_tile_s8<kByteTile>};
 }
 
+/// Whether packing likes CSR better for float values. Of the other layout there are tiles of up to eight tokens: for
+/// weights that another machine has packed.
+constexpr bool kPrefersCsr = kThresholds.min_csr_sparsity == 0.0;
+constexpr int kWidestOther = 8;
+
 /// Float values. Tiles of tokens are as wide as half the registers hold the accumulators of a row group. A tile is
 /// preferred from where padding it costs less than another pass over the weight with a smaller one.
 template <class Format>
 constexpr void add_float_kernels(KernelTable& table) {
-  constexpr int widest = Format::height == 1 ? 64 : kRegisters / 2 / Format::height * Vec::width;
+  constexpr int in_registers = Format::height == 1 ? 64 : kRegisters / 2 / Format::height * Vec::width;
+  constexpr int widest = kPrefersCsr ? kWidestOther : in_registers;
   if constexpr (kPermutesInputs) {
     table.add(spmv_permute<Format, 1>(1));
     table.add(spmv_permute<Format, 2>(2));
@@ -193,7 +199,8 @@ constexpr void add_float_kernels(KernelTable& table) {
 /// The same of CSR. The part of a tile in a column block fills L1 with 32 tokens.
 template <class Format>
 constexpr void add_csr_kernels(KernelTable& table) {
-  constexpr int widest = Format::height == 1 ? 32 : kRegisters / 2 / Format::height * Vec::width;
+  constexpr int in_registers = Format::height == 1 ? 32 : kRegisters / 2 / Format::height * Vec::width;
+  constexpr int widest = kPrefersCsr ? in_registers : kWidestOther;
   table.add(spmv_of_csr<Format>());
   if constexpr (kGathersInputs) {
     table.add(spmm_of_csr_four<Format>(2));
