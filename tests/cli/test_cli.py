@@ -80,7 +80,7 @@ def test_info_names_the_instruction_set_and_the_kernels():
         assert word in result.stdout
     assert "spmm_" not in result.stdout
     result = command("info", "--kernels")
-    for word in (runtime.current_isa(), "spmm_sell_f32_64", "threads"):
+    for word in (runtime.current_isa(), "spmm_sell_f32_8", "threads"):
         assert word in result.stdout
 
 

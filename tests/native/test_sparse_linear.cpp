@@ -109,10 +109,9 @@ void check_layer(const Layer& layer, Layout layout) {
 
 void check_layout(Layout layout) {
   const std::int64_t height = layout_entry(layout).height;
-  for (const std::int64_t out : {3, 70, 257}) {
-    for (const std::int64_t in : {33, 129, 256, 513}) {
-      for (const double sparsity : {0.5, 0.9}) check_layer(random_layer(out, in, sparsity, 1, height), layout);
-    }
+  for (const std::int64_t in : {129, 513}) {
+    check_layer(random_layer(3, in, 0.5, 1, height), layout);
+    check_layer(random_layer(257, in, 0.9, 1, height), layout);
   }
 }
 
