@@ -29,8 +29,8 @@ struct LinearCall {
 /// with because it is not finite.
 void linear(const LinearCall& call);
 
-/// The same for at least one weight, all of the same layout, on one input, which is packed once for all
-/// of them. Throws as above, and for weights that differ in this.
+/// The same for at least one weight, all on one input, which is packed once for neighbors of the same layout. Throws as
+/// above, for no weight, and for inputs that differ.
 void joined_linear(const std::vector<LinearCall>& calls);
 
 /// output[tokens, in_features] = input[tokens, out_features] @ weight: the gradient for the layer's input, given the
