@@ -205,18 +205,23 @@ const LayoutEntry& some_layout(FuzzedDataProvider& data) {
   return layouts[data.ConsumeIntegralInRange<std::size_t>(0, layouts.size() - 1)];
 }
 
+/// Two row groups of `height` rows, of which the first has one full block.
+Matrix one_group(std::int64_t height) {
+  std::vector<float> dense(static_cast<std::size_t>(2 * height * 5));
+  for (std::int64_t row = 0; row < height; ++row) dense[static_cast<std::size_t>(row * 5 + 3)] = 1.0F;
+  return {csr_from_dense(dense.data(), 2 * height, 5), 2 * height, 5};
+}
+
 /// A buffer that is nothing, or the header of a good one with some of its fields changed.
 void check_header(FuzzedDataProvider& data) {
   std::vector<std::uint64_t> buffer(data.ConsumeIntegralInRange<std::size_t>(0, 64));
   if (data.ConsumeBool()) {
-    const std::vector<std::int64_t> crow{0, 1, 1};
-    const std::int32_t column = 3;
-    const float value = 1.0F;
-    const float scales[] = {1.0F, 1.0F};
-    const CsrView csr{crow.data(), 3, &column, 1, &value, 1, 2, 5};
-    const PackPlan plan = plan_pack(csr, some_layout(data).layout, scales);
+    const LayoutEntry& layout = some_layout(data);
+    const Matrix matrix = one_group(layout.height);
+    const std::vector<float> scales(static_cast<std::size_t>(matrix.out_features), 1.0F);
+    const PackPlan plan = plan_pack(matrix.view(), layout.layout, scales.data());
     buffer.assign(plan.header.total_bytes / sizeof(buffer[0]), 0);
-    write_packed(csr, plan, reinterpret_cast<std::byte*>(buffer.data()));
+    write_packed(matrix.view(), plan, reinterpret_cast<std::byte*>(buffer.data()));
     constexpr std::size_t kFields = sizeof(PackedHeader) / sizeof(buffer[0]);
     while (data.remaining_bytes() > 0) {
       buffer[data.ConsumeIntegralInRange<std::size_t>(0, kFields - 1)] = data.ConsumeIntegral<std::uint64_t>();
