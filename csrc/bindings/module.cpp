@@ -106,7 +106,7 @@ py::tuple packed_info(const Array<std::uint8_t>& packed) {
   const PackedHeader& header = header_of(packed);
   const LayoutEntry& layout = layout_entry(header.layout);
   return py::make_tuple(header.out_features, header.in_features, header.nnz, dtype_entry(layout.dtype).name,
-                        layout.height, family_name(layout));
+                        layout.height, family_name(layout.family));
 }
 
 LinearCall call_of(Address packed, std::size_t packed_bytes, Address input, std::int64_t input_features,

@@ -1,6 +1,7 @@
 #include "check_packed.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -128,6 +129,28 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
   return nnz;
 }
 
+/// Whether a mask has this many bits, all below `width`.
+bool good_mask(const std::uint8_t* mask, std::int64_t count, std::int64_t width) {
+  std::int64_t bits = 0;
+  for (std::int64_t i = 0; i < kMaskBytes; ++i) {
+    const std::int64_t inside = std::clamp<std::int64_t>(width - i * 8, 0, 8);
+    if (mask[i] >> inside != 0) return false;
+    bits += std::popcount(mask[i]);
+  }
+  return bits == count;
+}
+
+/// Columns of a slot of CSR, relative to the column block.
+void check_columns(const std::uint8_t* columns, std::int64_t count, const PackedWeight& weight, std::int64_t width,
+                   const std::string& where) {
+  if (!all_below(columns, count, width)) {
+    refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
+  }
+  if (std::adjacent_find(columns, columns + count, std::greater_equal<>()) != columns + count) {
+    refuse("columns that do not ascend" + where);
+  }
+}
+
 /// Nonzeros in a slot of a column block of CSR.
 std::int64_t check_slot(const PackedWeight& weight, std::int64_t column_block, std::int64_t slot) {
   const std::uint32_t* offsets = weight.slot_offsets + weight.order_index(column_block, slot);
@@ -135,12 +158,11 @@ std::int64_t check_slot(const PackedWeight& weight, std::int64_t column_block, s
   const std::int64_t rows = rows_at(weight, column_block, slot);
   const std::string where = " in column block " + text(column_block) + ", slot " + text(slot);
   if (rows == 0 && count > 0) refuse("entries for output features that it does not have" + where);
-  const std::uint8_t* columns = weight.columns + offsets[0];
-  if (!all_below(columns, count, block_width(weight, column_block))) {
-    refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
-  }
-  if (std::adjacent_find(columns, columns + count, std::greater_equal<>()) != columns + count) {
-    refuse("columns that do not ascend" + where);
+  const std::int64_t width = block_width(weight, column_block);
+  if (weight.family == Family::csr) {
+    check_columns(weight.columns + offsets[0], count, weight, width, where);
+  } else if (!good_mask(weight.columns + weight.order_index(column_block, slot) * kMaskBytes, count, width)) {
+    refuse("a mask that does not have its entries" + where);
   }
   return rows * count;
 }
@@ -149,8 +171,8 @@ void check_entries(const PackedWeight& weight, const LayoutEntry& layout, std::i
   const Columns columns(layout);
   std::int64_t found = 0;
   for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
-    for (std::int64_t s = 0; s < weight.slices * kSlice; s += weight.sliced ? kSlice : 1) {
-      found += weight.sliced ? check_slice(weight, columns, b, s) : check_slot(weight, b, s);
+    for (std::int64_t s = 0; s < weight.slices * kSlice; s += weight.sliced() ? kSlice : 1) {
+      found += weight.sliced() ? check_slice(weight, columns, b, s) : check_slot(weight, b, s);
     }
   }
   if (found != nnz) refuse("its rows must have " + text(nnz) + " nonzeros, got " + text(found));
@@ -220,7 +242,7 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
-  weight.sliced ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
+  weight.sliced() ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
   check_order(weight);
   check_entries(weight, layout, header.nnz);
   if (layout.quantizes) check_row_sums(weight);

@@ -32,8 +32,31 @@ void plan_window(const CsrView& csr, std::int64_t height, const PackedShape& sha
   }
 }
 
+/// Columns of a slot's entries, while they are written.
+template <Family family>
+void put_column(std::uint8_t* columns, std::size_t slot, std::int64_t entry, std::int64_t column) {
+  if constexpr (family == Family::bitmask) {
+    columns[slot * kMaskBytes + static_cast<std::size_t>(column / 8)] |= static_cast<std::uint8_t>(1U << column % 8);
+  } else {
+    columns[entry] = static_cast<std::uint8_t>(column);
+  }
+}
+
+/// Calls `visit` with the columns of a slot's entries.
+template <Family family, class Visit>
+void for_columns(const PackedWeight& weight, std::int64_t slot, const Visit& visit) {
+  if constexpr (family == Family::bitmask) {
+    const std::uint8_t* mask = weight.columns + slot * kMaskBytes;
+    for (std::int64_t column = 0; column < kCsrColumnBlock; ++column) {
+      if ((mask[column / 8] >> column % 8 & 1) != 0) visit(column);
+    }
+  } else {
+    for (std::int64_t i = weight.slot_offsets[slot]; i < weight.slot_offsets[slot + 1]; ++i) visit(weight.columns[i]);
+  }
+}
+
 /// Writes the entries of a row group, column block by column block.
-template <class Source, class Value, int height>
+template <class Source, class Value, int height, Family family>
 void fill_row_group(const CsrView& csr, const PackPlan& plan, const PackedShape& shape, std::int64_t row_group,
                     Value* values, std::uint8_t* columns) {
   const GroupRows<Source, height> rows(csr, plan, row_group);
@@ -42,7 +65,7 @@ void fill_row_group(const CsrView& csr, const PackPlan& plan, const PackedShape&
     const std::uint8_t slot = plan.row_to_slot[static_cast<std::size_t>(shape.order_index(b, row_group))];
     const auto index = static_cast<std::size_t>(shape.order_index(b, sort_window_of(row_group)) + slot);
     for (std::int64_t to = plan.slice_offsets[index]; to < plan.slice_offsets[index + 1]; ++to, ++i) {
-      columns[to] = static_cast<std::uint8_t>(csr.col_indices[i] - shape.first_column(b));
+      put_column<family>(columns, index, to, csr.col_indices[i] - shape.first_column(b));
       for (std::int64_t r = 0; r < rows.count; ++r) {
         values[to * height + r] = stored<Value>(rows.values[r][i], rows.scales[r]);
       }
@@ -50,11 +73,11 @@ void fill_row_group(const CsrView& csr, const PackPlan& plan, const PackedShape&
   }
 }
 
-template <class Source, class Value, int height>
+template <class Source, class Value, int height, Family family>
 void fill_from(const CsrView& csr, const PackPlan& plan, Value* values, std::uint8_t* columns) {
   const PackedShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
   for (std::int64_t group = 0; group * height < csr.out_features; ++group) {
-    fill_row_group<Source, Value, height>(csr, plan, shape, group, values, columns);
+    fill_row_group<Source, Value, height, family>(csr, plan, shape, group, values, columns);
   }
 }
 
@@ -73,13 +96,13 @@ void plan_csr_blocks(const CsrView& csr, const LayoutEntry& layout, PackPlan& pl
   std::partial_sum(plan.slice_offsets.begin(), plan.slice_offsets.end(), plan.slice_offsets.begin());
 }
 
-template <class Value, int height>
+template <class Value, int height, Family family>
 void fill_csr_blocks(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns) {
   auto* typed = reinterpret_cast<Value*>(values);
   if (csr.dtype == kDType<Value>) {
-    fill_from<Value, Value, height>(csr, plan, typed, columns);
+    fill_from<Value, Value, height, family>(csr, plan, typed, columns);
   } else {
-    fill_from<float, Value, height>(csr, plan, typed, columns);
+    fill_from<float, Value, height, family>(csr, plan, typed, columns);
   }
 }
 
@@ -91,7 +114,7 @@ std::int64_t csr_entries_before(const PackedWeight& weight, std::int64_t row_gro
   return entries;
 }
 
-template <class Value, int height>
+template <class Value, int height, Family family>
 AnyCsrArrays unpack_csr_blocks(const PackedWeight& weight, std::int64_t nnz) {
   const auto* values = static_cast<const Value*>(weight.values);
   auto csr = csr_with_capacity<Value>(weight.out_features, nnz);
@@ -99,28 +122,30 @@ AnyCsrArrays unpack_csr_blocks(const PackedWeight& weight, std::int64_t nnz) {
     const std::int64_t group = row / height;
     for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
       const std::int64_t slot = sort_window_of(group) + weight.row_to_slot[weight.order_index(b, group)];
-      const std::uint32_t* offsets = weight.slot_offsets + weight.order_index(b, slot);
-      for (std::int64_t i = offsets[0]; i < offsets[1]; ++i) {
-        csr.col_indices.push_back(static_cast<std::int32_t>(weight.first_column(b) + weight.columns[i]));
-        csr.values.push_back(values[i * height + row % height]);
-      }
+      const std::int64_t index = weight.order_index(b, slot);
+      std::int64_t i = weight.slot_offsets[index];
+      for_columns<family>(weight, index, [&](std::int64_t column) {
+        csr.col_indices.push_back(static_cast<std::int32_t>(weight.first_column(b) + column));
+        csr.values.push_back(values[i++ * height + row % height]);
+      });
     }
     csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
   }
   return csr;
 }
 
-#define SPARSEKIT_CSR_BLOCKS(Value, height)                                                                 \
-  template void fill_csr_blocks<Value, height>(const CsrView&, const PackPlan&, std::byte*, std::uint8_t*); \
-  template AnyCsrArrays unpack_csr_blocks<Value, height>(const PackedWeight&, std::int64_t);
-SPARSEKIT_CSR_BLOCKS(float, 1)
-SPARSEKIT_CSR_BLOCKS(BFloat16, 1)
-SPARSEKIT_CSR_BLOCKS(Float16, 1)
-SPARSEKIT_CSR_BLOCKS(float, 4)
-SPARSEKIT_CSR_BLOCKS(BFloat16, 4)
-SPARSEKIT_CSR_BLOCKS(Float16, 4)
-SPARSEKIT_CSR_BLOCKS(std::int8_t, 1)
-SPARSEKIT_CSR_BLOCKS(std::int8_t, 4)
+#define SPARSEKIT_CSR_BLOCKS(Value, height, family)                                                                 \
+  template void fill_csr_blocks<Value, height, family>(const CsrView&, const PackPlan&, std::byte*, std::uint8_t*); \
+  template AnyCsrArrays unpack_csr_blocks<Value, height, family>(const PackedWeight&, std::int64_t);
+#define SPARSEKIT_CSR_BLOCKS_OF(Value)        \
+  SPARSEKIT_CSR_BLOCKS(Value, 1, Family::csr) \
+  SPARSEKIT_CSR_BLOCKS(Value, 4, Family::csr) \
+  SPARSEKIT_CSR_BLOCKS(Value, 1, Family::bitmask)
+SPARSEKIT_CSR_BLOCKS_OF(float)
+SPARSEKIT_CSR_BLOCKS_OF(BFloat16)
+SPARSEKIT_CSR_BLOCKS_OF(Float16)
+SPARSEKIT_CSR_BLOCKS_OF(std::int8_t)
+#undef SPARSEKIT_CSR_BLOCKS_OF
 #undef SPARSEKIT_CSR_BLOCKS
 
 }  // namespace sparsekit

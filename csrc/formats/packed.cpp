@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -31,14 +32,14 @@ constexpr LayoutEntry sell(Layout layout, const char* name) {
           scaled,
           scaled,
           kPairsRows<Value, height>,
-          true,
+          Family::sell,
           padding,
           sixths,
           fill_sell<Value, height>,
           unpack_sell<Value, height>};
 }
 
-template <class Value, int height>
+template <class Value, int height, Family family = Family::csr>
 constexpr LayoutEntry csr_blocks(Layout layout, const char* name) {
   return {layout,
           name,
@@ -49,11 +50,11 @@ constexpr LayoutEntry csr_blocks(Layout layout, const char* name) {
           false,
           false,
           false,
-          false,
+          family,
           0,
           6 * (height > 1 ? 2 : 1),
-          fill_csr_blocks<Value, height>,
-          unpack_csr_blocks<Value, height>};
+          fill_csr_blocks<Value, height, family>,
+          unpack_csr_blocks<Value, height, family>};
 }
 
 /// The one list of layouts.
@@ -74,6 +75,10 @@ constexpr LayoutEntry kLayouts[] = {
     csr_blocks<Float16, 4>(Layout::csr_4x1_fp16, "csr_4x1_fp16"),
     csr_blocks<std::int8_t, 1>(Layout::csr_s8, "csr_s8"),
     csr_blocks<std::int8_t, 4>(Layout::csr_4x1_s8, "csr_4x1_s8"),
+    csr_blocks<float, 1, Family::bitmask>(Layout::bitmask_f32, "bitmask_f32"),
+    csr_blocks<BFloat16, 1, Family::bitmask>(Layout::bitmask_bf16, "bitmask_bf16"),
+    csr_blocks<Float16, 1, Family::bitmask>(Layout::bitmask_fp16, "bitmask_fp16"),
+    csr_blocks<std::int8_t, 1, Family::bitmask>(Layout::bitmask_s8, "bitmask_s8"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -90,28 +95,34 @@ const LayoutEntry& layout_entry(Layout layout) {
 }
 
 PackedShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
-  PackedShape shape{0, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping, layout.sliced};
+  PackedShape shape{0, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping, layout.family};
   const std::int64_t step = shape.first_column(1);
   const std::int64_t more = std::max<std::int64_t>(0, in_features - shape.block_width());
   shape.column_blocks = 1 + (more + step - 1) / step;
   return shape;
 }
 
+namespace {
+
+constexpr const char* kFamilyNames[] = {"sell", "csr", "bitmask"};  // in the order of `Family`
+
+}  // namespace
+
 Family family_named(const std::string& name) {
-  if (name == "sell") return Family::sell;
-  if (name == "csr") return Family::csr;
-  throw std::invalid_argument("layout must be 'sell' or 'csr', got '" + name + "'");
+  const auto* found = std::find(std::begin(kFamilyNames), std::end(kFamilyNames), name);
+  if (found != std::end(kFamilyNames)) return static_cast<Family>(found - std::begin(kFamilyNames));
+  std::string names;
+  for (const char* known : kFamilyNames) names += (names.empty() ? "'" : ", '") + std::string(known) + "'";
+  throw std::invalid_argument("layout must be one of " + names + ", got '" + name + "'");
 }
 
-const char* family_name(const LayoutEntry& layout) { return layout.sliced ? "sell" : "csr"; }
+const char* family_name(Family family) { return kFamilyNames[static_cast<std::size_t>(family)]; }
 
 Layout layout_for(DType dtype, std::int64_t height, Family family) {
-  const LayoutEntry* found = nullptr;
+  if (height > 1 && family == Family::bitmask) family = Family::csr;
   for (const auto& entry : kLayouts) {
-    if (dtype != entry.dtype || height != entry.height) continue;
-    if (found == nullptr || entry.sliced == (family == Family::sell)) found = &entry;
+    if (dtype == entry.dtype && height == entry.height && family == entry.family) return entry.layout;
   }
-  if (found != nullptr) return found->layout;
   throw std::invalid_argument("no layout has " + std::string(dtype_entry(dtype).name) + " values in blocks of " +
                               std::to_string(height) + "x1");
 }
@@ -137,8 +148,8 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
       static_cast<std::uint64_t>((shape.overlapping ? 1 : shape.column_blocks) * shape.slices * kSlice);
   header.slice_offsets_start = sizeof(PackedHeader);
   header.row_lengths_start =
-      aligned(header.slice_offsets_start + ((layout.sliced ? slices : slots) + 1) * sizeof(std::uint32_t));
-  header.slot_to_row_start = aligned(header.row_lengths_start + (layout.sliced ? slots : 0));
+      aligned(header.slice_offsets_start + ((shape.sliced() ? slices : slots) + 1) * sizeof(std::uint32_t));
+  header.slot_to_row_start = aligned(header.row_lengths_start + (shape.sliced() ? slots : 0));
   header.row_to_slot_start = aligned(header.slot_to_row_start + ordered);
   const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
   header.scales_start = aligned(header.row_to_slot_start + ordered);
@@ -146,7 +157,9 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.values_start = aligned(header.row_sums_start + (layout.quantizes ? rows : 0) * sizeof(std::int32_t));
   header.columns_start =
       aligned(header.values_start + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
-  header.total_bytes = aligned(header.columns_start + static_cast<std::uint64_t>(entries));
+  header.total_bytes =
+      aligned(header.columns_start + (layout.family == Family::bitmask ? slots * static_cast<std::uint64_t>(kMaskBytes)
+                                                                       : static_cast<std::uint64_t>(entries)));
   return header;
 }
 
@@ -164,8 +177,9 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   }
   check_row_groups(csr, layout.height);
   if (layout.scaled) check_scaled_rows(csr, plan.scales);
-  layout.sliced ? plan_sell(csr, layout, plan) : plan_csr_blocks(csr, layout, plan);
-  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.sliced ? kStripe : 1);
+  const bool sliced = layout.family == Family::sell;
+  sliced ? plan_sell(csr, layout, plan) : plan_csr_blocks(csr, layout, plan);
+  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (sliced ? kStripe : 1);
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
   return plan;
 }
@@ -184,7 +198,9 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   copy(plan.scales, header.scales_start);
   copy(plan.row_sums, header.row_sums_start);
   const LayoutEntry& layout = layout_entry(header.layout);
-  std::memset(buffer + header.columns_start, layout.padding, static_cast<std::size_t>(header.entries));
+  if (layout.family == Family::sell) {
+    std::memset(buffer + header.columns_start, layout.padding, static_cast<std::size_t>(header.entries));
+  }
   layout.fill(csr, plan, buffer + header.values_start, reinterpret_cast<std::uint8_t*>(buffer + header.columns_start));
 }
 

@@ -62,9 +62,9 @@ struct LayoutEntry {
   bool quantizes;            // inputs too: whether output features have `row_sums`
   bool overlapping;          // whether its column blocks overlap, with one order of rows
   bool paired;               // whether neighboring rows begin with the columns that they share
-  bool sliced;               // SELL; else CSR
-  std::uint8_t padding;      // column of a padded entry
-  std::int64_t sixths;       // of the time that an entry of `sell_f32` takes, roughly
+  Family family;
+  std::uint8_t padding;  // column of a padded entry
+  std::int64_t sixths;   // of the time that an entry of `sell_f32` takes, roughly
   /// Writes the nonzeros to `values` and `columns`, which hold nothing but padding.
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted, values as they are. `nnz` is known from the header.
@@ -81,15 +81,12 @@ std::span<const LayoutEntry> layout_entries();
 /// Throws std::invalid_argument for an unknown layout.
 const LayoutEntry& layout_entry(Layout layout);
 
-/// How rows are stored: SELL-C-sigma (sell.h), or CSR in column blocks (csr_blocks.h).
-enum class Family { sell, csr };
-
-/// "sell" or "csr"; throws std::invalid_argument for another name.
+/// "sell", "csr" or "bitmask"; throws std::invalid_argument for another name.
 Family family_named(const std::string& name);
-const char* family_name(const LayoutEntry& layout);
+const char* family_name(Family family);
 
-/// The layout with values of this type and rows of a row group: of this family where it has one, else of the other.
-/// Throws std::invalid_argument when there is none.
+/// The layout with values of this type and rows of a row group; blocks of several rows, which share their columns, are
+/// not stored as bitmasks but as CSR. Throws std::invalid_argument when there is none.
 Layout layout_for(DType dtype, std::int64_t height, Family family);
 
 /// The values of `csr` are of the layout's type or float32. `scales`: of the output features, [out_features], positive,

@@ -82,7 +82,7 @@ void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
 }
 
 std::int64_t work_before(const PackedWeight& weight, std::int64_t row_group) {
-  if (!weight.sliced) return csr_entries_before(weight, row_group);
+  if (!weight.sliced()) return csr_entries_before(weight, row_group);
   const std::int64_t slice = row_group / kSlice;
   if (weight.overlapping) return std::int64_t{weight.slice_offsets[weight.slice_index(0, slice)]} * kStripe;
   std::int64_t stripes = 0;

@@ -6,7 +6,7 @@
 
 namespace sparsekit {
 
-/// SELL-C-sigma, or CSR in column blocks, by type of the values and by shape of the mask's blocks: 1x1 or 4x1.
+/// By family, type of the values and shape of the mask's blocks: 1x1 or 4x1.
 enum class Layout : std::uint32_t {
   sell_f32 = 1,
   sell_s8 = 2,
@@ -24,7 +24,15 @@ enum class Layout : std::uint32_t {
   csr_4x1_fp16 = 14,
   csr_s8 = 15,
   csr_4x1_s8 = 16,
+  bitmask_f32 = 17,
+  bitmask_bf16 = 18,
+  bitmask_fp16 = 19,
+  bitmask_s8 = 20,
 };
+
+/// How rows are stored: SELL-C-sigma (formats/sell.h), or one after the other in column blocks, with columns of a byte
+/// or of a bit (formats/csr_blocks.h).
+enum class Family : std::uint8_t { sell, csr, bitmask };
 
 /// A float without its last 16 bits.
 struct BFloat16 {
@@ -41,6 +49,9 @@ inline constexpr std::int64_t kColumnBlock = 128;
 
 /// Inputs of a column block of CSR: as many as a byte addresses.
 inline constexpr std::int64_t kCsrColumnBlock = 256;
+
+/// A slot of `bitmask_*` has a bit for each of them.
+inline constexpr std::int64_t kMaskBytes = kCsrColumnBlock / 8;
 
 /// Inputs from an overlapping column block to the next.
 inline constexpr std::int64_t kColumnBlockStep = 64;
@@ -93,10 +104,13 @@ struct PackedShape {
   std::int64_t column_blocks;
   std::int64_t slices;  // of a column block
   bool overlapping;     // column blocks, with one order of rows for all of them
-  bool sliced;          // SELL: the rows of a slice lie side by side; else CSR, one after the other
+  Family family;
+
+  /// Whether the rows of a slice lie side by side.
+  bool sliced() const { return family == Family::sell; }
 
   /// Input features of a column block.
-  std::int64_t block_width() const { return sliced ? kColumnBlock : kCsrColumnBlock; }
+  std::int64_t block_width() const { return sliced() ? kColumnBlock : kCsrColumnBlock; }
 
   /// First input feature of a column block.
   std::int64_t first_column(std::int64_t column_block) const {
@@ -125,9 +139,9 @@ struct PackedShape {
 /// Arrays over slots hold one number for a row group, which has `height` rows (output features).
 struct PackedWeight : PackedShape {
   const void* values;
-  const std::uint8_t* columns;         // relative to the first input feature of the column block
+  const std::uint8_t* columns;         // relative to the first input feature of the column block, or masks
   const std::uint32_t* slice_offsets;  // of SELL: first stripe of a slice
-  const std::uint32_t* slot_offsets;   // of CSR: first entry of a slot, at `order_index`
+  const std::uint32_t* slot_offsets;   // of others: first entry of a slot, at `order_index`
   const std::uint8_t* row_lengths;     // of SELL
   const std::uint8_t* slot_to_row;
   const std::uint8_t* row_to_slot;

@@ -14,6 +14,7 @@
 #include "spmm_sell.h"
 #include "spmm_sell_s8.h"
 #include "spmm_sell_transposed.h"
+#include "spmv_bitmask.h"
 #include "spmv_csr.h"
 #include "spmv_sell_lookup_s8.h"
 #include "spmv_sell_permute.h"
@@ -70,13 +71,22 @@ constexpr Kernel spmm(std::int64_t from) {
 }
 
 template <class Format>
+constexpr sparsekit::MultiplyFn one_token_of_csr() {
+  if constexpr (Format::masked && kGathersInputs) {
+    return spmv_bitmask<Format>;
+  } else {
+    return spmv_csr<Format>;
+  }
+}
+
+template <class Format>
 constexpr Kernel spmv_of_csr() {
   return {.name = "spmv",
           .layout = Format::layout,
           .tile = 1,
           .min_tokens = min_tokens(1),
           .input_bytes = float_bytes(1),
-          .multiply = spmv_csr<Format>,
+          .multiply = one_token_of_csr<Format>(),
           .store = store_tokens_f32<1, Format::scaled>};
 }
 
@@ -262,6 +272,10 @@ constexpr KernelTable table() {
   add_csr_kernels<CsrS8>(all);
   add_csr_kernels<Csr4x1S8>(all);
   add_csr_kernels<Csr4x1F16>(all);
+  add_csr_kernels<BitmaskF32>(all);
+  add_csr_kernels<BitmaskBF16>(all);
+  add_csr_kernels<BitmaskF16>(all);
+  add_csr_kernels<BitmaskS8>(all);
   add_s8_kernels<SellS8>(all);
   add_s8_kernels<Sell4x1S8>(all);
   return all;

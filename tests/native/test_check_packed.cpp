@@ -52,12 +52,15 @@ void refuses_damage() {
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 0, 1}, "must start at 0");
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0xFFFFFFFF}, "must not overlap");
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0}, "must not overlap");
-    if (entry.sliced) {
+    if (entry.family == Family::sell) {
       refuses<Byte>(good, {&PackedHeader::row_lengths_start, 0, 255}, "another number of entries than places");
       refuses<Byte>(good, {&PackedHeader::columns_start, 0, 129}, "input features do not have");
     } else {
       refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 160, 1 << 30}, "its slots must");
-      refuses<Byte>(good, {&PackedHeader::columns_start, good_entries(good) - 1, 44}, "input features do not have");
+      const bool masks = entry.family == Family::bitmask;
+      const std::int64_t last = masks ? kMaskBytes * (80 + 80) - 1 : good_entries(good) - 1;
+      refuses<Byte>(good, {&PackedHeader::columns_start, last, 44},
+                    masks ? "mask that does not have its entries" : "input features do not have");
     }
     refuses<Byte>(good, {&PackedHeader::slot_to_row_start, 0, 64}, "no row of its own");
     refuses<Byte>(good, {&PackedHeader::slot_to_row_start, 70, 32}, "no row of its own");
@@ -92,7 +95,7 @@ void refuses_another_number_of_nonzeros() {
 /// Whatever byte is changed, the weight is refused or can be run and unpacked: nothing is read or written elsewhere.
 void every_changed_byte_is_refused_or_runs() {
   for (const LayoutEntry& entry : layout_entries()) {
-    const std::int64_t in = entry.sliced ? 140 : 268;  // the last column block has 12
+    const std::int64_t in = entry.family == Family::sell ? 140 : 268;  // the last column block has 12
     const std::vector<float> input = random_floats(3 * in, 1);
     const Layer layer = random_layer(5 * entry.height, in, 0.8, 1, entry.height);
     const Bytes good = packed(layer.view(), entry.layout);

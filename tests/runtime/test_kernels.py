@@ -38,7 +38,7 @@ def test_linear_against_float64(isa, rng, shape, sparsity):
             assert np.all(error <= matmul_bound(weight, x, given)), (batch, given is None)
 
 
-@pytest.mark.parametrize("layout", ["sell", "csr"])
+@pytest.mark.parametrize("layout", ["sell", "csr", "bitmask"])
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_float_type_block_and_layout_against_float64(isa, rng, dtype, block, layout):
@@ -46,7 +46,8 @@ def test_every_float_type_block_and_layout_against_float64(isa, rng, dtype, bloc
         weight = blocked_weight(rng, shape, 0.7)
         packed = CSR.from_dense(weight).pack(dtype, block=block, layout=layout)
         info = runtime.packed_info(packed)
-        assert (info.dtype, info.block, info.layout) == (dtype, block, layout)
+        expected = "csr" if (block, layout) == ("4x1", "bitmask") else layout
+        assert (info.dtype, info.block, info.layout) == (dtype, block, expected)
         held = CSR.unpack(packed).to_dense()
         assert np.all(
             np.abs(held - weight) <= {"float32": 0, "bfloat16": 2**-8, "float16": 2**-11}[dtype] * np.abs(weight)
@@ -92,7 +93,7 @@ def test_activation_functions_of_inf_and_nan(isa, name):
     np.testing.assert_array_equal(result, [np.inf, np.nan, 0.0 if name == "relu" else np.nan])
 
 
-@pytest.mark.parametrize("layout", ["sell", "csr"])
+@pytest.mark.parametrize("layout", ["sell", "csr", "bitmask"])
 @pytest.mark.parametrize("batch", [1, 6, 40, 80])
 def test_gradient_for_the_input_against_float64(isa, rng, batch, layout):
     torch.manual_seed(0)
@@ -109,7 +110,7 @@ def test_gradient_for_the_input_against_float64(isa, rng, batch, layout):
 
 @pytest.mark.parametrize("batch", [1, 5, 20, 70])
 @pytest.mark.parametrize("make", [random_weight, blocked_weight])
-@pytest.mark.parametrize("layout", ["sell", "csr"])
+@pytest.mark.parametrize("layout", ["sell", "csr", "bitmask"])
 def test_inf_and_nan_reach_only_rows_with_a_weight_there(isa, rng, make, batch, layout):
     weight = make(rng, (36, 64), 0.8)
     x = rng.standard_normal((batch, 64), dtype=np.float32)
@@ -128,9 +129,9 @@ def test_layouts_by_name(isa):
     reads_rows = "csr" if isa in ("avx2", "avxvnni") else "sell"
     assert chosen == {"float32": reads_rows, "bfloat16": reads_rows, "int8": "csr" if isa == "avx2" else "sell"}
     for dtype in ("float32", "int8"):
-        for layout in ("sell", "csr"):
+        for layout in ("sell", "csr", "bitmask"):
             assert runtime.packed_info(weight.pack(dtype, layout=layout)).layout == layout
-    with pytest.raises(ValueError, match="layout must be 'sell' or 'csr', got 'ell'"):
+    with pytest.raises(ValueError, match="layout must be one of 'sell', 'csr', 'bitmask', got 'ell'"):
         weight.pack(layout="ell")
 
 
@@ -181,5 +182,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv|mv_plain)_(sell|csr)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
+        assert re.fullmatch(r"sp(mm|mv|mv_plain)_(sell|csr|bitmask)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
         assert 1 <= from_batch <= tile

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "../../mask_bytes.h"
+
 namespace {
 
 inline constexpr bool kGathersInputs = true;
@@ -54,6 +56,20 @@ inline Vec8 gather_eight(const float* inputs, const std::uint8_t* columns) {
     return _mm_insert_ps(x, _mm_load_ss(inputs + c[3]), 0x30);
   };
   return {_mm256_set_m128(four(columns + 4), four(columns))};
+}
+
+/// Values next to each other at the places that a byte of a bitmask says, zeros elsewhere. Reads eight values.
+template <class Value>
+inline Vec8 expand_eight(const Value* p, unsigned mask) {
+  const auto* places = reinterpret_cast<const __m128i*>(kMaskBytesTable.places + mask);
+  const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(places));
+  const __m256 values = _mm256_permutevar8x32_ps(adjacent_eight(p).v, wide);
+  return {_mm256_blendv_ps(values, _mm256_setzero_ps(), _mm256_castsi256_ps(wide))};
+}
+inline Vec8 expand_eight(const std::int8_t* p, unsigned mask) {
+  const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kMaskBytesTable.places + mask));
+  const __m128i values = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), places);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values))};
 }
 
 /// Two inputs, each four times.
