@@ -43,7 +43,7 @@ template <class Format>
                                                  const Eights& inputs) {
   Vec8 sums[4] = {Vec8::zero(), Vec8::zero(), Vec8::zero(), Vec8::zero()};
   const auto add = [&](Vec8& sum, unsigned byte, const float* x) {
-    sum = fma(expand_eight(values, byte), Vec8::load(x), sum);
+    sum = fma(expand_eight(values, kMaskBytesTable.places + byte), Vec8::load(x), sum);
     values += __builtin_popcount(byte);
   };
   std::int64_t i = 0;

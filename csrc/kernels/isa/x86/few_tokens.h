@@ -5,8 +5,6 @@
 
 #include <cstdint>
 
-#include "../../mask_bytes.h"
-
 namespace {
 
 inline constexpr bool kGathersInputs = true;
@@ -58,17 +56,17 @@ inline Vec8 gather_eight(const float* inputs, const std::uint8_t* columns) {
   return {_mm256_set_m128(four(columns + 4), four(columns))};
 }
 
-/// Values next to each other at the places that a byte of a bitmask says, zeros elsewhere. Reads eight values.
+/// Eight lanes, each with the value whose place among those at `p` a byte of `places` says, or 0 where it says 0x80.
+/// Reads eight values.
 template <class Value>
-inline Vec8 expand_eight(const Value* p, unsigned mask) {
-  const auto* places = reinterpret_cast<const __m128i*>(kMaskBytesTable.places + mask);
-  const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(places));
+inline Vec8 expand_eight(const Value* p, const std::uint64_t* places) {
+  const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(places)));
   const __m256 values = _mm256_permutevar8x32_ps(adjacent_eight(p).v, wide);
   return {_mm256_blendv_ps(values, _mm256_setzero_ps(), _mm256_castsi256_ps(wide))};
 }
-inline Vec8 expand_eight(const std::int8_t* p, unsigned mask) {
-  const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kMaskBytesTable.places + mask));
-  const __m128i values = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), places);
+inline Vec8 expand_eight(const std::int8_t* p, const std::uint64_t* places) {
+  const __m128i values = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
+                                          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(places)));
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values))};
 }
 
