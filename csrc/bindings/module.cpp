@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "csr_tuple.h"
+#include "encoder.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
 #include "formats/pack.h"
@@ -256,4 +257,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("add_layer_norm", &run_add_layer_norm, py::call_guard<py::gil_scoped_release>(), py::arg("input"),
         py::arg("added"), py::arg("output"), py::arg("rows"), py::arg("features"), py::arg("weight"), py::arg("bias"),
         py::arg("eps"));
+
+  bind_encoder(m);
 }

@@ -1,0 +1,111 @@
+// A compiled model: one buffer, mapped from a file or in memory, that holds a whole model as kernels want it.
+//
+//   [ CompiledHeader | TensorEntry, `tensors` times | tensors, each from a multiple of 64 bytes on, zeros between ]
+//
+// Little-endian, independent of the instruction set, without pointers and text. Entries are sorted by layer and role;
+// tensors follow one another in their order and end with the file. docs/compiled-model.md is the specification.
+//
+// The file is untrusted: `CompiledFile` checks all of it before anything is computed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace sparsekit {
+
+/// What a tensor is to the model, and with `layer` its name. Values are part of the format.
+enum class Role : std::uint32_t {
+  word_embeddings = 1,
+  position_embeddings = 2,
+  type_embeddings = 3,
+  embedding_norm_weight = 4,
+  embedding_norm_bias = 5,
+  query = 16,
+  query_bias = 17,
+  key = 18,
+  key_bias = 19,
+  value = 20,
+  value_bias = 21,
+  attention_output = 22,
+  attention_output_bias = 23,
+  attention_norm_weight = 24,
+  attention_norm_bias = 25,
+  up = 26,
+  up_bias = 27,
+  down = 28,
+  down_bias = 29,
+  output_norm_weight = 30,
+  output_norm_bias = 31,
+};
+
+/// How a tensor [rows, columns] is stored.
+enum class TensorKind : std::uint32_t {
+  floats = 1,       // float32, row by row
+  packed = 2,       // a packed weight (formats/packed.h): rows are output features
+  scaled_rows = 3,  // [rows] float32 scales, then int8 values row by row: value * scale of its row
+};
+
+/// `layer` of tensors that belong to no layer.
+inline constexpr std::uint32_t kNoLayer = 0xFFFFFFFF;
+
+struct TensorEntry {
+  std::uint32_t layer;
+  Role role;
+  TensorKind kind;
+  std::uint32_t crc32;  // of its bytes, as zlib's
+  std::int64_t rows;
+  std::int64_t columns;  // 1 for a vector
+  std::uint64_t start;   // bytes from the start of the buffer
+  std::uint64_t bytes;
+};
+static_assert(sizeof(TensorEntry) == 48);
+
+/// An encoder with post-layer-norm transformer blocks. Sizes that tensors have are not repeated here.
+struct EncoderOptions {
+  std::int32_t layers;
+  std::int32_t head_dim;
+  std::int32_t first_position;  // of a sequence's first token, in `position_embeddings`
+  std::int32_t activation;      // of `up`: Activation
+  float norm_eps;
+  float attention_scale;
+  std::int32_t pooling;    // Pooling
+  std::int32_t normalize;  // 1: pooled vectors have length 1
+};
+static_assert(sizeof(EncoderOptions) == 32);
+
+inline constexpr std::uint64_t kCompiledMagic = 0x4C444F4D4B505301;  // "\x01SPKMODL"
+inline constexpr std::uint32_t kCompiledVersion = 1;
+
+struct CompiledHeader {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t tensors;
+  std::uint64_t total_bytes;
+  EncoderOptions encoder;
+  std::uint32_t entries_crc32;  // of the entries
+  std::uint32_t reserved;       // 0
+};
+static_assert(sizeof(CompiledHeader) == 64);
+
+/// Views of a checked buffer, which must stay as it is while they are used.
+class CompiledFile {
+ public:
+  /// Throws std::invalid_argument for a buffer that is not at a multiple of 64 bytes, and for any contradiction.
+  CompiledFile(const std::byte* data, std::size_t bytes);
+
+  const EncoderOptions& encoder() const { return header_->encoder; }
+  std::span<const TensorEntry> entries() const { return entries_; }
+
+  /// The entry of a tensor; null where the file has none.
+  const TensorEntry* find(std::uint32_t layer, Role role) const;
+
+  const std::byte* data(const TensorEntry& entry) const { return data_ + entry.start; }
+
+ private:
+  const std::byte* data_;
+  const CompiledHeader* header_;
+  std::span<const TensorEntry> entries_;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,144 @@
+#include "encoder.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "../operators/attention.h"
+#include "../operators/layer_norm.h"
+#include "../operators/sparse_linear.h"
+#include "encoder_tensors.h"
+
+namespace sparsekit {
+namespace {
+
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 24;
+
+/// Heads of every token's features, token by token.
+template <class Entry>
+Heads<Entry> heads_of(Entry* rows, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {
+  return {rows, {1, heads, tokens, head_dim}, {0, head_dim, heads * head_dim, 1}};
+}
+
+}  // namespace
+
+Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
+  const EncoderTensors tensors(file);
+  words_ = tensors.table(Role::word_embeddings);
+  positions_ = tensors.table(Role::position_embeddings);
+  types_ = tensors.optional_table(Role::type_embeddings);
+  embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias);
+  for (std::int32_t i = 0; i < options_.layers; ++i) layers_.push_back(tensors.layer(static_cast<std::uint32_t>(i)));
+  for (const EncoderLayer& layer : layers_) {
+    const std::int64_t attention = 2 * layer.query.out_features + 2 * layer.value.out_features;
+    widest_ = std::max({widest_, attention, layer.up.out_features});
+  }
+}
+
+void Encoder::check(const EncoderInput& input) const {
+  const Sequences& sequences = input.sequences;
+  if (sequences.count < 0 || sequences.offsets[0] != 0) throw std::invalid_argument("offsets must start at 0");
+  for (std::int64_t i = 0; i < sequences.count; ++i) {
+    if (sequences.length(i) >= 0 && sequences.length(i) <= max_tokens()) continue;
+    throw std::invalid_argument("sequences must have from 0 to " + std::to_string(max_tokens()) + " tokens, got " +
+                                std::to_string(sequences.length(i)) + " in sequence " + std::to_string(i) +
+                                "; truncate it");
+  }
+  if (sequences.tokens() > kMaxTokens) {
+    throw std::invalid_argument("a call has at most " + std::to_string(kMaxTokens) + " tokens, got " +
+                                std::to_string(sequences.tokens()) + "; cut it into several");
+  }
+  check_ids(words_, input.ids, sequences.tokens(), "ids");
+  if (input.types == nullptr) return;
+  if (types_.rows == 0) throw std::invalid_argument("the model has no token types; leave them out");
+  check_ids(types_, input.types, sequences.tokens(), "token types");
+}
+
+/// `others`: room for the sum of position and type embeddings.
+void Encoder::embed(const EncoderInput& input, float* output, float* others) const {
+  const std::int64_t tokens = input.sequences.tokens();
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+  for (std::int64_t i = 0; i < input.sequences.count; ++i) {
+    const std::int64_t* offsets = input.sequences.offsets + i;
+    std::iota(ids.begin() + offsets[0], ids.begin() + offsets[1], options_.first_position);
+  }
+  lookup_embeddings(positions_, ids.data(), tokens, others);
+  if (types_.rows > 0) {
+    if (input.types == nullptr) std::fill(ids.begin(), ids.end(), 0);
+    add_embeddings(types_, input.types == nullptr ? ids.data() : input.types, tokens, others);
+  }
+  lookup_embeddings(words_, input.ids, tokens, output);
+  add_layer_norm(
+      {output, others, output, tokens, features(), embedding_norm_.weight, embedding_norm_.bias, options_.norm_eps});
+}
+
+void Encoder::attend(const EncoderLayer& layer, const Sequences& sequences, const EncoderSpace& space) const {
+  const std::int64_t head_dim = options_.head_dim;
+  const std::int64_t heads = layer.query.out_features / head_dim;
+  const std::int64_t value_dim = layer.value.out_features / std::max<std::int64_t>(heads, 1);
+  for (std::int64_t i = 0; i < sequences.count; ++i) {
+    const std::int64_t first = sequences.offsets[i];
+    const std::int64_t tokens = sequences.length(i);
+    AttentionCall call{};
+    call.query = heads_of<const float>(space.query + first * heads * head_dim, tokens, heads, head_dim);
+    call.key = heads_of<const float>(space.key + first * heads * head_dim, tokens, heads, head_dim);
+    call.value = heads_of<const float>(space.value + first * heads * value_dim, tokens, heads, value_dim);
+    call.output = heads_of<float>(space.context + first * heads * value_dim, tokens, heads, value_dim);
+    call.scale = options_.attention_scale;
+    attention(call);
+  }
+}
+
+void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x,
+                        const EncoderSpace& space) const {
+  const std::int64_t tokens = sequences.tokens();
+  const auto add_norm = [&](const NormWeights& norm) {
+    add_layer_norm({x, space.sums, x, tokens, features(), norm.weight, norm.bias, options_.norm_eps});
+  };
+  joined_linear({linear_call(layer.query, x, tokens, space.query), linear_call(layer.key, x, tokens, space.key),
+                 linear_call(layer.value, x, tokens, space.value)});
+  attend(layer, sequences, space);
+  linear(linear_call(layer.attention_output, space.context, tokens, space.sums));
+  add_norm(layer.attention_norm);
+  linear(linear_call(layer.up, x, tokens, space.hidden, static_cast<Activation>(options_.activation)));
+  linear(linear_call(layer.down, space.hidden, tokens, space.sums));
+  add_norm(layer.output_norm);
+}
+
+void Encoder::run(const EncoderInput& input, float* output) const {
+  check(input);
+  const std::int64_t tokens = input.sequences.tokens();
+  if (tokens == 0) return;
+  const auto floats = static_cast<std::size_t>(tokens * (features() + widest_));
+  Workspace workspace = workspaces_.take(floats * sizeof(float));
+  auto* start = reinterpret_cast<float*>(workspace.data.get());
+  embed(input, output, start);
+  for (const EncoderLayer& layer : layers_) {
+    EncoderSpace space{};
+    space.sums = start;
+    space.query = space.hidden = start + tokens * features();
+    space.key = space.query + tokens * layer.query.out_features;
+    space.value = space.key + tokens * layer.query.out_features;
+    space.context = space.value + tokens * layer.value.out_features;
+    run_layer(layer, input.sequences, output, space);
+  }
+  workspaces_.give_back(std::move(workspace));
+}
+
+void Encoder::encode(const EncoderInput& input, float* output) const {
+  if (pooling() == Pooling::none) {
+    throw std::invalid_argument("the model does not say how tokens become one vector; compile it with a pooling");
+  }
+  check(input);
+  const std::int64_t tokens = input.sequences.tokens();
+  Workspace states =
+      workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, tokens * features())) * sizeof(float));
+  auto* rows = reinterpret_cast<float*>(states.data.get());
+  run(input, rows);
+  pool(pooling(), rows, features(), input.sequences, output);
+  if (options_.normalize != 0) normalize_rows(output, input.sequences.count, features());
+  workspaces_.give_back(std::move(states));
+}
+
+}  // namespace sparsekit

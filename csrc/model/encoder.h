@@ -1,0 +1,86 @@
+// A transformer encoder with post-layer-norm blocks (BERT and its like) over a compiled model.
+//
+//   x = norm(word + position + type embeddings)
+//   for each layer       x = norm(x + output(attention(query(x), key(x), value(x))))
+//                        x = norm(x + down(activation(up(x))))
+//
+// Tokens of all sequences lie one after the other, without padding: linear layers see one batch, attention one sequence
+// at a time. Nothing is allocated between layers: a call takes one workspace, whose size follows from its tokens.
+#pragma once
+
+#include <vector>
+
+#include "../operators/embedding.h"
+#include "../operators/pooling.h"
+#include "compiled_file.h"
+#include "workspace.h"
+
+namespace sparsekit {
+
+struct LinearWeights {
+  const std::byte* packed;
+  std::size_t packed_bytes;
+  std::int64_t out_features;
+  std::int64_t in_features;
+  const float* bias;  // or null
+};
+
+struct NormWeights {
+  const float* weight;
+  const float* bias;
+};
+
+struct EncoderLayer {
+  LinearWeights query;
+  LinearWeights key;
+  LinearWeights value;
+  LinearWeights attention_output;
+  NormWeights attention_norm;
+  LinearWeights up;
+  LinearWeights down;
+  NormWeights output_norm;
+};
+
+/// Tokens of a call: ids in the vocabulary, and token types or null for 0.
+struct EncoderInput {
+  const std::int32_t* ids;
+  const std::int32_t* types;
+  Sequences sequences;
+};
+
+/// Threads may share one; calls do not change it.
+class Encoder {
+ public:
+  /// `file` and its buffer must stay. Throws std::invalid_argument where a tensor is missing or has a shape that does
+  /// not fit the others, and for unknown options.
+  explicit Encoder(const CompiledFile& file);
+
+  std::int64_t features() const { return words_.features; }
+  std::int64_t vocabulary() const { return words_.rows; }
+  std::int64_t max_tokens() const { return positions_.rows - options_.first_position; }
+  Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
+
+  /// Hidden states of the last layer: output[tokens, features]. Throws std::invalid_argument for ids, types or offsets
+  /// that the model does not have.
+  void run(const EncoderInput& input, float* output) const;
+
+  /// One vector for each sequence: output[sequences, features]. Throws as above, and where the model has no pooling.
+  void encode(const EncoderInput& input, float* output) const;
+
+ private:
+  void check(const EncoderInput& input) const;
+  void embed(const EncoderInput& input, float* output, float* others) const;
+  void run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x, const EncoderSpace& space) const;
+  void attend(const EncoderLayer& layer, const Sequences& sequences, const EncoderSpace& space) const;
+
+  EncoderOptions options_;
+  EmbeddingTable words_;
+  EmbeddingTable positions_;
+  EmbeddingTable types_;  // without rows where the model has none
+  NormWeights embedding_norm_;
+  std::vector<EncoderLayer> layers_;
+  std::int64_t widest_ = 0;  // floats of a token between norms
+  mutable WorkspacePool workspaces_;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,36 @@
+// The tensors of an encoder in a compiled model, with their shapes checked against each other.
+#pragma once
+
+#include <string>
+
+#include "../operators/sparse_linear.h"
+#include "encoder.h"
+
+namespace sparsekit {
+
+/// The arguments of a linear layer over `tokens` contiguous rows.
+LinearCall linear_call(const LinearWeights& weights, const float* input, std::int64_t tokens, float* output,
+                       Activation activation = Activation::none);
+
+/// Every function throws std::invalid_argument where a tensor is missing, stored in another way, or of another shape.
+class EncoderTensors {
+ public:
+  /// Checks the options.
+  explicit EncoderTensors(const CompiledFile& file);
+
+  EmbeddingTable table(Role role) const;
+  EmbeddingTable optional_table(Role role) const;
+  NormWeights norm(std::uint32_t layer, Role weight, Role bias) const;
+  EncoderLayer layer(std::uint32_t index) const;
+
+ private:
+  const TensorEntry& entry(std::uint32_t layer, Role role) const;
+  const float* vector(std::uint32_t layer, Role role, std::int64_t size) const;
+  LinearWeights linear(std::uint32_t layer, Role weight, Role bias, std::int64_t out_features,
+                       std::int64_t in_features) const;
+
+  const CompiledFile& file_;
+  std::int64_t features_;
+};
+
+}  // namespace sparsekit

@@ -1,0 +1,28 @@
+#include "workspace.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sparsekit {
+
+Workspace WorkspacePool::take(std::size_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.bytes >= bytes; });
+    if (found != kept_.end()) {
+      Workspace taken = std::move(*found);
+      kept_.erase(found);
+      return taken;
+    }
+    if (!kept_.empty()) kept_.pop_back();  // too small: not kept beside the new one
+  }
+  auto* data = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}));
+  return {std::unique_ptr<std::byte, AlignedDelete>(data), bytes};
+}
+
+void WorkspacePool::give_back(Workspace workspace) {
+  const std::lock_guard lock(mutex_);
+  if (kept_.size() < kKept) kept_.push_back(std::move(workspace));
+}
+
+}  // namespace sparsekit
