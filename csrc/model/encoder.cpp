@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "../operators/attention.h"
 #include "../operators/layer_norm.h"
 #include "../operators/sparse_linear.h"
 #include "encoder_tensors.h"
@@ -14,12 +13,6 @@ namespace sparsekit {
 namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 24;
-
-/// Heads of every token's features, token by token.
-template <class Entry>
-Heads<Entry> heads_of(Entry* rows, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {
-  return {rows, {1, heads, tokens, head_dim}, {0, head_dim, heads * head_dim, 1}};
-}
 
 }  // namespace
 
@@ -73,21 +66,11 @@ void Encoder::embed(const EncoderInput& input, float* output, float* others) con
       {output, others, output, tokens, features(), embedding_norm_.weight, embedding_norm_.bias, options_.norm_eps});
 }
 
-void Encoder::attend(const EncoderLayer& layer, const Sequences& sequences, const EncoderSpace& space) const {
-  const std::int64_t head_dim = options_.head_dim;
-  const std::int64_t heads = layer.query.out_features / head_dim;
-  const std::int64_t value_dim = layer.value.out_features / std::max<std::int64_t>(heads, 1);
-  for (std::int64_t i = 0; i < sequences.count; ++i) {
-    const std::int64_t first = sequences.offsets[i];
-    const std::int64_t tokens = sequences.length(i);
-    AttentionCall call{};
-    call.query = heads_of<const float>(space.query + first * heads * head_dim, tokens, heads, head_dim);
-    call.key = heads_of<const float>(space.key + first * heads * head_dim, tokens, heads, head_dim);
-    call.value = heads_of<const float>(space.value + first * heads * value_dim, tokens, heads, value_dim);
-    call.output = heads_of<float>(space.context + first * heads * value_dim, tokens, heads, value_dim);
-    call.scale = options_.attention_scale;
-    attention(call);
-  }
+SequenceAttentionCall Encoder::attention_call(const EncoderLayer& layer, const Sequences& sequences,
+                                              const EncoderSpace& space) const {
+  const std::int64_t heads = layer.query.out_features / options_.head_dim;
+  return {space.query,       space.key,         space.value, space.context,           heads,
+          options_.head_dim, options_.head_dim, sequences,   options_.attention_scale};
 }
 
 void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x,
@@ -98,7 +81,7 @@ void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, f
   };
   joined_linear({linear_call(layer.query, x, tokens, space.query), linear_call(layer.key, x, tokens, space.key),
                  linear_call(layer.value, x, tokens, space.value)});
-  attend(layer, sequences, space);
+  sequence_attention(attention_call(layer, sequences, space));
   linear(linear_call(layer.attention_output, space.context, tokens, space.sums));
   add_norm(layer.attention_norm);
   linear(linear_call(layer.up, x, tokens, space.hidden, static_cast<Activation>(options_.activation)));

@@ -12,6 +12,7 @@
 
 #include "../operators/embedding.h"
 #include "../operators/pooling.h"
+#include "../operators/sequence_attention.h"
 #include "compiled_file.h"
 #include "workspace.h"
 
@@ -71,7 +72,8 @@ class Encoder {
   void check(const EncoderInput& input) const;
   void embed(const EncoderInput& input, float* output, float* others) const;
   void run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x, const EncoderSpace& space) const;
-  void attend(const EncoderLayer& layer, const Sequences& sequences, const EncoderSpace& space) const;
+  SequenceAttentionCall attention_call(const EncoderLayer& layer, const Sequences& sequences,
+                                       const EncoderSpace& space) const;
 
   EncoderOptions options_;
   EmbeddingTable words_;

@@ -3,18 +3,11 @@
 
 #include <cstdint>
 
+#include "sequences.h"
+
 namespace sparsekit {
 
 enum class Pooling : std::int32_t { none = 0, mean = 1, first = 2, max = 3 };
-
-/// Tokens of sequences one after the other: sequence `i` has those from `offsets[i]` to before `offsets[i + 1]`.
-struct Sequences {
-  const std::int64_t* offsets;
-  std::int64_t count;
-
-  std::int64_t tokens() const { return offsets[count]; }
-  std::int64_t length(std::int64_t i) const { return offsets[i + 1] - offsets[i]; }
-};
 
 /// output[count, features] = mean, first or maximum of the rows of `input`, [tokens, features], of each sequence; zeros
 /// for one without tokens.

@@ -1,0 +1,72 @@
+#include "sequence_attention.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "../threading/parallel.h"
+#include "../threading/scratch.h"
+#include "instruction_set.h"
+
+namespace sparsekit {
+namespace {
+
+/// As in attention.cpp.
+constexpr std::int64_t kInlineWork = 1'000'000;
+constexpr std::int64_t kTasksPerThread = 4;
+
+int threads_for(const SequenceAttentionCall& call) {
+  std::int64_t pairs = 0;
+  for (std::int64_t i = 0; i < call.sequences.count; ++i) {
+    pairs += call.sequences.length(i) * call.sequences.length(i);
+  }
+  const std::int64_t work = pairs * call.heads * (call.head_dim + call.value_dim);
+  return work < kInlineWork ? 1 : num_threads();
+}
+
+/// Queries `part` of a head of a sequence.
+AttentionHead head_of(const SequenceAttentionCall& call, std::int64_t sequence, std::int64_t head_index, Range part) {
+  const std::int64_t first = call.sequences.offsets[sequence];
+  AttentionHead head{};
+  head.query_stride = head.key_stride = call.heads * call.head_dim;
+  head.value_stride = head.output_stride = call.heads * call.value_dim;
+  head.query = call.query + (first + part.first) * head.query_stride + head_index * call.head_dim;
+  head.key = call.key + first * head.key_stride + head_index * call.head_dim;
+  head.value = call.value + first * head.value_stride + head_index * call.value_dim;
+  head.output = call.output + (first + part.first) * head.output_stride + head_index * call.value_dim;
+  head.queries = part.last - part.first;
+  head.keys = call.sequences.length(sequence);
+  head.head_dim = call.head_dim;
+  head.value_dim = call.value_dim;
+  head.scale = call.scale;
+  return head;
+}
+
+/// Range `index` of `count` that the queries of a sequence are cut into, at whole tiles.
+Range queries_in(std::int64_t tokens, std::int64_t tile, std::int64_t index, std::int64_t count) {
+  const std::int64_t tiles = (tokens + tile - 1) / tile;
+  return {std::min(tiles * index / count * tile, tokens), std::min(tiles * (index + 1) / count * tile, tokens)};
+}
+
+}  // namespace
+
+void sequence_attention(const SequenceAttentionCall& call) {
+  const std::int64_t heads = call.sequences.count * call.heads;
+  if (heads == 0 || call.sequences.tokens() == 0) return;
+  const AttentionKernels& kernels = current_kernels().attention;
+  const int threads = threads_for(call);
+  const std::int64_t ranges = threads == 1 ? 1 : (kTasksPerThread * threads + heads - 1) / heads;
+  const auto floats = static_cast<std::size_t>(kernels.scratch(call.head_dim, call.value_dim));
+  const auto body = [&](std::int64_t i) {
+    const std::int64_t head = i / ranges;
+    const std::int64_t tokens = call.sequences.length(head / call.heads);
+    const bool few = tokens <= kernels.max_few;
+    const Range part = queries_in(tokens, few ? std::max<std::int64_t>(1, tokens) : kernels.tile, i % ranges, ranges);
+    if (part.first == part.last) return;
+    auto* space = reinterpret_cast<float*>(scratch(ScratchUse::activation, floats * sizeof(float)));
+    (few ? kernels.few : kernels.many)(head_of(call, head / call.heads, head % call.heads, part), space);
+  };
+  if (threads > 1) return parallel(heads * ranges, body);
+  for (std::int64_t i = 0; i < heads * ranges; ++i) body(i);
+}
+
+}  // namespace sparsekit
