@@ -104,18 +104,21 @@ haswell: native
 	for cpu in $(HASWELL) Nehalem; do for test in $(filter-out %/test_pool,$(HASWELL_TESTS)); do \
 	  echo "-cpu $$cpu $$test"; done; done | SPARSEKIT_TEST_BARRIER=readable xargs -t -P 2 -L 1 qemu-x86_64
 
-# A while of each fuzzer. What they find is printed; the C++ one's inputs are kept in build/fuzz for the next time.
+# A while of each fuzzer. What they find is printed; inputs of the C++ ones are kept in build/fuzz for the next time.
 FUZZ_SECONDS ?= 60
-FUZZER := build/fuzz/fuzz_csr
+FUZZERS := fuzz_csr fuzz_encoder
 has_libfuzzer = echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
   clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null
 
 fuzz: install
 	if $(has_libfuzzer) 2> /dev/null; then \
 	  export PATH="$(CURDIR)/$(BIN):$$PATH" && cmake -S tests/fuzz -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ && \
-	  cmake --build build/fuzz && mkdir -p build/fuzz/inputs build/fuzz/found && \
-	  $(FUZZER) -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=build/fuzz/found/ build/fuzz/inputs; \
-	else echo 'not run: fuzz_csr, which needs clang and its libFuzzer (clang and libclang-rt-dev in Debian)'; fi
+	  cmake --build build/fuzz && mkdir -p build/fuzz/found && \
+	  for fuzzer in $(FUZZERS); do \
+	    mkdir -p build/fuzz/inputs/$$fuzzer && build/fuzz/$$fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 \
+	      -artifact_prefix=build/fuzz/found/ build/fuzz/inputs/$$fuzzer || exit 1; \
+	  done; \
+	else echo 'not run: $(FUZZERS), which need clang and its libFuzzer (clang and libclang-rt-dev in Debian)'; fi
 	$(BIN)/python tests/fuzz/fuzz_folder.py $(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_importers.py $(FUZZ_SECONDS)
 
