@@ -70,6 +70,12 @@ Array<std::uint8_t> pack(const CsrTuple& csr, const std::string& dtype, std::int
   return packed;
 }
 
+py::tuple candidate_layouts(const CsrTuple& csr, const std::string& dtype) {
+  py::list names;
+  for (const Family family : candidate_families(view_of(csr), dtype_named(dtype))) names.append(family_name(family));
+  return py::tuple(names);
+}
+
 std::int64_t find_block_height(const CsrTuple& arrays) {
   const CsrView csr = view_of(arrays);
   validate(csr);
@@ -233,6 +239,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("float_values", &to_float_values, py::arg("csr").noconvert());
   m.def("pack", &pack, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("height"), py::arg("scales").noconvert(),
         py::arg("layout"));
+  m.def("candidate_layouts", &candidate_layouts, py::arg("csr").noconvert(), py::arg("dtype"));
   m.def("block_height", &find_block_height, py::arg("csr").noconvert());
   m.def("has_full_blocks", &has_full_blocks, py::arg("csr").noconvert(), py::arg("height"));
   m.def("with_full_blocks", &fill_blocks, py::arg("csr").noconvert(), py::arg("height"));

@@ -85,12 +85,17 @@ const KernelTable& all_kernels() { return *chosen().load()->all; }
 
 const KernelTable& current_kernels() { return chosen().load()->used; }
 
-Family preferred_family(const CsrView& csr, DType dtype) {
+std::vector<Family> candidate_families(const CsrView& csr, DType dtype) {
   const KernelTable& table = current_kernels();
+  const double least = dtype == DType::int8 ? table.min_csr_sparsity_s8 : table.min_csr_sparsity;
+  if (least <= 0) return {Family::csr};
+  if (least > 1) return {Family::sell};
   const auto size = static_cast<double>(csr.out_features) * static_cast<double>(csr.in_features);
   const double sparsity = size > 0 ? 1 - static_cast<double>(csr.values_size) / size : 0;
-  const double least = dtype == DType::int8 ? table.min_csr_sparsity_s8 : table.min_csr_sparsity;
-  return sparsity >= least ? Family::csr : Family::sell;
+  if (sparsity >= least) return {Family::csr, Family::sell};
+  return {Family::sell, Family::csr};
 }
+
+Family preferred_family(const CsrView& csr, DType dtype) { return candidate_families(csr, dtype).front(); }
 
 }  // namespace sparsekit

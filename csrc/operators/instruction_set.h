@@ -37,7 +37,11 @@ const KernelTable& all_kernels();
 /// Kernels of the instruction set in use that this machine's processor uses.
 const KernelTable& current_kernels();
 
-/// How it likes this weight packed, with values of this type.
+/// How this weight, with values of this type, may run fastest on it: the families to measure, the preferred one first.
+/// One where that is best at any number of tokens.
+std::vector<Family> candidate_families(const CsrView& csr, DType dtype);
+
+/// The first of them: how it likes a weight packed of which nothing was measured.
 Family preferred_family(const CsrView& csr, DType dtype);
 
 }  // namespace sparsekit

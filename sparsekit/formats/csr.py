@@ -260,6 +260,19 @@ class CSR:
         """
         return f"{_C.block_height(self._tuple)}x1"
 
+    def layouts(self, dtype: str | torch.dtype = "float32") -> tuple[str, ...]:
+        """Layouts worth measuring on the instruction set in use, the preferred one first.
+
+        Where one of them is best at any number of tokens, it is the only one.
+
+        Args:
+            dtype: of the stored weights, as in `pack`.
+
+        Raises:
+            ValueError: `dtype` is unknown.
+        """
+        return _C.candidate_layouts(self._tuple, weight_dtype(dtype))
+
     def pack(
         self,
         dtype: str | torch.dtype = "float32",
@@ -280,8 +293,9 @@ class CSR:
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
-            layout: None for the one that the instruction set in use prefers; "sell" (SELL-C-sigma) or "csr" (CSR in
-                column blocks). Every instruction set computes with both.
+            layout: None for the one that the instruction set in use prefers, the first of `layouts`; "sell"
+                (SELL-C-sigma), "csr" (CSR in column blocks) or "bitmask" (the same with a bit for each column, without
+                blocks of 4x1). Every instruction set computes with all of them.
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a

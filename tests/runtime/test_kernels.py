@@ -135,6 +135,21 @@ def test_layouts_by_name(isa):
         weight.pack(layout="ell")
 
 
+@pytest.mark.parametrize("zeros", [0, 11, 12, 15, 16])
+def test_layouts_worth_measuring(isa, zeros):
+    weight = np.ones(16, np.float32)
+    weight[:zeros] = 0.0
+    csr = CSR.from_dense(weight.reshape(4, 4))
+    floats = ("csr",) if isa in ("avx2", "avxvnni") else ("sell",)
+    bytes_ = (("csr", "sell") if zeros >= 12 else ("sell", "csr")) if isa == "avx2" else ("sell",)
+    for dtype, wanted in {"float32": floats, "bfloat16": floats, "float16": floats, "int8": bytes_}.items():
+        assert csr.layouts(dtype) == wanted
+        assert runtime.packed_info(csr.pack(dtype)).layout == wanted[0]
+    assert csr.layouts() == floats
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        csr.layouts("int3")
+
+
 def test_more_input_features_than_sixteen_bits(isa, rng):
     weight = np.zeros((3, 70_000), np.float32)
     weight[1, [0, 65_535, 65_536, 69_999]] = [1.0, 2.0, -3.0, 4.0]
