@@ -23,6 +23,12 @@ def _below_each_other(weights: Sequence[CSR]) -> CSR:
     return CSR(np.concatenate(crow), columns, values, shape, np.concatenate(scales) if scales else None)
 
 
+def _common_layout(layers: Sequence[SparseLinear]) -> str | None:
+    """The layout that was chosen for all of the layers; None where they differ or none was."""
+    layouts = {layer.chosen_layout for layer in layers}
+    return layouts.pop() if len(layouts) == 1 else None
+
+
 class JoinedLinear(nn.Module):
     """Sparse layers of one input, such as query, key and value, or gate and up, computed in one call.
 
@@ -51,7 +57,7 @@ class JoinedLinear(nn.Module):
     def from_linears(cls, linears: Sequence[nn.Linear | SparseLinear]) -> JoinedLinear:
         """Layer with the weights and biases of several, dense or sparse, which are left as they are.
 
-        Where some have a bias and some do not, the others' is zero.
+        A layout that all of them were given stays. Where some have a bias and some do not, the others' is zero.
 
         Raises:
             TypeError: one is neither `nn.Linear` nor `SparseLinear`.
@@ -73,7 +79,7 @@ class JoinedLinear(nn.Module):
             pairs = zip(biases, joined.out_features, strict=True)
             bias = torch.cat([torch.zeros(size) if one is None else one.detach() for one, size in pairs])
         weight = _below_each_other([layer.to_csr() for layer in sparse])
-        joined.linear = SparseLinear.from_csr(weight, bias, dtype=weight.dtype)
+        joined.linear = SparseLinear.from_csr(weight, bias, dtype=weight.dtype, layout=_common_layout(sparse))
         return joined.train(linears[0].training)
 
     def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:

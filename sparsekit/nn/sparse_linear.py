@@ -69,6 +69,7 @@ class SparseLinear(nn.Module):
         self.activation = None if activation == "none" else activation
         self.weight_dtype = torch.float32  # of the dense layer that to_linear makes
         self.dense_class: type[nn.Module] = nn.Linear  # likewise
+        self.chosen_layout: str | None = None  # in which loaded weights are packed too; None: each in the preferred one
         self._is_turned = False  # whether that one holds its weight as [in_features, out_features]
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.register_buffer("packed", _no_nonzeros(out_features, in_features) if packed is None else packed, False)
@@ -84,14 +85,18 @@ class SparseLinear(nn.Module):
         scale_method: str = "absmax",
         scales: NDArray[np.float32] | None = None,
         block: str | None = None,
+        layout: str | None = None,
     ) -> SparseLinear:
         """Layer with this weight and a copy of `bias`, shape [out_features]; for the other arguments see `CSR.pack`.
+
+        A `layout` that is given stays when a state dict is loaded.
 
         Raises:
             ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
         """
-        packed = torch.from_numpy(weight.pack(dtype, scale_method=scale_method, scales=scales, block=block))
-        layer = cls(weight.in_features, weight.out_features, bias is not None, activation, packed)
+        packed = weight.pack(dtype, scale_method=scale_method, scales=scales, block=block, layout=layout)
+        layer = cls(weight.in_features, weight.out_features, bias is not None, activation, torch.from_numpy(packed))
+        layer.chosen_layout = layout
         if bias is not None:
             if bias.shape != (weight.out_features,):
                 raise ValueError(f"bias must have shape [{weight.out_features}], got {list(bias.shape)}")
@@ -108,6 +113,7 @@ class SparseLinear(nn.Module):
         scale_method: str = "absmax",
         scales: NDArray[np.float32] | None = None,
         block: str | None = None,
+        layout: str | None = None,
     ) -> SparseLinear:
         """Layer with the nonzero weights of a dense one, which is left as it is.
 
@@ -117,11 +123,13 @@ class SparseLinear(nn.Module):
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", which only save memory; or "int8" with a
                 scale for each row: inputs are then quantized dynamically, token by token, and multiplied as integers,
-                and infinities and NaN refused (on AVX2, weights of at least 75% zeros are multiplied as floats). Such a
-                layer gives no gradient to its input.
+                and infinities and NaN refused (in the layout "csr", as AVX2 prefers from 75% zeros on, they are
+                multiplied as floats). Such a layer gives no gradient to its input.
             scale_method: for int8: "absmax" (nothing is clipped), "percentile" or "mse".
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
+            layout: None for the one that the instruction set in use prefers, or a name: see `CSR.pack`. One that is
+                given stays when a state dict is loaded.
 
         Raises:
             TypeError: `linear` is not such a layer or its weight is not floating point.
@@ -142,6 +150,7 @@ class SparseLinear(nn.Module):
             scale_method=scale_method,
             scales=scales,
             block=block,
+            layout=layout,
         )
         if layer.bias is not None:
             layer.bias.requires_grad_(dense.bias.requires_grad)
@@ -217,6 +226,11 @@ class SparseLinear(nn.Module):
         return runtime.packed_info(self.packed.numpy(force=True)).block
 
     @property
+    def layout(self) -> str:
+        """How the weight is packed: a name as in `CSR.pack`."""
+        return runtime.packed_info(self.packed.numpy(force=True)).layout
+
+    @property
     def sparsity(self) -> float:
         """Fraction of weights that are zero."""
         size = self.in_features * self.out_features
@@ -234,7 +248,8 @@ class SparseLinear(nn.Module):
             return f"{text}{fused}"
         dtype = "" if self.dtype == "float32" else f", dtype={self.dtype!r}"
         block = "" if self.block == "1x1" else f", block={self.block!r}"
-        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{dtype}{block}{fused}"
+        layout = "" if self.chosen_layout is None else f", layout={self.chosen_layout!r}"
+        return f"{text}, nnz={self.nnz}, sparsity={self.sparsity:.3f}{dtype}{block}{layout}{fused}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -264,7 +279,7 @@ class SparseLinear(nn.Module):
             missing_keys.extend(absent)
             return
         try:
-            packed = _pack_state(found, (self.out_features, self.in_features))
+            packed = _pack_state(found, (self.out_features, self.in_features), self.chosen_layout)
         except (TypeError, ValueError) as error:
             error_msgs.append(f"weight of {prefix.rstrip('.') or 'the layer'}: {error}")
             return
@@ -272,9 +287,9 @@ class SparseLinear(nn.Module):
         self.packed = torch.from_numpy(packed).to(device)
 
 
-def _pack_state(state: dict[str, torch.Tensor], shape: tuple[int, int]) -> runtime.Packed:
+def _pack_state(state: dict[str, torch.Tensor], shape: tuple[int, int], layout: str | None) -> runtime.Packed:
     """The packed weight of a state dict's arrays, in the type of its values."""
     crow_indices, col_indices = (as_array(key, state[key]) for key in ("crow_indices", "col_indices"))
     scales = as_array("scales", state["scales"]) if "scales" in state else None
     weight = CSR(crow_indices, col_indices, values_array("values", state["values"]), shape, scales)
-    return weight.pack(weight.dtype)
+    return weight.pack(weight.dtype, layout=layout)

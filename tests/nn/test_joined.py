@@ -49,6 +49,18 @@ def test_stored_values_stay_as_they_are(dtype):
         assert np.array_equal(joined.scales, np.concatenate([part.scales for part in parts]))
 
 
+def test_a_layout_that_all_were_given_stays():
+    one, two = layers(True, True)
+    for layout in ("sell", "csr"):
+        apart = [SparseLinear.from_linear(layer, layout=layout) for layer in (one, two)]
+        joined = JoinedLinear.from_linears(apart)
+        assert (joined.linear.layout, joined.linear.chosen_layout) == (layout, layout)
+        joined.load_state_dict(JoinedLinear.from_linears([one, two]).state_dict())
+        assert joined.linear.layout == layout
+    apart = [SparseLinear.from_linear(one, layout="sell"), SparseLinear.from_linear(two, layout="csr")]
+    assert JoinedLinear.from_linears(apart).linear.chosen_layout is None
+
+
 def test_a_state_dict_loads_into_a_fresh_layer():
     joined = JoinedLinear.from_linears(layers(True, False))
     fresh = JoinedLinear(130, (20, 50))

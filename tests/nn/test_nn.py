@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -119,6 +120,29 @@ def test_state_dict_through_a_file_loaded_with_weights_only(sparse):
     x = torch.randn(3, 48)
     assert torch.equal(new(x), sparse(x))
     assert packed_info(new.packed.numpy()).nnz == sparse.nnz
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("layout", ["sell", "csr"])
+def test_a_layout_that_was_given_stays(isa, dense, layout, dtype):
+    layer = SparseLinear.from_linear(dense, dtype=dtype, layout=layout)
+    assert layer.layout == layout
+    assert f"layout={layout!r}" in repr(layer)
+    other = SparseLinear.from_linear(nn.Linear(48, 40), dtype=dtype)
+    for given in (other, SparseLinear.from_linear(dense, dtype=dtype, layout="csr")):
+        for mine in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
+            mine.load_state_dict(given.state_dict())
+            assert mine.layout == layout
+            assert torch.equal(mine.to_linear().weight, given.to_linear().weight)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_without_one_every_weight_is_packed_in_the_preferred_layout(isa, dense, dtype):
+    layer = SparseLinear.from_linear(dense, dtype=dtype)
+    assert "layout" not in repr(layer)
+    for linear in (nn.Linear(48, 40), dense):
+        layer.load_state_dict(SparseLinear.from_linear(linear, dtype=dtype, layout="csr").state_dict())
+        assert layer.layout == layer.to_csr().layouts(dtype)[0]
 
 
 def test_state_dict_inside_a_model_and_its_errors(sparse):
@@ -319,6 +343,8 @@ def test_wrong_arguments(dense):
         SparseLinear.from_linear(nn.ReLU())
     with pytest.raises(ValueError, match="activation must be None or one of"):
         SparseLinear.from_linear(dense, activation="swish")
+    with pytest.raises(ValueError, match="layout must be one of .*, got 'ell'"):
+        SparseLinear.from_linear(dense, layout="ell")
     with pytest.raises(ValueError, match=r"bias must have shape \[40\]"):
         SparseLinear.from_csr(CSR.from_torch(dense.weight), torch.zeros(3))
 
