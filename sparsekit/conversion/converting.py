@@ -91,9 +91,10 @@ def convert(
     """Swap the model's pruned linear layers for `SparseLinear`, in place.
 
     Masks of `prune` are applied first. Every layer is timed, dense against sparse, on this machine with torch's present
-    number of threads; noisy and implausible times are measured again, and the report says what stayed noisy. Layers
-    that cannot be sparse or would be slower stay dense; the report says why. With `batches` the converted model is
-    compared with its dense self, interleaved: the speedup of the whole model, first in the report.
+    number of threads; noisy and implausible times are measured again, and the report says what stayed noisy. Where
+    several layouts of a weight may be the fastest (`CSR.layouts`), all are timed, and the best for `tokens` is taken.
+    Layers that cannot be sparse or would be slower stay dense; the report says why. With `batches` the converted model
+    is compared with its dense self, interleaved: the speedup of the whole model, first in the report.
 
     Args:
         model: any PyTorch model on the CPU.

@@ -27,6 +27,7 @@ class LayerReport:
     speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty when not measured
     dtype: str = ""  # of a converted layer's weight
     block: str = ""  # of its mask
+    layout: str = ""  # how it is packed, as in `CSR.pack`
     error: float | None = None  # of its outputs in the type asked for, relative; None when not measured
     noisy: tuple[int, ...] = ()  # numbers of tokens for which the machine was too busy to tell
 

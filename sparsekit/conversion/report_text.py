@@ -42,7 +42,7 @@ def _together(layers: Sequence[LayerReport]) -> list[LayerReport]:
 
     def kind(layer: LayerReport) -> tuple[object, ...]:
         stack, _, number = layer.name.rpartition(".")
-        what = (layer.shape, layer.reason, layer.dtype, layer.block, layer.error is None)
+        what = (layer.shape, layer.reason, layer.dtype, layer.block, layer.layout, layer.error is None)
         return (stack, number.isdecimal(), *what, _speedups(layer))
 
     found = []
@@ -69,19 +69,20 @@ def _speedups(layer: LayerReport) -> str:
     return ", ".join(f"{'~' if count in layer.noisy else ''}{times:.1f}x" for count, times in layer.speedups.items())
 
 
-def _stored(layer: LayerReport) -> str:
+def _stored(layer: LayerReport, with_layout: bool) -> str:
     if not layer.converted:
         return "dense"
-    return layer.dtype if layer.block == "1x1" else f"{layer.dtype} {layer.block}"
+    block = "" if layer.block == "1x1" else f" {layer.block}"
+    return f"{layer.dtype}{block}{f' {layer.layout}' if with_layout else ''}"
 
 
-def _row(layer: LayerReport) -> list[str]:
+def _row(layer: LayerReport, with_layout: bool) -> list[str]:
     return [
         f"{layer.shape[0]} x {layer.shape[1]}",
         f"{layer.sparsity:.1%}",
         size_text(layer.bytes_before),
         size_text(layer.bytes_after),
-        _stored(layer),
+        _stored(layer, with_layout),
         _speedups(layer),
         "" if layer.error is None else f"{layer.error:.1%}",
     ]
@@ -106,9 +107,10 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _table(layers: Sequence[LayerReport]) -> Iterator[str]:
-    """A line for each layer, or two where names are long, and why a dense one stayed so."""
+    """A line for each layer, or two where names are long, and why a dense one stayed so; layouts where they differ."""
     names = ["layer", *(printable(layer.name) for layer in layers)]
-    cells = _columns([_row(layer) for layer in layers])
+    with_layout = len({layer.layout for layer in layers if layer.converted}) > 1
+    cells = _columns([_row(layer, with_layout) for layer in layers])
     width = max(map(len, names))
     fits = width + 2 + max(map(len, cells)) <= _WIDTH
     reasons = ["", *(layer.reason for layer in layers)]

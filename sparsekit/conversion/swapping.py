@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsekit.conversion.measuring.gain import Gain, GainTable
+from sparsekit.conversion.measuring.gain import Gain, GainTable, best_layout
 from sparsekit.conversion.measuring.sensitivity import output_errors
 from sparsekit.conversion.places import places_in, put_in_place
 from sparsekit.conversion.report import LayerReport
@@ -42,10 +42,14 @@ class Settings:
         """The sparsity below which no layer is stored in this type."""
         return _HOPELESS.get(dtype, 0.0) if self.min_sparsity is None else self.min_sparsity
 
-    def dtype_within(self, error: float | None) -> str:
-        """The type to store a layer in whose outputs move so far in the one asked for."""
-        fits = self.error_budget is None or (error is not None and error <= self.error_budget)
-        return self.dtype if fits else "float32"
+    def layouts_within(self, errors: Mapping[str, float]) -> list[str]:
+        """The layouts in which a layer's outputs, which move so far in the type asked for, stay within the budget."""
+        budget = self.error_budget
+        return [layout for layout, error in errors.items() if budget is not None and error <= budget]
+
+    def dtype_within(self, errors: Mapping[str, float]) -> str:
+        """The type to store a layer in whose outputs move so far, by layout, in the one asked for."""
+        return self.dtype if self.error_budget is None or self.layouts_within(errors) else "float32"
 
 
 def sparsity_of(weight: torch.Tensor) -> float:
@@ -66,8 +70,13 @@ def _slower(gains: Mapping[int, Gain]) -> str:
     return f"dense is faster at {' and '.join(slower)}" if slower else ""
 
 
+def _error(errors: Mapping[str, float], layout: str) -> float | None:
+    """Of a layer's outputs in its layout, or else in the one where it is least; None where none was measured."""
+    return errors.get(layout, min(errors.values(), default=None))
+
+
 def _sparse(layer: nn.Module, dtype: str) -> tuple[SparseLinear | None, str]:
-    """The sparse layer, or why there is none."""
+    """The sparse layer in the preferred layout, or why there is none."""
     try:
         return SparseLinear.from_linear(layer, dtype=dtype), ""
     except ValueError as refusal:  # not every type holds every weight
@@ -111,28 +120,29 @@ class Swapper:
             if not hopeless and not self.why_not(name, layer):
                 yield layer, dtypes[name]
 
-    def swap(self, name: str, layer: nn.Module, dtype: str, error: float | None) -> LayerReport:
+    def swap(self, name: str, layer: nn.Module, dtype: str, errors: Mapping[str, float]) -> LayerReport:
         """Put a sparse layer in the place of a dense one where that gains.
 
         Args:
             name: the layer's.
             layer: the dense layer.
             dtype: type to store its weight in.
-            error: of its outputs in the type asked for, where that was measured.
+            errors: of its outputs in the type asked for, by layout, where that was measured.
         """
         weight, before = weight_of(layer), _bytes(layer)
         sparsity, shape = sparsity_of(weight), (weight.shape[0], weight.shape[1])
-        sparse, gains, reason = self._tried(name, layer, sparsity, dtype)
-        after, stored = before, ("", "")
+        sparse, gains, reason = self._tried(name, layer, sparsity, dtype, errors)
+        after, stored = before, ("", "", "")
         if sparse is not None:
             put_in_place(self._places, layer, sparse)
-            after, stored = _bytes(sparse), (sparse.dtype, sparse.block)
+            after, stored = _bytes(sparse), (sparse.dtype, sparse.block, sparse.layout)
         speedups = {count: gain.times for count, gain in gains.items()}
         noisy = tuple(count for count, gain in gains.items() if gain.noisy)
+        error = _error(errors, stored[-1])
         return LayerReport(name, shape, sparsity, before, after, reason, speedups, *stored, error, noisy)
 
     def _tried(
-        self, name: str, layer: nn.Module, sparsity: float, dtype: str
+        self, name: str, layer: nn.Module, sparsity: float, dtype: str, errors: Mapping[str, float]
     ) -> tuple[SparseLinear | None, Mapping[int, Gain], str]:
         """The sparse layer and what it gains, or why the dense one stays."""
         reason, least = self.why_not(name, layer), self._settings.least_sparsity(dtype)
@@ -143,9 +153,22 @@ class Swapper:
         sparse, reason = _sparse(layer, dtype)
         if sparse is None or self._settings.min_sparsity is not None:
             return sparse, {}, reason
-        gains = dict(self._gains.of(layer, sparse))
+        return self._fastest(layer, sparse, errors)
+
+    def _fastest(
+        self, layer: nn.Module, sparse: SparseLinear, errors: Mapping[str, float]
+    ) -> tuple[SparseLinear | None, Mapping[int, Gain], str]:
+        """The same for a layer that can be sparse, in the best of the layouts that were measured."""
+        measured = self._gains.of(layer, sparse)
+        fitting = self._settings.layouts_within(errors)
+        layout = best_layout({layout: measured[layout] for layout in fitting or measured})
+        gains = measured[layout]
         reason = _slower(gains)
-        return (None if reason else sparse), gains, reason
+        if reason:
+            return None, gains, reason
+        if len(measured) > 1:
+            sparse = SparseLinear.from_linear(layer, dtype=sparse.dtype, layout=layout)
+        return sparse, gains, ""
 
 
 @on_split_modules
@@ -155,9 +178,11 @@ def swap_layers(
     """Put sparse layers in the places of those that gain, and report on all of them."""
     layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
     swapper = Swapper(model, settings)
-    measured = settings.error_budget is not None
-    errors = output_errors(model, layers, settings.dtype, batches) if measured else {}
-    dtypes = {name: settings.dtype_within(errors.get(name)) for name in layers}
+    errors: Mapping[str, Mapping[str, float]] = {}
+    if settings.error_budget is not None:
+        every_layout = settings.min_sparsity is None
+        errors = output_errors(model, layers, settings.dtype, batches, every_layout=every_layout)
+    dtypes = {name: settings.dtype_within(errors.get(name, {})) for name in layers}
     swapper.survey(layers, dtypes)
     # A dense layer is freed once it has been replaced.
-    return tuple(swapper.swap(name, layers.pop(name), dtype, errors.get(name)) for name, dtype in dtypes.items())
+    return tuple(swapper.swap(name, layers.pop(name), dtype, errors.get(name, {})) for name, dtype in dtypes.items())

@@ -93,13 +93,13 @@ def test_layers_that_would_be_slower_stay_dense(model, monkeypatch):
     """By shape: the first layer gains, the second loses with one token, the third is dense."""
     measured = []
 
-    def measure(dense, sparse, tokens, *again):
+    def measure(dense, layers, tokens, *again):
         assert isinstance(dense, nn.Linear)
-        assert sparse.nnz == dense.weight.count_nonzero()
+        assert all(sparse.nnz == dense.weight.count_nonzero() for sparse in layers.values())
         if not again:
             measured.append(tuple(dense.weight.shape))
         slow = Gain(0.5 if dense.out_features == 32 else 2.0, noisy=dense.out_features == 32)
-        return {count: slow if count == 1 else Gain(3.0) for count in tokens}
+        return {layout: {count: slow if count == 1 else Gain(3.0) for count in tokens} for layout in layers}
 
     monkeypatch.setattr("sparsekit.conversion.measuring.gain.measure", measure)
     model.append(nn.Linear(64, 64))
@@ -125,7 +125,9 @@ def test_layers_are_measured_with_as_many_tokens_as_batches_have(model, monkeypa
     measured = set()
     monkeypatch.setattr(
         "sparsekit.conversion.measuring.gain.measure",
-        lambda dense, sparse, tokens, *_: measured.update(tokens) or {count: Gain(2.0) for count in tokens},
+        lambda _, layers, tokens, *__: (
+            measured.update(tokens) or {layout: {count: Gain(2.0) for count in tokens} for layout in layers}
+        ),
     )
     prune(model, 0.8)
     convert(model, batches=[{"input": torch.randn(rows, 64)} for rows in batches])
@@ -147,10 +149,10 @@ def test_dense_layers_are_freed_as_they_are_replaced(model, monkeypatch):
 
 
 def test_what_is_measured_are_both_layers_on_this_machine(model):
-    sparse = SparseLinear.from_linear(model[0])
-    gains = measure(model[0], sparse, (1, 7))
-    assert set(gains) == {1, 7}
-    assert all(gain.times > 0 for gain in gains.values())
+    layers = {layout: SparseLinear.from_linear(model[0], layout=layout) for layout in ("sell", "csr")}
+    gains = measure(model[0], layers, (1, 7))
+    assert {layout: set(found) for layout, found in gains.items()} == {"sell": {1, 7}, "csr": {1, 7}}
+    assert all(gain.times > 0 for found in gains.values() for gain in found.values())
 
 
 def test_a_state_dict_loads_into_a_fresh_model(model):

@@ -27,20 +27,22 @@ def played(monkeypatch):
     """Gains by name of layer: each call of `measure` takes the next, and the last one for ever."""
     gains, calls = {}, Counter()
 
-    def measure(dense, sparse, tokens, *how):
+    def measure(dense, layers, tokens, *how):
         if compare_on_one_thread in how:
-            return dict.fromkeys(tokens, Gain(2.5, noisy=True))
+            return {layout: dict.fromkeys(tokens, Gain(2.5, noisy=True)) for layout in layers}
         calls[dense] += 1
         rest = gains[dense]
         found = rest.pop(0) if len(rest) > 1 else rest[0]
-        return dict.fromkeys(tokens, found if isinstance(found, Gain) else Gain(found))
+        return {layout: dict.fromkeys(tokens, found if isinstance(found, Gain) else Gain(found)) for layout in layers}
 
     monkeypatch.setattr(gain, "measure", measure)
     return gains, calls
 
 
 def found(table: GainTable, dense: nn.Linear, dtype: str = "float32") -> Gain:
-    return table.of(dense, SparseLinear.from_linear(dense, dtype=dtype))[1]
+    """Of one token, in the preferred layout."""
+    sparse = SparseLinear.from_linear(dense, dtype=dtype)
+    return table.of(dense, sparse)[sparse.layout][1]
 
 
 def test_clear_gains_are_measured_once_and_shared(played):
@@ -95,8 +97,9 @@ def test_where_no_two_agree_one_thread_tells(monkeypatch):
     """On a busy machine every call of several threads may take a time slice."""
     gains = [Gain(1900.0, noisy=True), Gain(2100.0, noisy=True)]
 
-    def measure(dense, sparse, tokens, *how):
-        return {tokens[0]: Gain(0.8) if compare_on_one_thread in how else gains.pop(0)}
+    def measure(dense, layers, tokens, *how):
+        gain = Gain(0.8) if compare_on_one_thread in how else gains.pop(0)
+        return {layout: {tokens[0]: gain} for layout in layers}
 
     monkeypatch.setattr(gain, "measure", measure)
     dense = layer(0.8)
@@ -180,8 +183,12 @@ def test_weights_that_cannot_take_the_values_are_passed_over(played):
 def test_a_gain_is_noisy_where_a_timing_is():
     dense = layer(0.8)
     quiet = Timing(2.0, 2.0, 2.0, 9)
-    timings = {"dense": quiet, "sparse": replace(quiet, median=1.0, low=1.0, high=1.0)}
-    sparse = SparseLinear.from_linear(dense)
-    assert gain.measure(dense, sparse, [1, 7], compare=lambda *_, **__: timings) == {1: Gain(2.0), 7: Gain(2.0)}
-    timings["sparse"] = replace(quiet, disturbed=8)
-    assert gain.measure(dense, sparse, [1], compare=lambda *_, **__: timings) == {1: Gain(1.0, noisy=True)}
+    timings = {"dense": quiet, "sell": replace(quiet, median=1.0, low=1.0, high=1.0)}
+    layers = {"sell": SparseLinear.from_linear(dense, layout="sell")}
+
+    def measured(tokens):
+        return gain.measure(dense, layers, tokens, compare=lambda *_, **__: timings)["sell"]
+
+    assert measured([1, 7]) == {1: Gain(2.0), 7: Gain(2.0)}
+    timings["sell"] = replace(quiet, disturbed=8)
+    assert measured([1]) == {1: Gain(1.0, noisy=True)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
 
+from sparsekit.conversion.measuring.layouts import in_every_layout
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.calibration.batches import Batch
 
@@ -33,13 +35,21 @@ class _Error:
         return math.sqrt(self.difference / self.size) if self.size else 0.0
 
 
+def _packed(layer: nn.Module, dtype: str, every_layout: bool) -> dict[str, SparseLinear]:
+    """The sparse layer by layout."""
+    if every_layout:
+        return in_every_layout(layer, dtype)
+    preferred = SparseLinear.from_linear(layer, dtype=dtype)
+    return {preferred.layout: preferred}
+
+
 def _hook(error: _Error) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
     return lambda _, inputs, output: error.add(inputs, output)
 
 
 def output_errors(
-    model: nn.Module, layers: Mapping[str, nn.Module], dtype: str, batches: Iterable[Batch]
-) -> dict[str, float]:
+    model: nn.Module, layers: Mapping[str, nn.Module], dtype: str, batches: Iterable[Batch], *, every_layout: bool
+) -> dict[str, dict[str, float]]:
     """Relative error of every layer's outputs in this type: norm of the differences over norm of the outputs.
 
     Every layer is looked at by itself: its inputs are those of the model as it is. Layers whose weights cannot take the
@@ -50,14 +60,19 @@ def output_errors(
         layers: the model's layers to look at, by name.
         dtype: as in `SparseLinear.from_linear`.
         batches: keyword arguments of the model's forward.
+        every_layout: whether to look at all layouts that may be measured, or at the preferred one alone. In some, int8
+            values are multiplied with inputs that are quantized too, in others not.
+
+    Returns:
+        Errors by name and layout.
     """
-    errors = {}
+    errors: dict[str, dict[str, _Error]] = {}
     for name, layer in layers.items():
-        try:
-            errors[name] = _Error(SparseLinear.from_linear(layer, dtype=dtype))
-        except ValueError:  # the weight cannot take them
-            continue
-    handles = [layers[name].register_forward_hook(_hook(error)) for name, error in errors.items()]
+        with suppress(ValueError):  # the weight cannot take them
+            errors[name] = {layout: _Error(sparse) for layout, sparse in _packed(layer, dtype, every_layout).items()}
+    handles = [
+        layers[name].register_forward_hook(_hook(error)) for name, found in errors.items() for error in found.values()
+    ]
     try:
         with torch.inference_mode():
             for batch in batches:
@@ -65,4 +80,5 @@ def output_errors(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: error.relative for name, error in errors.items() if error.calls}
+    ran = {name: {layout: error for layout, error in found.items() if error.calls} for name, found in errors.items()}
+    return {name: {layout: error.relative for layout, error in found.items()} for name, found in ran.items() if found}

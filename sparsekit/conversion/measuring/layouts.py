@@ -1,0 +1,23 @@
+"""A layer in every layout that may be its best."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparsekit.nn import SparseLinear
+
+
+def in_every_layout(dense: nn.Module, dtype: str) -> dict[str, SparseLinear]:
+    """The layer, sparse, in each layout that is worth measuring on this instruction set, the preferred one first.
+
+    Args:
+        dense: the dense layer.
+        dtype: as in `SparseLinear.from_linear`.
+
+    Raises:
+        ValueError: the type cannot hold the weight.
+    """
+    preferred = SparseLinear.from_linear(dense, dtype=dtype)
+    _, *others = preferred.to_csr().layouts(dtype)
+    layers = [preferred, *(SparseLinear.from_linear(dense, dtype=dtype, layout=other) for other in others)]
+    return {sparse.layout: sparse for sparse in layers}
