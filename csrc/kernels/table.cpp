@@ -206,20 +206,18 @@ constexpr void add_float_kernels(KernelTable& table) {
   if constexpr (widest >= 64) table.add(spmm<Format, Vec, 64>(49));
 }
 
-/// The same of CSR. The part of a tile in a column block fills L1 with 32 tokens.
+/// The same of CSR. The part of a tile in a column block fills L1 with 32 tokens. Bitmasks, which save memory, have a
+/// few of them.
 template <class Format>
 constexpr void add_csr_kernels(KernelTable& table) {
   constexpr int in_registers = Format::height == 1 ? 32 : kRegisters / 2 / Format::height * Vec::width;
   constexpr int widest = kPrefersCsr ? in_registers : kWidestOther;
   table.add(spmv_of_csr<Format>());
-  if constexpr (kGathersInputs) {
-    table.add(spmm_of_csr_four<Format>(2));
-  } else {
-    table.add(spmm_of_csr<Format, Vec, 4>(2));
-  }
-  table.add(spmm_of_csr<Format, Vec8, 8>(5));
-  if constexpr (widest >= 16) table.add(spmm_of_csr<Format, Vec, 16>(11));
-  if constexpr (widest >= 32) table.add(spmm_of_csr<Format, Vec, 32>(22));
+  if constexpr (!Format::masked && kGathersInputs) table.add(spmm_of_csr_four<Format>(2));
+  if constexpr (!Format::masked && !kGathersInputs) table.add(spmm_of_csr<Format, Vec, 4>(2));
+  table.add(spmm_of_csr<Format, Vec8, 8>(Format::masked ? 2 : 5));
+  if constexpr (!Format::masked && widest >= 16) table.add(spmm_of_csr<Format, Vec, 16>(11));
+  if constexpr (widest >= 32) table.add(spmm_of_csr<Format, Vec, 32>(Format::masked ? 11 : 22));
 }
 
 /// int8 values.
