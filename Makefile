@@ -30,6 +30,12 @@ AVX2_GRID := $(foreach engine,$(AVX2_ENGINES),--engine $(engine)) $(foreach batc
 
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 
+# examples/c, built from the installed tree, runs the model that the tests of the C interface leave.
+c_example = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --install build/release --prefix build/installed > /dev/null && \
+  cmake -S examples/c -B build/example -DCMAKE_PREFIX_PATH="$(CURDIR)/build/installed" > /dev/null && \
+  cmake --build build/example && build/release/tests/native/test_c_api build/example/small.sparsekit && \
+  build/example/embed build/example/small.sparsekit 1 2 3
+
 install: $(INSTALLED)
 
 $(BIN)/python:
@@ -51,8 +57,10 @@ test-all: test test-slow test-avx2 test-newest
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# Where there is more than AVX2: elsewhere it is what `test` has run.
 test-avx2: install
-	$(AVX2) $(BIN)/python -m pytest
+	if grep -Eqs 'avx512f|avx_vnni' /proc/cpuinfo; then $(AVX2) $(BIN)/python -m pytest; \
+	else echo 'not run: test-avx2, on a processor without AVX-512 and AVX-VNNI'; fi
 
 # In an environment of its own, beside the version of constraints.txt; on Linux that is a CUDA build of 5 GB.
 NEWEST := .venv-newest
@@ -68,6 +76,7 @@ test-newest: install
 # The native tests without sanitizers; asan and tsan run the same ones.
 native: install
 	$(call native_tests,release)
+	$(c_example)
 
 demo: install
 	$(BIN)/sparsekit demo
