@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.folder.layout import is_shard
 from sparsekit.folder.manifest import ArrayEntry, LayerEntry, Manifest
+from sparsekit.folder.weight_files import weight_files
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.atomic_folder import read_whole
-from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
+from sparsekit.io.file_names import MANIFEST
 from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import read_object, regular_file
 
@@ -54,20 +54,6 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_index(folder: Path) -> dict[str, str]:
-    """Which shard holds which array."""
-    path = regular_file(folder, INDEX)
-    index = read_object(path)
-    found = index.get("weight_map")
-    if not isinstance(found, dict) or set(index) - {"metadata", "weight_map"}:
-        raise ValueError(f"{path} must hold metadata and weight_map, got {sorted(index)}")
-    for name, shard in found.items():
-        if not isinstance(shard, str) or not is_shard(shard):
-            raise ValueError(f"{path}: array {name!r} must lie in a file like model-00001-of-00002.safetensors of this "
-                             f"folder, got {shard!r}")  # fmt: skip
-    return found
-
-
 class ModelFolder:
     """A folder that `save` wrote, with its weight files open.
 
@@ -91,25 +77,13 @@ class ModelFolder:
         """Read the manifest and open the weight files, and check each against the other."""
         self.manifest = _read_manifest(self.path)
         #: File of every array, and what it is called there.
-        self.files = {name: (file, name) for name, file in self._open_files().items()}
+        self.files = {name: (file, name) for name, file in weight_files(self.path).items()}
         self._check_places()
         nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.files.values()}.values())
         self.memory_limit = memory_limit(nbytes)
         needed = sum(memory_of(layer) for layer in self.manifest.layers.values())
         if needed > self.memory_limit:
             raise ValueError(f"{self.path} has layers of {needed} bytes, far more than its files' {nbytes} can be")
-
-    def _open_files(self) -> dict[str, ArrayFile]:
-        """The file of every array."""
-        if not (self.path / INDEX).exists():
-            whole = ArrayFile(regular_file(self.path, WEIGHTS))
-            return dict.fromkeys(whole.places, whole)
-        index = _read_index(self.path)
-        shards = {name: ArrayFile(regular_file(self.path, name)) for name in sorted(set(index.values()))}
-        found = [(array, name) for name, shard in shards.items() for array in shard.places]
-        if len(found) != len(index) or dict(found) != index:
-            raise ValueError(f"{self.path / INDEX} does not name the arrays that the weight files hold")
-        return {array: shards[name] for array, name in index.items()}
 
     def _check_places(self) -> None:
         """The weight files must hold exactly the arrays of the manifest."""
@@ -165,12 +139,11 @@ class ModelFolder:
         Raises:
             ValueError: its bytes have another checksum, or it does not hold floats.
         """
-        dtype = self.manifest.arrays[name].dtype
-        if dtype == "BF16":
-            return (self.array(name).astype(np.uint32) << 16).view(np.float32)
-        if BY_SAFETENSORS[dtype].numpy.kind != "f":
-            raise ValueError(f"array {name!r} of {self.path} must hold floats, got {dtype}")
-        return self.array(name).astype(np.float32, copy=False)
+        entry = self.manifest.arrays[name]
+        try:
+            return BY_SAFETENSORS[entry.dtype].float32(self.raw(name)).reshape(entry.shape)
+        except TypeError as error:
+            raise ValueError(f"array {name!r} of {self.path}: {error}") from error
 
     def weight(self, layer: str) -> CSR:
         """A layer's sparse weight, values in the type in which they are stored.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,19 @@ class DType(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of a number."""
         return self.numpy.itemsize
+
+    def float32(self, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Numbers of this type as float32, from their bytes.
+
+        Raises:
+            TypeError: it is no type of floats.
+        """
+        numbers = raw.view(self.numpy)
+        if self.name == "bfloat16":
+            return (numbers.astype(np.uint32) << 16).view(np.float32)
+        if self.numpy.kind != "f":
+            raise TypeError(f"expected floats, got {self.name}")
+        return numbers.astype(np.float32, copy=False)
 
     @property
     def torch_dtype(self) -> torch.dtype:
