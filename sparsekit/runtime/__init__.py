@@ -1,6 +1,7 @@
 """Run packed weights from numpy: instruction set, threads, operators, memory. Needs no torch."""
 
 from sparsekit.runtime.attention import NO_MASK, PlacedMask, attention, attention_at
+from sparsekit.runtime.encoder import CompiledEncoder
 from sparsekit.runtime.instruction_set import (
     KernelUnavailableError,
     available_isas,
@@ -26,6 +27,7 @@ from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num
 __all__ = [
     "ACTIVATIONS",
     "NO_MASK",
+    "CompiledEncoder",
     "KernelUnavailableError",
     "Packed",
     "PackedInfo",

@@ -1,0 +1,96 @@
+"""Whole encoders on numpy arrays, over a compiled model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import _C
+from sparsekit.runtime.threads import follow_torch_threads
+
+
+class CompiledEncoder:
+    """An encoder that runs in the core. Threads may share it; calls release the GIL.
+
+    Args:
+        compiled: a compiled model, uint8, at a multiple of 64 bytes; it is kept, and must not change.
+
+    `features` are those of a hidden state, `vocabulary` the number of token ids, `max_tokens` the most tokens of a
+    sequence, `pools` says whether the model tells how tokens become one vector.
+
+    Raises:
+        ValueError: it is no compiled model, or a damaged one.
+    """
+
+    def __init__(self, compiled: NDArray[np.uint8]) -> None:
+        self._compiled = compiled  # the native encoder reads it in place
+        self._native = _C.Encoder(compiled.ctypes.data, compiled.size)
+        self.features = self._native.features
+        self.vocabulary = self._native.vocabulary
+        self.max_tokens = self._native.max_tokens
+        self.pools = self._native.pools
+
+    def run(
+        self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
+    ) -> NDArray[np.float32]:
+        """Hidden states of the last layer.
+
+        Args:
+            ids: int32, shape [tokens]: those of all sequences, one after the other, without padding.
+            offsets: int64, shape [sequences + 1]: sequence `i` has the tokens from `offsets[i]` to before
+                `offsets[i + 1]`.
+            types: token types, as `ids`; 0 if None.
+
+        Returns:
+            float32, shape [tokens, features].
+
+        Raises:
+            TypeError: an array has another type.
+            ValueError: a shape does not fit, or the model has no such ids, types or sequences.
+        """
+        output = np.empty((ids.size, self.features), np.float32)
+        self._native.run(*_placed(ids, offsets, types), output.ctypes.data)
+        return output
+
+    def encode(
+        self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
+    ) -> NDArray[np.float32]:
+        """One vector for each sequence, pooled and normalized as the model says.
+
+        Args:
+            ids: as for `run`, like the others.
+            offsets: likewise.
+            types: likewise.
+
+        Returns:
+            float32, shape [sequences, features].
+
+        Raises:
+            TypeError: an array has another type.
+            ValueError: as `run`; or the model has no pooling.
+        """
+        output = np.empty((max(0, offsets.size - 1), self.features), np.float32)
+        self._native.encode(*_placed(ids, offsets, types), output.ctypes.data)
+        return output
+
+
+def _placed(
+    ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None
+) -> tuple[int, int, int, int]:
+    """Addresses of ids, types and offsets, and the number of sequences."""
+    _check("ids", ids, np.int32)
+    _check("offsets", offsets, np.int64)
+    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets must rise from 0 to the number of tokens, {ids.size}, got {offsets}")
+    if types is not None:
+        _check("types", types, np.int32)
+        if types.shape != ids.shape:
+            raise ValueError(f"types must have the shape of ids, {list(ids.shape)}, got {list(types.shape)}")
+    follow_torch_threads()
+    return ids.ctypes.data, 0 if types is None else types.ctypes.data, offsets.ctypes.data, offsets.size - 1
+
+
+def _check(name: str, array: NDArray[np.int32] | NDArray[np.int64], dtype: type[np.signedinteger]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a contiguous array of {np.dtype(dtype)} with one dimension, got {found}")
