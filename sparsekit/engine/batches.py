@@ -1,0 +1,57 @@
+"""Sequences of tokens as the core takes them: one after the other, and cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of sequences, batch by batch, longest first.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_tokens: most tokens of a batch; a longer sequence is a batch of its own.
+
+    >>> list(batches_by_tokens([2, 5, 3, 1], 5))
+    [[1], [2, 0], [3]]
+    """
+    batch: list[int] = []
+    tokens = 0
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if batch and tokens + lengths[number] > batch_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(number)
+        tokens += lengths[number]
+    if batch:
+        yield batch
+
+
+def token_array(name: str, tokens: Any) -> NDArray[np.int32]:
+    """The ids or types of one sequence as int32, shape [tokens].
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: they have another number of dimensions, or do not fit into int32.
+    """
+    given = np.asarray(tokens)
+    if given.size == 0:
+        return np.empty(0, np.int32)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {given.dtype}")
+    if given.ndim != 1:
+        raise ValueError(f"{name} must be a list of sequences of integers, got a sequence of shape {list(given.shape)}")
+    if given.min() < 0 or given.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"{name} must be from 0 to 2^31 - 1, got {given.min()} to {given.max()}")
+    return given.astype(np.int32, copy=False)
+
+
+def joined(sequences: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Tokens of all sequences one after the other; offsets of where each begins and the last ends: [sequences + 1]."""
+    offsets = np.zeros(len(sequences) + 1, np.int64)
+    np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
+    return np.concatenate([np.empty(0, np.int32), *sequences]), offsets

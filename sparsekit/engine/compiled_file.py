@@ -1,0 +1,166 @@
+"""The bytes of a compiled model: csrc/model/compiled_file.h has the layout, docs/compiled-model.md specifies it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Bytes at a multiple of which a compiled model and its tensors lie.
+ALIGNMENT = 64
+MAGIC, VERSION = b"\x01SPKMODL", 1
+#: The layer of tensors that belong to none.
+NO_LAYER = 0xFFFFFFFF
+
+#: What a tensor is to the model -> its number.
+ROLES = {
+    "word_embeddings": 1,
+    "position_embeddings": 2,
+    "type_embeddings": 3,
+    "embedding_norm_weight": 4,
+    "embedding_norm_bias": 5,
+    "query": 16,
+    "query_bias": 17,
+    "key": 18,
+    "key_bias": 19,
+    "value": 20,
+    "value_bias": 21,
+    "attention_output": 22,
+    "attention_output_bias": 23,
+    "attention_norm_weight": 24,
+    "attention_norm_bias": 25,
+    "up": 26,
+    "up_bias": 27,
+    "down": 28,
+    "down_bias": 29,
+    "output_norm_weight": 30,
+    "output_norm_bias": 31,
+}
+#: How a tensor is stored -> its number.
+KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
+#: How the tokens of a sequence become one vector -> its number.
+POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
+
+_HEADER = struct.Struct("<8sIIQ4i2f2iII")
+_ENTRY = struct.Struct("<4I2q2Q")
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What the tensors of an encoder do not say, in the order of the header."""
+
+    layers: int
+    head_dim: int
+    first_position: int  # of a sequence's first token, in the position embeddings
+    activation: int  # of `up`, a number of `runtime.ACTIVATIONS`
+    norm_eps: float
+    attention_scale: float
+    pooling: int  # a number of `POOLINGS`
+    normalize: int  # 1: pooled vectors have length 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor [rows, columns] as a compiled model stores it."""
+
+    layer: int
+    role: str
+    kind: str
+    rows: int
+    columns: int
+    data: NDArray[np.uint8]
+
+    @classmethod
+    def of_floats(cls, layer: int, role: str, values: NDArray[np.float32]) -> Tensor:
+        """Float32 values of one or two dimensions."""
+        rows, columns = (values.shape[0], 1) if values.ndim == 1 else values.shape
+        return cls(layer, role, "floats", rows, columns, _bytes_of(values))
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tensors are sorted by."""
+        return self.layer, ROLES[self.role]
+
+
+def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def scaled_rows(layer: int, role: str, values: NDArray[np.float32]) -> Tensor:
+    """A table in int8 with a scale for each row: its largest magnitude becomes 127.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"{role} must be finite to be stored in int8; compile with embeddings='float32'")
+    scales = (largest / np.float32(127)).astype("<f4")
+    scales[scales == 0] = 1
+    codes = np.clip(np.rint(values / scales[:, None]), -127, 127).astype(np.int8)
+    data = np.concatenate([_bytes_of(scales), _bytes_of(codes)])
+    rows, columns = values.shape
+    return Tensor(layer, role, "scaled_rows", rows, columns, data)
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def _starts(tensors: Sequence[Tensor]) -> tuple[list[int], int]:
+    """Where tensors begin, and where the last one ends, as multiples of `ALIGNMENT`."""
+    starts, end = [], _aligned(_HEADER.size + len(tensors) * _ENTRY.size)
+    for tensor in tensors:
+        starts.append(end)
+        end = _aligned(end + tensor.data.size)
+    return starts, end
+
+
+def _entry(tensor: Tensor, start: int) -> bytes:
+    crc = zlib.crc32(tensor.data.data)
+    return _ENTRY.pack(*tensor.key, KINDS[tensor.kind], crc, tensor.rows, tensor.columns, start, tensor.data.size)
+
+
+class CompiledModel:
+    """A compiled model to be written.
+
+    Args:
+        options: of the encoder.
+        tensors: of the encoder, in any order.
+
+    `nbytes` is its size.
+    """
+
+    def __init__(self, options: EncoderOptions, tensors: Sequence[Tensor]) -> None:
+        self._tensors = sorted(tensors, key=lambda tensor: tensor.key)
+        starts, self.nbytes = _starts(self._tensors)
+        entries = b"".join(map(_entry, self._tensors, starts))
+        head = (MAGIC, VERSION, len(starts), self.nbytes)
+        self._start = _HEADER.pack(*head, *astuple(options), zlib.crc32(entries), 0) + entries
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Its bytes, in pieces that follow one another."""
+        for piece in (memoryview(self._start), *(tensor.data.data for tensor in self._tensors)):
+            yield piece
+            yield bytes(_aligned(len(piece)) - len(piece))
+
+    def in_memory(self) -> NDArray[np.uint8]:
+        """Its bytes in one buffer at a multiple of `ALIGNMENT`."""
+        buffer = aligned_buffer(self.nbytes)
+        end = 0
+        for piece in self.pieces():
+            buffer.data[end : end + len(piece)] = piece
+            end += len(piece)
+        return buffer
+
+
+def aligned_buffer(nbytes: int) -> NDArray[np.uint8]:
+    """Memory for so many bytes at a multiple of `ALIGNMENT`, uint8, shape [nbytes]."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    skipped = -memory.ctypes.data % ALIGNMENT
+    return memory[skipped : skipped + nbytes]

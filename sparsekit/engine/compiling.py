@@ -1,0 +1,112 @@
+"""`compile_model`: a model folder as one buffer or file that the core runs in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import runtime
+from sparsekit.engine.compiled_file import POOLINGS, CompiledModel, EncoderOptions
+from sparsekit.engine.encoder_config import EncoderConfig, read_config
+from sparsekit.engine.encoder_tensors import EncoderTensors
+from sparsekit.engine.sentence_modules import read_modules
+from sparsekit.engine.weights import open_weights
+from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.io.atomic_file import write_atomically
+from sparsekit.io.file_names import CONFIG
+from sparsekit.io.hub_cache import local_folder
+from sparsekit.io.untrusted import read_object, regular_file
+
+#: Types of word embeddings.
+_EMBEDDINGS = ("float32", "int8")
+
+
+@overload
+def compile_model(
+    folder: Path | str,
+    path: None = None,
+    *,
+    dtype: str = "float32",
+    embeddings: str = "float32",
+    pooling: str | None = None,
+) -> NDArray[np.uint8]: ...
+
+
+@overload
+def compile_model(
+    folder: Path | str,
+    path: Path | str,
+    *,
+    dtype: str = "float32",
+    embeddings: str = "float32",
+    pooling: str | None = None,
+) -> None: ...
+
+
+def compile_model(
+    folder: Path | str,
+    path: Path | str | None = None,
+    *,
+    dtype: str = "float32",
+    embeddings: str = "float32",
+    pooling: str | None = None,
+) -> NDArray[np.uint8] | None:
+    """Compile an encoder: all its weights, packed, in one file that `Encoder` maps; see `docs/compiled-model.md`.
+
+    Weights are packed for the instruction set in use; every other one runs them too.
+
+    Args:
+        folder: a model folder of `sparsekit.save`, transformers or sentence-transformers, or the name of a model in
+            the local hub cache.
+        path: the file to write, atomically; None to return its bytes.
+        dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
+            keep theirs.
+        embeddings: of word embeddings: "float32", or "int8" with a scale for each row.
+        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does.
+
+    Returns:
+        The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: the file cannot be written.
+        ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
+    """
+    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling)
+    if path is None:
+        return model.in_memory()
+    write_atomically(Path(path), lambda temporary: _write(model, temporary))
+    return None
+
+
+def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> CompiledModel:
+    if embeddings not in _EMBEDDINGS:
+        raise ValueError(f"embeddings must be one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
+    modules = read_modules(folder)
+    config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
+    options = _options(config, pooling or modules.pooling, modules.normalize)
+    return CompiledModel(options, list(EncoderTensors(config, open_weights(modules.encoder)).read(dtype, embeddings)))
+
+
+def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> EncoderOptions:
+    return EncoderOptions(
+        layers=config.layers,
+        head_dim=config.head_dim,
+        first_position=config.first_position,
+        activation=runtime.ACTIVATIONS[config.activation],
+        norm_eps=config.norm_eps,
+        attention_scale=config.head_dim**-0.5,
+        pooling=POOLINGS[pooling],
+        normalize=int(normalize),
+    )
+
+
+def _write(model: CompiledModel, path: Path) -> None:
+    with path.open("wb") as file:
+        for piece in model.pieces():
+            file.write(piece)

@@ -1,0 +1,111 @@
+"""Read the configuration of an encoder; what the engine does not compute is refused here, before weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparsekit.engine.families import FAMILIES, Family
+
+#: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+#: Keys that must have this value where they are there.
+_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What a configuration says, in the engine's terms."""
+
+    family: Family
+    layers: int
+    head_dim: int
+    first_position: int  # of a sequence's first token
+    activation: str  # a name of `runtime.ACTIVATIONS`
+    norm_eps: float
+
+
+def refusal(what: str) -> ValueError:
+    """The error for a model that the engine does not run."""
+    return ValueError(f"the engine does not run {what}; PyTorch does: sparsekit.load, or transformers' from_pretrained")
+
+
+def read_config(config: Mapping[str, Any]) -> EncoderConfig:
+    """Read a configuration of transformers.
+
+    Args:
+        config: what config.json holds.
+
+    Raises:
+        ValueError: the engine does not run such a model, or a value is impossible.
+    """
+    family = _family_of(config)
+    options = _Options(family, config)
+    heads, features = options.whole("heads", 1), options.whole("features", 1)
+    if features % heads:
+        raise ValueError(f"config.json must have a hidden size that its heads divide, got {features} and {heads}")
+    return EncoderConfig(
+        family,
+        layers=options.whole("layers", 0),
+        head_dim=features // heads,
+        first_position=options.whole("padding", 0) + 1 if "padding" in family.keys else 0,
+        activation=options.activation(),
+        norm_eps=options.norm_eps(),
+    )
+
+
+def _family_of(config: Mapping[str, Any]) -> Family:
+    model_type = config.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise refusal(f"models of model_type {model_type!r:.80}, only {', '.join(FAMILIES)}")
+    for key, value in _FIXED.items():
+        if config.get(key) not in (value, None):
+            raise refusal(f"{model_type} with {key}={config[key]!r:.80}, only {value!r}")
+    first, *others = family.equal or ("model_type",)
+    for key in others:
+        if config.get(key) != config.get(first):
+            raise refusal(f"{model_type} with {first}={config.get(first)!r:.80} beside {key}={config.get(key)!r:.80}")
+    quantization = config.get("quantization_config") or {"quant_method": "sparsekit"}
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparsekit":
+        raise refusal(f"weights quantized with another library, quantization_config={quantization!r:.80}")
+    return family
+
+
+class _Options:
+    """Options of a family as a configuration has them."""
+
+    def __init__(self, family: Family, config: Mapping[str, Any]) -> None:
+        self._keys = family.keys
+        found = {option: config.get(key) for option, key in family.keys.items()}
+        self._values = {**family.defaults, **{option: value for option, value in found.items() if value is not None}}
+
+    def whole(self, option: str, least: int) -> int:
+        value = self._values.get(option)
+        if type(value) is not int or not least <= value < 2**31 - 1:
+            raise ValueError(
+                f"{self._keys[option]} of config.json must be a number from {least} to 2^31 - 2, got {value!r:.80}"
+            )
+        return value
+
+    def norm_eps(self) -> float:
+        value = self._values["norm_eps"]
+        if type(value) not in (int, float) or not 0 < value < 1:
+            raise ValueError(f"layer_norm_eps of config.json must be a number between 0 and 1, got {value!r:.80}")
+        return float(value)
+
+    def activation(self) -> str:
+        name = self._values["activation"]
+        if not isinstance(name, str) or name not in _ACTIVATIONS:
+            raise refusal(f"{self._keys['activation']}={name!r:.80}, only {', '.join(_ACTIVATIONS)}")
+        return _ACTIVATIONS[name]

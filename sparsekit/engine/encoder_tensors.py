@@ -1,0 +1,112 @@
+"""The tensors of an encoder, found by the names of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparsekit import runtime
+from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
+from sparsekit.engine.encoder_config import EncoderConfig, refusal
+from sparsekit.engine.families import LINEARS, NORMS, TABLES
+from sparsekit.engine.weights import Weights
+
+#: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+class EncoderTensors:
+    """Reads the tensors of an encoder.
+
+    Args:
+        config: of the model.
+        weights: of the model, or of one that contains the encoder.
+
+    Raises:
+        ValueError: there is no encoder of this family, or several; it has tensors that the engine has no use for.
+    """
+
+    def __init__(self, config: EncoderConfig, weights: Weights) -> None:
+        self._config = config
+        self._weights = weights
+        self._prefix = self._find_prefix()
+        self._modules = [
+            (NO_LAYER if layer is None else layer, kind, self._prefix + module.format(layer=layer))
+            for layer in (None, *range(config.layers))
+            for kind, module in config.family.modules.items()
+            if (layer is None) == ("{layer}" not in module)
+        ]
+        self._check_names()
+
+    def _find_prefix(self) -> str:
+        """What precedes the names of the encoder's tensors, such as "bert."."""
+        words = self._config.family.modules["word_embeddings"] + ".weight"
+        found = [name.removesuffix(words) for name in self._weights.names if f".{name}".endswith(f".{words}")]
+        if len(found) != 1:
+            raise ValueError(f"expected one tensor {words!r}, got {len(found)}; is config.json that of the weights?")
+        return found[0]
+
+    def _check_names(self) -> None:
+        """Refuse tensors that are not read: they might change what the model computes."""
+        roots = tuple(
+            {self._prefix + module.partition(".")[0] + "." for module in self._config.family.modules.values()}
+        )
+        own = {name for name in self._weights.names if name.startswith(roots)}
+        known = {f"{module}.{part}" for _, _, module in self._modules for part in ("weight", "bias")}
+        left = sorted(own - known - {self._prefix + name for name in _BUFFERS})
+        if left:
+            raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
+
+    def read(self, dtype: str, embeddings: str) -> Iterator[Tensor]:
+        """All tensors.
+
+        Args:
+            dtype: of linear layers that are dense in the model.
+            embeddings: of word embeddings, "float32" or "int8".
+
+        Raises:
+            ValueError: a tensor is missing or damaged, or has a shape that an encoder's cannot have.
+        """
+        for layer, kind, module in self._modules:
+            if kind in TABLES:
+                yield self._table(layer, kind, module, embeddings)
+            elif kind in NORMS:
+                yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
+                yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+            elif kind in LINEARS:
+                yield from self._linear(layer, kind, module, dtype)
+
+    def _check_name(self, name: str) -> None:
+        if name not in self._weights.names:
+            raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")
+
+    def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
+        name = f"{module}.weight"
+        self._check_name(name)
+        values = self._weights.floats(name)
+        if values.ndim != 2:
+            raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
+        if embeddings == "int8" and kind == "word_embeddings":
+            return scaled_rows(layer, kind, values)
+        return Tensor.of_floats(layer, kind, values)
+
+    def _vector(self, layer: int, role: str, name: str) -> Tensor:
+        self._check_name(name)
+        values = self._weights.floats(name)
+        if values.ndim != 1:
+            raise ValueError(f"{name!r} must have one dimension, got shape {list(values.shape)}")
+        return Tensor.of_floats(layer, role, values)
+
+    def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
+        self._check_name(f"{module}.weight")
+        applied = self._weights.activation(module)
+        if applied not in (None, self._config.activation if kind == "up" else None):
+            raise ValueError(
+                f"layer {module!r} applies {applied!r}, the configuration says {self._config.activation!r}"
+            )
+        packed = self._weights.packed(module, dtype)
+        info = runtime.packed_info(packed)
+        yield Tensor(layer, kind, "packed", info.out_features, info.in_features, np.asarray(packed))
+        if f"{module}.bias" in self._weights.names:
+            yield self._vector(layer, f"{kind}_bias", f"{module}.bias")

@@ -1,0 +1,78 @@
+"""What a folder of sentence-transformers says beside its encoder: where that lies, pooling, normalization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsekit.engine.compiled_file import POOLINGS
+from sparsekit.engine.encoder_config import refusal
+from sparsekit.io.file_names import CONFIG, SENTENCE_MODULES
+from sparsekit.io.untrusted import read_json, read_object, regular_file
+
+#: Keys of older versions -> ways of pooling.
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True)
+class SentenceModules:
+    """The modules of a sentence-transformers model."""
+
+    encoder: Path  # folder of the transformers model
+    pooling: str | None = None  # a key of `POOLINGS`
+    normalize: bool = False
+
+
+def read_modules(folder: Path) -> SentenceModules:
+    """Read modules.json, if there is one; else the folder is that of the encoder.
+
+    Raises:
+        ValueError: a file is missing or damaged, or a module is none that the engine runs.
+    """
+    if not (folder / SENTENCE_MODULES).exists():
+        return SentenceModules(folder)
+    path = regular_file(folder, SENTENCE_MODULES)
+    steps = read_json(path)
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ValueError(f"{path} must hold a list of objects, got {steps!r:.80}")
+    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
+    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise refusal(f"the modules {', '.join(kinds)!s:.200}, only Transformer, Pooling, Normalize")
+    encoder, *others = (_subfolder(folder, step.get("path")) for step in steps)
+    return SentenceModules(encoder, _pooling(others[0]) if others else None, len(others) == 2)
+
+
+def _subfolder(folder: Path, name: Any) -> Path:
+    """A folder directly inside the folder, or itself."""
+    if not isinstance(name, str) or name in (".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(f"{folder / SENTENCE_MODULES} must name folders beside it, got {name!r:.80}")
+    if name and (folder / name).resolve().parent != folder.resolve():
+        raise ValueError(f"{folder / name} is a link out of the folder; copy the folder itself")
+    return folder / name
+
+
+def _pooling(folder: Path) -> str:
+    config = read_object(regular_file(folder, CONFIG))
+    if config.get("include_prompt", True) is not True:
+        raise refusal("pooling without the prompt (include_prompt)")
+    modes = _modes(config)
+    ways = [mode for mode in modes if isinstance(mode, str) and mode in POOLINGS]
+    if len(modes) != 1 or not ways:
+        raise refusal(f"pooling by {', '.join(map(str, modes))!s:.80}, only one of {', '.join(filter(None, POOLINGS))}")
+    return ways[0]
+
+
+def _modes(config: Mapping[str, Any]) -> Sequence[Any]:
+    mode = config.get("pooling_mode")
+    if mode is not None:
+        return mode if isinstance(mode, list) else [mode]
+    return [name for flag, name in _FLAGS.items() if config.get(flag)] or ["mean"]
