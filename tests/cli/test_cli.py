@@ -32,9 +32,11 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize(
-    "verb", ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
-)
+VERBS = ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
+VERBS += ["embed", "compile"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb):
     assert verb in runner.invoke(app, ["--help"]).stdout
     result = runner.invoke(app, [verb, "--help"])
@@ -43,7 +45,7 @@ def test_every_verb_has_help(verb):
 
 
 def test_help_fits_80_columns():
-    for verb in ([], ["bench", "layers"], ["compress"], ["prune"]):
+    for verb in ([], ["bench", "layers"], ["compress"], ["prune"], ["embed"], ["compile"]):
         told = command(*verb, "--help", COLUMNS="80").stdout
         assert max(map(len, told.splitlines())) <= 80
 
@@ -65,7 +67,7 @@ def test_the_example_of_compress_is_a_recipe_and_a_command_that_exists():
 
 
 def test_completion_knows_the_verbs(tmp_path):
-    words = {"COMP_WORDS": "sparsekit comp", "COMP_CWORD": "1", "_SPARSEKIT_COMPLETE": "complete_bash"}
+    words = {"COMP_WORDS": "sparsekit compr", "COMP_CWORD": "1", "_SPARSEKIT_COMPLETE": "complete_bash"}
     assert command(**words).stdout.split() == ["compress"]
     assert "--install-completion" in command("--help").stdout
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}  # the shell's name is given

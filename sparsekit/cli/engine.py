@@ -1,0 +1,82 @@
+"""Verbs of the engine: compile a model, embed texts."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsekit.cli.options import need, print_text
+from sparsekit.cli.stopping import noting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def compile_folder(
+    model: Annotated[str, typer.Argument(help="Model folder, or a name in the local hub cache.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option(help="File to write.", metavar="OUT")],
+    dtype: Annotated[
+        str, typer.Option(help="Of dense layers: float32, bfloat16, float16 or int8.", metavar="DTYPE")
+    ] = "float32",
+    embeddings: Annotated[str, typer.Option(help="Of word embeddings: float32 or int8.", metavar="DTYPE")] = "float32",
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
+    ] = None,
+) -> None:
+    """Compile an encoder into one file that runs without torch.
+
+    [bold]sparsekit compile my-sparse-encoder --out encoder.bin[/]
+    """
+    from sparsekit.engine import compile_model
+    from sparsekit.wording import size_text
+
+    with noting(f"stopped; {out} is as it was"):
+        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling)
+    print_text(f"wrote {out}, {size_text(out.stat().st_size)}")
+
+
+def embed(
+    model: Annotated[
+        str, typer.Argument(help="Model folder, a name in the local hub cache, or a compiled file.", metavar="MODEL")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File for the vectors, .npy; else standard output.", metavar="OUT")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, for a compiled file.", metavar="FILE")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")] = None,
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens that are computed together.", metavar="N")
+    ] = 2048,
+) -> None:
+    """Embed texts, a line each, from standard input into an .npy file.
+
+    [bold]sparsekit embed my-encoder --out vectors.npy < texts.txt[/]
+    """
+    need("engine", "tokenizers")
+    from sparsekit.engine import Encoder
+    from sparsekit.io.atomic_file import write_atomically
+
+    encoder = Encoder(model, tokenizer=tokenizer, pooling=pooling, threads=threads)
+    texts = [line.removesuffix("\n") for line in sys.stdin]
+    content = _npy(encoder.encode(texts, batch_tokens=batch_tokens, show_progress=True))
+    if out is None:
+        sys.stdout.buffer.write(content)
+    else:
+        write_atomically(out, lambda temporary: temporary.write_bytes(content))
+
+
+def _npy(array: NDArray[np.float32]) -> memoryview:
+    """The bytes of an .npy file; numpy itself does not write to pipes."""
+    import numpy as np
+
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getbuffer()
