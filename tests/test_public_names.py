@@ -15,7 +15,7 @@ def test_every_public_name_is_there_and_has_a_home():
 
 
 @pytest.mark.parametrize(
-    "package", ["importers", "exporters", "recipes", "pruning", "distillation", "runtime", "bench"]
+    "package", ["importers", "exporters", "recipes", "pruning", "distillation", "runtime", "engine", "bench"]
 )
 def test_packages_are_imported_when_they_are_asked_for(package):
     code = f"import sys, sparsekit; assert 'torch' not in sys.modules; print(sparsekit.{package}.__name__)"

@@ -31,6 +31,10 @@ class EncoderTensors:
         self._config = config
         self._weights = weights
         self._prefix = self._find_prefix()
+        if config.layers > len(weights.names):
+            raise ValueError(
+                f"config.json says {config.layers} layers, the weight files hold {len(weights.names)} tensors"
+            )
         self._modules = [
             (NO_LAYER if layer is None else layer, kind, self._prefix + module.format(layer=layer))
             for layer in (None, *range(config.layers))

@@ -9,9 +9,10 @@ from typing import Any
 
 from sparsekit.engine.compiled_file import POOLINGS
 from sparsekit.engine.encoder_config import refusal
-from sparsekit.io.file_names import CONFIG, SENTENCE_MODULES
+from sparsekit.io.file_names import CONFIG, SENTENCE_MODULES, SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_json, read_object, regular_file
 
+_OUTPUT = "last_hidden_state"
 #: Keys of older versions -> ways of pooling.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -48,6 +49,7 @@ def read_modules(folder: Path) -> SentenceModules:
     if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise refusal(f"the modules {', '.join(kinds)!s:.200}, only Transformer, Pooling, Normalize")
     encoder, *others = (_subfolder(folder, step.get("path")) for step in steps)
+    _check_output(encoder)
     return SentenceModules(encoder, _pooling(others[0]) if others else None, len(others) == 2)
 
 
@@ -58,6 +60,17 @@ def _subfolder(folder: Path, name: Any) -> Path:
     if name and (folder / name).resolve().parent != folder.resolve():
         raise ValueError(f"{folder / name} is a link out of the folder; copy the folder itself")
     return folder / name
+
+
+def _check_output(encoder: Path) -> None:
+    """Raise ValueError unless what is pooled are the last hidden states."""
+    if not (encoder / SENTENCE_OPTIONS).exists():
+        return
+    kinds = read_object(regular_file(encoder, SENTENCE_OPTIONS)).get("modality_config")
+    text = kinds.get("text") if isinstance(kinds, dict) else None
+    output = text.get("method_output_name", _OUTPUT) if isinstance(text, dict) else _OUTPUT
+    if output != _OUTPUT:
+        raise refusal(f"pooling of {output!r:.80}, only of {_OUTPUT}")
 
 
 def _pooling(folder: Path) -> str:

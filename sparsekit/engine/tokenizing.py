@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit.extras import how_to_install
+from sparsekit.io.file_names import SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_object, regular_file
 from sparsekit.wording import counted
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 _TOKENIZER_OPTIONS = "tokenizer_config.json"
-_SENTENCE_OPTIONS = "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
 #: Texts that are tokenized at a time: the tokenizer's own objects take many times what ids do.
 _AT_A_TIME = 1024
@@ -41,7 +41,7 @@ class Tokenizer:
     """
 
     def __init__(self, file: Path, folder: Path, max_tokens: int) -> None:
-        sentence = _options(file.parent, _SENTENCE_OPTIONS)
+        sentence = _options(file.parent, SENTENCE_OPTIONS)
         options = _options(file.parent, _TOKENIZER_OPTIONS)
         self._tokenizer = _open(file)
         self._lower = sentence.get("do_lower_case") is True

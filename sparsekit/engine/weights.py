@@ -16,8 +16,9 @@ from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
-#: Sparsity below which a weight is packed in blocks of 4x1, zeros among them. With 16 and 128 tokens they are 1.2 times as
-#: fast as single entries at 0, as fast at 0.2 to 0.3, 0.7 times at 0.4 (AMD EPYC, family 25 model 1, AVX2, one thread).
+#: Sparsity below which a weight is packed in blocks of 4x1, zeros among them. With 16 and 128 tokens they are 1.2 times
+#: as fast as single entries at 0, as fast at 0.2 to 0.3, 0.7 times at 0.4 (AMD EPYC, family 25 model 1, AVX2, one
+#: thread).
 _DENSE = 0.25
 #: Ends of names in checkpoints converted from TensorFlow -> those that transformers gives them.
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}

@@ -10,3 +10,5 @@ CARD = "README.md"
 VERIFICATION = "verification.safetensors"
 #: Written by sentence-transformers: what its models consist of.
 SENTENCE_MODULES = "modules.json"
+#: The same, beside the transformers model: how texts become tokens.
+SENTENCE_OPTIONS = "sentence_bert_config.json"

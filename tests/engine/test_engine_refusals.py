@@ -37,6 +37,7 @@ def folder(tmp_path):
         ({"layer_norm_eps": "small"}, "layer_norm_eps"),
         ({"num_hidden_layers": 2}, "models of 2 layers, as config.json says, with tensors like 'encoder.layer.2"),
         ({"num_hidden_layers": 4}, "lack 'encoder.layer.3"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers, the weight files hold .* tensors"),
         (
             {"model_type": "distilbert", "dim": 36, "n_heads": 3, "n_layers": 3},
             "with tensors like 'embeddings.token_type",
@@ -114,6 +115,14 @@ def test_modules_of_sentence_transformers(arguments, match, folder):
     compile_model(folder)
     write_modules(folder, **arguments)
     with pytest.raises(ValueError, match=match):
+        compile_model(folder)
+
+
+def test_pooling_of_anything_but_the_last_hidden_states(folder):
+    write_modules(folder)
+    options = {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(options))
+    with pytest.raises(ValueError, match="pooling of 'pooler_output', only of last_hidden_state"):
         compile_model(folder)
 
 
