@@ -14,6 +14,8 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kAlignment = 64;
+/// Bytes of a model up to which the checksums of tensors are compared: a second for each GB or so.
+constexpr std::size_t kMostSummed = std::size_t{256} << 20;
 /// Of rows and columns: their product, in bytes, is far from 2^63.
 constexpr std::int64_t kMaxSize = std::int64_t{1} << 28;
 
@@ -110,6 +112,9 @@ CompiledFile::CompiledFile(const std::byte* data, std::size_t bytes)
     if (i > 0 && key_of(entries_[i - 1]) >= key_of(entry)) refuse("its tensors are not sorted by layer and role");
     if (entry.start != aligned(end) || entry.start > bytes || entry.bytes > bytes - entry.start) {
       refuse(name_of(entry) + " does not lie behind the one before it");
+    }
+    if (bytes <= kMostSummed && crc32(data + entry.start, entry.bytes) != entry.crc32) {
+      refuse(name_of(entry) + " has another checksum");
     }
     check_tensor(entry, data + entry.start);
     end = entry.start + entry.bytes;

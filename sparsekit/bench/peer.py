@@ -56,7 +56,7 @@ def answers_wrongly(engine: str, error: NDArray[Any], bound: NDArray[Any]) -> bo
     return wrong
 
 
-def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
+def ours(name: str, prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
     """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
 
     def storing(dtype: str) -> Callable[[P], Call]:
@@ -65,7 +65,7 @@ def ours(prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dic
     found = {}
     for block in BLOCKS:
         for dtype, tolerance in tolerances.items():
-            parts = ["sparsekit", *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
+            parts = [name, *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
             peer = Peer(storing(dtype), (), sparse=True, tolerance=tolerance, dtype=dtype, block=block)
             found["-".join(parts)] = peer
     return found

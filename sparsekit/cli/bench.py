@@ -116,10 +116,10 @@ def bench_model(
     pruned by magnitude: the time is that of a pruned model, its outputs
     are not. Options may be given several times.
 
-    Sparse engines: sparsekit; with smaller weights sparsekit-bfloat16,
-    -float16, -int8; each with 4x1 blocks (sparsekit-4x1,
-    sparsekit-int8-4x1, ...). Dense engines: torch, onnxruntime, openvino,
-    onnxruntime-int8.
+    Sparse engines: sparsekit, in PyTorch; sparsekit-engine, without; with
+    smaller weights -bfloat16, -float16, -int8; each with 4x1 blocks
+    (sparsekit-4x1, sparsekit-engine-int8-4x1, ...). Dense engines: torch,
+    onnxruntime, openvino, onnxruntime-int8.
 
     [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128[/]
     """

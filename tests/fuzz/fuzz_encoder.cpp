@@ -1,4 +1,4 @@
-// Compiled models of which bytes were changed, their checksum made right again: they are refused, or a batch runs
+// Compiled models of which bytes were changed, their checksums made right again: they are refused, or a batch runs
 // through them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what is there.
 #include <fuzzer/FuzzedDataProvider.h>
 
@@ -55,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   constexpr Layout kLayouts[] = {Layout::sell_f32, Layout::csr_f32, Layout::bitmask_f32, Layout::sell_s8};
   AlignedBytes file(good_file(kLayouts[data.ConsumeIntegralInRange<std::size_t>(0, std::size(kLayouts) - 1)]));
   change(data, file, sizeof(CompiledHeader) + small_encoder(Layout::sell_f32).size() * sizeof(TensorEntry));
-  set_entries_crc(file);
+  set_checksums(file);
   try {
     run_batch(Encoder(CompiledFile(file.data.get(), file.size)));
   } catch (const std::invalid_argument&) {

@@ -73,10 +73,19 @@ inline Tensor sparse_tensor(std::int64_t rows, std::int64_t columns, unsigned se
   return {layer.dense, sparsekit::TensorKind::packed, rows, columns, packed(layer.view(), layout)};
 }
 
-inline void set_entries_crc(AlignedBytes& file) {
+/// Makes the checksums of tensors that lie in the file right, and then that of the entries.
+inline void set_checksums(AlignedBytes& file) {
   sparsekit::CompiledHeader header;
   std::memcpy(&header, file.data.get(), sizeof header);
-  if (header.tensors > file.size / sizeof(sparsekit::TensorEntry)) return;
+  if (header.tensors > (file.size - sizeof header) / sizeof(sparsekit::TensorEntry)) return;
+  for (std::uint32_t i = 0; i < header.tensors; ++i) {
+    std::byte* at = file.data.get() + sizeof header + i * sizeof(sparsekit::TensorEntry);
+    sparsekit::TensorEntry entry;
+    std::memcpy(&entry, at, sizeof entry);
+    if (entry.start > file.size || entry.bytes > file.size - entry.start) continue;
+    entry.crc32 = sparsekit::crc32(file.data.get() + entry.start, entry.bytes);
+    std::memcpy(at, &entry, sizeof entry);
+  }
   header.entries_crc32 =
       sparsekit::crc32(file.data.get() + sizeof header, header.tensors * sizeof(sparsekit::TensorEntry));
   std::memcpy(file.data.get(), &header, sizeof header);
@@ -106,7 +115,7 @@ inline AlignedBytes compiled(const Tensors& tensors, const sparsekit::EncoderOpt
   for (const auto& [key, tensor] : tensors) {
     std::memcpy(file.data.get() + (entry++)->start, tensor.bytes.data(), tensor.bytes.size());
   }
-  set_entries_crc(file);
+  set_checksums(file);
   return file;
 }
 

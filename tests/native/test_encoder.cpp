@@ -196,7 +196,7 @@ template <class Field>
 AlignedBytes changed(const AlignedBytes& good, std::size_t at, Field value) {
   AlignedBytes bad(good);
   std::memcpy(bad.data.get() + at, &value, sizeof value);
-  set_entries_crc(bad);
+  set_checksums(bad);
   return bad;
 }
 
@@ -230,7 +230,10 @@ void refuses_damage(const AlignedBytes& good) {
   refuses(options + offsetof(EncoderOptions, norm_eps), 0.0F, "numbers must be finite");
   AlignedBytes other(good);
   other.data.get()[first + 8] ^= std::byte{1};
-  CHECK_THROWS(open(other), "another checksum");
+  CHECK_THROWS(open(other), "its list of tensors has another checksum");
+  other.data.get()[first + 8] ^= std::byte{1};
+  other.data.get()[other.size - 64] ^= std::byte{1};
+  CHECK_THROWS(open(other), "tensor 5 has another checksum");
 }
 
 void refuses_tensors_that_do_not_fit() {

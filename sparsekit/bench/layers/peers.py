@@ -176,7 +176,7 @@ _ONNX = ("onnxruntime", "onnx")
 
 #: Engines by name; "int8" is in the names of those that compute in it.
 PEERS: dict[str, Peer[Problem]] = {
-    **ours(_sparsekit, {"float32": 1e-5, "bfloat16": 4e-3, "float16": 5e-4, "int8": _INT8_TOLERANCE}),
+    **ours("sparsekit", _sparsekit, {"float32": 1e-5, "bfloat16": 4e-3, "float16": 5e-4, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False),
     "openvino": Peer(_openvino, ("openvino",), sparse=False),

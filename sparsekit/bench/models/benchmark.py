@@ -38,7 +38,7 @@ class ModelGrid:
     sparsities: Sequence[float] = (0.8, 0.9)
     inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # batch and tokens of each text
     threads: Sequence[int] = (1,)
-    engines: Sequence[str] = ("sparsekit", "torch", "onnxruntime", "openvino")
+    engines: Sequence[str] = ("sparsekit", "sparsekit-engine", "torch", "onnxruntime", "openvino")
     ignore: Sequence[str] = ()  # linear layers that stay dense
     seconds: float = 10.0  # for each input and number of threads
 

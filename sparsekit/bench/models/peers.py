@@ -22,11 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparsekit import runtime
 from sparsekit.bench.layers.peers import onnxruntime_session, openvino_request
 from sparsekit.bench.layers.problem import Floats
 from sparsekit.bench.peer import Peer, ours
 from sparsekit.conversion import convert
 from sparsekit.conversion.report import LEAST_ZEROS
+from sparsekit.engine import compile_model
 from sparsekit.fusion import fuse
 from sparsekit.pruning import pruning_report
 
@@ -97,6 +99,23 @@ def _sparsekit(problem: ModelProblem, dtype: str) -> ModelCall:
     return InTorch(fuse(model), problem)
 
 
+def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
+    """Compiled for the engine, every layer in this type, as a folder of transformers with zeros in its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        problem.model.model.save_pretrained(folder)
+        encoder = runtime.CompiledEncoder(compile_model(folder, dtype=dtype))
+    seen = problem.attention_mask.numpy().astype(bool)
+    ids = problem.input_ids.numpy()[seen].astype(np.int32)
+    offsets = np.concatenate([[0], seen.sum(axis=1).cumsum()])
+    hidden = np.zeros((*seen.shape, encoder.features), np.float32)
+
+    def call() -> Floats:
+        hidden[seen] = encoder.run(ids, offsets)
+        return hidden
+
+    return call
+
+
 def _export(problem: ModelProblem, path: Path) -> None:
     """Write the model as ONNX, its weights in the same file; what the exporter has to say is not for the user."""
     quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
@@ -157,9 +176,12 @@ _ONNX = ("onnxruntime", "onnx", "onnxscript")
 #: Part of the hidden state's largest number by which 8 bits in every layer may be off.
 _INT8_TOLERANCE = 0.5
 
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}
+
 #: Engines by name; "int8" is in the names of those that compute in it.
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
-    **ours(_sparsekit, {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}),
+    **ours("sparsekit", _sparsekit, _TOLERANCES),
+    **ours("sparsekit-engine", _engine, _TOLERANCES),
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
