@@ -15,7 +15,14 @@ from sparsekit.bench.summary import in_int8
 #: A file for each processor.
 _PROCESSORS = ("model.json", "model-zen4.json", "model-xeon.json", "model-zen3.json")
 #: Engines of the short table -> what its columns are called.
-_SHORT = {"sparsekit": "float32", "sparsekit-int8": "int8", "sparsekit-int8-4x1": "int8, 4x1 blocks"}
+_SHORT = {
+    "sparsekit": "float32",
+    "sparsekit-int8-4x1": "int8 4x1",
+    "sparsekit-engine": "engine",
+    "sparsekit-engine-4x1": "engine 4x1",
+}
+
+_SHORT_INPUTS = ("1 x 16 tokens", "16 x 128 tokens")
 
 
 def _input(row: dict[str, Any]) -> str:
@@ -70,7 +77,11 @@ def _short_line(stored: dict[str, Any], text: str, members: list[dict[str, Any]]
     rows = stored["rows"]
     dense = [f"{ms:.1f}" for ms, _ in _best_dense(members)]
     sparse = {(row["engine"], row["sparsity"]): row for row in members}
-    cells = [" / ".join(f"{speedup(sparse[name, s], rows):.1f}x" for s in _sparsities(rows)) for name in _SHORT]
+    measured = {name for name, _ in sparse}
+    cells = [
+        " / ".join(f"{speedup(sparse[name, s], rows):.1f}x" for s in _sparsities(rows)) if name in measured else "-"
+        for name in _SHORT
+    ]
     return [processor(stored["environment"]), text, *dense, *cells]
 
 
@@ -81,7 +92,7 @@ def models_block() -> str:
         _short_line(stored, text, members)
         for stored in results
         for text, threads, members in _inputs(stored["rows"])
-        if threads == 1
+        if threads == 1 and text in _SHORT_INPUTS
     ]
     parts = " / ".join(f"{sparsity:.0%}" for sparsity in _sparsities(results[0]["rows"]))
     heading = ["processor", "input", "dense ms", "dense int8 ms", *_SHORT.values()]
