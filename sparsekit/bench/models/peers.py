@@ -102,7 +102,8 @@ def _sparsekit(problem: ModelProblem, dtype: str) -> ModelCall:
 def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
     """Compiled for the engine, every layer in this type, as a folder of transformers with zeros in its weights."""
     with tempfile.TemporaryDirectory() as folder:
-        problem.model.model.save_pretrained(folder)
+        transformer: Any = problem.model.model
+        transformer.save_pretrained(folder)
         encoder = runtime.CompiledEncoder(compile_model(folder, dtype=dtype))
     seen = problem.attention_mask.numpy().astype(bool)
     ids = problem.input_ids.numpy()[seen].astype(np.int32)
