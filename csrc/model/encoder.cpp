@@ -7,12 +7,16 @@
 
 #include "../operators/layer_norm.h"
 #include "../operators/sparse_linear.h"
+#include "../threading/parallel.h"
 #include "encoder_tensors.h"
 
 namespace sparsekit {
 namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 24;
+/// Tokens of a thread that go through the layers together, a longer sequence aside: what lies between two operators
+/// then stays in cache.
+constexpr std::int64_t kGroupTokens = 256;
 
 }  // namespace
 
@@ -53,8 +57,8 @@ void Encoder::embed(const EncoderInput& input, float* output, float* others) con
   const std::int64_t tokens = input.sequences.tokens();
   std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
   for (std::int64_t i = 0; i < input.sequences.count; ++i) {
-    const std::int64_t* offsets = input.sequences.offsets + i;
-    std::iota(ids.begin() + offsets[0], ids.begin() + offsets[1], options_.first_position);
+    std::iota(ids.begin() + input.sequences.start(i), ids.begin() + input.sequences.start(i + 1),
+              options_.first_position);
   }
   lookup_embeddings(positions_, ids.data(), tokens, others);
   if (types_.rows > 0) {
@@ -91,6 +95,21 @@ void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, f
 
 void Encoder::run(const EncoderInput& input, float* output) const {
   check(input);
+  const Sequences& all = input.sequences;
+  const std::int64_t most = kGroupTokens * num_threads();
+  for (std::int64_t first = 0; first < all.count;) {
+    std::int64_t last = first + 1;
+    while (last < all.count && all.start(last + 1) - all.start(first) <= most) ++last;
+    const std::int64_t start = all.start(first);
+    run_group({input.ids + start,
+               input.types == nullptr ? nullptr : input.types + start,
+               {all.offsets + first, last - first}},
+              output + start * features());
+    first = last;
+  }
+}
+
+void Encoder::run_group(const EncoderInput& input, float* output) const {
   const std::int64_t tokens = input.sequences.tokens();
   if (tokens == 0) return;
   const auto floats = static_cast<std::size_t>(tokens * (features() + widest_));

@@ -5,7 +5,8 @@
 //                        x = norm(x + down(activation(up(x))))
 //
 // Tokens of all sequences lie one after the other, without padding: linear layers see one batch, attention one sequence
-// at a time. Nothing is allocated between layers: a call takes one workspace, whose size follows from its tokens.
+// at a time. Sequences go through all layers in groups, in one workspace that is kept for the next call: nothing is
+// allocated between layers.
 #pragma once
 
 #include <vector>
@@ -52,7 +53,7 @@ struct EncoderInput {
 /// Threads may share one; calls do not change it.
 class Encoder {
  public:
-  /// `file` and its buffer must stay. Throws std::invalid_argument where a tensor is missing or has a shape that does
+  /// The buffer of `file` must stay. Throws std::invalid_argument where a tensor is missing or has a shape that does
   /// not fit the others, and for unknown options.
   explicit Encoder(const CompiledFile& file);
 
@@ -70,6 +71,7 @@ class Encoder {
 
  private:
   void check(const EncoderInput& input) const;
+  void run_group(const EncoderInput& input, float* output) const;
   void embed(const EncoderInput& input, float* output, float* others) const;
   void run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x, const EncoderSpace& space) const;
   SequenceAttentionCall attention_call(const EncoderLayer& layer, const Sequences& sequences,

@@ -28,7 +28,7 @@ void pool(Pooling how, const float* input, std::int64_t features, const Sequence
     if (sequences.length(i) == 0) {
       std::fill_n(output, features, 0.0F);
     } else {
-      pool_one(how, input + sequences.offsets[i] * features, sequences.length(i), features, output);
+      pool_one(how, input + sequences.start(i) * features, sequences.length(i), features, output);
     }
   }
 }

@@ -25,7 +25,7 @@ int threads_for(const SequenceAttentionCall& call) {
 
 /// Queries `part` of a head of a sequence.
 AttentionHead head_of(const SequenceAttentionCall& call, std::int64_t sequence, std::int64_t head_index, Range part) {
-  const std::int64_t first = call.sequences.offsets[sequence];
+  const std::int64_t first = call.sequences.start(sequence);
   AttentionHead head{};
   head.query_stride = head.key_stride = call.heads * call.head_dim;
   head.value_stride = head.output_stride = call.heads * call.value_dim;

@@ -157,6 +157,26 @@ void computes_hidden_states(const Tensors& tensors, const Encoder& encoder) {
   }
 }
 
+/// The batch twenty times: more tokens than go through the layers together.
+void computes_large_batches(const Encoder& encoder) {
+  constexpr std::int64_t kTimes = 20;
+  const Batch batch;
+  std::vector<float> expected(29 * kFeatures);
+  encoder.run(batch.input(), expected.data());
+  Batch many;
+  for (std::int64_t i = 1; i < kTimes; ++i) {
+    for (std::size_t k = 1; k < batch.offsets.size(); ++k) many.offsets.push_back(29 * i + batch.offsets[k]);
+    many.ids.insert(many.ids.end(), batch.ids.begin(), batch.ids.end());
+    many.types.insert(many.types.end(), batch.types.begin(), batch.types.end());
+  }
+  std::vector<float> output(kTimes * 29 * kFeatures, 7.0F);
+  encoder.run({many.ids.data(), many.types.data(), {many.offsets.data(), 5 * kTimes}}, output.data());
+  const Doubles exact(expected.begin(), expected.end());
+  for (std::int64_t i = 0; i < kTimes; ++i) {
+    CHECK(furthest(exact, output.data() + i * 29 * kFeatures) < 2 * kTolerance);
+  }
+}
+
 void pools(const Encoder& encoder) {
   const Batch batch;
   std::vector<float> states(29 * kFeatures);
@@ -275,6 +295,7 @@ int main() {
       const AlignedBytes file = compiled(tensors, small_options());
       const Encoder encoder(CompiledFile(file.data.get(), file.size));
       computes_hidden_states(tensors, encoder);
+      computes_large_batches(encoder);
       pools(encoder);
       refuses_inputs(encoder);
       refuses_damage(file);
