@@ -48,8 +48,8 @@ struct AlignedBytes {
 inline Tensor float_tensor(std::int64_t rows, std::int64_t columns, unsigned seed, float shift = 0.0F) {
   std::vector<float> dense = random_floats(rows * columns, seed);
   for (float& value : dense) value = 0.3F * value + shift;
-  Bytes bytes(dense.size() * sizeof(float));
-  std::memcpy(bytes.data(), dense.data(), bytes.size());
+  const auto* start = reinterpret_cast<const std::byte*>(dense.data());
+  Bytes bytes(start, start + dense.size() * sizeof(float));
   return {std::move(dense), sparsekit::TensorKind::floats, rows, columns, std::move(bytes)};
 }
 
@@ -113,7 +113,7 @@ inline AlignedBytes compiled(const Tensors& tensors, const sparsekit::EncoderOpt
   std::memcpy(file.data.get() + sizeof header, entries.data(), entries.size() * sizeof(entries[0]));
   auto entry = entries.begin();
   for (const auto& [key, tensor] : tensors) {
-    std::memcpy(file.data.get() + (entry++)->start, tensor.bytes.data(), tensor.bytes.size());
+    std::copy(tensor.bytes.begin(), tensor.bytes.end(), file.data.get() + (entry++)->start);
   }
   set_checksums(file);
   return file;
