@@ -133,8 +133,8 @@ def convert(
     >>> model = convert(model, ignore=["2"], min_sparsity=0.5)
     >>> print(sparsekit.conversion_report(model))  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
     layer  out x in  sparsity  before  after  weights
-    0         4 x 8     75.0%   144 B  ... kB  float32 4x1
-    1 of 1 layer converted, 144 B -> ... kB, 1 activation function fused
+    0         4 x 8     75.0%   144 B  ...  float32 4x1
+    1 of 1 layer converted, 144 B -> ..., 1 activation function fused
     not converted: 2 (2 x 4), 17.4% of the weights, sparsity 0.0%: targets and
         ignore leave it out
     69.6% of the model's 46 weights are in sparse layers
