@@ -4,7 +4,7 @@
 //     for each row                              sum += dot(values, token)
 //       for each byte of its mask               eight values to the places of its bits, one FMA with eight inputs
 //
-// Per weight, zero or not: an eighth of a byte of mask, a quarter of a load (mask, places, values, inputs for eight);
+// Per weight, zero or not: an eighth of a byte of mask, half a load (mask, places, values, inputs for eight);
 // per nonzero its value. The time does not depend on the sparsity, so at 80% columns of a byte are faster.
 //
 //   sums     [rows rounded up to 16]

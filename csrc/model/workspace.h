@@ -33,14 +33,4 @@ class WorkspacePool {
   std::vector<Workspace> kept_;
 };
 
-/// Where a call of an encoder keeps what.
-struct EncoderSpace {
-  float* sums;   // [tokens, features]: what is added to the residual
-  float* query;  // [tokens, query features], as the next ones
-  float* key;
-  float* value;
-  float* context;  // what attention gives
-  float* hidden;   // [tokens, features of `up`], in the place of `query` and those behind it
-};
-
 }  // namespace sparsekit

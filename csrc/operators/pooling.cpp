@@ -9,7 +9,7 @@ namespace {
 
 void pool_one(Pooling how, const float* rows, std::int64_t count, std::int64_t features, float* output) {
   std::copy_n(rows, features, output);
-  if (how == Pooling::first) return;
+  if (how == Pooling::cls) return;
   for (std::int64_t t = 1; t < count; ++t) {
     const float* row = rows + t * features;
     for (std::int64_t f = 0; f < features; ++f) {
