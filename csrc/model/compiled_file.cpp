@@ -52,7 +52,8 @@ const CompiledHeader& checked_header(const std::byte* data, std::size_t bytes) {
     refuse("it says it has " + std::to_string(header.total_bytes) + " bytes, got " + std::to_string(bytes));
   }
   if (header.tensors > (bytes - sizeof(CompiledHeader)) / sizeof(TensorEntry)) refuse("more tensors than fit");
-  if (header.reserved != 0) refuse("a reserved field is not 0");
+  const auto zero = [](std::uint32_t value) { return value == 0; };
+  if (!std::ranges::all_of(header.reserved, zero)) refuse("a reserved field is not 0");
   return header;
 }
 

@@ -84,9 +84,9 @@ struct CompiledHeader {
   std::uint64_t total_bytes;
   EncoderOptions encoder;
   std::uint32_t entries_crc32;  // of the entries
-  std::uint32_t reserved;       // 0
+  std::uint32_t reserved[17];   // 0
 };
-static_assert(sizeof(CompiledHeader) == 64);
+static_assert(sizeof(CompiledHeader) == 128);
 
 /// Views of a checked buffer, which must stay as it is while they are used.
 class CompiledFile {

@@ -46,7 +46,7 @@ KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
 #: How the tokens of a sequence become one vector -> its number.
 POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
 
-_HEADER = struct.Struct("<8sIIQ4i2f2iII")
+_HEADER = struct.Struct("<8sIIQ4i2f2iI68x")
 _ENTRY = struct.Struct("<4I2q2Q")
 
 
@@ -141,7 +141,7 @@ class CompiledModel:
         starts, self.nbytes = _starts(self._tensors)
         entries = b"".join(map(_entry, self._tensors, starts))
         head = (MAGIC, VERSION, len(starts), self.nbytes)
-        self._start = _HEADER.pack(*head, *astuple(options), zlib.crc32(entries), 0) + entries
+        self._start = _HEADER.pack(*head, *astuple(options), zlib.crc32(entries)) + entries
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Its bytes, in pieces that follow one another."""

@@ -108,7 +108,7 @@ inline AlignedBytes compiled(const Tensors& tensors, const sparsekit::EncoderOpt
                                          file.size,
                                          options,
                                          0,
-                                         0};
+                                         {}};
   std::memcpy(file.data.get(), &header, sizeof header);
   std::memcpy(file.data.get() + sizeof header, entries.data(), entries.size() * sizeof(entries[0]));
   auto entry = entries.begin();
