@@ -21,6 +21,8 @@ enum class Role : std::uint32_t {
   type_embeddings = 3,
   embedding_norm_weight = 4,
   embedding_norm_bias = 5,
+  embedding_projection = 6,
+  embedding_projection_bias = 7,
   query = 16,
   query_bias = 17,
   key = 18,

@@ -25,11 +25,13 @@ Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   words_ = tensors.table(Role::word_embeddings);
   positions_ = tensors.table(Role::position_embeddings);
   types_ = tensors.optional_table(Role::type_embeddings);
-  embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias);
+  embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias, words_.features);
+  projection_ = tensors.projection();
   for (std::int32_t i = 0; i < options_.layers; ++i) layers_.push_back(tensors.layer(static_cast<std::uint32_t>(i)));
+  space_ = 2 * words_.features;
   for (const EncoderLayer& layer : layers_) {
     const std::int64_t attention = 2 * layer.query.out_features + 2 * layer.value.out_features;
-    widest_ = std::max({widest_, attention, layer.up.out_features});
+    space_ = std::max(space_, features() + std::max(attention, layer.up.out_features));
   }
 }
 
@@ -52,9 +54,11 @@ void Encoder::check(const EncoderInput& input) const {
   check_ids(types_, input.types, sequences.tokens(), "token types");
 }
 
-/// `others`: room for the sum of position and type embeddings.
-void Encoder::embed(const EncoderInput& input, float* output, float* others) const {
+/// `space`: room for the sum of position and type embeddings, and for those of words where they are projected.
+void Encoder::embed(const EncoderInput& input, float* output, float* space) const {
   const std::int64_t tokens = input.sequences.tokens();
+  float* const others = space;
+  float* const words = projection_ ? space + tokens * words_.features : output;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
   for (std::int64_t i = 0; i < input.sequences.count; ++i) {
     std::iota(ids.begin() + input.sequences.start(i), ids.begin() + input.sequences.start(i + 1),
@@ -65,9 +69,10 @@ void Encoder::embed(const EncoderInput& input, float* output, float* others) con
     if (input.types == nullptr) std::fill(ids.begin(), ids.end(), 0);
     add_embeddings(types_, input.types == nullptr ? ids.data() : input.types, tokens, others);
   }
-  lookup_embeddings(words_, input.ids, tokens, output);
+  lookup_embeddings(words_, input.ids, tokens, words);
   add_layer_norm(
-      {output, others, output, tokens, features(), embedding_norm_.weight, embedding_norm_.bias, options_.norm_eps});
+      {words, others, words, tokens, words_.features, embedding_norm_.weight, embedding_norm_.bias, options_.norm_eps});
+  if (projection_) linear(linear_call(*projection_, words, tokens, output));
 }
 
 SequenceAttentionCall Encoder::attention_call(const EncoderLayer& layer, const Sequences& sequences,
@@ -112,7 +117,7 @@ void Encoder::run(const EncoderInput& input, float* output) const {
 void Encoder::run_group(const EncoderInput& input, float* output) const {
   const std::int64_t tokens = input.sequences.tokens();
   if (tokens == 0) return;
-  const auto floats = static_cast<std::size_t>(tokens * (features() + widest_));
+  const auto floats = static_cast<std::size_t>(tokens * space_);
   Workspace workspace = workspaces_.take(floats * sizeof(float));
   auto* start = reinterpret_cast<float*>(workspace.data.get());
   embed(input, output, start);

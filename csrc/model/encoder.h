@@ -1,6 +1,6 @@
 // A transformer encoder with post-layer-norm blocks (BERT and its like) over a compiled model.
 //
-//   x = norm(word + position + type embeddings)
+//   x = norm(word + position + type embeddings), projected where embeddings have another width than hidden states
 //   for each layer       x = norm(x + output(attention(query(x), key(x), value(x))))
 //                        x = norm(x + down(activation(up(x))))
 //
@@ -9,28 +9,17 @@
 // allocated between layers.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "../operators/embedding.h"
 #include "../operators/pooling.h"
 #include "../operators/sequence_attention.h"
 #include "compiled_file.h"
+#include "weights.h"
 #include "workspace.h"
 
 namespace sparsekit {
-
-struct LinearWeights {
-  const std::byte* packed;
-  std::size_t packed_bytes;
-  std::int64_t out_features;
-  std::int64_t in_features;
-  const float* bias;  // or null
-};
-
-struct NormWeights {
-  const float* weight;
-  const float* bias;
-};
 
 struct EncoderLayer {
   LinearWeights query;
@@ -67,7 +56,7 @@ class Encoder {
   /// not fit the others, and for unknown options.
   explicit Encoder(const CompiledFile& file);
 
-  std::int64_t features() const { return words_.features; }
+  std::int64_t features() const { return projection_ ? projection_->out_features : words_.features; }
   std::int64_t vocabulary() const { return words_.rows; }
   std::int64_t max_tokens() const { return positions_.rows - options_.first_position; }
   Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
@@ -82,7 +71,7 @@ class Encoder {
  private:
   void check(const EncoderInput& input) const;
   void run_group(const EncoderInput& input, float* output) const;
-  void embed(const EncoderInput& input, float* output, float* others) const;
+  void embed(const EncoderInput& input, float* output, float* space) const;
   void run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x, const EncoderSpace& space) const;
   SequenceAttentionCall attention_call(const EncoderLayer& layer, const Sequences& sequences,
                                        const EncoderSpace& space) const;
@@ -92,8 +81,9 @@ class Encoder {
   EmbeddingTable positions_;
   EmbeddingTable types_;  // without rows where the model has none
   NormWeights embedding_norm_;
+  std::optional<LinearWeights> projection_;  // of embeddings to hidden states
   std::vector<EncoderLayer> layers_;
-  std::int64_t widest_ = 0;  // floats of a token between norms
+  std::int64_t space_ = 0;  // floats of a token besides its hidden state
   mutable WorkspacePool workspaces_;
 };
 

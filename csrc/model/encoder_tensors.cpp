@@ -34,15 +34,12 @@ void check_options(const EncoderOptions& options) {
 
 }  // namespace
 
-LinearCall linear_call(const LinearWeights& weights, const float* input, std::int64_t tokens, float* output,
-                       Activation activation) {
-  return {weights.packed, weights.packed_bytes, input,        weights.in_features, weights.in_features, tokens,
-          output,         weights.out_features, weights.bias, activation};
-}
-
-EncoderTensors::EncoderTensors(const CompiledFile& file) : file_(file), features_(0) {
+EncoderTensors::EncoderTensors(const CompiledFile& file) : file_(file), embedding_features_(0), features_(0) {
   check_options(file.encoder());
-  features_ = entry(kNoLayer, Role::word_embeddings).columns;
+  embedding_features_ = entry(kNoLayer, Role::word_embeddings).columns;
+  const auto projected = projection();
+  features_ = projected ? projected->out_features : embedding_features_;
+  if (features_ < 1) refuse("hidden states without features");
   if (table(Role::position_embeddings).rows <= file.encoder().first_position) refuse("no position for a token");
 }
 
@@ -54,8 +51,8 @@ const TensorEntry& EncoderTensors::entry(std::uint32_t layer, Role role) const {
 
 EmbeddingTable EncoderTensors::table(Role role) const {
   const TensorEntry& found = entry(kNoLayer, role);
-  if (found.columns != features_)
-    refuse(name_of(kNoLayer, role) + " must have " + std::to_string(features_) + " columns");
+  if (found.columns != embedding_features_)
+    refuse(name_of(kNoLayer, role) + " must have " + std::to_string(embedding_features_) + " columns");
   if (found.rows < 1) refuse(name_of(kNoLayer, role) + " has no rows");
   EmbeddingTable table;
   table.rows = found.rows;
@@ -84,8 +81,8 @@ const float* EncoderTensors::vector(std::uint32_t layer, Role role, std::int64_t
   return reinterpret_cast<const float*>(file_.data(found));
 }
 
-NormWeights EncoderTensors::norm(std::uint32_t layer, Role weight, Role bias) const {
-  return {vector(layer, weight, features_), vector(layer, bias, features_)};
+NormWeights EncoderTensors::norm(std::uint32_t layer, Role weight, Role bias, std::int64_t features) const {
+  return {vector(layer, weight, features), vector(layer, bias, features)};
 }
 
 LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias, std::int64_t out_features,
@@ -99,6 +96,11 @@ LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias
   return {file_.data(found), found.bytes, found.rows, found.columns, offsets};
 }
 
+std::optional<LinearWeights> EncoderTensors::projection() const {
+  if (file_.find(kNoLayer, Role::embedding_projection) == nullptr) return std::nullopt;
+  return linear(kNoLayer, Role::embedding_projection, Role::embedding_projection_bias, kAny, embedding_features_);
+}
+
 EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
   EncoderLayer layer{};
   layer.query = linear(index, Role::query, Role::query_bias, kAny, features_);
@@ -107,10 +109,10 @@ EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
   layer.key = linear(index, Role::key, Role::key_bias, attention, features_);
   layer.value = linear(index, Role::value, Role::value_bias, attention, features_);
   layer.attention_output = linear(index, Role::attention_output, Role::attention_output_bias, features_, attention);
-  layer.attention_norm = norm(index, Role::attention_norm_weight, Role::attention_norm_bias);
+  layer.attention_norm = norm(index, Role::attention_norm_weight, Role::attention_norm_bias, features_);
   layer.up = linear(index, Role::up, Role::up_bias, kAny, features_);
   layer.down = linear(index, Role::down, Role::down_bias, features_, layer.up.out_features);
-  layer.output_norm = norm(index, Role::output_norm_weight, Role::output_norm_bias);
+  layer.output_norm = norm(index, Role::output_norm_weight, Role::output_norm_bias, features_);
   return layer;
 }
 

@@ -1,16 +1,13 @@
 // The tensors of an encoder in a compiled model, with their shapes checked against each other.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "../operators/sparse_linear.h"
 #include "encoder.h"
 
 namespace sparsekit {
-
-/// The arguments of a linear layer over `tokens` contiguous rows.
-LinearCall linear_call(const LinearWeights& weights, const float* input, std::int64_t tokens, float* output,
-                       Activation activation = Activation::none);
 
 /// Every function throws std::invalid_argument where a tensor is missing, stored in another way, or of another shape.
 class EncoderTensors {
@@ -20,7 +17,8 @@ class EncoderTensors {
 
   EmbeddingTable table(Role role) const;
   EmbeddingTable optional_table(Role role) const;
-  NormWeights norm(std::uint32_t layer, Role weight, Role bias) const;
+  NormWeights norm(std::uint32_t layer, Role weight, Role bias, std::int64_t features) const;
+  std::optional<LinearWeights> projection() const;
   EncoderLayer layer(std::uint32_t index) const;
 
  private:
@@ -30,7 +28,8 @@ class EncoderTensors {
                        std::int64_t in_features) const;
 
   const CompiledFile& file_;
-  std::int64_t features_;
+  std::int64_t embedding_features_;
+  std::int64_t features_;  // of a hidden state
 };
 
 }  // namespace sparsekit

@@ -33,6 +33,7 @@ class EncoderConfig:
     first_position: int  # of a sequence's first token
     activation: str  # a name of `runtime.ACTIVATIONS`
     norm_eps: float
+    absent: frozenset[str]  # modules of the family that the model does without
 
 
 def refusal(what: str) -> ValueError:
@@ -58,10 +59,16 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         family,
         layers=options.whole("layers", 0),
         head_dim=features // heads,
-        first_position=options.whole("padding", 0) + 1 if "padding" in family.keys else 0,
+        first_position=options.whole("padding", 0) + 1 if options.has("padding") else 0,
         activation=options.activation(),
         norm_eps=options.norm_eps(),
+        absent=frozenset(() if _is_projected(options) else ("embedding_projection",)),
     )
+
+
+def _is_projected(options: _Options) -> bool:
+    """Whether embeddings have another width than hidden states."""
+    return options.has("embedding_features") and options.whole("embedding_features", 1) != options.whole("features", 1)
 
 
 def _family_of(config: Mapping[str, Any]) -> Family:
@@ -72,10 +79,6 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     for key, value in _FIXED.items():
         if config.get(key) not in (value, None):
             raise refusal(f"{model_type} with {key}={config[key]!r:.80}, only {value!r}")
-    first, *others = family.equal or ("model_type",)
-    for key in others:
-        if config.get(key) != config.get(first):
-            raise refusal(f"{model_type} with {first}={config.get(first)!r:.80} beside {key}={config.get(key)!r:.80}")
     quantization = config.get("quantization_config") or {"quant_method": "sparsekit"}
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparsekit":
         raise refusal(f"weights quantized with another library, quantization_config={quantization!r:.80}")
@@ -89,6 +92,9 @@ class _Options:
         self._keys = family.keys
         found = {option: config.get(key) for option, key in family.keys.items()}
         self._values = {**family.defaults, **{option: value for option, value in found.items() if value is not None}}
+
+    def has(self, option: str) -> bool:
+        return option in self._keys
 
     def whole(self, option: str, least: int) -> int:
         value = self._values.get(option)

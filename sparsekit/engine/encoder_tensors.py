@@ -39,7 +39,7 @@ class EncoderTensors:
             (NO_LAYER if layer is None else layer, kind, self._prefix + module.format(layer=layer))
             for layer in (None, *range(config.layers))
             for kind, module in config.family.modules.items()
-            if (layer is None) == ("{layer}" not in module)
+            if kind not in config.absent and (layer is None) == ("{layer}" not in module)
         ]
         self._check_names()
 

@@ -12,7 +12,7 @@ from typing import Any
 #: What modules hold: tables of embeddings, layer norms with weight and bias, linear layers.
 TABLES = ("word_embeddings", "position_embeddings", "type_embeddings")
 NORMS = ("embedding_norm", "attention_norm", "output_norm")
-LINEARS = ("query", "key", "value", "attention_output", "up", "down")
+LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,6 @@ class Family:
     keys: Mapping[str, str]
     #: Options that the configuration may leave out, as transformers has them.
     defaults: Mapping[str, Any]
-    #: Keys that must have the same value.
-    equal: tuple[str, ...] = ()
 
 
 _BERT_MODULES = {
@@ -65,6 +63,9 @@ _BERT_KEYS = {
 }
 _DISTILBERT_KEYS = {"layers": "n_layers", "heads": "n_heads", "features": "dim", "activation": "activation"}
 _DEFAULTS = {"activation": "gelu", "norm_eps": 1e-12}
+#: Embeddings that are not as wide as hidden states are projected.
+_ELECTRA_MODULES = {**_BERT_MODULES, "embedding_projection": "embeddings_project"}
+_ELECTRA_KEYS = {**_BERT_KEYS, "embedding_features": "embedding_size"}
 
 _BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS)
 _ROBERTA = Family(_BERT_MODULES, {**_BERT_KEYS, "padding": "pad_token_id"}, {**_DEFAULTS, "padding": 1})
@@ -74,7 +75,7 @@ FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
     "distilbert": Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS),
-    "electra": Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS, equal=("embedding_size", "hidden_size")),
+    "electra": Family(_ELECTRA_MODULES, _ELECTRA_KEYS, {**_DEFAULTS, "embedding_features": 128}),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }

@@ -35,6 +35,15 @@ def test_hidden_states_are_those_of_transformers(family, tmp_path):
     assert_same(tmp_path, model)
 
 
+@pytest.mark.parametrize("embedding_size", [36, 50, 128])
+def test_embeddings_narrower_and_wider_than_hidden_states(embedding_size, tmp_path):
+    """128 is what the configuration may leave out."""
+    model = encoder("electra", embedding_size=embedding_size)
+    model.save_pretrained(tmp_path)
+    assert_same(tmp_path, model)
+    assert_same(tmp_path, model, relative=0.1, dtype="int8", embeddings="int8")
+
+
 @pytest.mark.parametrize(
     ("family", "model_class"),
     [
