@@ -19,7 +19,8 @@ inline constexpr std::int64_t kKeyBlock = 128;
 
 /// Attention of one head of one sequence: rows of features that are contiguous, `stride` floats from token to token.
 ///
-/// Query `i` sees the keys `[0, keys)`, or where `causal` those of them up to `i + diagonal`.
+/// Query `i` sees the keys `[0, keys)`, or where `causal` those of them up to `i + diagonal`; with a `span` only the
+/// last `span` of these, so that a window around a query is a diagonal beside it and a span.
 struct AttentionHead {
   const float* query;  // [queries, head_dim]
   const float* key;    // [keys, head_dim]
@@ -38,6 +39,8 @@ struct AttentionHead {
   MaskKind mask_kind;
   bool causal;
   std::int64_t diagonal;
+  std::int64_t span;  // 0 for all keys; else at least 1, and `causal`
+  const float* bias;  // added to the score of query `i` and key `j`: bias[i - j]; or null
   float scale;
 };
 

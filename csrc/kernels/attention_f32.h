@@ -1,4 +1,4 @@
-// Dense attention of one head, softmax(scale * Q K^T + mask) V, a tile of queries at a time.
+// Dense attention of one head, softmax(scale * Q K^T + bias + mask) V, a tile of queries at a time.
 //
 //   Q^T   feature 0: q00 q10 q20 ..      S^T   key 0: s00 s10 s20 ..      O^T   feature 0: o00 o10 o20 ..
 //         feature 1: q01 q11 q21 ..            key 1: s01 s11 s21 ..            feature 1: o01 o11 o21 ..
@@ -57,6 +57,7 @@ struct AttentionTile {
   float* scores;         // [padded kKeyBlock, queries], then weights
   float* mask;           // [kKeyBlock, queries]
   float* row;            // [kKeyBlock]: the mask where all queries share it
+  float* biases;         // [kKeyBlock + queries]
   float* max_score;      // [queries], of the scores so far
   float* new_max_score;  // [queries], with those of the key block
   float* rescale;        // [queries]: what sums of earlier key blocks are multiplied with
@@ -68,14 +69,15 @@ struct AttentionTile {
         scores(output + padded_rows(head.value_dim) * queries),
         mask(scores + padded_rows(sparsekit::kKeyBlock) * queries),
         row(mask + sparsekit::kKeyBlock * queries),
-        max_score(row + sparsekit::kKeyBlock),
+        biases(row + sparsekit::kKeyBlock),
+        max_score(biases + sparsekit::kKeyBlock + queries),
         new_max_score(max_score + queries),
         rescale(new_max_score + queries),
         exp_sum(rescale + queries) {}
 
   static constexpr std::int64_t floats(std::int64_t head_dim, std::int64_t value_dim) {
     const std::int64_t rows = head_dim + padded_rows(value_dim) + padded_rows(sparsekit::kKeyBlock);
-    return (rows + sparsekit::kKeyBlock + 4) * queries + sparsekit::kKeyBlock;
+    return (rows + sparsekit::kKeyBlock + 5) * queries + 2 * sparsekit::kKeyBlock;
   }
 };
 
@@ -136,6 +138,7 @@ template <int vectors>
         if (mask.of_pairs != nullptr) {
           score = score + Vec::load(mask.of_pairs + key * tile.queries + v * Vec::width);
         }
+        if (mask.biases != nullptr) score = score + Vec::load(mask.biases - key + v * Vec::width);
         score.store(scores);
         max_score[v] = max(max_score[v], score);
       }
@@ -210,9 +213,9 @@ void attend_tile(const sparsekit::AttentionHead& head, float* scratch) {
   const AttentionTile<vectors> tile(head, scratch);
   begin_tile<vectors>(head, tile);
   const std::int64_t seen = keys_seen(head);
-  for (std::int64_t first = 0; first < seen; first += sparsekit::kKeyBlock) {
+  for (std::int64_t first = first_key_seen(head); first < seen; first += sparsekit::kKeyBlock) {
     const sparsekit::Range keys{first, min(first + sparsekit::kKeyBlock, seen)};
-    const MaskBlock mask = mask_block<tile.queries>(head, keys, tile.row, tile.mask, tile.scores);
+    const MaskBlock mask = mask_block<tile.queries>(head, keys, {tile.row, tile.mask, tile.scores, tile.biases});
     if (mask.hidden) continue;
     score_keys<vectors>(head, tile, keys, mask);
     exp_scores<vectors>(tile, keys.last - keys.first);

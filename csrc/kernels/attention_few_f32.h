@@ -173,12 +173,19 @@ inline void finish_query(const sparsekit::AttentionHead& head, const QueryState&
   }
 }
 
+/// Adds the biases of a query, from its first key's on down, to the mask of `count` keys, if there is one.
+inline void add_biases(const float* of_first_key, std::int64_t count, bool masked, float* row) {
+  for (std::int64_t k = 0; k < count; ++k) row[k] = (masked ? row[k] : 0.0F) + of_first_key[-k];
+}
+
 /// One query and the keys `[first, first + count)`; `scores` and `row` have room for a key block.
 inline void attend_key_block(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t query,
                              std::int64_t first, std::int64_t count, float* scores, float* row) {
   const bool masked = head.mask_kind != sparsekit::MaskKind::none;
   if (masked && !mask_row(head, query, first, count, row)) return;
-  const float max_score = score_few(head, state, first, count, masked ? row : nullptr, scores);
+  if (head.bias != nullptr) add_biases(head.bias + query - first, count, masked, row);
+  const bool added = masked || head.bias != nullptr;
+  const float max_score = score_few(head, state, first, count, added ? row : nullptr, scores);
   const Vec rescale = exp_scores_few(state, max_score, count, scores);
   add_few(head, state, first, count, scores, rescale);
 }
@@ -192,9 +199,11 @@ inline void attention_few_f32(const sparsekit::AttentionHead& head, float* scrat
   };
   for (std::int64_t i = 0; i < head.queries; ++i) begin_query(head, head.query + i * head.query_stride, state(i));
   const std::int64_t key_block = few_keys(head);
-  for (std::int64_t first = 0; first < head.keys; first += key_block) {
+  for (std::int64_t block = first_key_seen(head); block < head.keys; block += key_block) {
     for (std::int64_t i = 0; i < head.queries; ++i) {
-      const std::int64_t count = min(keys_seen(queries_of(head, {i, i + 1})) - first, key_block);
+      const sparsekit::AttentionHead query = queries_of(head, {i, i + 1});
+      const std::int64_t first = max(block, first_key_seen(query));
+      const std::int64_t count = min(keys_seen(query), block + key_block) - first;
       if (count > 0) attend_key_block(head, state(i), i, first, count, scratch, row);
     }
   }

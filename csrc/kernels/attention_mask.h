@@ -1,4 +1,5 @@
-// Masks of attention as numbers that are added to scores: 0 or what the mask says, minus infinity for what is hidden.
+// Masks and biases of attention as numbers that are added to scores: 0 or what the mask says, minus infinity for what
+// is hidden.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +23,7 @@ inline constexpr float kLowest = -3.40282347e+38F;
 struct MaskBlock {
   const float* of_keys;   // [kKeyBlock], the same for every query
   const float* of_pairs;  // [kKeyBlock, queries of the tile]
+  const float* biases;    // of the tile's queries for the first key, one number earlier for each later key
   bool hidden;            // whether no query sees any of the keys
 };
 
@@ -47,7 +49,7 @@ inline bool mask_row(const sparsekit::AttentionHead& head, std::int64_t query, s
 inline MaskBlock mask_of_keys(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* row) {
   for (std::int64_t i = keys.last - keys.first; i < sparsekit::kKeyBlock; ++i) row[i] = 0.0F;
   const bool visible = mask_row(head, 0, keys.first, keys.last - keys.first, row);
-  return {row, nullptr, !visible};
+  return {row, nullptr, nullptr, !visible};
 }
 
 /// One number for each key and query, transposed. `rows` is working memory of the panel's size.
@@ -57,33 +59,34 @@ MaskBlock mask_of_pairs(const sparsekit::AttentionHead& head, sparsekit::Range k
   if (head.mask_kind == sparsekit::MaskKind::added) {
     const float* added = static_cast<const float*>(head.mask) + keys.first;
     pack_tile_f32<tile>({added, head.mask_stride, head.queries}, {0, count}, 0, panel);
-    return {nullptr, panel, false};
+    return {nullptr, panel, nullptr, false};
   }
   bool visible = false;
   for (std::int64_t i = 0; i < head.queries; ++i) {
     visible = mask_row(head, i, keys.first, count, rows + i * sparsekit::kKeyBlock) || visible;
   }
   if (visible) pack_tile_f32<tile>({rows, sparsekit::kKeyBlock, head.queries}, {0, count}, 0, panel);
-  return {nullptr, panel, !visible};
+  return {nullptr, panel, nullptr, !visible};
 }
 
-/// Rows of hidden queries, then of visible ones: a row that hides the first `n` starts at `tile - n`.
+/// Hidden queries, visible ones and hidden ones, a tile of each. A row that hides the first `n` queries starts at
+/// `tile - n`, one that hides those from `n` on at `2 * tile - n`.
 template <int tile>
-struct Edge {
-  float numbers[static_cast<std::size_t>(2 * tile)];
+struct Edges {
+  float numbers[static_cast<std::size_t>(3 * tile)];
 
-  constexpr Edge() : numbers() {
-    for (int i = 0; i < tile; ++i) numbers[i] = kHidden;
+  constexpr Edges() : numbers() {
+    for (int i = 0; i < tile; ++i) numbers[i] = numbers[2 * tile + i] = kHidden;
   }
 };
 
-/// Hides the keys that come after a query from it: key `k` from the first `k - diagonal` queries.
+/// Adds the row that starts at `first - key`, but from `least` to `least + tile`, to the panel of each key; or begins
+/// the panel with them.
 template <int tile>
-void hide_later_keys(std::int64_t diagonal, sparsekit::Range keys, bool begin, float* panel) {
-  static constexpr Edge<tile> edge;
+void hide_keys(sparsekit::Range keys, std::int64_t first, std::int64_t least, bool begin, float* panel) {
+  static constexpr Edges<tile> edges;
   for (std::int64_t k = keys.first; k < keys.last; ++k, panel += tile) {
-    const std::int64_t behind = k - diagonal;
-    const float* row = edge.numbers + tile - (behind < 0 ? 0 : min(behind, tile));
+    const float* row = edges.numbers + (first - k < least ? least : min(first - k, least + tile));
     for (int i = 0; i < tile; i += Vec::width) {
       const Vec hidden = Vec::load(row + i);
       (begin ? hidden : Vec::load(panel + i) + hidden).store(panel + i);
@@ -91,18 +94,43 @@ void hide_later_keys(std::int64_t diagonal, sparsekit::Range keys, bool begin, f
   }
 }
 
+/// The biases of a key block, [kKeyBlock + tile]: those of distances that no query has are 0.
+template <int tile>
+const float* biases_of(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* biases) {
+  const float* of_last_key = head.bias - (keys.last - 1);
+  const std::int64_t before = keys.last - 1 - keys.first;
+  const std::int64_t count = before + head.queries;
+  for (std::int64_t i = 0; i < count; ++i) biases[i] = of_last_key[i];
+  for (std::int64_t i = count; i < before + tile; ++i) biases[i] = 0.0F;
+  return biases + before;
+}
+
+/// Working memory of masks of a tile's queries.
+struct MaskSpace {
+  float* row;     // [kKeyBlock]
+  float* panel;   // [kKeyBlock, queries of the tile]
+  float* rows;    // as `panel`
+  float* biases;  // [kKeyBlock + queries of the tile]
+};
+
 /// The mask of a key block for the queries of `head`, a tile or fewer.
 template <int tile>
-MaskBlock mask_block(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* row, float* panel,
-                     float* rows) {
-  MaskBlock mask{nullptr, nullptr, false};
+MaskBlock mask_block(const sparsekit::AttentionHead& head, sparsekit::Range keys, const MaskSpace& space) {
+  MaskBlock mask{nullptr, nullptr, nullptr, false};
   if (head.mask_kind != sparsekit::MaskKind::none) {
-    mask = head.mask_stride == 0 ? mask_of_keys(head, keys, row) : mask_of_pairs<tile>(head, keys, panel, rows);
+    mask = head.mask_stride == 0 ? mask_of_keys(head, keys, space.row)
+                                 : mask_of_pairs<tile>(head, keys, space.panel, space.rows);
   }
-  if (head.causal && keys.last - 1 > head.diagonal) {
-    hide_later_keys<tile>(head.diagonal, keys, mask.of_pairs == nullptr, panel);
-    mask.of_pairs = panel;
+  if (head.causal && keys.last - 1 > head.diagonal) {  // key `k` from the first `k - diagonal` queries
+    hide_keys<tile>(keys, tile + head.diagonal, 0, mask.of_pairs == nullptr, space.panel);
+    mask.of_pairs = space.panel;
   }
+  if (head.span > 0 &&
+      keys.first < head.queries + head.diagonal - head.span) {  // from those after `k - diagonal + span`
+    hide_keys<tile>(keys, 2 * tile + head.diagonal - head.span, tile, mask.of_pairs == nullptr, space.panel);
+    mask.of_pairs = space.panel;
+  }
+  if (head.bias != nullptr) mask.biases = biases_of<tile>(head, keys, space.biases);
   return mask;
 }
 
@@ -114,6 +142,7 @@ inline sparsekit::AttentionHead queries_of(const sparsekit::AttentionHead& head,
   part.output += queries.first * head.output_stride;
   part.mask = static_cast<const char*>(head.mask) + queries.first * head.mask_stride * entry;
   part.diagonal += queries.first;
+  if (head.bias != nullptr) part.bias += queries.first;
   part.queries = queries.last - queries.first;
   return part;
 }
@@ -126,6 +155,11 @@ inline std::int64_t keys_seen(const sparsekit::AttentionHead& head) {
   if (!head.causal) return head.keys;
   const std::int64_t last = head.queries + head.diagonal;
   return last < 0 ? 0 : min(last, head.keys);
+}
+
+/// The first key that one of the queries can see.
+inline std::int64_t first_key_seen(const sparsekit::AttentionHead& head) {
+  return head.span == 0 ? 0 : max(0, head.diagonal - head.span + 1);
 }
 
 }  // namespace

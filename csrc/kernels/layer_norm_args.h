@@ -5,16 +5,17 @@
 
 namespace sparsekit {
 
-/// Rows of two activations that are added, and what their sums are normalized with; all contiguous.
+/// Rows of two activations that are added, or of one, and what their sums are normalized with; all contiguous.
 struct LayerNormRows {
   const float* input;  // [count, features]
-  const float* added;  // [count, features]
+  const float* added;  // [count, features] or null
   float* output;       // [count, features]
   std::int64_t count;
   std::int64_t features;
   const float* weight;  // [features] or null
   const float* bias;    // [features] or null
   float eps;
+  float* sums = nullptr;  // where sums are kept, [count, features], or null; may be `input`
 };
 
 }  // namespace sparsekit

@@ -1,4 +1,5 @@
-// Layer normalization of a sum, (x - mean) / sqrt(variance + eps) * weight + bias with x = input + added.
+// Layer normalization of a sum, (x - mean) / sqrt(variance + eps) * weight + bias with x = input + added, or of one
+// activation, x = input.
 //
 //   for each four rows  input, added -> sums, written where the result goes, and their means
 //                       sums         -> mean squares of what they differ from the means by
@@ -55,17 +56,24 @@ template <class Visit, class Rest>
   return reduce_add(sums) / static_cast<float>(features);
 }
 
-[[gnu::always_inline]] inline float add_row(const float* input, const float* added, float* output,
-                                            std::int64_t features) {
+/// Adds a row that starts at `at`, and returns the mean of the sums.
+[[gnu::always_inline]] inline float add_row(const sparsekit::LayerNormRows& rows, std::int64_t at) {
+  const float* input = rows.input + at;
+  const float* added = rows.added == nullptr ? nullptr : rows.added + at;
+  float* output = rows.output + at;
+  float* sums = rows.sums == nullptr ? nullptr : rows.sums + at;
   return mean_of(
-      features,
+      rows.features,
       [&](std::int64_t f) {
-        const Vec sum = Vec::load(input + f) + Vec::load(added + f);
+        const Vec sum = added == nullptr ? Vec::load(input + f) : Vec::load(input + f) + Vec::load(added + f);
+        if (sums != nullptr) sum.store(sums + f);
         sum.store(output + f);
         return sum;
       },
       [&](std::int64_t f, std::int64_t count) {
-        const Vec sum = Vec::load_masked(input + f, count) + Vec::load_masked(added + f, count);
+        const Vec first = Vec::load_masked(input + f, count);
+        const Vec sum = added == nullptr ? first : first + Vec::load_masked(added + f, count);
+        if (sums != nullptr) sum.store_masked(sums + f, count);
         sum.store_masked(output + f, count);
         return sum;
       });
@@ -91,6 +99,7 @@ template <int count>
                                                   const Vec* scale) {
   const std::int64_t start = output - rows.output;
   const std::int64_t ahead = count * rows.features;
+  const float* added = rows.added == nullptr ? rows.input : rows.added;
   const auto features = [&](std::int64_t f, std::int64_t numbers) {
     const Vec weight = rows.weight == nullptr ? Vec::broadcast(1.0F) : load_partial(rows.weight + f, numbers);
     const Vec bias = rows.bias == nullptr ? Vec::zero() : load_partial(rows.bias + f, numbers);
@@ -98,7 +107,7 @@ template <int count>
       float* p = output + r * rows.features + f;
       if (f % kNormLine == 0) {
         __builtin_prefetch(rows.input + start + ahead + (p - output));
-        __builtin_prefetch(rows.added + start + ahead + (p - output));
+        __builtin_prefetch(added + start + ahead + (p - output));
         __builtin_prefetch(p + ahead, 1);
       }
       store_partial(fma((load_partial(p, numbers) - mean[r]) * scale[r], weight, bias), p, numbers);
@@ -115,8 +124,7 @@ inline void normalize_rows(const sparsekit::LayerNormRows& rows, std::int64_t fi
   Vec mean[static_cast<std::size_t>(count)];
   Vec scale[static_cast<std::size_t>(count)];
   for (int r = 0; r < count; ++r) {
-    const std::int64_t at = start + r * rows.features;
-    mean[r] = Vec::broadcast(add_row(rows.input + at, rows.added + at, rows.output + at, rows.features));
+    mean[r] = Vec::broadcast(add_row(rows, start + r * rows.features));
   }
   for (int r = 0; r < count; ++r) {
     const float variance = variance_of(rows.output + start + r * rows.features, mean[r], rows.features);

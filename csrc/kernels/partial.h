@@ -6,6 +6,7 @@
 namespace {
 
 inline std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t max(std::int64_t a, std::int64_t b) { return a < b ? b : a; }
 
 inline Vec load_partial(const float* p, std::int64_t count) {
   return count >= Vec::width ? Vec::load(p) : Vec::load_masked(p, count);

@@ -17,7 +17,8 @@ constexpr std::int64_t kTasksPerThread = 4;
 
 LayerNormRows part_of(LayerNormRows rows, std::int64_t first, std::int64_t last) {
   rows.input += first * rows.features;
-  rows.added += first * rows.features;
+  if (rows.added != nullptr) rows.added += first * rows.features;
+  if (rows.sums != nullptr) rows.sums += first * rows.features;
   rows.output += first * rows.features;
   rows.count = last - first;
   return rows;

@@ -5,8 +5,9 @@
 
 namespace sparsekit {
 
-/// output = layer_norm(input + added) of every row, as torch's layer_norm over the last dimension. A row has the same
-/// bits for every number of threads. Throws std::invalid_argument for sizes below 0.
+/// output = layer_norm(input + added) of every row, as torch's layer_norm over the last dimension; sums = input + added
+/// where that is wanted. A row has the same bits for every number of threads. Throws std::invalid_argument for sizes
+/// below 0.
 void add_layer_norm(const LayerNormRows& rows);
 
 }  // namespace sparsekit

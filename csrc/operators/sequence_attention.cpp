@@ -17,7 +17,8 @@ constexpr std::int64_t kTasksPerThread = 4;
 int threads_for(const SequenceAttentionCall& call) {
   std::int64_t pairs = 0;
   for (std::int64_t i = 0; i < call.sequences.count; ++i) {
-    pairs += call.sequences.length(i) * call.sequences.length(i);
+    const std::int64_t tokens = call.sequences.length(i);
+    pairs += tokens * (call.window == 0 ? tokens : std::min(tokens, 2 * call.window + 1));
   }
   const std::int64_t work = pairs * call.heads * (call.head_dim + call.value_dim);
   return work < kInlineWork ? 1 : num_threads();
@@ -38,6 +39,15 @@ AttentionHead head_of(const SequenceAttentionCall& call, std::int64_t sequence, 
   head.head_dim = call.head_dim;
   head.value_dim = call.value_dim;
   head.scale = call.scale;
+  if (call.window > 0) {
+    head.causal = true;
+    head.diagonal = part.first + call.window;
+    head.span = 2 * call.window + 1;
+  }
+  const DistanceBiases& biases = call.biases;
+  if (biases.rows != nullptr) {
+    head.bias = biases.rows + head_index * (2 * biases.tokens - 1) + biases.tokens - 1 + part.first;
+  }
   return head;
 }
 

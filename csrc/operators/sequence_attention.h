@@ -1,9 +1,16 @@
-// Attention of sequences without padding: every token sees its own sequence.
+// Attention of sequences without padding: every token sees its own sequence, or a window of it.
 #pragma once
 
 #include "sequences.h"
 
 namespace sparsekit {
+
+/// What each head adds to scores by distance: row[i - j + tokens - 1] to that of token `i` for token `j`.
+struct DistanceBiases {
+  const float* rows = nullptr;  // [heads, 2 * tokens - 1], or null
+  std::int64_t heads = 0;
+  std::int64_t tokens = 0;  // of the longest sequence
+};
 
 /// Heads of a token lie next to each other.
 struct SequenceAttentionCall {
@@ -16,10 +23,12 @@ struct SequenceAttentionCall {
   std::int64_t value_dim;
   Sequences sequences;
   float scale;
+  DistanceBiases biases = {};
+  std::int64_t window = 0;  // tokens on either side that a token sees; 0 for all
 };
 
-/// output = softmax(scale * query @ key^T) @ value, sequence by sequence and head by head. Sizes are checked by the
-/// caller. The same bits for every number of threads.
+/// output = softmax(scale * query @ key^T + biases) @ value, sequence by sequence and head by head. Sizes are checked
+/// by the caller. The same bits for every number of threads.
 void sequence_attention(const SequenceAttentionCall& call);
 
 }  // namespace sparsekit

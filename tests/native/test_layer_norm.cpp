@@ -164,6 +164,34 @@ void thread_counts_agree() {
   set_pool_threads(1);
 }
 
+/// Sums that are kept are those of the operands, also in the place of one; alone they have the same norm.
+void keeps_sums_and_takes_one_activation() {
+  for (const auto& isa : available_isas()) {
+    use_isa(isa);
+    for (const std::int64_t features : {1, 37, 64, 390}) {
+      NormProblem problem(301, features, Place::page_end, true);
+      LayerNormRows rows = problem.rows();
+      const std::vector<float> before(rows.input, rows.input + 301 * features);
+      add_layer_norm(rows);
+      const std::vector<float> expected = problem.output();
+      for (const int threads : {1, 3}) {
+        set_pool_threads(threads);
+        std::copy(before.begin(), before.end(), problem.input());
+        rows.sums = problem.input();
+        rows.added = problem.rows().added;
+        add_layer_norm(rows);
+        CHECK_CASE(same_bits(problem.output(), expected), isa);
+        for (std::size_t i = 0; i < before.size(); ++i) CHECK_CASE(rows.sums[i] == before[i] + rows.added[i], isa);
+        rows.sums = nullptr;
+        rows.added = nullptr;
+        add_layer_norm(rows);
+        CHECK_CASE(same_bits(problem.output(), expected), isa);
+      }
+      set_pool_threads(1);
+    }
+  }
+}
+
 void refuses_calls() {
   NormProblem problem(1, 1, Place::heap, true);
   LayerNormRows rows = problem.rows();
@@ -179,6 +207,7 @@ int main() {
   large_means();
   poison_stays_in_its_row();
   thread_counts_agree();
+  keeps_sums_and_takes_one_activation();
   refuses_calls();
   return check::result();
 }
