@@ -26,6 +26,7 @@ ENCODERS = {
     "camembert": ("CamembertModel", "CamembertConfig", {**_SIZES, "hidden_act": "gelu_new"}),
     "distilbert": ("DistilBertModel", "DistilBertConfig", _DISTILBERT),
     "electra": ("ElectraModel", "ElectraConfig", {**_SIZES, "embedding_size": 20, "hidden_act": "silu"}),
+    "mpnet": ("MPNetModel", "MPNetConfig", {**_SIZES, "max_position_embeddings": 200, "hidden_size": 48}),
     "roberta": ("RobertaModel", "RobertaConfig", {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 3}),
     "xlm-roberta": ("XLMRobertaModel", "XLMRobertaConfig", {**_SIZES, "type_vocab_size": 1}),
 }

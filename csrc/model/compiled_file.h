@@ -23,6 +23,7 @@ enum class Role : std::uint32_t {
   embedding_norm_bias = 5,
   embedding_projection = 6,
   embedding_projection_bias = 7,
+  distance_biases = 8,
   query = 16,
   query_bias = 17,
   key = 18,

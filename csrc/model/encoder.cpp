@@ -27,6 +27,7 @@ Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   types_ = tensors.optional_table(Role::type_embeddings);
   embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias, words_.features);
   projection_ = tensors.projection();
+  biases_ = tensors.distance_biases();
   for (std::int32_t i = 0; i < options_.layers; ++i) layers_.push_back(tensors.layer(static_cast<std::uint32_t>(i)));
   space_ = 2 * words_.features;
   for (const EncoderLayer& layer : layers_) {
@@ -78,8 +79,16 @@ void Encoder::embed(const EncoderInput& input, float* output, float* space) cons
 SequenceAttentionCall Encoder::attention_call(const EncoderLayer& layer, const Sequences& sequences,
                                               const EncoderSpace& space) const {
   const std::int64_t heads = layer.query.out_features / options_.head_dim;
-  return {space.query,       space.key,         space.value, space.context,           heads,
-          options_.head_dim, options_.head_dim, sequences,   options_.attention_scale};
+  return {space.query,
+          space.key,
+          space.value,
+          space.context,
+          heads,
+          options_.head_dim,
+          options_.head_dim,
+          sequences,
+          options_.attention_scale,
+          biases_};
 }
 
 void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x,

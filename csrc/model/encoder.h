@@ -82,6 +82,7 @@ class Encoder {
   EmbeddingTable types_;  // without rows where the model has none
   NormWeights embedding_norm_;
   std::optional<LinearWeights> projection_;  // of embeddings to hidden states
+  DistanceBiases biases_;                    // of all layers
   std::vector<EncoderLayer> layers_;
   std::int64_t space_ = 0;  // floats of a token besides its hidden state
   mutable WorkspacePool workspaces_;

@@ -101,11 +101,28 @@ std::optional<LinearWeights> EncoderTensors::projection() const {
   return linear(kNoLayer, Role::embedding_projection, Role::embedding_projection_bias, kAny, embedding_features_);
 }
 
+DistanceBiases EncoderTensors::distance_biases() const {
+  const TensorEntry* found = file_.find(kNoLayer, Role::distance_biases);
+  if (found == nullptr) return {};
+  if (found->kind != TensorKind::floats || found->columns % 2 == 0) {
+    refuse(name_of(kNoLayer, Role::distance_biases) + " must be floats with an odd number of columns");
+  }
+  const DistanceBiases biases{reinterpret_cast<const float*>(file_.data(*found)), found->rows,
+                              (found->columns + 1) / 2};
+  const std::int64_t tokens = table(Role::position_embeddings).rows - file_.encoder().first_position;
+  if (biases.tokens < tokens) refuse(name_of(kNoLayer, Role::distance_biases) + " must reach as far as positions");
+  return biases;
+}
+
 EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
   EncoderLayer layer{};
   layer.query = linear(index, Role::query, Role::query_bias, kAny, features_);
   const std::int64_t attention = layer.query.out_features;
   if (attention % file_.encoder().head_dim != 0) refuse("layer " + std::to_string(index) + " has a part of a head");
+  const std::int64_t heads = attention / file_.encoder().head_dim;
+  if (file_.find(kNoLayer, Role::distance_biases) != nullptr && distance_biases().heads != heads) {
+    refuse("layer " + std::to_string(index) + " has another number of heads than the biases by distance");
+  }
   layer.key = linear(index, Role::key, Role::key_bias, attention, features_);
   layer.value = linear(index, Role::value, Role::value_bias, attention, features_);
   layer.attention_output = linear(index, Role::attention_output, Role::attention_output_bias, features_, attention);

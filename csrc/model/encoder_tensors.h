@@ -19,6 +19,8 @@ class EncoderTensors {
   EmbeddingTable optional_table(Role role) const;
   NormWeights norm(std::uint32_t layer, Role weight, Role bias, std::int64_t features) const;
   std::optional<LinearWeights> projection() const;
+  /// Without rows where the file has none.
+  DistanceBiases distance_biases() const;
   EncoderLayer layer(std::uint32_t index) const;
 
  private:

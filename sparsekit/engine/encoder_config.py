@@ -59,7 +59,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         family,
         layers=options.whole("layers", 0),
         head_dim=features // heads,
-        first_position=options.whole("padding", 0) + 1 if options.has("padding") else 0,
+        first_position=options.whole("padding", 0) + 1 if options.has("padding") else family.first_position,
         activation=options.activation(),
         norm_eps=options.norm_eps(),
         absent=frozenset(() if _is_projected(options) else ("embedding_projection",)),
@@ -76,7 +76,7 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise refusal(f"models of model_type {model_type!r:.80}, only {', '.join(FAMILIES)}")
-    for key, value in _FIXED.items():
+    for key, value in {**_FIXED, **family.fixed}.items():
         if config.get(key) not in (value, None):
             raise refusal(f"{model_type} with {key}={config[key]!r:.80}, only {value!r}")
     quantization = config.get("quantization_config") or {"quant_method": "sparsekit"}

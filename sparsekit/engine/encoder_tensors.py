@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
 from sparsekit.engine.encoder_config import EncoderConfig, refusal
-from sparsekit.engine.families import LINEARS, NORMS, TABLES
+from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES
+from sparsekit.engine.positions import BUCKETS, distance_biases
 from sparsekit.engine.weights import Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
@@ -42,6 +44,7 @@ class EncoderTensors:
             if kind not in config.absent and (layer is None) == ("{layer}" not in module)
         ]
         self._check_names()
+        self._heads: int | None = None  # of biases by distance
 
     def _find_prefix(self) -> str:
         """What precedes the names of the encoder's tensors, such as "bert."."""
@@ -75,6 +78,8 @@ class EncoderTensors:
         for layer, kind, module in self._modules:
             if kind in TABLES:
                 yield self._table(layer, kind, module, embeddings)
+            elif kind in BIASES:
+                yield self._biases(kind, module)
             elif kind in NORMS:
                 yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
                 yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
@@ -85,15 +90,37 @@ class EncoderTensors:
         if name not in self._weights.names:
             raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")
 
-    def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
-        name = f"{module}.weight"
+    def _matrix(self, name: str) -> NDArray[np.float32]:
         self._check_name(name)
         values = self._weights.floats(name)
         if values.ndim != 2:
             raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
+        return values
+
+    def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
+        values = self._matrix(f"{module}.weight")
         if embeddings == "int8" and kind == "word_embeddings":
             return scaled_rows(layer, kind, values)
         return Tensor.of_floats(layer, kind, values)
+
+    def _biases(self, kind: str, module: str) -> Tensor:
+        """Of all distances that positions allow, for each head."""
+        buckets = self._matrix(f"{module}.weight")
+        if len(buckets) != BUCKETS:
+            raise ValueError(f"{module + '.weight'!r} must have {BUCKETS} rows, got {len(buckets)}")
+        positions = self._prefix + self._config.family.modules["position_embeddings"]
+        tokens = len(self._matrix(f"{positions}.weight")) - self._config.first_position
+        if tokens < 1:
+            raise ValueError(f"{positions + '.weight'!r} must have more than {self._config.first_position} rows")
+        self._heads = buckets.shape[1]
+        return Tensor.of_floats(NO_LAYER, kind, distance_biases(buckets, tokens))
+
+    def _check_heads(self, module: str, out_features: int) -> None:
+        """A layer whose heads were removed alone would take biases of others."""
+        heads = out_features // self._config.head_dim
+        if self._heads not in (None, heads):
+            raise refusal(f"layers with fewer heads than others beside biases by distance: {module!r} has {heads}, "
+                          f"the biases are of {self._heads}")  # fmt: skip
 
     def _vector(self, layer: int, role: str, name: str) -> Tensor:
         self._check_name(name)
@@ -111,6 +138,8 @@ class EncoderTensors:
             )
         packed = self._weights.packed(module, dtype)
         info = runtime.packed_info(packed)
+        if kind == "query":
+            self._check_heads(module, info.out_features)
         yield Tensor(layer, kind, "packed", info.out_features, info.in_features, np.asarray(packed))
         if f"{module}.bias" in self._weights.names:
             yield self._vector(layer, f"{kind}_bias", f"{module}.bias")

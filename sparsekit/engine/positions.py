@@ -1,0 +1,26 @@
+"""What attention knows of positions, computed when a model is compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Buckets of distances, half of them for each side: one for each distance up to `_SINGLE`, then two for each doubling.
+BUCKETS, _SINGLE = 32, 8
+
+
+def distance_biases(buckets: NDArray[np.float32], tokens: int) -> NDArray[np.float32]:
+    """Biases of attention for every distance, from those of buckets of distances (T5, MPNet).
+
+    Args:
+        buckets: float32, shape [32, heads]: keys before the query, or at it, and then keys behind it.
+        tokens: of the longest sequence.
+
+    Returns:
+        float32, shape [heads, 2 * tokens - 1]: query `i` has the bias at `i - j + tokens - 1` for key `j`.
+    """
+    distances = np.arange(tokens - 1, -tokens, -1)  # j - i
+    far = np.abs(distances)
+    _, exponents = np.frexp((far * far).astype(np.float64))
+    side = np.where(far < _SINGLE, far, np.minimum(exponents + 1, BUCKETS // 2 - 1))  # 8 + floor(2 * log2(far / 8))
+    return np.ascontiguousarray(buckets[side + BUCKETS // 2 * (distances > 0)].T)
