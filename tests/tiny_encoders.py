@@ -20,12 +20,15 @@ _SIZES = {
 }
 _DISTILBERT = {"vocab_size": 97, "dim": 40, "n_layers": 2, "n_heads": 5, "hidden_dim": 33}
 _DISTILBERT |= {"max_position_embeddings": 45, "activation": "relu"}
+#: Layers 0 and 3 see all tokens, 1 and 2 five on either side.
+_MODERNBERT = {**_SIZES, "num_hidden_layers": 4, "local_attention": 10, "pad_token_id": 0}
 #: `model_type` -> classes of the model and its config, sizes.
 ENCODERS = {
     "bert": ("BertModel", "BertConfig", _SIZES),
     "camembert": ("CamembertModel", "CamembertConfig", {**_SIZES, "hidden_act": "gelu_new"}),
     "distilbert": ("DistilBertModel", "DistilBertConfig", _DISTILBERT),
     "electra": ("ElectraModel", "ElectraConfig", {**_SIZES, "embedding_size": 20, "hidden_act": "silu"}),
+    "modernbert": ("ModernBertModel", "ModernBertConfig", _MODERNBERT),
     "mpnet": ("MPNetModel", "MPNetConfig", {**_SIZES, "max_position_embeddings": 200, "hidden_size": 48}),
     "roberta": ("RobertaModel", "RobertaConfig", {**_SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 3}),
     "xlm-roberta": ("XLMRobertaModel", "XLMRobertaConfig", {**_SIZES, "type_vocab_size": 1}),

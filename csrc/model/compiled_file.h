@@ -24,6 +24,11 @@ enum class Role : std::uint32_t {
   embedding_projection = 6,
   embedding_projection_bias = 7,
   distance_biases = 8,
+  final_norm_weight = 9,
+  final_norm_bias = 10,
+  rotary = 11,
+  local_rotary = 12,
+  windows = 13,
   query = 16,
   query_bias = 17,
   key = 18,
@@ -40,6 +45,8 @@ enum class Role : std::uint32_t {
   down_bias = 29,
   output_norm_weight = 30,
   output_norm_bias = 31,
+  gate = 32,
+  gate_bias = 33,
 };
 
 /// How a tensor [rows, columns] is stored.
@@ -64,7 +71,13 @@ struct TensorEntry {
 };
 static_assert(sizeof(TensorEntry) == 48);
 
-/// An encoder with post-layer-norm transformer blocks. Sizes that tensors have are not repeated here.
+/// Where the layer norms of a transformer block are.
+enum class BlockOrder : std::int32_t {
+  post_norm = 0,  // behind attention and the feed-forward half, over the residual too
+  pre_norm = 1,   // before them
+};
+
+/// Sizes that tensors have are not repeated here.
 struct EncoderOptions {
   std::int32_t layers;
   std::int32_t head_dim;
@@ -72,10 +85,11 @@ struct EncoderOptions {
   std::int32_t activation;      // of `up`: Activation
   float norm_eps;
   float attention_scale;
-  std::int32_t pooling;    // Pooling
-  std::int32_t normalize;  // 1: pooled vectors have length 1
+  std::int32_t pooling;      // Pooling
+  std::int32_t normalize;    // 1: pooled vectors have length 1
+  std::int32_t block_order;  // BlockOrder
 };
-static_assert(sizeof(EncoderOptions) == 32);
+static_assert(sizeof(EncoderOptions) == 36);
 
 inline constexpr std::uint64_t kCompiledMagic = 0x4C444F4D4B505301;  // "\x01SPKMODL"
 inline constexpr std::uint32_t kCompiledVersion = 1;
@@ -87,7 +101,7 @@ struct CompiledHeader {
   std::uint64_t total_bytes;
   EncoderOptions encoder;
   std::uint32_t entries_crc32;  // of the entries
-  std::uint32_t reserved[17];   // 0
+  std::uint32_t reserved[16];   // 0
 };
 static_assert(sizeof(CompiledHeader) == 128);
 

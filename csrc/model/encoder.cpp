@@ -23,16 +23,19 @@ constexpr std::int64_t kGroupTokens = 256;
 Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   const EncoderTensors tensors(file);
   words_ = tensors.table(Role::word_embeddings);
-  positions_ = tensors.table(Role::position_embeddings);
+  positions_ = tensors.optional_table(Role::position_embeddings);
   types_ = tensors.optional_table(Role::type_embeddings);
   embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias, words_.features);
   projection_ = tensors.projection();
   biases_ = tensors.distance_biases();
+  max_tokens_ = tensors.max_tokens();
+  if (pre_norm()) {
+    final_norm_ = tensors.norm(kNoLayer, Role::final_norm_weight, Role::final_norm_bias, features());
+  }
   for (std::int32_t i = 0; i < options_.layers; ++i) layers_.push_back(tensors.layer(static_cast<std::uint32_t>(i)));
   space_ = 2 * words_.features;
   for (const EncoderLayer& layer : layers_) {
-    const std::int64_t attention = 2 * layer.query.out_features + 2 * layer.value.out_features;
-    space_ = std::max(space_, features() + std::max(attention, layer.up.out_features));
+    space_ = std::max(space_, (pre_norm() ? 2 : 1) * features() + layer_floats(layer));
   }
 }
 
@@ -58,17 +61,20 @@ void Encoder::check(const EncoderInput& input) const {
 /// `space`: room for the sum of position and type embeddings, and for those of words where they are projected.
 void Encoder::embed(const EncoderInput& input, float* output, float* space) const {
   const std::int64_t tokens = input.sequences.tokens();
-  float* const others = space;
+  float* const others = positions_.rows + types_.rows > 0 ? space : nullptr;
   float* const words = projection_ ? space + tokens * words_.features : output;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
-  for (std::int64_t i = 0; i < input.sequences.count; ++i) {
-    std::iota(ids.begin() + input.sequences.start(i), ids.begin() + input.sequences.start(i + 1),
-              options_.first_position);
+  if (positions_.rows > 0) {
+    for (std::int64_t i = 0; i < input.sequences.count; ++i) {
+      std::iota(ids.begin() + input.sequences.start(i), ids.begin() + input.sequences.start(i + 1),
+                options_.first_position);
+    }
+    lookup_embeddings(positions_, ids.data(), tokens, others);
   }
-  lookup_embeddings(positions_, ids.data(), tokens, others);
   if (types_.rows > 0) {
     if (input.types == nullptr) std::fill(ids.begin(), ids.end(), 0);
-    add_embeddings(types_, input.types == nullptr ? ids.data() : input.types, tokens, others);
+    const auto look_up = positions_.rows > 0 ? add_embeddings : lookup_embeddings;
+    look_up(types_, input.types == nullptr ? ids.data() : input.types, tokens, others);
   }
   lookup_embeddings(words_, input.ids, tokens, words);
   add_layer_norm(
@@ -76,35 +82,15 @@ void Encoder::embed(const EncoderInput& input, float* output, float* space) cons
   if (projection_) linear(linear_call(*projection_, words, tokens, output));
 }
 
-SequenceAttentionCall Encoder::attention_call(const EncoderLayer& layer, const Sequences& sequences,
-                                              const EncoderSpace& space) const {
-  const std::int64_t heads = layer.query.out_features / options_.head_dim;
-  return {space.query,
-          space.key,
-          space.value,
-          space.context,
-          heads,
-          options_.head_dim,
-          options_.head_dim,
-          sequences,
-          options_.attention_scale,
-          biases_};
-}
-
-void Encoder::run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x,
-                        const EncoderSpace& space) const {
-  const std::int64_t tokens = sequences.tokens();
-  const auto add_norm = [&](const NormWeights& norm) {
-    add_layer_norm({x, space.sums, x, tokens, features(), norm.weight, norm.bias, options_.norm_eps});
-  };
-  joined_linear({linear_call(layer.query, x, tokens, space.query), linear_call(layer.key, x, tokens, space.key),
-                 linear_call(layer.value, x, tokens, space.value)});
-  sequence_attention(attention_call(layer, sequences, space));
-  linear(linear_call(layer.attention_output, space.context, tokens, space.sums));
-  add_norm(layer.attention_norm);
-  linear(linear_call(layer.up, x, tokens, space.hidden, static_cast<Activation>(options_.activation)));
-  linear(linear_call(layer.down, space.hidden, tokens, space.sums));
-  add_norm(layer.output_norm);
+void Encoder::run_layers(const Sequences& sequences, float* x, const EncoderSpace& space) const {
+  const LayerInput input{options_, biases_, sequences, features()};
+  if (!pre_norm()) {
+    for (const EncoderLayer& layer : layers_) run_post_norm(layer, input, x, space);
+    return;
+  }
+  for (const EncoderLayer& layer : layers_) run_pre_norm(layer, &layer == layers_.data(), input, x, space);
+  add_layer_norm({x, layers_.empty() ? nullptr : space.sums, x, sequences.tokens(), features(), final_norm_.weight,
+                  final_norm_.bias, options_.norm_eps});
 }
 
 void Encoder::run(const EncoderInput& input, float* output) const {
@@ -130,15 +116,8 @@ void Encoder::run_group(const EncoderInput& input, float* output) const {
   Workspace workspace = workspaces_.take(floats * sizeof(float));
   auto* start = reinterpret_cast<float*>(workspace.data.get());
   embed(input, output, start);
-  for (const EncoderLayer& layer : layers_) {
-    EncoderSpace space{};
-    space.sums = start;
-    space.query = space.hidden = start + tokens * features();
-    space.key = space.query + tokens * layer.query.out_features;
-    space.value = space.key + tokens * layer.query.out_features;
-    space.context = space.value + tokens * layer.value.out_features;
-    run_layer(layer, input.sequences, output, space);
-  }
+  float* const normed = start + tokens * features();
+  run_layers(input.sequences, output, {start, normed, normed + (pre_norm() ? tokens * features() : 0)});
   workspaces_.give_back(std::move(workspace));
 }
 

@@ -1,8 +1,8 @@
-// A transformer encoder with post-layer-norm blocks (BERT and its like) over a compiled model.
+// A transformer encoder (BERT and its like) over a compiled model.
 //
 //   x = norm(word + position + type embeddings), projected where embeddings have another width than hidden states
-//   for each layer       x = norm(x + output(attention(query(x), key(x), value(x))))
-//                        x = norm(x + down(activation(up(x))))
+//   x = layer(x) for each layer, see encoder_layer.h
+//   x = norm(x), where there are norms before the halves of a layer
 //
 // Tokens of all sequences lie one after the other, without padding: linear layers see one batch, attention one sequence
 // at a time. Sequences go through all layers in groups, in one workspace that is kept for the next call: nothing is
@@ -14,39 +14,18 @@
 
 #include "../operators/embedding.h"
 #include "../operators/pooling.h"
-#include "../operators/sequence_attention.h"
 #include "compiled_file.h"
+#include "encoder_layer.h"
 #include "weights.h"
 #include "workspace.h"
 
 namespace sparsekit {
-
-struct EncoderLayer {
-  LinearWeights query;
-  LinearWeights key;
-  LinearWeights value;
-  LinearWeights attention_output;
-  NormWeights attention_norm;
-  LinearWeights up;
-  LinearWeights down;
-  NormWeights output_norm;
-};
 
 /// Tokens of a call: ids in the vocabulary, and token types or null for 0.
 struct EncoderInput {
   const std::int32_t* ids;
   const std::int32_t* types;
   Sequences sequences;
-};
-
-/// Where a call of an encoder keeps what.
-struct EncoderSpace {
-  float* sums;   // [tokens, features]: what is added to the residual
-  float* query;  // [tokens, query features], as the next ones
-  float* key;
-  float* value;
-  float* context;  // what attention gives
-  float* hidden;   // [tokens, features of `up`], in the place of `query` and those behind it
 };
 
 /// Threads may share one; calls do not change it.
@@ -58,7 +37,7 @@ class Encoder {
 
   std::int64_t features() const { return projection_ ? projection_->out_features : words_.features; }
   std::int64_t vocabulary() const { return words_.rows; }
-  std::int64_t max_tokens() const { return positions_.rows - options_.first_position; }
+  std::int64_t max_tokens() const { return max_tokens_; }
   Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
 
   /// Hidden states of the last layer: output[tokens, features]. Throws std::invalid_argument for ids, types or offsets
@@ -72,18 +51,19 @@ class Encoder {
   void check(const EncoderInput& input) const;
   void run_group(const EncoderInput& input, float* output) const;
   void embed(const EncoderInput& input, float* output, float* space) const;
-  void run_layer(const EncoderLayer& layer, const Sequences& sequences, float* x, const EncoderSpace& space) const;
-  SequenceAttentionCall attention_call(const EncoderLayer& layer, const Sequences& sequences,
-                                       const EncoderSpace& space) const;
+  void run_layers(const Sequences& sequences, float* x, const EncoderSpace& space) const;
+  bool pre_norm() const { return options_.block_order == static_cast<std::int32_t>(BlockOrder::pre_norm); }
 
   EncoderOptions options_;
   EmbeddingTable words_;
-  EmbeddingTable positions_;
-  EmbeddingTable types_;  // without rows where the model has none
+  EmbeddingTable positions_;  // without rows where the model has none, as the next one
+  EmbeddingTable types_;
   NormWeights embedding_norm_;
   std::optional<LinearWeights> projection_;  // of embeddings to hidden states
   DistanceBiases biases_;                    // of all layers
   std::vector<EncoderLayer> layers_;
+  NormWeights final_norm_;  // with norms before the halves of a layer
+  std::int64_t max_tokens_ = 0;
   std::int64_t space_ = 0;  // floats of a token besides its hidden state
   mutable WorkspacePool workspaces_;
 };

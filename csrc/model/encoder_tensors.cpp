@@ -1,6 +1,8 @@
 #include "encoder_tensors.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 namespace sparsekit {
@@ -8,6 +10,8 @@ namespace {
 
 /// A size that any will do for.
 constexpr std::int64_t kAny = -1;
+/// Of the tokens that a layer sees on either side of one.
+constexpr float kMaxWindow = 1 << 24;
 
 [[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("the compiled model does not fit together: " + what +
@@ -30,6 +34,7 @@ void check_options(const EncoderOptions& options) {
   if (!between(options.activation, Activation::none, Activation::silu)) refuse("unknown activation function");
   if (!between(options.pooling, Pooling::none, Pooling::max)) refuse("unknown pooling");
   if (!between(options.normalize, 0, 1)) refuse("normalize must be 0 or 1");
+  if (!between(options.block_order, BlockOrder::post_norm, BlockOrder::pre_norm)) refuse("unknown order of blocks");
 }
 
 }  // namespace
@@ -40,7 +45,23 @@ EncoderTensors::EncoderTensors(const CompiledFile& file) : file_(file), embeddin
   const auto projected = projection();
   features_ = projected ? projected->out_features : embedding_features_;
   if (features_ < 1) refuse("hidden states without features");
-  if (table(Role::position_embeddings).rows <= file.encoder().first_position) refuse("no position for a token");
+  if (max_tokens() < 1) refuse("no position for a token");
+}
+
+bool EncoderTensors::pre_norm() const {
+  return file_.encoder().block_order == static_cast<std::int32_t>(BlockOrder::pre_norm);
+}
+
+std::int64_t EncoderTensors::max_tokens() const {
+  std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  if (has(kNoLayer, Role::position_embeddings)) {
+    most = table(Role::position_embeddings).rows - file_.encoder().first_position;
+  }
+  for (const Role role : {Role::rotary, Role::local_rotary}) {
+    if (has(kNoLayer, role)) most = std::min(most, rotary(role).positions);
+  }
+  if (most == std::numeric_limits<std::int64_t>::max()) refuse("neither position embeddings nor rotary ones");
+  return most;
 }
 
 const TensorEntry& EncoderTensors::entry(std::uint32_t layer, Role role) const {
@@ -70,7 +91,7 @@ EmbeddingTable EncoderTensors::table(Role role) const {
 }
 
 EmbeddingTable EncoderTensors::optional_table(Role role) const {
-  return file_.find(kNoLayer, role) == nullptr ? EmbeddingTable{} : table(role);
+  return has(kNoLayer, role) ? table(role) : EmbeddingTable{};
 }
 
 const float* EncoderTensors::vector(std::uint32_t layer, Role role, std::int64_t size) const {
@@ -82,7 +103,7 @@ const float* EncoderTensors::vector(std::uint32_t layer, Role role, std::int64_t
 }
 
 NormWeights EncoderTensors::norm(std::uint32_t layer, Role weight, Role bias, std::int64_t features) const {
-  return {vector(layer, weight, features), vector(layer, bias, features)};
+  return {vector(layer, weight, features), has(layer, bias) ? vector(layer, bias, features) : nullptr};
 }
 
 LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias, std::int64_t out_features,
@@ -92,12 +113,12 @@ LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias
   if (found.columns != in_features || (out_features != kAny && found.rows != out_features)) {
     refuse(name_of(layer, weight) + " has a shape that does not fit the tensors around it");
   }
-  const float* offsets = file_.find(layer, bias) == nullptr ? nullptr : vector(layer, bias, found.rows);
+  const float* offsets = has(layer, bias) ? vector(layer, bias, found.rows) : nullptr;
   return {file_.data(found), found.bytes, found.rows, found.columns, offsets};
 }
 
 std::optional<LinearWeights> EncoderTensors::projection() const {
-  if (file_.find(kNoLayer, Role::embedding_projection) == nullptr) return std::nullopt;
+  if (!has(kNoLayer, Role::embedding_projection)) return std::nullopt;
   return linear(kNoLayer, Role::embedding_projection, Role::embedding_projection_bias, kAny, embedding_features_);
 }
 
@@ -109,9 +130,29 @@ DistanceBiases EncoderTensors::distance_biases() const {
   }
   const DistanceBiases biases{reinterpret_cast<const float*>(file_.data(*found)), found->rows,
                               (found->columns + 1) / 2};
-  const std::int64_t tokens = table(Role::position_embeddings).rows - file_.encoder().first_position;
-  if (biases.tokens < tokens) refuse(name_of(kNoLayer, Role::distance_biases) + " must reach as far as positions");
+  if (biases.tokens < max_tokens()) {
+    refuse(name_of(kNoLayer, Role::distance_biases) + " must reach as far as positions");
+  }
   return biases;
+}
+
+RotaryTable EncoderTensors::rotary(Role role) const {
+  const TensorEntry* found = file_.find(kNoLayer, role);
+  if (found == nullptr) return {};
+  const std::int64_t head_dim = file_.encoder().head_dim;
+  if (found->kind != TensorKind::floats || found->columns != head_dim || head_dim % 2 != 0) {
+    refuse(name_of(kNoLayer, role) + " must be floats with as many columns as a head has features, an even number");
+  }
+  return {reinterpret_cast<const float*>(file_.data(*found)), found->rows, head_dim};
+}
+
+std::int64_t EncoderTensors::window(std::uint32_t layer) const {
+  if (!has(kNoLayer, Role::windows)) return 0;
+  const float window = vector(kNoLayer, Role::windows, file_.encoder().layers)[layer];
+  if (!(window >= 0.0F && window <= kMaxWindow) || window != std::floor(window)) {
+    refuse("the window of layer " + std::to_string(layer) + " must be a whole number from 0 to 2^24");
+  }
+  return static_cast<std::int64_t>(window);
 }
 
 EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
@@ -120,16 +161,24 @@ EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
   const std::int64_t attention = layer.query.out_features;
   if (attention % file_.encoder().head_dim != 0) refuse("layer " + std::to_string(index) + " has a part of a head");
   const std::int64_t heads = attention / file_.encoder().head_dim;
-  if (file_.find(kNoLayer, Role::distance_biases) != nullptr && distance_biases().heads != heads) {
+  if (has(kNoLayer, Role::distance_biases) && distance_biases().heads != heads) {
     refuse("layer " + std::to_string(index) + " has another number of heads than the biases by distance");
   }
   layer.key = linear(index, Role::key, Role::key_bias, attention, features_);
   layer.value = linear(index, Role::value, Role::value_bias, attention, features_);
   layer.attention_output = linear(index, Role::attention_output, Role::attention_output_bias, features_, attention);
-  layer.attention_norm = norm(index, Role::attention_norm_weight, Role::attention_norm_bias, features_);
+  if (!pre_norm() || index > 0 || has(index, Role::attention_norm_weight)) {
+    layer.attention_norm = norm(index, Role::attention_norm_weight, Role::attention_norm_bias, features_);
+  }
   layer.up = linear(index, Role::up, Role::up_bias, kAny, features_);
+  if (has(index, Role::gate)) {
+    layer.gate = linear(index, Role::gate, Role::gate_bias, layer.up.out_features, features_);
+  }
   layer.down = linear(index, Role::down, Role::down_bias, features_, layer.up.out_features);
   layer.output_norm = norm(index, Role::output_norm_weight, Role::output_norm_bias, features_);
+  layer.window = window(index);
+  const bool local = layer.window > 0 && has(kNoLayer, Role::local_rotary);
+  layer.rotary = rotary(local ? Role::local_rotary : Role::rotary);
   return layer;
 }
 

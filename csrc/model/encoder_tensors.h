@@ -22,12 +22,19 @@ class EncoderTensors {
   /// Without rows where the file has none.
   DistanceBiases distance_biases() const;
   EncoderLayer layer(std::uint32_t index) const;
+  /// Tokens of the longest sequence that there are positions for.
+  std::int64_t max_tokens() const;
 
  private:
   const TensorEntry& entry(std::uint32_t layer, Role role) const;
   const float* vector(std::uint32_t layer, Role role, std::int64_t size) const;
   LinearWeights linear(std::uint32_t layer, Role weight, Role bias, std::int64_t out_features,
                        std::int64_t in_features) const;
+  /// Without rows where the file has none.
+  RotaryTable rotary(Role role) const;
+  std::int64_t window(std::uint32_t layer) const;
+  bool has(std::uint32_t layer, Role role) const { return file_.find(layer, role) != nullptr; }
+  bool pre_norm() const;
 
   const CompiledFile& file_;
   std::int64_t embedding_features_;

@@ -27,6 +27,11 @@ ROLES = {
     "embedding_projection": 6,
     "embedding_projection_bias": 7,
     "distance_biases": 8,
+    "final_norm_weight": 9,
+    "final_norm_bias": 10,
+    "rotary": 11,
+    "local_rotary": 12,
+    "windows": 13,
     "query": 16,
     "query_bias": 17,
     "key": 18,
@@ -43,13 +48,17 @@ ROLES = {
     "down_bias": 29,
     "output_norm_weight": 30,
     "output_norm_bias": 31,
+    "gate": 32,
+    "gate_bias": 33,
 }
 #: How a tensor is stored -> its number.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
 #: How the tokens of a sequence become one vector -> its number.
 POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
+#: Where the layer norms of a transformer block are -> its number.
+BLOCK_ORDERS = {"post_norm": 0, "pre_norm": 1}
 
-_HEADER = struct.Struct("<8sIIQ4i2f2iI68x")
+_HEADER = struct.Struct("<8sIIQ4i2f3iI64x")
 _ENTRY = struct.Struct("<4I2q2Q")
 
 
@@ -65,6 +74,7 @@ class EncoderOptions:
     attention_scale: float
     pooling: int  # a number of `POOLINGS`
     normalize: int  # 1: pooled vectors have length 1
+    block_order: int  # a number of `BLOCK_ORDERS`
 
 
 @dataclass(frozen=True)

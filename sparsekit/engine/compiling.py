@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.compiled_file import POOLINGS, CompiledModel, EncoderOptions
+from sparsekit.engine.compiled_file import BLOCK_ORDERS, POOLINGS, CompiledModel, EncoderOptions
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
 from sparsekit.engine.sentence_modules import read_modules
@@ -103,6 +103,7 @@ def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> Enc
         attention_scale=config.head_dim**-0.5,
         pooling=POOLINGS[pooling],
         normalize=int(normalize),
+        block_order=BLOCK_ORDERS["pre_norm" if config.family.pre_norm else "post_norm"],
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsekit.engine.families import FAMILIES, Family
+from sparsekit.engine.refusals import refusal
+from sparsekit.engine.rotary_config import RotaryConfig, read_rotary
 
 #: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
 _ACTIVATIONS = {
@@ -29,16 +31,18 @@ class EncoderConfig:
 
     family: Family
     layers: int
+    features: int  # of a hidden state
     head_dim: int
     first_position: int  # of a sequence's first token
     activation: str  # a name of `runtime.ACTIVATIONS`
     norm_eps: float
     absent: frozenset[str]  # modules of the family that the model does without
+    without_bias: frozenset[str]  # modules without a bias
+    rotary: RotaryConfig | None
 
-
-def refusal(what: str) -> ValueError:
-    """The error for a model that the engine does not run."""
-    return ValueError(f"the engine does not run {what}; PyTorch does: sparsekit.load, or transformers' from_pretrained")
+    def has(self, kind: str, layer: int | None) -> bool:
+        """Whether the model has a module, of a layer or of none."""
+        return kind not in self.absent and not (layer == 0 and kind in self.family.absent_in_first_layer)
 
 
 def read_config(config: Mapping[str, Any]) -> EncoderConfig:
@@ -55,15 +59,30 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
     heads, features = options.whole("heads", 1), options.whole("features", 1)
     if features % heads:
         raise ValueError(f"config.json must have a hidden size that its heads divide, got {features} and {heads}")
+    layers, head_dim = options.whole("layers", 0), features // heads
+    if config.get("head_dim") not in (None, head_dim):
+        raise refusal(f"heads of another size than hidden size and heads give, head_dim={config['head_dim']!r:.80}")
+    if family.rotary and head_dim % 2:
+        raise ValueError(f"heads must have an even number of features to be rotated, got {head_dim}")
     return EncoderConfig(
         family,
-        layers=options.whole("layers", 0),
-        head_dim=features // heads,
+        layers=layers,
+        features=features,
+        head_dim=head_dim,
         first_position=options.whole("padding", 0) + 1 if options.has("padding") else family.first_position,
         activation=options.activation(),
         norm_eps=options.norm_eps(),
         absent=frozenset(() if _is_projected(options) else ("embedding_projection",)),
+        without_bias=frozenset(kind for kind, key in family.biases.items() if not _flag(config, key)),
+        rotary=read_rotary(config, layers) if family.rotary else None,
     )
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key, False)
+    if type(value) is not bool:
+        raise ValueError(f"{key} of config.json must be true or false, got {value!r:.80}")
+    return value
 
 
 def _is_projected(options: _Options) -> bool:
@@ -107,7 +126,8 @@ class _Options:
     def norm_eps(self) -> float:
         value = self._values["norm_eps"]
         if type(value) not in (int, float) or not 0 < value < 1:
-            raise ValueError(f"layer_norm_eps of config.json must be a number between 0 and 1, got {value!r:.80}")
+            key = self._keys["norm_eps"]
+            raise ValueError(f"{key} of config.json must be a number between 0 and 1, got {value!r:.80}")
         return float(value)
 
     def activation(self) -> str:

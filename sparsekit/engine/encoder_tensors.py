@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
-from sparsekit.engine.encoder_config import EncoderConfig, refusal
+from sparsekit.engine.encoder_config import EncoderConfig
 from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES
-from sparsekit.engine.positions import BUCKETS, distance_biases
-from sparsekit.engine.weights import Weights
+from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_table
+from sparsekit.engine.refusals import refusal
+from sparsekit.engine.rotary_config import RotaryConfig
+from sparsekit.engine.weights import WHOLE, Part, Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -41,7 +43,7 @@ class EncoderTensors:
             (NO_LAYER if layer is None else layer, kind, self._prefix + module.format(layer=layer))
             for layer in (None, *range(config.layers))
             for kind, module in config.family.modules.items()
-            if kind not in config.absent and (layer is None) == ("{layer}" not in module)
+            if config.has(kind, layer) and (layer is None) == ("{layer}" not in module)
         ]
         self._check_names()
         self._heads: int | None = None  # of biases by distance
@@ -60,7 +62,8 @@ class EncoderTensors:
             {self._prefix + module.partition(".")[0] + "." for module in self._config.family.modules.values()}
         )
         own = {name for name in self._weights.names if name.startswith(roots)}
-        known = {f"{module}.{part}" for _, _, module in self._modules for part in ("weight", "bias")}
+        known = {f"{module}.weight" for _, _, module in self._modules}
+        known |= {f"{module}.bias" for _, kind, module in self._modules if kind not in self._config.without_bias}
         left = sorted(own - known - {self._prefix + name for name in _BUFFERS})
         if left:
             raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
@@ -81,10 +84,11 @@ class EncoderTensors:
             elif kind in BIASES:
                 yield self._biases(kind, module)
             elif kind in NORMS:
-                yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
-                yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+                yield from self._norm(layer, kind, module)
             elif kind in LINEARS:
                 yield from self._linear(layer, kind, module, dtype)
+        if self._config.rotary is not None:
+            yield from self._rotary(self._config.rotary)
 
     def _check_name(self, name: str) -> None:
         if name not in self._weights.names:
@@ -99,6 +103,11 @@ class EncoderTensors:
 
     def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
         values = self._matrix(f"{module}.weight")
+        if self._config.rotary is not None and values.shape[1] != self._config.features:
+            raise ValueError(
+                f"{module + '.weight'!r} must have {self._config.features} columns, as config.json says, "
+                f"got {values.shape[1]}"
+            )
         if embeddings == "int8" and kind == "word_embeddings":
             return scaled_rows(layer, kind, values)
         return Tensor.of_floats(layer, kind, values)
@@ -122,24 +131,46 @@ class EncoderTensors:
             raise refusal(f"layers with fewer heads than others beside biases by distance: {module!r} has {heads}, "
                           f"the biases are of {self._heads}")  # fmt: skip
 
-    def _vector(self, layer: int, role: str, name: str) -> Tensor:
+    def _rotary(self, rotary: RotaryConfig) -> Iterator[Tensor]:
+        """Tables of rotary position embeddings, and the windows of layers where one has any."""
+        head_dim = self._config.head_dim
+        yield Tensor.of_floats(NO_LAYER, "rotary", rotary_table(rotary.base, rotary.positions, head_dim))
+        if any(rotary.windows):
+            local = rotary_table(rotary.local_base, rotary.positions, head_dim)
+            yield Tensor.of_floats(NO_LAYER, "local_rotary", local)
+            yield Tensor.of_floats(NO_LAYER, "windows", np.array(rotary.windows, np.float32))
+
+    def _norm(self, layer: int, kind: str, module: str) -> Iterator[Tensor]:
+        yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
+        if kind not in self._config.without_bias:
+            yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+
+    def _part(self, kind: str) -> Part:
+        """Which part of a module a linear layer is."""
+        modules = self._config.family.modules
+        sharing = [other for other, module in modules.items() if module == modules[kind]]
+        return Part(sharing.index(kind), len(sharing))
+
+    def _vector(self, layer: int, role: str, name: str, part: Part = WHOLE) -> Tensor:
         self._check_name(name)
         values = self._weights.floats(name)
         if values.ndim != 1:
             raise ValueError(f"{name!r} must have one dimension, got shape {list(values.shape)}")
-        return Tensor.of_floats(layer, role, values)
+        rows = part.rows(name, len(values))
+        return Tensor.of_floats(layer, role, values[rows])
 
     def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
         self._check_name(f"{module}.weight")
+        part = self._part(kind)
         applied = self._weights.activation(module)
-        if applied not in (None, self._config.activation if kind == "up" else None):
+        if applied not in (None, self._config.activation if kind == "up" and part == WHOLE else None):
             raise ValueError(
                 f"layer {module!r} applies {applied!r}, the configuration says {self._config.activation!r}"
             )
-        packed = self._weights.packed(module, dtype)
+        packed = self._weights.packed(module, dtype, part)
         info = runtime.packed_info(packed)
         if kind == "query":
             self._check_heads(module, info.out_features)
         yield Tensor(layer, kind, "packed", info.out_features, info.in_features, np.asarray(packed))
         if f"{module}.bias" in self._weights.names:
-            yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+            yield self._vector(layer, f"{kind}_bias", f"{module}.bias", part)

@@ -13,15 +13,16 @@ from typing import Any
 #: bias, linear layers.
 TABLES = ("word_embeddings", "position_embeddings", "type_embeddings")
 BIASES = ("distance_biases",)
-NORMS = ("embedding_norm", "attention_norm", "output_norm")
-LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", "up", "down")
+NORMS = ("embedding_norm", "attention_norm", "output_norm", "final_norm")
+LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", "up", "gate", "down")
 
 
 @dataclass(frozen=True)
 class Family:
     """Encoders whose arrays and configuration have the same names."""
 
-    #: What a module holds -> its name in the model, with `{layer}` for the number of its layer.
+    #: What a module holds -> its name in the model, with `{layer}` for the number of its layer. Linear layers of one
+    #: name are equal parts of its rows, in this order.
     modules: Mapping[str, str]
     #: Option -> key of config.json. With "padding", positions start behind that of the padding token.
     keys: Mapping[str, str]
@@ -31,6 +32,14 @@ class Family:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     #: The first position of a sequence, in families without "padding".
     first_position: int = 0
+    #: Modules -> key of config.json that says whether they have a bias; the others have, linear layers may have.
+    biases: Mapping[str, str] = field(default_factory=dict)
+    #: Modules that the first layer does without.
+    absent_in_first_layer: tuple[str, ...] = ()
+    #: Whether layer norms are before attention and the feed-forward half of a layer, not behind them.
+    pre_norm: bool = False
+    #: Whether queries and keys are rotated, see `rotary_config`.
+    rotary: bool = False
 
 
 _BERT_MODULES = {
@@ -74,6 +83,20 @@ _MPNET_MODULES = {
     "down": "encoder.layer.{layer}.output.dense",
     "output_norm": "encoder.layer.{layer}.output.LayerNorm",
 }
+_MODERNBERT_MODULES = {
+    "word_embeddings": "embeddings.tok_embeddings",
+    "embedding_norm": "embeddings.norm",
+    "final_norm": "final_norm",
+    "query": "layers.{layer}.attn.Wqkv",
+    "key": "layers.{layer}.attn.Wqkv",
+    "value": "layers.{layer}.attn.Wqkv",
+    "attention_output": "layers.{layer}.attn.Wo",
+    "attention_norm": "layers.{layer}.attn_norm",
+    "up": "layers.{layer}.mlp.Wi",
+    "gate": "layers.{layer}.mlp.Wi",
+    "down": "layers.{layer}.mlp.Wo",
+    "output_norm": "layers.{layer}.mlp_norm",
+}
 _BERT_KEYS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -90,6 +113,19 @@ _ELECTRA_KEYS = {**_BERT_KEYS, "embedding_features": "embedding_size"}
 _BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS)
 #: Whatever the configuration says, transformers uses 32 buckets and takes the padding token's id for 1.
 _MPNET = Family(_MPNET_MODULES, _BERT_KEYS, _DEFAULTS, {"relative_attention_num_buckets": 32}, first_position=2)
+_MODERNBERT = Family(
+    _MODERNBERT_MODULES,
+    {**_BERT_KEYS, "activation": "hidden_activation", "norm_eps": "norm_eps"},
+    {"activation": "gelu", "norm_eps": 1e-5},
+    biases={
+        **dict.fromkeys(("embedding_norm", "attention_norm", "output_norm", "final_norm"), "norm_bias"),
+        **dict.fromkeys(("query", "key", "value", "attention_output"), "attention_bias"),
+        **dict.fromkeys(("up", "gate", "down"), "mlp_bias"),
+    },
+    absent_in_first_layer=("attention_norm",),
+    pre_norm=True,
+    rotary=True,
+)
 _ROBERTA = Family(_BERT_MODULES, {**_BERT_KEYS, "padding": "pad_token_id"}, {**_DEFAULTS, "padding": 1})
 
 #: `model_type` of config.json -> family.
@@ -98,6 +134,7 @@ FAMILIES: Mapping[str, Family] = {
     "camembert": _ROBERTA,
     "distilbert": Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS),
     "electra": Family(_ELECTRA_MODULES, _ELECTRA_KEYS, {**_DEFAULTS, "embedding_features": 128}),
+    "modernbert": _MODERNBERT,
     "mpnet": _MPNET,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,

@@ -24,3 +24,20 @@ def distance_biases(buckets: NDArray[np.float32], tokens: int) -> NDArray[np.flo
     _, exponents = np.frexp((far * far).astype(np.float64))
     side = np.where(far < _SINGLE, far, np.minimum(exponents + 1, BUCKETS // 2 - 1))  # 8 + floor(2 * log2(far / 8))
     return np.ascontiguousarray(buckets[side + BUCKETS // 2 * (distances > 0)].T)
+
+
+def rotary_table(base: float, positions: int, head_dim: int) -> NDArray[np.float32]:
+    """Cosines and sines of rotary position embeddings, with the roundings of transformers.
+
+    Args:
+        base: of the angles: angle `f` of position `p` is `p / base ** (2 f / head_dim)`.
+        positions: rows of the table.
+        head_dim: features of a head, even.
+
+    Returns:
+        float32, shape [positions, head_dim]: cosines of the angles, then their sines.
+    """
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequencies = np.float32(1) / np.float32(base) ** exponents
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.engine.compiled_file import POOLINGS
-from sparsekit.engine.encoder_config import refusal
+from sparsekit.engine.refusals import refusal
 from sparsekit.io.file_names import CONFIG, SENTENCE_MODULES, SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_json, read_object, regular_file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,29 @@ _DENSE = 0.25
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several equal parts of a linear layer's rows."""
+
+    index: int = 0
+    count: int = 1
+
+    def rows(self, layer: str, out_features: int) -> slice:
+        """Its rows.
+
+        Raises:
+            ValueError: the layer does not have so many parts.
+        """
+        if out_features % self.count:
+            raise ValueError(f"layer {layer!r} must have {self.count} equal parts, got {out_features} rows")
+        size = out_features // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+#: All of a layer.
+WHOLE = Part()
+
+
 class Weights(Protocol):
     """The tensors of a model."""
 
@@ -38,11 +62,12 @@ class Weights(Protocol):
             ValueError: it is damaged or does not hold floats.
         """
 
-    def packed(self, layer: str, dtype: str) -> runtime.Packed:
-        """The weight of a linear layer, packed.
+    def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
+        """The weight of a linear layer, or a part of it, packed.
 
         Args:
             layer: its name.
+            part: of its rows.
             dtype: of the stored weights of layers that are dense in the model; sparse ones keep theirs.
 
         Raises:
@@ -69,6 +94,12 @@ def pack(weight: CSR, dtype: str) -> runtime.Packed:
     return weight.pack(dtype, block="4x1" if weight.sparsity < _DENSE else None)
 
 
+def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part) -> runtime.Packed:
+    if weight.ndim != 2:
+        raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
+    return pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype)
+
+
 class _PlainWeights:
     """safetensors files as transformers writes them."""
 
@@ -87,8 +118,8 @@ class _PlainWeights:
         except TypeError as error:
             raise ValueError(f"array {stored_name!r} of {file.path}: {error}") from error
 
-    def packed(self, layer: str, dtype: str) -> runtime.Packed:
-        return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype)
+    def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
+        return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part)
 
     def activation(self, layer: str) -> None:
         return None
@@ -115,11 +146,15 @@ class _SparseWeights:
             self._folder.floats(name) if name in self._folder.manifest.arrays else self._folder.weight(layer).to_dense()
         )
 
-    def packed(self, layer: str, dtype: str) -> runtime.Packed:
+    def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
-            return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype)
-        return self._folder.packed(layer) if entry.in_model == "sparse" else pack(self._folder.weight(layer), dtype)
+            return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part)
+        if entry.in_model == "sparse" and part == WHOLE:
+            return self._folder.packed(layer)
+        weight = self._folder.weight(layer)
+        weight = weight.rows(part.rows(layer, weight.out_features))
+        return weight.pack(entry.dtype) if entry.in_model == "sparse" else pack(weight, dtype)
 
     def activation(self, layer: str) -> str | None:
         entry = self._folder.manifest.layers.get(layer)

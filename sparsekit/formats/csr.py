@@ -180,6 +180,25 @@ class CSR:
         """The weight with its zeros, float32, shape [out_features, in_features]."""
         return _C.to_dense(self._tuple)
 
+    def rows(self, rows: slice) -> CSR:
+        """Rows that follow one another, as a weight of their own; values stay in their type.
+
+        Raises:
+            ValueError: the slice has a step.
+        """
+        first, last, step = rows.indices(self.out_features)
+        if step != 1:
+            raise ValueError(f"rows must follow one another, got a step of {step}")
+        crow_indices = self.crow_indices[first : max(first, last) + 1]
+        entries = slice(crow_indices[0], crow_indices[-1])
+        return CSR(
+            crow_indices - crow_indices[0],
+            self.col_indices[entries],
+            self.values[entries],
+            (len(crow_indices) - 1, self.in_features),
+            None if self.scales is None else self.scales[rows],
+        )
+
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> CSR:
         """CSR of any two-dimensional SciPy sparse matrix or array; columns are sorted and duplicates summed.

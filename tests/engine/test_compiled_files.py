@@ -13,6 +13,7 @@ from sparsekit import runtime
 from sparsekit.engine import Encoder, compile_model
 from sparsekit.engine.compiled_file import (
     ALIGNMENT,
+    BLOCK_ORDERS,
     KINDS,
     MAGIC,
     NO_LAYER,
@@ -41,6 +42,7 @@ def test_numbers_are_those_of_the_core():
     header = (CSRC / "model" / "compiled_file.h").read_text()
     assert enumeration(header, "Role") == ROLES
     assert enumeration(header, "TensorKind") == KINDS
+    assert enumeration(header, "BlockOrder") == BLOCK_ORDERS
     assert f"kCompiledVersion = {VERSION};" in header
     assert f"kCompiledMagic = 0x{int.from_bytes(MAGIC, 'little'):X};" in header
     assert f"kNoLayer = 0x{NO_LAYER:X};" in header
@@ -60,10 +62,11 @@ def test_the_bytes_are_those_of_the_specification(folder):
     assert compiled.ctypes.data % ALIGNMENT == 0
     magic, version, tensors, total = struct.unpack_from("<8sIIQ", data)
     assert (magic, version, total) == (MAGIC, VERSION, len(data))
-    assert struct.unpack_from("<4i2f2i", data, 24) == (3, 12, 0, 2, np.float32(1e-12), np.float32(12**-0.5), 3, 0)
+    options = (3, 12, 0, 2, np.float32(1e-12), np.float32(12**-0.5), 3, 0, 0)
+    assert struct.unpack_from("<4i2f3i", data, 24) == options
     entries = data[128 : 128 + 48 * tensors]
-    assert struct.unpack_from("<I", data, 56) == (zlib.crc32(entries),)
-    assert not any(data[60:128])
+    assert struct.unpack_from("<I", data, 60) == (zlib.crc32(entries),)
+    assert not any(data[64:128])
     found = [struct.unpack_from("<4I2q2Q", entries, 48 * number) for number in range(tensors)]
     assert [entry[:2] for entry in found] == sorted(entry[:2] for entry in found)
     assert tensors == 5 + 3 * 16
@@ -120,7 +123,7 @@ def test_other_files_are_refused(content, mmap, tmp_path):
 
 def test_damaged_files_are_refused(folder):
     compiled = compile_model(folder)
-    for place in (8, 12, 16, 24, 28, 36, 60, 127, 128, 134, 154, 174):
+    for place in (8, 12, 16, 24, 28, 36, 56, 64, 127, 128, 134, 154, 174):
         damaged = compiled.copy()
         buffer = runtime_buffer(damaged)
         buffer[place] ^= 255

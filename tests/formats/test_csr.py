@@ -101,6 +101,17 @@ def test_matmul_against_float64(rng, n):
     assert np.all(np.abs(result - weight.astype(np.float64) @ x.astype(np.float64)) <= bound)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_rows_are_a_weight_of_their_own(rng, dtype):
+    weight = CSR.unpack(CSR.from_dense(random_weight(rng, (33, 70), 0.7)).pack(dtype))
+    for rows in (slice(0, 33), slice(0, 0), slice(7, 20), slice(20, 99), slice(9, 2), slice(-3, None)):
+        part = weight.rows(rows)
+        assert part.dtype == dtype
+        np.testing.assert_array_equal(part.to_dense(), weight.to_dense()[rows])
+    with pytest.raises(ValueError, match="a step of 2"):
+        weight.rows(slice(0, 9, 2))
+
+
 GOOD = {"crow_indices": [0, 1, 3], "col_indices": [1, 0, 2], "values": [1.0, 2.0, 3.0], "shape": (2, 3)}
 
 

@@ -1,161 +1,13 @@
 // A whole encoder with every instruction set against double precision: sequences of all lengths at once and alone,
 // heads and neurons removed, pooling; compiled models that contradict themselves are refused.
 #include "check.h"
-#include "compiled_model.h"
+#include "exact_encoder.h"
 #include "model/encoder.h"
 #include "operators/instruction_set.h"
 
 using namespace sparsekit;
 
 namespace {
-
-using Doubles = std::vector<double>;
-
-/// The encoder in double precision.
-class Exact {
- public:
-  explicit Exact(const Tensors& tensors) : tensors_(tensors), options_(small_options()) {}
-
-  /// Hidden states of one sequence, [tokens, features].
-  Doubles run(const std::int32_t* ids, const std::int32_t* types, std::int64_t tokens) const {
-    Doubles x(static_cast<std::size_t>(tokens * kFeatures));
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t f = 0; f < kFeatures; ++f) {
-        x[at(t, f)] = number(kNoLayer, Role::word_embeddings, ids[t] * kFeatures + f) +
-                      number(kNoLayer, Role::position_embeddings, (t + options_.first_position) * kFeatures + f) +
-                      number(kNoLayer, Role::type_embeddings, types[t] * kFeatures + f);
-      }
-    }
-    norm(x, kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias);
-    for (std::uint32_t i = 0; i < 2; ++i) {
-      add(x, linear(attention(x, i, tokens), i, Role::attention_output, Role::attention_output_bias));
-      norm(x, i, Role::attention_norm_weight, Role::attention_norm_bias);
-      Doubles hidden = linear(x, i, Role::up, Role::up_bias);
-      for (double& value : hidden) value *= 0.5 * std::erfc(-value / std::sqrt(2.0));
-      add(x, linear(hidden, i, Role::down, Role::down_bias));
-      norm(x, i, Role::output_norm_weight, Role::output_norm_bias);
-    }
-    return x;
-  }
-
- private:
-  static std::size_t at(std::int64_t token, std::int64_t feature) {
-    return static_cast<std::size_t>(token * kFeatures + feature);
-  }
-
-  double number(std::uint32_t layer, Role role, std::int64_t i) const {
-    const auto found = tensors_.find({layer, role});
-    return found == tensors_.end() ? 0.0 : static_cast<double>(found->second.dense[static_cast<std::size_t>(i)]);
-  }
-
-  Doubles linear(const Doubles& x, std::uint32_t layer, Role weight, Role bias) const {
-    const Tensor& tensor = tensors_.at({layer, weight});
-    const auto tokens = static_cast<std::int64_t>(x.size()) / tensor.columns;
-    Doubles output;
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t r = 0; r < tensor.rows; ++r) {
-        double sum = number(layer, bias, r);
-        for (std::int64_t c = 0; c < tensor.columns; ++c) {
-          sum += number(layer, weight, r * tensor.columns + c) * x[static_cast<std::size_t>(t * tensor.columns + c)];
-        }
-        output.push_back(sum);
-      }
-    }
-    return output;
-  }
-
-  Doubles attention(const Doubles& x, std::uint32_t layer, std::int64_t tokens) const {
-    const Doubles query = linear(x, layer, Role::query, Role::query_bias);
-    const Doubles key = linear(x, layer, Role::key, Role::key_bias);
-    const Doubles value = linear(x, layer, Role::value, Role::value_bias);
-    const std::int64_t width = tensors_.at({layer, Role::query}).rows;
-    Doubles output(query.size(), 0.0);
-    for (std::int64_t first = 0; first < width; first += options_.head_dim) {
-      for (std::int64_t q = 0; q < tokens; ++q) {
-        Doubles weights(static_cast<std::size_t>(tokens), 0.0);
-        double total = 0.0;
-        for (std::int64_t k = 0; k < tokens; ++k) {
-          double score = 0.0;
-          for (std::int64_t f = first; f < first + options_.head_dim; ++f) {
-            score += query[static_cast<std::size_t>(q * width + f)] * key[static_cast<std::size_t>(k * width + f)];
-          }
-          total += weights[static_cast<std::size_t>(k)] =
-              std::exp(score * static_cast<double>(options_.attention_scale));
-        }
-        for (std::int64_t k = 0; k < tokens; ++k) {
-          for (std::int64_t f = first; f < first + options_.head_dim; ++f) {
-            output[static_cast<std::size_t>(q * width + f)] +=
-                weights[static_cast<std::size_t>(k)] / total * value[static_cast<std::size_t>(k * width + f)];
-          }
-        }
-      }
-    }
-    return output;
-  }
-
-  static void add(Doubles& x, const Doubles& other) {
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] += other[i];
-  }
-
-  void norm(Doubles& x, std::uint32_t layer, Role weight, Role bias) const {
-    for (std::size_t row = 0; row < x.size(); row += kFeatures) {
-      double mean = 0.0;
-      double variance = 0.0;
-      for (std::size_t f = 0; f < kFeatures; ++f) mean += x[row + f] / kFeatures;
-      for (std::size_t f = 0; f < kFeatures; ++f) variance += (x[row + f] - mean) * (x[row + f] - mean) / kFeatures;
-      const double scale = 1.0 / std::sqrt(variance + static_cast<double>(options_.norm_eps));
-      for (std::size_t f = 0; f < kFeatures; ++f) {
-        const auto i = static_cast<std::int64_t>(f);
-        x[row + f] = (x[row + f] - mean) * scale * number(layer, weight, i) + number(layer, bias, i);
-      }
-    }
-  }
-
-  const Tensors& tensors_;
-  EncoderOptions options_;
-};
-
-/// Sequences of 1, 7, 0, 18 and 3 tokens.
-struct Batch {
-  std::vector<std::int64_t> offsets{0, 1, 8, 8, 26, 29};
-  std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> types;
-
-  Batch() {
-    for (std::int32_t i = 0; i < 29; ++i) {
-      ids.push_back(i * 31 % static_cast<std::int32_t>(kVocabulary));
-      types.push_back(i % 3 == 0 ? 1 : 0);
-    }
-  }
-  EncoderInput input() const { return {ids.data(), types.data(), {offsets.data(), 5}}; }
-};
-
-double furthest(const Doubles& expected, const float* found) {
-  double most = 0.0;
-  for (std::size_t i = 0; i < expected.size(); ++i)
-    most = std::max(most, std::fabs(expected[i] - static_cast<double>(found[i])));
-  return most;
-}
-
-/// Numbers are about 1 after every norm, sums have up to 40 terms: 2e-5 is about 170 roundings of the last bit.
-constexpr double kTolerance = 2e-5;
-
-void computes_hidden_states(const Tensors& tensors, const Encoder& encoder) {
-  const Batch batch;
-  std::vector<float> output(29 * kFeatures, 7.0F);
-  encoder.run(batch.input(), output.data());
-  const Exact exact(tensors);
-  for (std::size_t i = 0; i < 5; ++i) {
-    const std::int64_t first = batch.offsets[i];
-    const std::int64_t tokens = batch.offsets[i + 1] - first;
-    const Doubles expected = exact.run(batch.ids.data() + first, batch.types.data() + first, tokens);
-    CHECK(furthest(expected, output.data() + first * kFeatures) < kTolerance);
-    std::vector<float> alone(static_cast<std::size_t>(tokens * kFeatures), 7.0F);
-    const std::int64_t offsets[] = {0, tokens};
-    encoder.run({batch.ids.data() + first, batch.types.data() + first, {offsets, 1}}, alone.data());
-    CHECK(furthest(expected, alone.data()) < kTolerance);
-  }
-}
 
 /// The batch twenty times: more tokens than go through the layers together.
 void computes_large_batches(const Encoder& encoder) {
@@ -294,7 +146,7 @@ int main() {
       const Tensors tensors = small_encoder(layout);
       const AlignedBytes file = compiled(tensors, small_options());
       const Encoder encoder(CompiledFile(file.data.get(), file.size));
-      computes_hidden_states(tensors, encoder);
+      computes_hidden_states(tensors, small_options(), encoder);
       computes_large_batches(encoder);
       pools(encoder);
       refuses_inputs(encoder);

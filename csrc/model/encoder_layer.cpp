@@ -1,0 +1,77 @@
+#include "encoder_layer.h"
+
+#include <algorithm>
+
+#include "../operators/gate.h"
+#include "../operators/layer_norm.h"
+#include "../operators/sparse_linear.h"
+
+namespace sparsekit {
+namespace {
+
+/// space.sums = attention_output(attention(query(x), key(x), value(x)))
+void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
+  const std::int64_t tokens = input.sequences.tokens();
+  const std::int64_t head_dim = input.options.head_dim;
+  const std::int64_t heads = layer.query.out_features / head_dim;
+  float* const query = space.rest;
+  float* const key = query + tokens * layer.query.out_features;
+  float* const value = key + tokens * layer.key.out_features;
+  float* const context = value + tokens * layer.value.out_features;
+  joined_linear({linear_call(layer.query, x, tokens, query), linear_call(layer.key, x, tokens, key),
+                 linear_call(layer.value, x, tokens, value)});
+  if (layer.rotary.positions > 0) {
+    rotate(layer.rotary, heads, input.sequences, query);
+    rotate(layer.rotary, heads, input.sequences, key);
+  }
+  sequence_attention({query, key, value, context, heads, head_dim, head_dim, input.sequences,
+                      input.options.attention_scale, input.biases, layer.window});
+  linear(linear_call(layer.attention_output, context, tokens, space.sums));
+}
+
+/// space.sums = down(activation(up(x))), gated where there is a gate.
+void feed_forward(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
+  const std::int64_t tokens = input.sequences.tokens();
+  float* const hidden = space.rest;
+  const LinearCall up = linear_call(layer.up, x, tokens, hidden, static_cast<Activation>(input.options.activation));
+  if (layer.gate) {
+    const std::int64_t numbers = tokens * layer.up.out_features;
+    joined_linear({up, linear_call(*layer.gate, x, tokens, hidden + numbers)});
+    multiply_gate(hidden, hidden + numbers, numbers);
+  } else {
+    linear(up);
+  }
+  linear(linear_call(layer.down, hidden, tokens, space.sums));
+}
+
+}  // namespace
+
+std::int64_t layer_floats(const EncoderLayer& layer) {
+  const std::int64_t attention = 2 * layer.query.out_features + 2 * layer.value.out_features;
+  return std::max(attention, (layer.gate ? 2 : 1) * layer.up.out_features);
+}
+
+void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x, const EncoderSpace& space) {
+  const auto add_norm = [&](const NormWeights& norm) {
+    add_layer_norm(
+        {x, space.sums, x, input.sequences.tokens(), input.features, norm.weight, norm.bias, input.options.norm_eps});
+  };
+  attend(layer, input, x, space);
+  add_norm(layer.attention_norm);
+  feed_forward(layer, input, x, space);
+  add_norm(layer.output_norm);
+}
+
+void run_pre_norm(const EncoderLayer& layer, bool first, const LayerInput& input, float* x, const EncoderSpace& space) {
+  const auto add_norm = [&](const NormWeights& norm, const float* added) {
+    add_layer_norm({x, added, space.normed, input.sequences.tokens(), input.features, norm.weight, norm.bias,
+                    input.options.norm_eps, added == nullptr ? nullptr : x});
+  };
+  const bool normed = layer.attention_norm.weight != nullptr;
+  if (normed) add_norm(layer.attention_norm, first ? nullptr : space.sums);
+  attend(layer, input, normed ? space.normed : x, space);
+  add_norm(layer.output_norm, space.sums);
+  feed_forward(layer, input, space.normed, space);
+}
+
+}  // namespace sparsekit

@@ -1,0 +1,60 @@
+// A transformer block of an encoder.
+//
+//   after each half (BERT)           x = norm(x + output(attention(query(x), key(x), value(x))))
+//                                    x = norm(x + down(activation(up(x)) [* gate(x)]))
+//   before each half (ModernBERT)    x = x + output(attention(query(norm(x)), ...))
+//                                    x = x + down(activation(up(norm(x))) [* gate(norm(x))])
+//
+// Queries and keys may be turned by their positions, attention may have biases by distance and a window. What lies
+// between two operators is in one workspace: nothing is allocated.
+#pragma once
+
+#include <optional>
+
+#include "../operators/rotary.h"
+#include "../operators/sequence_attention.h"
+#include "compiled_file.h"
+#include "weights.h"
+
+namespace sparsekit {
+
+struct EncoderLayer {
+  LinearWeights query;
+  LinearWeights key;
+  LinearWeights value;
+  LinearWeights attention_output;
+  NormWeights attention_norm;  // without a weight where a first layer has none before it
+  LinearWeights up;
+  std::optional<LinearWeights> gate;
+  LinearWeights down;
+  NormWeights output_norm;
+  std::int64_t window;  // tokens on either side that a token sees; 0 for all
+  RotaryTable rotary;
+};
+
+/// Where a call of an encoder keeps what besides hidden states.
+struct EncoderSpace {
+  float* sums;    // [tokens, features]: what is added to the residual
+  float* normed;  // as `sums`, of norms before a half
+  float* rest;    // [tokens, floats of `layer_floats`]
+};
+
+/// What a call runs through the layers.
+struct LayerInput {
+  const EncoderOptions& options;
+  const DistanceBiases& biases;
+  const Sequences& sequences;
+  std::int64_t features;
+};
+
+/// Floats of a token that a layer keeps in `EncoderSpace::rest`.
+std::int64_t layer_floats(const EncoderLayer& layer);
+
+/// `x`[tokens, features] after the layer.
+void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x, const EncoderSpace& space);
+
+/// The same with norms before each half. What earlier layers leave to be added to `x` is in `space.sums` unless this is
+/// the first one, and what this layer adds lies there afterwards.
+void run_pre_norm(const EncoderLayer& layer, bool first, const LayerInput& input, float* x, const EncoderSpace& space);
+
+}  // namespace sparsekit

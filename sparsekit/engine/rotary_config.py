@@ -1,0 +1,84 @@
+"""What a configuration says about rotary position embeddings and windows of attention (ModernBERT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsekit.engine.refusals import refusal
+
+#: Types of layers: those that see all tokens, and those that see a window.
+_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
+#: Older key -> angle base by default, as transformers has them.
+_BASES = {_GLOBAL: ("global_rope_theta", 160_000.0), _LOCAL: ("local_rope_theta", 10_000.0)}
+#: Most positions: a table of them is stored.
+_MOST_POSITIONS = 2**17
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Positions as attention has them."""
+
+    positions: int
+    base: float  # of the angles of layers that see all tokens
+    local_base: float  # of the others
+    windows: tuple[int, ...]  # tokens on either side that each layer sees; 0 for all
+
+
+def read_rotary(config: Mapping[str, Any], layers: int) -> RotaryConfig:
+    """Read both forms of transformers: layer_types and rope_parameters, or the options that came before them.
+
+    Raises:
+        ValueError: the engine does not run such a model, or a value is impossible.
+    """
+    types = _layer_types(config, layers)
+    window = _whole(config, "local_attention", 128, 2) // 2 if _LOCAL in types else 0
+    if config.get("sliding_window") not in (None, window):
+        raise refusal(f"sliding_window={config['sliding_window']!r:.80} beside local_attention")
+    positions = _whole(config, "max_position_embeddings", 8192, 1)
+    if positions > _MOST_POSITIONS:
+        raise refusal(f"max_position_embeddings={positions}, only up to {_MOST_POSITIONS}")
+    return RotaryConfig(
+        positions, _base(config, _GLOBAL), _base(config, _LOCAL), tuple(window * (kind == _LOCAL) for kind in types)
+    )
+
+
+def _layer_types(config: Mapping[str, Any], layers: int) -> Sequence[str]:
+    types = config.get("layer_types")
+    if types is None:
+        every = _whole(config, "global_attn_every_n_layers", 3, 1)
+        return [_LOCAL if layer % every else _GLOBAL for layer in range(layers)]
+    if not isinstance(types, list) or len(types) != layers:
+        raise ValueError(f"layer_types of config.json must be a list of {layers} types, got {types!r:.80}")
+    unknown = [kind for kind in types if kind not in (_GLOBAL, _LOCAL)]
+    if unknown:
+        raise refusal(f"layers of type {unknown[0]!r:.80}, only {_GLOBAL}, {_LOCAL}")
+    return types
+
+
+def _base(config: Mapping[str, Any], kind: str) -> float:
+    """The base of the angles of a type of layers."""
+    everything = config.get("rope_parameters") or {}
+    if config.get("rope_scaling") is not None:
+        raise refusal(f"rope_scaling={config['rope_scaling']!r:.80}")
+    if not isinstance(everything, dict) or not {_GLOBAL, _LOCAL}.issuperset(everything):
+        raise refusal(f"rope_parameters={everything!r:.80}, only those of {_GLOBAL} and {_LOCAL}")
+    parameters = everything.get(kind) or {}
+    if not isinstance(parameters, dict):
+        raise ValueError(f"rope_parameters of config.json must hold objects, got {parameters!r:.80}")
+    for key, value in {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}.items():
+        if parameters.get(key, value) != value:
+            raise refusal(f"{key}={parameters[key]!r:.80} of rope_parameters, only {value!r}")
+    old, default = _BASES[kind]
+    base = parameters.get("rope_theta", config.get(old, default))
+    if type(base) not in (int, float) or not 1 <= base < 1e12:
+        raise ValueError(f"rope_theta of config.json must be a number from 1 to 10^12, got {base!r:.80}")
+    return float(base)
+
+
+def _whole(config: Mapping[str, Any], key: str, default: int, least: int) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or not least <= value < 2**24:
+        raise ValueError(f"{key} of config.json must be a number from {least} to 2^24 - 1, got {value!r:.80}")
+    return value
