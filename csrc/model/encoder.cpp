@@ -26,6 +26,7 @@ Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   positions_ = tensors.table(Role::position_embeddings);
   types_ = tensors.optional_table(Role::type_embeddings);
   embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias);
+  head_ = tensors.head();
   for (std::int32_t i = 0; i < options_.layers; ++i) layers_.push_back(tensors.layer(static_cast<std::uint32_t>(i)));
   for (const EncoderLayer& layer : layers_) {
     const std::int64_t attention = 2 * layer.query.out_features + 2 * layer.value.out_features;
@@ -129,18 +130,23 @@ void Encoder::run_group(const EncoderInput& input, float* output) const {
 }
 
 void Encoder::encode(const EncoderInput& input, float* output) const {
-  if (pooling() == Pooling::none) {
+  if (!encodes()) {
     throw std::invalid_argument("the model does not say how tokens become one vector; compile it with a pooling");
   }
   check(input);
+  const bool by_token = task() == Task::token_classification;
   const std::int64_t tokens = input.sequences.tokens();
-  Workspace states =
-      workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, tokens * features())) * sizeof(float));
-  auto* rows = reinterpret_cast<float*>(states.data.get());
-  run(input, rows);
-  pool(pooling(), rows, features(), input.sequences, output);
-  if (options_.normalize != 0) normalize_rows(output, input.sequences.count, features());
-  workspaces_.give_back(std::move(states));
+  const std::int64_t rows = by_token ? tokens : input.sequences.count;
+  const std::int64_t pooled = by_token ? 0 : rows * features();
+  const std::int64_t floats = tokens * features() + pooled + rows * head_.space();
+  Workspace space = workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, floats)) * sizeof(float));
+  auto* states = reinterpret_cast<float*>(space.data.get());
+  float* const vectors = by_token ? states : states + tokens * features();
+  run(input, states);
+  if (!by_token) pool(pooling(), states, features(), input.sequences, vectors);
+  apply_head(head_, vectors, rows, states + tokens * features() + pooled, output);
+  if (options_.normalize != 0) normalize_rows(output, rows, outputs());
+  workspaces_.give_back(std::move(space));
 }
 
 }  // namespace sparsekit

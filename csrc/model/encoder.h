@@ -15,22 +15,11 @@
 #include "../operators/pooling.h"
 #include "../operators/sequence_attention.h"
 #include "compiled_file.h"
+#include "head.h"
+#include "weights.h"
 #include "workspace.h"
 
 namespace sparsekit {
-
-struct LinearWeights {
-  const std::byte* packed;
-  std::size_t packed_bytes;
-  std::int64_t out_features;
-  std::int64_t in_features;
-  const float* bias;  // or null
-};
-
-struct NormWeights {
-  const float* weight;
-  const float* bias;
-};
 
 struct EncoderLayer {
   LinearWeights query;
@@ -70,16 +59,23 @@ class Encoder {
   std::int64_t features() const { return words_.features; }
   std::int64_t vocabulary() const { return words_.rows; }
   std::int64_t max_tokens() const { return positions_.rows - options_.first_position; }
-  Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
+  /// Rows of the table of token types; 0 where the model has none.
+  std::int64_t types() const { return types_.rows; }
+  Task task() const { return static_cast<Task>(options_.task); }
+  /// Features of what `encode` gives; 0 where the model gives hidden states alone.
+  std::int64_t outputs() const { return encodes() ? head_.outputs() : 0; }
 
   /// Hidden states of the last layer: output[tokens, features]. Throws std::invalid_argument for ids, types or offsets
   /// that the model does not have.
   void run(const EncoderInput& input, float* output) const;
 
-  /// One vector for each sequence: output[sequences, features]. Throws as above, and where the model has no pooling.
+  /// One vector or the logits of each sequence, output[sequences, outputs], or the logits of each token,
+  /// output[tokens, outputs]. Throws as above, and where the model gives hidden states alone.
   void encode(const EncoderInput& input, float* output) const;
 
  private:
+  Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
+  bool encodes() const { return pooling() != Pooling::none || task() == Task::token_classification; }
   void check(const EncoderInput& input) const;
   void run_group(const EncoderInput& input, float* output) const;
   void embed(const EncoderInput& input, float* output, float* others) const;
@@ -93,6 +89,7 @@ class Encoder {
   EmbeddingTable types_;  // without rows where the model has none
   NormWeights embedding_norm_;
   std::vector<EncoderLayer> layers_;
+  Head head_;
   std::int64_t widest_ = 0;  // floats of a token between norms
   mutable WorkspacePool workspaces_;
 };

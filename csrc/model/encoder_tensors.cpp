@@ -30,15 +30,16 @@ void check_options(const EncoderOptions& options) {
   if (!between(options.activation, Activation::none, Activation::silu)) refuse("unknown activation function");
   if (!between(options.pooling, Pooling::none, Pooling::max)) refuse("unknown pooling");
   if (!between(options.normalize, 0, 1)) refuse("normalize must be 0 or 1");
+  if (!between(options.task, Task::embedding, Task::token_classification)) refuse("unknown task");
+  if (!between(options.head_activation, HeadActivation::none, HeadActivation::tanh))
+    refuse("unknown activation of a head");
+  const bool pools = static_cast<Pooling>(options.pooling) != Pooling::none;
+  const auto task = static_cast<Task>(options.task);
+  if (task == Task::classification && !pools) refuse("labels of sequences need a pooling");
+  if (task == Task::token_classification && pools) refuse("labels of tokens are not pooled");
 }
 
 }  // namespace
-
-LinearCall linear_call(const LinearWeights& weights, const float* input, std::int64_t tokens, float* output,
-                       Activation activation) {
-  return {weights.packed, weights.packed_bytes, input,        weights.in_features, weights.in_features, tokens,
-          output,         weights.out_features, weights.bias, activation};
-}
 
 EncoderTensors::EncoderTensors(const CompiledFile& file) : file_(file), features_(0) {
   check_options(file.encoder());
@@ -97,6 +98,23 @@ LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias
   }
   const float* offsets = file_.find(layer, bias) == nullptr ? nullptr : vector(layer, bias, found.rows);
   return {file_.data(found), found.bytes, found.rows, found.columns, offsets};
+}
+
+std::optional<LinearWeights> EncoderTensors::optional_linear(Role weight, Role bias, std::int64_t in_features) const {
+  if (file_.find(kNoLayer, weight) == nullptr) return std::nullopt;
+  return linear(kNoLayer, weight, bias, kAny, in_features);
+}
+
+Head EncoderTensors::head() const {
+  Head head;
+  head.features = features_;
+  head.activation = static_cast<HeadActivation>(file_.encoder().head_activation);
+  head.dense = optional_linear(Role::head_dense, Role::head_dense_bias, features_);
+  head.classifier = optional_linear(Role::classifier, Role::classifier_bias, head.outputs());
+  const bool has_labels = static_cast<Task>(file_.encoder().task) != Task::embedding;
+  if (head.classifier.has_value() != has_labels) refuse("labels and a classifier belong together");
+  if (head.outputs() < 1) refuse("a head without outputs");
+  return head;
 }
 
 EncoderLayer EncoderTensors::layer(std::uint32_t index) const {

@@ -1,16 +1,11 @@
 // The tensors of an encoder in a compiled model, with their shapes checked against each other.
 #pragma once
 
-#include <string>
+#include <optional>
 
-#include "../operators/sparse_linear.h"
 #include "encoder.h"
 
 namespace sparsekit {
-
-/// The arguments of a linear layer over `tokens` contiguous rows.
-LinearCall linear_call(const LinearWeights& weights, const float* input, std::int64_t tokens, float* output,
-                       Activation activation = Activation::none);
 
 /// Every function throws std::invalid_argument where a tensor is missing, stored in another way, or of another shape.
 class EncoderTensors {
@@ -22,12 +17,14 @@ class EncoderTensors {
   EmbeddingTable optional_table(Role role) const;
   NormWeights norm(std::uint32_t layer, Role weight, Role bias) const;
   EncoderLayer layer(std::uint32_t index) const;
+  Head head() const;
 
  private:
   const TensorEntry& entry(std::uint32_t layer, Role role) const;
   const float* vector(std::uint32_t layer, Role role, std::int64_t size) const;
   LinearWeights linear(std::uint32_t layer, Role weight, Role bias, std::int64_t out_features,
                        std::int64_t in_features) const;
+  std::optional<LinearWeights> optional_linear(Role weight, Role bias, std::int64_t in_features) const;
 
   const CompiledFile& file_;
   std::int64_t features_;

@@ -2,5 +2,7 @@
 
 from sparsekit.engine.compiling import compile_model
 from sparsekit.engine.encoder import Encoder
+from sparsekit.engine.labels import Classification
+from sparsekit.engine.spans import Span
 
-__all__ = ["Encoder", "compile_model"]
+__all__ = ["Classification", "Encoder", "Span", "compile_model"]

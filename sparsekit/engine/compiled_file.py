@@ -40,13 +40,21 @@ ROLES = {
     "down_bias": 29,
     "output_norm_weight": 30,
     "output_norm_bias": 31,
+    "head_dense": 64,
+    "head_dense_bias": 65,
+    "classifier": 66,
+    "classifier_bias": 67,
 }
 #: How a tensor is stored -> its number.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
 #: How the tokens of a sequence become one vector -> its number.
 POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
+#: What a model gives besides hidden states -> its number.
+TASKS = {"embedding": 0, "classification": 1, "token_classification": 2}
+#: The activation function of a head that linear layers do not have: its number follows theirs.
+TANH = 5
 
-_HEADER = struct.Struct("<8sIIQ4i2f2iI68x")
+_HEADER = struct.Struct("<8sIIQ4i2f4iI60x")
 _ENTRY = struct.Struct("<4I2q2Q")
 
 
@@ -61,7 +69,9 @@ class EncoderOptions:
     norm_eps: float
     attention_scale: float
     pooling: int  # a number of `POOLINGS`
-    normalize: int  # 1: pooled vectors have length 1
+    normalize: int  # 1: vectors have length 1
+    task: int  # a number of `TASKS`
+    head_activation: int  # of `head_dense`: a number of `runtime.ACTIVATIONS`, or `TANH`
 
 
 @dataclass(frozen=True)

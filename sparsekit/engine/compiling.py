@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import overload
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.compiled_file import POOLINGS, CompiledModel, EncoderOptions
+from sparsekit.engine.compiled_file import NO_LAYER, POOLINGS, TANH, TASKS, CompiledModel, EncoderOptions, Tensor
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
-from sparsekit.engine.sentence_modules import read_modules
+from sparsekit.engine.families import Head
+from sparsekit.engine.linear_tensors import linear_tensors
+from sparsekit.engine.sentence_modules import DENSE_LAYER, DenseModule, read_modules
 from sparsekit.engine.weights import open_weights
 from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.io.atomic_file import write_atomically
@@ -20,6 +23,7 @@ from sparsekit.io.file_names import CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.untrusted import read_object, regular_file
 
+_HEAD_ACTIVATIONS = {**runtime.ACTIVATIONS, "tanh": TANH}
 #: Types of word embeddings.
 _EMBEDDINGS = ("float32", "int8")
 
@@ -65,7 +69,8 @@ def compile_model(
         dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
             keep theirs.
         embeddings: of word embeddings: "float32", or "int8" with a scale for each row.
-        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does.
+        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
+            for a classifier, the encoder is compiled without its head.
 
     Returns:
         The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
@@ -89,11 +94,25 @@ def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) ->
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
     modules = read_modules(folder)
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
-    options = _options(config, pooling or modules.pooling, modules.normalize)
-    return CompiledModel(options, list(EncoderTensors(config, open_weights(modules.encoder)).read(dtype, embeddings)))
+    found = EncoderTensors(config, open_weights(modules.encoder))
+    tensors = list(found.read(dtype, embeddings))
+    pooling = pooling or modules.pooling
+    head = None if pooling else config.head
+    if head is not None:
+        tensors += found.read_head(head, dtype)
+        pooling = "cls" if head.task == "classification" else None
+    if modules.dense is not None:
+        tensors += _dense_tensors(modules.dense, dtype)
+    return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
 
 
-def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> EncoderOptions:
+def _dense_tensors(dense: DenseModule, dtype: str) -> Iterator[Tensor]:
+    return linear_tensors(open_weights(dense.folder), NO_LAYER, "head_dense", DENSE_LAYER, dtype, dense.activation)
+
+
+def _options(
+    config: EncoderConfig, head: Head | DenseModule | None, pooling: str | None, normalize: bool
+) -> EncoderOptions:
     return EncoderOptions(
         layers=config.layers,
         head_dim=config.head_dim,
@@ -103,6 +122,8 @@ def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> Enc
         attention_scale=config.head_dim**-0.5,
         pooling=POOLINGS[pooling],
         normalize=int(normalize),
+        task=TASKS[head.task if isinstance(head, Head) else "embedding"],
+        head_activation=0 if head is None else _HEAD_ACTIVATIONS[head.activation],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsekit.engine.families import FAMILIES, Family
+from sparsekit.engine.families import FAMILIES, Family, Head
 
 #: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
 _ACTIVATIONS = {
@@ -33,6 +33,7 @@ class EncoderConfig:
     first_position: int  # of a sequence's first token
     activation: str  # a name of `runtime.ACTIVATIONS`
     norm_eps: float
+    head: Head | None
 
 
 def refusal(what: str) -> ValueError:
@@ -61,6 +62,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         first_position=options.whole("padding", 0) + 1 if "padding" in family.keys else 0,
         activation=options.activation(),
         norm_eps=options.norm_eps(),
+        head=_head_of(family, config),
     )
 
 
@@ -80,6 +82,14 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparsekit":
         raise refusal(f"weights quantized with another library, quantization_config={quantization!r:.80}")
     return family
+
+
+def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
+    """The head of the class that wrote the weights, if the engine computes it."""
+    classes = config.get("architectures") or ()
+    if not isinstance(classes, (list, tuple)):
+        raise ValueError(f"architectures of config.json must be a list of names, got {classes!r:.80}")
+    return next((head for end, head in family.heads.items() if any(str(name).endswith(end) for name in classes)), None)
 
 
 class _Options:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from sparsekit import runtime
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
 from sparsekit.engine.encoder_config import EncoderConfig, refusal
-from sparsekit.engine.families import LINEARS, NORMS, TABLES
+from sparsekit.engine.families import LINEARS, NORMS, TABLES, Head
+from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
 from sparsekit.engine.weights import Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
@@ -76,41 +74,34 @@ class EncoderTensors:
             if kind in TABLES:
                 yield self._table(layer, kind, module, embeddings)
             elif kind in NORMS:
-                yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
-                yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+                yield stored_vector(self._weights, layer, f"{kind}_weight", f"{module}.weight")
+                yield stored_vector(self._weights, layer, f"{kind}_bias", f"{module}.bias")
             elif kind in LINEARS:
-                yield from self._linear(layer, kind, module, dtype)
+                activation = self._config.activation if kind == "up" else None
+                yield from linear_tensors(self._weights, layer, kind, module, dtype, activation)
 
-    def _check_name(self, name: str) -> None:
-        if name not in self._weights.names:
-            raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")
+    def read_head(self, head: Head, dtype: str) -> Iterator[Tensor]:
+        """The tensors of the model's head; its last layer is float32 where it is dense in the model.
+
+        Args:
+            head: of the model.
+            dtype: of the layer before the last, if that is dense in the model.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        if head.dense is not None:
+            name = head.dense.format(encoder=self._prefix)
+            yield from linear_tensors(self._weights, NO_LAYER, "head_dense", name, dtype, head.activation)
+        name = head.classifier.format(encoder=self._prefix)
+        yield from linear_tensors(self._weights, NO_LAYER, "classifier", name, "float32")
 
     def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
         name = f"{module}.weight"
-        self._check_name(name)
+        check_name(self._weights, name)
         values = self._weights.floats(name)
         if values.ndim != 2:
             raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
         if embeddings == "int8" and kind == "word_embeddings":
             return scaled_rows(layer, kind, values)
         return Tensor.of_floats(layer, kind, values)
-
-    def _vector(self, layer: int, role: str, name: str) -> Tensor:
-        self._check_name(name)
-        values = self._weights.floats(name)
-        if values.ndim != 1:
-            raise ValueError(f"{name!r} must have one dimension, got shape {list(values.shape)}")
-        return Tensor.of_floats(layer, role, values)
-
-    def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
-        self._check_name(f"{module}.weight")
-        applied = self._weights.activation(module)
-        if applied not in (None, self._config.activation if kind == "up" else None):
-            raise ValueError(
-                f"layer {module!r} applies {applied!r}, the configuration says {self._config.activation!r}"
-            )
-        packed = self._weights.packed(module, dtype)
-        info = runtime.packed_info(packed)
-        yield Tensor(layer, kind, "packed", info.out_features, info.in_features, np.asarray(packed))
-        if f"{module}.bias" in self._weights.names:
-            yield self._vector(layer, f"{kind}_bias", f"{module}.bias")

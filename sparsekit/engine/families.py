@@ -16,6 +16,19 @@ LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
 
 @dataclass(frozen=True)
+class Head:
+    """What follows the hidden states of a class of models.
+
+    `{encoder}` in a name stands for what precedes the names of the encoder's tensors.
+    """
+
+    task: str  # a key of `TASKS`
+    classifier: str
+    dense: str | None = None  # a linear layer before it
+    activation: str = "none"  # of `dense`: a name of `runtime.ACTIVATIONS`, or "tanh"
+
+
+@dataclass(frozen=True)
 class Family:
     """Encoders whose arrays and configuration have the same names."""
 
@@ -25,6 +38,8 @@ class Family:
     keys: Mapping[str, str]
     #: Options that the configuration may leave out, as transformers has them.
     defaults: Mapping[str, Any]
+    #: End of a class of `architectures` -> its head.
+    heads: Mapping[str, Head]
     #: Keys that must have the same value.
     equal: tuple[str, ...] = ()
 
@@ -66,15 +81,37 @@ _BERT_KEYS = {
 _DISTILBERT_KEYS = {"layers": "n_layers", "heads": "n_heads", "features": "dim", "activation": "activation"}
 _DEFAULTS = {"activation": "gelu", "norm_eps": 1e-12}
 
-_BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS)
-_ROBERTA = Family(_BERT_MODULES, {**_BERT_KEYS, "padding": "pad_token_id"}, {**_DEFAULTS, "padding": 1})
+
+def _heads(classifier: str, dense: str, activation: str) -> Mapping[str, Head]:
+    """Heads of two layers for sequences, of one for tokens, in which it is always `classifier`."""
+    return {
+        "ForSequenceClassification": Head("classification", classifier, dense, activation),
+        "ForTokenClassification": Head("token_classification", "classifier"),
+    }
+
+
+_BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS, _heads("classifier", "{encoder}pooler.dense", "tanh"))
+_ROBERTA = Family(
+    _BERT_MODULES,
+    {**_BERT_KEYS, "padding": "pad_token_id"},
+    {**_DEFAULTS, "padding": 1},
+    _heads("classifier.out_proj", "classifier.dense", "tanh"),
+)
+_ELECTRA = Family(
+    _BERT_MODULES,
+    _BERT_KEYS,
+    _DEFAULTS,
+    _heads("classifier.out_proj", "classifier.dense", "gelu"),
+    equal=("embedding_size", "hidden_size"),
+)
+_DISTILBERT = Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS, _heads("classifier", "pre_classifier", "relu"))
 
 #: `model_type` of config.json -> family.
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "distilbert": Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS),
-    "electra": Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS, equal=("embedding_size", "hidden_size")),
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }

@@ -18,6 +18,8 @@ from sparsekit.engine.compiled_file import (
     NO_LAYER,
     POOLINGS,
     ROLES,
+    TANH,
+    TASKS,
     VERSION,
     Tensor,
     scaled_rows,
@@ -44,6 +46,9 @@ def test_numbers_are_those_of_the_core():
     assert f"kCompiledVersion = {VERSION};" in header
     assert f"kCompiledMagic = 0x{int.from_bytes(MAGIC, 'little'):X};" in header
     assert f"kNoLayer = 0x{NO_LAYER:X};" in header
+    head = (CSRC / "model" / "head.h").read_text()
+    assert enumeration(head, "Task") == TASKS
+    assert enumeration(head, "HeadActivation") == {**runtime.ACTIVATIONS, "tanh": TANH}
     poolings = enumeration((CSRC / "operators" / "pooling.h").read_text(), "Pooling")
     assert poolings == {name or "none": code for name, code in POOLINGS.items()}
 
@@ -60,10 +65,14 @@ def test_the_bytes_are_those_of_the_specification(folder):
     assert compiled.ctypes.data % ALIGNMENT == 0
     magic, version, tensors, total = struct.unpack_from("<8sIIQ", data)
     assert (magic, version, total) == (MAGIC, VERSION, len(data))
-    assert struct.unpack_from("<4i2f2i", data, 24) == (3, 12, 0, 2, np.float32(1e-12), np.float32(12**-0.5), 3, 0)
+    assert struct.unpack_from("<4i2f4i", data, 24) == (
+        *(3, 12, 0, 2),
+        *(np.float32(1e-12), np.float32(12**-0.5)),
+        *(3, 0, 0, 0),
+    )
     entries = data[128 : 128 + 48 * tensors]
-    assert struct.unpack_from("<I", data, 56) == (zlib.crc32(entries),)
-    assert not any(data[60:128])
+    assert struct.unpack_from("<I", data, 64) == (zlib.crc32(entries),)
+    assert not any(data[68:128])
     found = [struct.unpack_from("<4I2q2Q", entries, 48 * number) for number in range(tensors)]
     assert [entry[:2] for entry in found] == sorted(entry[:2] for entry in found)
     assert tensors == 5 + 3 * 16

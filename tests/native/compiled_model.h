@@ -129,7 +129,9 @@ inline sparsekit::EncoderOptions small_options() {
           1e-12F,
           0.35F,
           static_cast<std::int32_t>(sparsekit::Pooling::mean),
-          1};
+          1,
+          0,
+          0};
 }
 
 /// Two layers of three and two heads, 40 and 33 hidden features; the second without biases.
