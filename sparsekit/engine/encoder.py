@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sparsekit import runtime
 from sparsekit.engine.batches import Input, batches_by_tokens, joined_input, offsets_of, split_rows
 from sparsekit.engine.compiled_file import POOLINGS, TASKS, aligned_buffer
-from sparsekit.engine.compiling import compile_model
 from sparsekit.engine.labels import Classification, Labels
 from sparsekit.engine.sentence_modules import read_modules
 from sparsekit.engine.spans import AGGREGATIONS, Span, spans_of
@@ -62,6 +61,8 @@ class Encoder:
             _check_none(dtype=dtype, embeddings=embeddings, pooling=pooling)
             compiled = _read(Path(model), mmap)
         else:
+            from sparsekit.engine.compiling import compile_model
+
             self._folder = local_folder(model)
             compiled = compile_model(
                 self._folder, dtype=dtype or "float32", embeddings=embeddings or "float32", pooling=pooling
