@@ -55,6 +55,7 @@ def embed(
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Most tokens that are computed together.", metavar="N")
     ] = 2048,
+    cache: Annotated[bool, typer.Option(help="Compile a folder once, into the user's cache.")] = False,
 ) -> None:
     """Embed texts, a line each, from standard input into an .npy file.
 
@@ -64,7 +65,7 @@ def embed(
     from sparsekit.engine import Encoder
     from sparsekit.io.atomic_file import write_atomically
 
-    encoder = Encoder(model, tokenizer=tokenizer, pooling=pooling, threads=threads)
+    encoder = Encoder(model, tokenizer=tokenizer, pooling=pooling, threads=threads, cache=cache)
     texts = [line.removesuffix("\n") for line in sys.stdin]
     content = _npy(encoder.encode(texts, batch_tokens=batch_tokens, show_progress=True))
     if out is None:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,20 @@ def aligned_buffer(nbytes: int) -> NDArray[np.uint8]:
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % ALIGNMENT
     return memory[skipped : skipped + nbytes]
+
+
+def read_compiled(file: Path, mmap: bool) -> NDArray[np.uint8]:
+    """The bytes of a file at a multiple of `ALIGNMENT`, mapped or in memory of their own, uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it was cut off meanwhile.
+    """
+    size = file.stat().st_size
+    if mmap and size:
+        return np.memmap(file, np.uint8, "r")
+    buffer = aligned_buffer(size)
+    with file.open("rb") as opened:
+        if opened.readinto(buffer.data) != size:
+            raise ValueError(f"{file} was cut off while it was read; write it by rename")
+    return buffer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.engine.batches import Input, batches_by_tokens, joined_input, offsets_of, split_rows
-from sparsekit.engine.compiled_file import POOLINGS, TASKS, aligned_buffer
+from sparsekit.engine.compiled_file import POOLINGS, TASKS, read_compiled
 from sparsekit.engine.labels import Classification, Labels
 from sparsekit.engine.sentence_modules import read_modules
 from sparsekit.engine.spans import AGGREGATIONS, Span, spans_of
@@ -34,9 +34,13 @@ class Encoder:
         tokenizer: tokenizer.json; None for the one in the model folder.
         threads: of the pool, for the whole process; None leaves them as they are.
         mmap: map a file, so that processes share its memory; else read it.
+        cache: keep the compiled model of a folder in `$XDG_CACHE_HOME/sparsekit/compiled`, or in `~/.cache`, and map it
+            as long as the folder's files, the arguments, this library and the instruction set are the same. Nothing
+            deletes it; a file of `compile_model` needs no cache.
 
     Raises:
         FileNotFoundError: there is no such model.
+        OSError: with `cache`, the cache cannot be written.
         ValueError: the engine does not run the model; a file is damaged; an argument is unknown or does not fit.
         RuntimeError: `threads` are given and torch is loaded, whose threads are used.
     """
@@ -51,6 +55,7 @@ class Encoder:
         tokenizer: Path | str | None = None,
         threads: int | None = None,
         mmap: bool = True,
+        cache: bool = False,
     ) -> None:
         if threads is not None:
             runtime.set_num_threads(threads)
@@ -59,15 +64,11 @@ class Encoder:
         self._folder: Path | None = None
         if Path(model).is_file():
             _check_none(dtype=dtype, embeddings=embeddings, pooling=pooling)
-            compiled = _read(Path(model), mmap)
+            self._core = runtime.CompiledEncoder(read_compiled(Path(model), mmap))
         else:
-            from sparsekit.engine.compiling import compile_model
-
             self._folder = local_folder(model)
-            compiled = compile_model(
-                self._folder, dtype=dtype or "float32", embeddings=embeddings or "float32", pooling=pooling
-            )
-        self._core = runtime.CompiledEncoder(compiled)
+            arguments = dtype or "float32", embeddings or "float32", pooling
+            self._core = _cached(self._folder, *arguments, mmap) if cache else _compiled(self._folder, *arguments)
         self._task = next(name for name, number in TASKS.items() if number == self._core.task)
         self._labels_tokens = self._task == "token_classification"
 
@@ -306,13 +307,13 @@ def _check_none(**arguments: str | None) -> None:
         raise ValueError(f"a compiled model has its own {given[0]}; compile it again with compile_model({given[0]}=)")
 
 
-def _read(file: Path, mmap: bool) -> NDArray[np.uint8]:
-    """The bytes of a file at a multiple of 64, mapped or in memory of their own."""
-    size = file.stat().st_size
-    if mmap and size:
-        return np.memmap(file, np.uint8, "r")
-    buffer = aligned_buffer(size)
-    with file.open("rb") as opened:
-        if opened.readinto(buffer.data) != size:
-            raise ValueError(f"{file} was cut off while it was read; write it by rename")
-    return buffer
+def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> runtime.CompiledEncoder:
+    from sparsekit.engine.compiling import compile_model
+
+    return runtime.CompiledEncoder(compile_model(folder, dtype=dtype, embeddings=embeddings, pooling=pooling))
+
+
+def _cached(folder: Path, dtype: str, embeddings: str, pooling: str | None, mmap: bool) -> runtime.CompiledEncoder:
+    from sparsekit.engine.compiled_cache import cached_encoder
+
+    return cached_encoder(folder, dtype=dtype, embeddings=embeddings, pooling=pooling, mmap=mmap)

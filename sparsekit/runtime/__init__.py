@@ -10,6 +10,7 @@ from sparsekit.runtime.instruction_set import (
     kernels,
     run_peak,
     use_isa,
+    version,
 )
 from sparsekit.runtime.layer_norm import add_layer_norm, add_layer_norm_at
 from sparsekit.runtime.linear import (
@@ -53,4 +54,5 @@ __all__ = [
     "run_peak",
     "set_num_threads",
     "use_isa",
+    "version",
 ]

@@ -12,6 +12,11 @@ def build() -> str:
     return f"{_C.build_type}, compiler {_C.compiler}"
 
 
+def version() -> str:
+    """Version of the library that the native extension was built from."""
+    return _C.version
+
+
 def kernels() -> list[tuple[str, int, int]]:
     """The kernels of the instruction set in use: name, tokens a tile, tokens from which it is preferred."""
     return _C.kernels()

@@ -36,6 +36,15 @@ def test_embed(folder, tmp_path):
     assert np.load(io.BytesIO(embed(folder, "--pooling", "mean", lines="").stdout_bytes)).shape == (0, 36)
 
 
+def test_embed_with_a_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = np.load(io.BytesIO(embed(folder, "--pooling", "mean", "--no-cache").stdout_bytes))
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        assert np.array_equal(np.load(io.BytesIO(embed(folder, "--pooling", "mean", "--cache").stdout_bytes)), expected)
+    assert len(list((tmp_path / "sparsekit" / "compiled").iterdir())) == 1
+
+
 def test_compile(folder, tmp_path):
     out = tmp_path / "encoder.bin"
     arguments = ["--out", str(out), "--dtype", "int8", "--embeddings", "int8", "--pooling", "cls"]
