@@ -27,6 +27,9 @@ def compile_folder(
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
     ] = None,
+    target: Annotated[
+        str, typer.Option(help="Where it is to be fastest: native, avx2, avx512 or neon.", metavar="TARGET")
+    ] = "native",
 ) -> None:
     """Compile an encoder into one file that runs without torch.
 
@@ -36,7 +39,7 @@ def compile_folder(
     from sparsekit.wording import size_text
 
     with noting(f"stopped; {out} is as it was"):
-        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling)
+        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target)
     print_text(f"wrote {out}, {size_text(out.stat().st_size)}")
 
 

@@ -36,6 +36,7 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> NDArray[np.uint8]: ...
 
 
@@ -47,6 +48,7 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> None: ...
 
 
@@ -57,10 +59,11 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> NDArray[np.uint8] | None:
     """Compile an encoder: all its weights, packed, in one file that `Encoder` maps; see `docs/compiled-model.md`.
 
-    Weights are packed for the instruction set in use; every other one runs them too.
+    The file runs on every processor; `target` says where it is to be fastest.
 
     Args:
         folder: a model folder of `sparsekit.save`, transformers or sentence-transformers, or the name of a model in
@@ -71,6 +74,7 @@ def compile_model(
         embeddings: of word embeddings: "float32", or "int8" with a scale for each row.
         pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
             for a classifier, the encoder is compiled without its head.
+        target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
 
     Returns:
         The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
@@ -80,21 +84,23 @@ def compile_model(
         OSError: the file cannot be written.
         ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
     """
-    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling)
+    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, target)
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
     return None
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> CompiledModel:
+def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None, target: str) -> CompiledModel:
     if embeddings not in _EMBEDDINGS:
         raise ValueError(f"embeddings must be one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
+    if target not in runtime.packing_targets():
+        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
     modules = read_modules(folder)
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
-    found = EncoderTensors(config, open_weights(modules.encoder))
+    found = EncoderTensors(config, open_weights(modules.encoder, target))
     tensors = list(found.read(dtype, embeddings))
     pooling = pooling or modules.pooling
     head = None if pooling else config.head
@@ -102,12 +108,13 @@ def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) ->
         tensors += found.read_head(head, dtype)
         pooling = "cls" if head.task == "classification" else None
     if modules.dense is not None:
-        tensors += _dense_tensors(modules.dense, dtype)
+        tensors += _dense_tensors(modules.dense, dtype, target)
     return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
 
 
-def _dense_tensors(dense: DenseModule, dtype: str) -> Iterator[Tensor]:
-    return linear_tensors(open_weights(dense.folder), NO_LAYER, "head_dense", DENSE_LAYER, dtype, dense.activation)
+def _dense_tensors(dense: DenseModule, dtype: str, target: str) -> Iterator[Tensor]:
+    weights = open_weights(dense.folder, target)
+    return linear_tensors(weights, NO_LAYER, "head_dense", DENSE_LAYER, dtype, dense.activation)
 
 
 def _options(

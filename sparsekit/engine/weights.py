@@ -53,26 +53,31 @@ class Weights(Protocol):
         """The activation function that a linear layer applies to its result."""
 
 
-def open_weights(folder: Path) -> Weights:
+def open_weights(folder: Path, target: str) -> Weights:
     """Open the weight files of a model folder.
+
+    Args:
+        folder: the folder.
+        target: what layers are packed for, as in `CSR.layouts`.
 
     Raises:
         ValueError: they are missing, damaged or do not fit each other.
     """
     if (folder / MANIFEST).exists():
-        return _SparseWeights(folder)
-    return _PlainWeights(folder)
+        return _SparseWeights(folder, target)
+    return _PlainWeights(folder, target)
 
 
-def pack(weight: CSR, dtype: str) -> runtime.Packed:
+def pack(weight: CSR, dtype: str, target: str) -> runtime.Packed:
     """Pack the weight of a layer that is dense in the model."""
-    return weight.pack(dtype, block="4x1" if weight.sparsity < _DENSE else None)
+    return weight.pack(dtype, block="4x1" if weight.sparsity < _DENSE else None, target=target)
 
 
 class _PlainWeights:
     """safetensors files as transformers writes them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
+        self._target = target
         if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
             raise ValueError(f"{folder} has no {WEIGHTS}; write it with transformers: "
                              f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(...)")  # fmt: skip
@@ -88,7 +93,7 @@ class _PlainWeights:
             raise ValueError(f"array {stored_name!r} of {file.path}: {error}") from error
 
     def packed(self, layer: str, dtype: str) -> runtime.Packed:
-        return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype)
+        return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype, self._target)
 
     def activation(self, layer: str) -> None:
         return None
@@ -102,7 +107,8 @@ def _name_in_model(name: str) -> str:
 class _SparseWeights:
     """A folder of `sparsekit.save`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
+        self._target = target
         self._folder = ModelFolder(folder)
         manifest = self._folder.manifest
         weights = {f"{layer}.weight" for layer in manifest.layers}
@@ -118,8 +124,10 @@ class _SparseWeights:
     def packed(self, layer: str, dtype: str) -> runtime.Packed:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
-            return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype)
-        return self._folder.packed(layer) if entry.in_model == "sparse" else pack(self._folder.weight(layer), dtype)
+            return pack(CSR.from_dense(self.floats(f"{layer}.weight")), dtype, self._target)
+        if entry.in_model == "sparse":
+            return self._folder.packed(layer, self._target)
+        return pack(self._folder.weight(layer), dtype, self._target)
 
     def activation(self, layer: str) -> str | None:
         entry = self._folder.manifest.layers.get(layer)

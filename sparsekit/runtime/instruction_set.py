@@ -44,6 +44,14 @@ def current_isa() -> str:
     return _C.current_isa()
 
 
+def packing_targets() -> list[str]:
+    """What weights can be packed for: "native", the instruction set in use, "avx2", "avx512" or "neon".
+
+    Only the choice of layouts differs; every instruction set runs them all.
+    """
+    return _C.packing_targets()
+
+
 def use_isa(name: str) -> None:
     """Use this instruction set from now on, in every thread.
 

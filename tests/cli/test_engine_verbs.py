@@ -52,6 +52,8 @@ def test_compile(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "wrote" in result.stdout
     assert out.read_bytes() == compile_model(folder, dtype="int8", embeddings="int8", pooling="cls").tobytes()
+    CliRunner().invoke(app, ["compile", str(folder), "--out", str(out), "--pooling", "cls", "--target", "neon"])
+    assert out.read_bytes() == compile_model(folder, pooling="cls", target="neon").tobytes()
     found = np.load(io.BytesIO(embed(out, "--tokenizer", folder / "tokenizer.json").stdout_bytes))
     assert found.shape == (3, 36)
 
