@@ -56,8 +56,8 @@ def embed(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")] = None,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens that are computed together.", metavar="N")
-    ] = 2048,
+        int | None, typer.Option(min=1, help="Most tokens that are computed together; else 256 a thread.", metavar="N")
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Compile a folder once, into the user's cache.")] = False,
 ) -> None:
     """Embed texts, a line each, from standard input into an .npy file.

@@ -21,6 +21,10 @@ from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
 
+#: Tokens of a thread in a batch. The core computes that many at a time; between batches Ctrl-C is seen, which takes a
+#: tenth of a second with a model of MiniLM's size.
+_THREAD_TOKENS = 256
+
 
 class Encoder:
     """An encoder that runs without torch. Threads may share it.
@@ -129,7 +133,7 @@ class Encoder:
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
         show_progress: bool = False,
     ) -> NDArray[np.float32]:
         """One vector for each text, as `SentenceTransformer.encode`.
@@ -138,7 +142,8 @@ class Encoder:
             texts: texts, or one. Longer ones than the folder says, or `max_tokens`, are truncated, with a warning.
             prompt: what precedes every text; the prompt `prompt_name` if None.
             prompt_name: of a prompt of the folder; its default one, or none, if None.
-            batch_tokens: most tokens that are computed together.
+            batch_tokens: most tokens that are computed together; Ctrl-C ends the call between batches. None for 256 a
+                thread.
             show_progress: show a bar on standard error.
 
         Returns:
@@ -161,7 +166,7 @@ class Encoder:
         return vectors[0] if isinstance(texts, str) else vectors
 
     def classify(
-        self, texts: Iterable[Text], *, batch_tokens: int = 2048, show_progress: bool = False
+        self, texts: Iterable[Text], *, batch_tokens: int | None = None, show_progress: bool = False
     ) -> list[Classification]:
         """Labels of texts, as transformers' text-classification pipeline gives them.
 
@@ -179,7 +184,7 @@ class Encoder:
         return self._labels.classified(self._text_logits(texts, batch_tokens, "classify", show_progress))
 
     def rank(
-        self, query: str, documents: Iterable[str], *, batch_tokens: int = 2048, show_progress: bool = False
+        self, query: str, documents: Iterable[str], *, batch_tokens: int | None = None, show_progress: bool = False
     ) -> NDArray[np.float32]:
         """How well documents answer a query, as `CrossEncoder.predict` says of the pairs.
 
@@ -206,7 +211,7 @@ class Encoder:
         texts: Iterable[str],
         *,
         aggregation: str = "simple",
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
         show_progress: bool = False,
     ) -> list[list[Span]]:
         """Labeled spans of texts, as transformers' token-classification pipeline gives them; outside of all is "O".
@@ -240,15 +245,17 @@ class Encoder:
         ]
 
     def _text_logits(
-        self, texts: Iterable[Text], batch_tokens: int, title: str, show_progress: bool
+        self, texts: Iterable[Text], batch_tokens: int | None, title: str, show_progress: bool
     ) -> NDArray[np.float32]:
         tokens = self._open_tokenizer().tokens(check_texts(texts, pairs=True))
         return self._outputs(tokens, batch_tokens, title, show_progress)
 
     def _outputs(
-        self, tokens: Sequence[Tokens], batch_tokens: int, title: str, show_progress: bool
+        self, tokens: Sequence[Tokens], batch_tokens: int | None, title: str, show_progress: bool
     ) -> NDArray[np.float32]:
         """What the core gives for texts, in their order: a row for each, or for each of their tokens."""
+        if batch_tokens is None:
+            batch_tokens = _THREAD_TOKENS * runtime.num_threads()
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         offsets = offsets_of([one.ids for one in tokens]) if self._labels_tokens else np.arange(len(tokens) + 1)
