@@ -31,11 +31,17 @@ AVX2_GRID := $(foreach engine,$(AVX2_ENGINES),--engine $(engine)) $(foreach batc
 
 native_tests = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) && cmake --build --preset $(1) && ctest --preset $(1)
 
-# examples/c, built from the installed tree, runs the model that the tests of the C interface leave.
-c_example = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --install build/release --prefix build/installed > /dev/null && \
-  cmake -S examples/c -B build/example -DCMAKE_PREFIX_PATH="$(CURDIR)/build/installed" > /dev/null && \
-  cmake --build build/example && build/release/tests/native/test_c_api build/example/small.sparsekit && \
-  build/example/embed build/example/small.sparsekit 1 2 3
+# examples/c, built from the installed tree of a preset, with the shared library and with the static one. Further
+# arguments: what cmake is given, and what runs a program.
+c_example = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) > /dev/null && \
+  cmake --build --preset $(1) --target sparsekit sparsekit_static test_c_api && \
+  cmake --install build/$(1) --prefix build/installed/$(1) > /dev/null && \
+  cmake -S examples/c -B build/example/$(1) -DCMAKE_PREFIX_PATH="$(CURDIR)/build/installed/$(1)" $(2) > /dev/null && \
+  cmake --build build/example/$(1) && $(3) build/$(1)/tests/native/test_c_api build/example/$(1)/small.sparsekit
+
+# A sentence through the example of a preset, by one of its programs, and the model that the tests of another left.
+c_vector = $(4) build/example/$(1)/$(2) build/example/$(3)/small.sparsekit 1 2 3
+QEMU_ARM := qemu-aarch64 -L /usr/aarch64-linux-gnu
 
 install: $(INSTALLED)
 
@@ -77,7 +83,9 @@ test-newest: install
 # The native tests without sanitizers; asan and tsan run the same ones.
 native: install
 	$(call native_tests,release)
-	$(c_example)
+	$(call c_example,release)
+	$(call c_vector,release,embed,release) | tee build/example/vector
+	$(call c_vector,release,embed_static,release) | cmp build/example/vector
 
 demo: install
 	$(BIN)/sparsekit demo
@@ -143,8 +151,18 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp')
 
-asan tsan neon: install
+asan tsan: install
 	$(call native_tests,$@)
+
+# The example for Arm too: both programs give what it gives here.
+neon: install
+	$(call native_tests,neon)
+	$(call c_example,release)
+	$(call c_example,neon,-DCMAKE_TOOLCHAIN_FILE="$(CURDIR)/cmake/aarch64.cmake",$(QEMU_ARM))
+	$(call c_vector,release,embed,release) > build/example/vector
+	for program in embed embed_static; do \
+	  $(call c_vector,neon,$$program,release,$(QEMU_ARM)) | \
+	    $(BIN)/python examples/c/compare.py build/example/vector || exit 1; done
 
 readme: install
 	$(BIN)/python benchmarks/readme.py

@@ -6,8 +6,7 @@ Names that need torch load it when they are first used, as do the packages insid
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsekit.checkpoint.transformers.registration import register_when_imported
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from sparsekit.recipes import compress, evaluate
     from sparsekit.runtime import KernelUnavailableError, keep_freed_memory
 
-__version__ = version("sparsekit-cpu")
+__version__: str
 
 #: Public name -> package that defines it.
 _HOMES = {
@@ -80,10 +79,18 @@ __all__ = [
 
 def _packages() -> set[str]:
     """Names of the packages inside, each imported when it is first used."""
-    return {found.name for found in pkgutil.iter_modules(__path__) if found.ispkg}
+    return {file.parent.name for folder in __path__ for file in Path(folder).glob("*/__init__.py")}
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("sparsekit-cpu")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES and name not in _packages():
         raise AttributeError(f"module 'sparsekit' has no attribute {name!r}")
     package = _HOMES.get(name, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -55,6 +54,8 @@ def _kinds() -> tuple[Any, Any] | None:
 
 def _width() -> dict[str, Any]:
     """Follow a narrow terminal; in a wide one a long bar says no more than a short one."""
+    import shutil
+
     return {"ncols": _WIDEST} if shutil.get_terminal_size().columns > _WIDEST else {"dynamic_ncols": True}
 
 
@@ -100,8 +101,8 @@ class Progress(Generic[T]):
         hidden: bool = False,
     ) -> None:
         self._iterable = iterable
-        off = {"disable": True} if hidden else {}  # else tqdm looks at TQDM_DISABLE
-        self._bar = _made(iterable=iterable, desc=title, unit=unit, total=total, initial=initial, **off)
+        made = {"iterable": iterable, "desc": title, "unit": unit, "total": total, "initial": initial}
+        self._bar = None if hidden else _made(**made)
         if self._bar is not None:
             _open.add(self._bar)
 

@@ -52,10 +52,10 @@ def encoder(family: str, model_class: str | None = None, **changes) -> nn.Module
     return randomized(getattr(transformers, model_class or default_class)(config))
 
 
-def bert_with_tokenizer(folder: Path, **changes) -> Path:
+def bert_with_tokenizer(folder: Path, model_class: str | None = None, **changes) -> Path:
     """A BERT folder with MiniLM's tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
-    encoder("bert", vocab_size=len(tokenizer), **changes).save_pretrained(folder)
+    encoder("bert", model_class, vocab_size=len(tokenizer), **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

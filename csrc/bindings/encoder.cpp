@@ -39,7 +39,9 @@ void bind_encoder(py::module_& m) {
       .def_property_readonly("features", &Encoder::features)
       .def_property_readonly("vocabulary", &Encoder::vocabulary)
       .def_property_readonly("max_tokens", &Encoder::max_tokens)
-      .def_property_readonly("pools", [](const Encoder& encoder) { return encoder.pooling() != Pooling::none; })
+      .def_property_readonly("types", &Encoder::types)
+      .def_property_readonly("task", [](const Encoder& encoder) { return static_cast<int>(encoder.task()); })
+      .def_property_readonly("outputs", &Encoder::outputs)
       .def("run", &run, without_gil, py::arg("ids"), py::arg("types"), py::arg("offsets"), py::arg("sequences"),
            py::arg("output"))
       .def("encode", &encode, without_gil, py::arg("ids"), py::arg("types"), py::arg("offsets"), py::arg("sequences"),

@@ -60,19 +60,19 @@ py::array to_float_values(const CsrTuple& arrays) {
 }
 
 Array<std::uint8_t> pack(const CsrTuple& csr, const std::string& dtype, std::int64_t height,
-                         const std::optional<Array<float>>& scales, const std::optional<std::string>& layout) {
-  const CsrView view = view_of(csr);
-  const DType type = dtype_named(dtype);
-  const Family family = layout ? family_named(*layout) : preferred_family(view, type);
-  const Packing packing(view, type, height, scales ? scales->data() : nullptr, family);
+                         const std::optional<Array<float>>& scales, const std::string& layout) {
+  const Packing packing(view_of(csr), dtype_named(dtype), height, scales ? scales->data() : nullptr,
+                        family_named(layout));
   auto packed = aligned_bytes(packing.bytes());
   packing.write(reinterpret_cast<std::byte*>(packed.mutable_data()));
   return packed;
 }
 
-py::tuple candidate_layouts(const CsrTuple& csr, const std::string& dtype) {
+py::tuple candidate_layouts(const CsrTuple& csr, const std::string& dtype, const std::string& target) {
   py::list names;
-  for (const Family family : candidate_families(view_of(csr), dtype_named(dtype))) names.append(family_name(family));
+  for (const Family family : candidate_families(view_of(csr), dtype_named(dtype), target)) {
+    names.append(family_name(family));
+  }
   return py::tuple(names);
 }
 
@@ -226,6 +226,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("current_isa", &current_isa);
   m.def("use_isa", &use_isa, py::arg("name"));
   m.def("kernels", &kernels);
+  m.def("packing_targets", &packing_targets);
   m.def("run_peak", &run_peak, py::call_guard<py::gil_scoped_release>(), py::arg("rounds"));
 
   m.def("num_threads", &num_threads);
@@ -239,7 +240,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("float_values", &to_float_values, py::arg("csr").noconvert());
   m.def("pack", &pack, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("height"), py::arg("scales").noconvert(),
         py::arg("layout"));
-  m.def("candidate_layouts", &candidate_layouts, py::arg("csr").noconvert(), py::arg("dtype"));
+  m.def("candidate_layouts", &candidate_layouts, py::arg("csr").noconvert(), py::arg("dtype"), py::arg("target"));
   m.def("block_height", &find_block_height, py::arg("csr").noconvert());
   m.def("has_full_blocks", &has_full_blocks, py::arg("csr").noconvert(), py::arg("height"));
   m.def("with_full_blocks", &fill_blocks, py::arg("csr").noconvert(), py::arg("height"));

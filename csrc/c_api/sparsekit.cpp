@@ -99,7 +99,8 @@ void sparsekit_close(sparsekit_model* model) { delete model; }
 
 sparsekit_description sparsekit_describe(const sparsekit_model* model) {
   const Encoder& encoder = model->encoder;
-  return {encoder.features(), encoder.vocabulary(), encoder.max_tokens(), encoder.pooling() == Pooling::none ? 0 : 1};
+  return {encoder.features(), encoder.vocabulary(), encoder.max_tokens(),
+          encoder.types(),    encoder.outputs(),    static_cast<sparsekit_task>(encoder.task())};
 }
 
 sparsekit_status sparsekit_run(const sparsekit_model* model, const std::int32_t* ids, const std::int32_t* types,
@@ -109,8 +110,7 @@ sparsekit_status sparsekit_run(const sparsekit_model* model, const std::int32_t*
 }
 
 sparsekit_status sparsekit_encode(const sparsekit_model* model, const std::int32_t* ids, const std::int32_t* types,
-                                  const std::int64_t* offsets, std::int64_t sequences, float* vectors, char* error,
+                                  const std::int64_t* offsets, std::int64_t sequences, float* output, char* error,
                                   std::size_t error_bytes) {
-  return caught({error, error_bytes},
-                [&] { model->encoder.encode(input_of(ids, types, offsets, sequences), vectors); });
+  return caught({error, error_bytes}, [&] { model->encoder.encode(input_of(ids, types, offsets, sequences), output); });
 }

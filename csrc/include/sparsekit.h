@@ -40,11 +40,20 @@ typedef enum {
   SPARSEKIT_FAILED = 4 /* anything else */
 } sparsekit_status;
 
+/* What a model gives besides hidden states. */
+typedef enum {
+  SPARSEKIT_EMBEDDING = 0,           /* one for each sequence */
+  SPARSEKIT_CLASSIFICATION = 1,      /* logits of each sequence */
+  SPARSEKIT_TOKEN_CLASSIFICATION = 2 /* logits of each token */
+} sparsekit_task;
+
 typedef struct {
-  int64_t features;   /* of hidden states and vectors */
+  int64_t features;   /* of hidden states */
   int64_t vocabulary; /* ids are below */
   int64_t max_tokens; /* of a sequence */
-  int32_t pools;      /* 1 where the model says how tokens become one vector: what sparsekit_encode needs */
+  int64_t types;      /* token types are below; 0: the model has none */
+  int64_t outputs;    /* of what sparsekit_encode gives; 0: the model gives hidden states alone */
+  sparsekit_task task;
 } sparsekit_description;
 
 /* Version of the library, as "0.1". */
@@ -70,9 +79,10 @@ SPARSEKIT_API sparsekit_status sparsekit_run(const sparsekit_model* model, const
                                              const int64_t* offsets, int64_t sequences, float* hidden, char* error,
                                              size_t error_bytes);
 
-/* One vector for each sequence, pooled and normalized as the model says: vectors[sequences][features]. */
+/* What the model gives besides hidden states: vectors, pooled and normalized as it says, or logits,
+ * output[sequences][outputs]; for SPARSEKIT_TOKEN_CLASSIFICATION output[tokens][outputs]. */
 SPARSEKIT_API sparsekit_status sparsekit_encode(const sparsekit_model* model, const int32_t* ids, const int32_t* types,
-                                                const int64_t* offsets, int64_t sequences, float* vectors, char* error,
+                                                const int64_t* offsets, int64_t sequences, float* output, char* error,
                                                 size_t error_bytes);
 
 #ifdef __cplusplus

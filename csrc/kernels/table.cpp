@@ -184,7 +184,7 @@ constexpr Kernel spmm_s8(MinTokens from) {
 
 /// Whether packing likes CSR better for float values. Of the other layout there are tiles of up to eight tokens: for
 /// weights that another machine has packed.
-constexpr bool kPrefersCsr = kThresholds.min_csr_sparsity == 0.0;
+constexpr bool kPrefersCsr = kThresholds.layouts.min_csr_sparsity == 0.0;
 constexpr int kWidestOther = 8;
 
 /// Float values. Tiles of tokens are as wide as half the registers hold the accumulators of a row group. A tile is
@@ -254,8 +254,7 @@ constexpr KernelTable table() {
                                 .tile = AttentionTile<kAttentionVectors>::queries,
                                 .scratch = attention_scratch},
                   .add_layer_norm = add_layer_norm_f32,
-                  .min_csr_sparsity = kThresholds.min_csr_sparsity,
-                  .min_csr_sparsity_s8 = kThresholds.min_csr_sparsity_s8};
+                  .layouts = kThresholds.layouts};
   add_float_kernels<SellF32>(all);
   add_float_kernels<SellBF16>(all);
   add_float_kernels<SellF16>(all);

@@ -63,8 +63,7 @@ struct KernelTable {
   std::int64_t peak_flop;
   AttentionKernels attention;
   LayerNormFn add_layer_norm;
-  double min_csr_sparsity;  // from which CSR is preferred to SELL
-  double min_csr_sparsity_s8;
+  LayoutThresholds layouts;
   int size = 0;
   Kernel kernels[kMaxKernels] = {};  // by ascending tile within a layout
 

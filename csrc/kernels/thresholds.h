@@ -25,6 +25,18 @@ struct MinTokens {
 /// The same for every vendor.
 constexpr MinTokens min_tokens(std::int64_t tokens) { return {.others = tokens, .amd = tokens}; }
 
+/// Sparsity from which weights are packed as CSR in column blocks, those of int8 apart.
+struct LayoutThresholds {
+  double min_csr_sparsity = kNoSparsity;
+  double min_csr_sparsity_s8 = kNoSparsity;
+};
+
+/// Those of instruction sets stand here and not in isa/<isa>.h because any machine packs for any other.
+inline constexpr LayoutThresholds kAvx2Layouts{.min_csr_sparsity = 0.0, .min_csr_sparsity_s8 = 0.75};
+inline constexpr LayoutThresholds kAvxVnniLayouts{.min_csr_sparsity = 0.0};
+inline constexpr LayoutThresholds kAvx512Layouts{};
+inline constexpr LayoutThresholds kNeonLayouts{};
+
 /// Measured with layers of 384x384 to 11008x4096 at 50% to 95% sparsity.
 struct Thresholds {
   /// Most tokens that SpMV of float values computes faster than a tile of eight, padding and all.
@@ -33,9 +45,7 @@ struct Thresholds {
   MinTokens min_permuted_tile = min_tokens(kNever);
   /// To interleave the bytes of a tile of tokens; to permute them or to look them up is faster below.
   MinTokens min_interleaved = min_tokens(kNever);
-  /// Sparsity from which weights are packed as CSR in column blocks, those of int8 apart.
-  double min_csr_sparsity = kNoSparsity;
-  double min_csr_sparsity_s8 = kNoSparsity;
+  LayoutThresholds layouts = {};
 };
 
 }  // namespace sparsekit

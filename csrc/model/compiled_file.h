@@ -47,6 +47,10 @@ enum class Role : std::uint32_t {
   output_norm_bias = 31,
   gate = 32,
   gate_bias = 33,
+  head_dense = 64,
+  head_dense_bias = 65,
+  classifier = 66,
+  classifier_bias = 67,
 };
 
 /// How a tensor [rows, columns] is stored.
@@ -85,11 +89,13 @@ struct EncoderOptions {
   std::int32_t activation;      // of `up`: Activation
   float norm_eps;
   float attention_scale;
-  std::int32_t pooling;      // Pooling
-  std::int32_t normalize;    // 1: pooled vectors have length 1
-  std::int32_t block_order;  // BlockOrder
+  std::int32_t pooling;          // Pooling
+  std::int32_t normalize;        // 1: vectors have length 1
+  std::int32_t block_order;      // BlockOrder
+  std::int32_t task;             // Task: what the model gives besides hidden states
+  std::int32_t head_activation;  // of `head_dense`: HeadActivation
 };
-static_assert(sizeof(EncoderOptions) == 36);
+static_assert(sizeof(EncoderOptions) == 44);
 
 inline constexpr std::uint64_t kCompiledMagic = 0x4C444F4D4B505301;  // "\x01SPKMODL"
 inline constexpr std::uint32_t kCompiledVersion = 1;
@@ -101,7 +107,7 @@ struct CompiledHeader {
   std::uint64_t total_bytes;
   EncoderOptions encoder;
   std::uint32_t entries_crc32;  // of the entries
-  std::uint32_t reserved[16];   // 0
+  std::uint32_t reserved[14];   // 0
 };
 static_assert(sizeof(CompiledHeader) == 128);
 

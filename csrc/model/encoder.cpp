@@ -29,6 +29,7 @@ Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   projection_ = tensors.projection();
   biases_ = tensors.distance_biases();
   max_tokens_ = tensors.max_tokens();
+  head_ = tensors.head();
   if (pre_norm()) {
     final_norm_ = tensors.norm(kNoLayer, Role::final_norm_weight, Role::final_norm_bias, features());
   }
@@ -122,18 +123,23 @@ void Encoder::run_group(const EncoderInput& input, float* output) const {
 }
 
 void Encoder::encode(const EncoderInput& input, float* output) const {
-  if (pooling() == Pooling::none) {
+  if (!encodes()) {
     throw std::invalid_argument("the model does not say how tokens become one vector; compile it with a pooling");
   }
   check(input);
+  const bool by_token = task() == Task::token_classification;
   const std::int64_t tokens = input.sequences.tokens();
-  Workspace states =
-      workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, tokens * features())) * sizeof(float));
-  auto* rows = reinterpret_cast<float*>(states.data.get());
-  run(input, rows);
-  pool(pooling(), rows, features(), input.sequences, output);
-  if (options_.normalize != 0) normalize_rows(output, input.sequences.count, features());
-  workspaces_.give_back(std::move(states));
+  const std::int64_t rows = by_token ? tokens : input.sequences.count;
+  const std::int64_t pooled = by_token ? 0 : rows * features();
+  const std::int64_t floats = tokens * features() + pooled + rows * head_.space();
+  Workspace space = workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, floats)) * sizeof(float));
+  auto* states = reinterpret_cast<float*>(space.data.get());
+  float* const vectors = by_token ? states : states + tokens * features();
+  run(input, states);
+  if (!by_token) pool(pooling(), states, features(), input.sequences, vectors);
+  apply_head(head_, vectors, rows, states + tokens * features() + pooled, output);
+  if (options_.normalize != 0) normalize_rows(output, rows, outputs());
+  workspaces_.give_back(std::move(space));
 }
 
 }  // namespace sparsekit

@@ -16,6 +16,7 @@
 #include "../operators/pooling.h"
 #include "compiled_file.h"
 #include "encoder_layer.h"
+#include "head.h"
 #include "weights.h"
 #include "workspace.h"
 
@@ -38,16 +39,23 @@ class Encoder {
   std::int64_t features() const { return projection_ ? projection_->out_features : words_.features; }
   std::int64_t vocabulary() const { return words_.rows; }
   std::int64_t max_tokens() const { return max_tokens_; }
-  Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
+  /// Rows of the table of token types; 0 where the model has none.
+  std::int64_t types() const { return types_.rows; }
+  Task task() const { return static_cast<Task>(options_.task); }
+  /// Features of what `encode` gives; 0 where the model gives hidden states alone.
+  std::int64_t outputs() const { return encodes() ? head_.outputs() : 0; }
 
   /// Hidden states of the last layer: output[tokens, features]. Throws std::invalid_argument for ids, types or offsets
   /// that the model does not have.
   void run(const EncoderInput& input, float* output) const;
 
-  /// One vector for each sequence: output[sequences, features]. Throws as above, and where the model has no pooling.
+  /// One vector or the logits of each sequence, output[sequences, outputs], or the logits of each token,
+  /// output[tokens, outputs]. Throws as above, and where the model gives hidden states alone.
   void encode(const EncoderInput& input, float* output) const;
 
  private:
+  Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
+  bool encodes() const { return pooling() != Pooling::none || task() == Task::token_classification; }
   void check(const EncoderInput& input) const;
   void run_group(const EncoderInput& input, float* output) const;
   void embed(const EncoderInput& input, float* output, float* space) const;
@@ -63,6 +71,7 @@ class Encoder {
   DistanceBiases biases_;                    // of all layers
   std::vector<EncoderLayer> layers_;
   NormWeights final_norm_;  // with norms before the halves of a layer
+  Head head_;
   std::int64_t max_tokens_ = 0;
   std::int64_t space_ = 0;  // floats of a token besides its hidden state
   mutable WorkspacePool workspaces_;

@@ -35,6 +35,13 @@ void check_options(const EncoderOptions& options) {
   if (!between(options.pooling, Pooling::none, Pooling::max)) refuse("unknown pooling");
   if (!between(options.normalize, 0, 1)) refuse("normalize must be 0 or 1");
   if (!between(options.block_order, BlockOrder::post_norm, BlockOrder::pre_norm)) refuse("unknown order of blocks");
+  if (!between(options.task, Task::embedding, Task::token_classification)) refuse("unknown task");
+  if (!between(options.head_activation, HeadActivation::none, HeadActivation::tanh))
+    refuse("unknown activation of a head");
+  const bool pools = static_cast<Pooling>(options.pooling) != Pooling::none;
+  const auto task = static_cast<Task>(options.task);
+  if (task == Task::classification && !pools) refuse("labels of sequences need a pooling");
+  if (task == Task::token_classification && pools) refuse("labels of tokens are not pooled");
 }
 
 }  // namespace
@@ -118,8 +125,7 @@ LinearWeights EncoderTensors::linear(std::uint32_t layer, Role weight, Role bias
 }
 
 std::optional<LinearWeights> EncoderTensors::projection() const {
-  if (!has(kNoLayer, Role::embedding_projection)) return std::nullopt;
-  return linear(kNoLayer, Role::embedding_projection, Role::embedding_projection_bias, kAny, embedding_features_);
+  return optional_linear(Role::embedding_projection, Role::embedding_projection_bias, embedding_features_);
 }
 
 DistanceBiases EncoderTensors::distance_biases() const {
@@ -153,6 +159,23 @@ std::int64_t EncoderTensors::window(std::uint32_t layer) const {
     refuse("the window of layer " + std::to_string(layer) + " must be a whole number from 0 to 2^24");
   }
   return static_cast<std::int64_t>(window);
+}
+
+std::optional<LinearWeights> EncoderTensors::optional_linear(Role weight, Role bias, std::int64_t in_features) const {
+  if (!has(kNoLayer, weight)) return std::nullopt;
+  return linear(kNoLayer, weight, bias, kAny, in_features);
+}
+
+Head EncoderTensors::head() const {
+  Head head;
+  head.features = features_;
+  head.activation = static_cast<HeadActivation>(file_.encoder().head_activation);
+  head.dense = optional_linear(Role::head_dense, Role::head_dense_bias, features_);
+  head.classifier = optional_linear(Role::classifier, Role::classifier_bias, head.outputs());
+  const bool has_labels = static_cast<Task>(file_.encoder().task) != Task::embedding;
+  if (head.classifier.has_value() != has_labels) refuse("labels and a classifier belong together");
+  if (head.outputs() < 1) refuse("a head without outputs");
+  return head;
 }
 
 EncoderLayer EncoderTensors::layer(std::uint32_t index) const {

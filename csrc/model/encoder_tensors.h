@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 
-#include "../operators/sparse_linear.h"
 #include "encoder.h"
 
 namespace sparsekit {
@@ -24,6 +23,7 @@ class EncoderTensors {
   EncoderLayer layer(std::uint32_t index) const;
   /// Tokens of the longest sequence that there are positions for.
   std::int64_t max_tokens() const;
+  Head head() const;
 
  private:
   const TensorEntry& entry(std::uint32_t layer, Role role) const;
@@ -35,6 +35,7 @@ class EncoderTensors {
   std::int64_t window(std::uint32_t layer) const;
   bool has(std::uint32_t layer, Role role) const { return file_.find(layer, role) != nullptr; }
   bool pre_norm() const;
+  std::optional<LinearWeights> optional_linear(Role weight, Role bias, std::int64_t in_features) const;
 
   const CompiledFile& file_;
   std::int64_t embedding_features_;

@@ -52,6 +52,22 @@ std::atomic<const InstructionSet*>& chosen() {
   return isa;
 }
 
+constexpr char kNative[] = "native";
+
+struct Target {
+  const char* name;
+  LayoutThresholds layouts;
+};
+constexpr Target kTargets[] = {{"avx2", kAvx2Layouts}, {"avx512", kAvx512Layouts}, {"neon", kNeonLayouts}};
+
+LayoutThresholds thresholds_of(const std::string& name) {
+  if (name == kNative) return current_kernels().layouts;
+  for (const Target& target : kTargets) {
+    if (target.name == name) return target.layouts;
+  }
+  throw std::invalid_argument("target must be one of " + joined(packing_targets()) + ", got '" + name + "'");
+}
+
 }  // namespace
 
 std::vector<std::string> available_isas() {
@@ -85,9 +101,15 @@ const KernelTable& all_kernels() { return *chosen().load()->all; }
 
 const KernelTable& current_kernels() { return chosen().load()->used; }
 
-std::vector<Family> candidate_families(const CsrView& csr, DType dtype) {
-  const KernelTable& table = current_kernels();
-  const double least = dtype == DType::int8 ? table.min_csr_sparsity_s8 : table.min_csr_sparsity;
+std::vector<std::string> packing_targets() {
+  std::vector<std::string> names = {kNative};
+  for (const Target& target : kTargets) names.emplace_back(target.name);
+  return names;
+}
+
+std::vector<Family> candidate_families(const CsrView& csr, DType dtype, const std::string& target) {
+  const LayoutThresholds thresholds = thresholds_of(target);
+  const double least = dtype == DType::int8 ? thresholds.min_csr_sparsity_s8 : thresholds.min_csr_sparsity;
   if (least <= 0) return {Family::csr};
   if (least > 1) return {Family::sell};
   const auto size = static_cast<double>(csr.out_features) * static_cast<double>(csr.in_features);
@@ -95,7 +117,5 @@ std::vector<Family> candidate_families(const CsrView& csr, DType dtype) {
   if (sparsity >= least) return {Family::csr, Family::sell};
   return {Family::sell, Family::csr};
 }
-
-Family preferred_family(const CsrView& csr, DType dtype) { return candidate_families(csr, dtype).front(); }
 
 }  // namespace sparsekit

@@ -37,11 +37,11 @@ const KernelTable& all_kernels();
 /// Kernels of the instruction set in use that this machine's processor uses.
 const KernelTable& current_kernels();
 
-/// How this weight, with values of this type, may run fastest on it: the families to measure, the preferred one first.
-/// One where that is best at any number of tokens.
-std::vector<Family> candidate_families(const CsrView& csr, DType dtype);
+/// What weights can be packed for: "native", the instruction set in use, and kinds of instruction sets.
+std::vector<std::string> packing_targets();
 
-/// The first of them: how it likes a weight packed of which nothing was measured.
-Family preferred_family(const CsrView& csr, DType dtype);
+/// How this weight, with values of this type, may run fastest on a target: the families to measure, the preferred one
+/// first. One where that is best at any number of tokens. Throws std::invalid_argument for an unknown target.
+std::vector<Family> candidate_families(const CsrView& csr, DType dtype, const std::string& target);
 
 }  // namespace sparsekit

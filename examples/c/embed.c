@@ -13,15 +13,15 @@ static int failed(const char* what) {
 /* The vector of a sequence on one line; 0 where that went well. */
 static int print_vector(const sparsekit_model* model, const int32_t* ids, int64_t tokens) {
   char error[256];
-  const int64_t features = sparsekit_describe(model).features;
+  const int64_t outputs = sparsekit_describe(model).outputs;
   const int64_t offsets[] = {0, tokens};
-  float* vector = malloc((size_t)features * sizeof *vector);
+  float* vector = malloc((size_t)outputs * sizeof *vector);
   if (vector == NULL) return failed("out of memory");
   if (sparsekit_encode(model, ids, NULL, offsets, 1, vector, error, sizeof error) != SPARSEKIT_OK) {
     free(vector);
     return failed(error);
   }
-  for (int64_t f = 0; f < features; ++f) printf("%.9g%c", (double)vector[f], f + 1 < features ? ' ' : '\n');
+  for (int64_t f = 0; f < outputs; ++f) printf("%.9g%c", (double)vector[f], f + 1 < outputs ? ' ' : '\n');
   free(vector);
   return 0;
 }

@@ -27,6 +27,9 @@ def compile_folder(
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
     ] = None,
+    target: Annotated[
+        str, typer.Option(help="Where it is to be fastest: native, avx2, avx512 or neon.", metavar="TARGET")
+    ] = "native",
 ) -> None:
     """Compile an encoder into one file that runs without torch.
 
@@ -36,7 +39,7 @@ def compile_folder(
     from sparsekit.wording import size_text
 
     with noting(f"stopped; {out} is as it was"):
-        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling)
+        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target)
     print_text(f"wrote {out}, {size_text(out.stat().st_size)}")
 
 
@@ -53,8 +56,9 @@ def embed(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")] = None,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens that are computed together.", metavar="N")
-    ] = 2048,
+        int | None, typer.Option(min=1, help="Most tokens that are computed together; else 256 a thread.", metavar="N")
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Compile a folder once, into the user's cache.")] = False,
 ) -> None:
     """Embed texts, a line each, from standard input into an .npy file.
 
@@ -64,7 +68,7 @@ def embed(
     from sparsekit.engine import Encoder
     from sparsekit.io.atomic_file import write_atomically
 
-    encoder = Encoder(model, tokenizer=tokenizer, pooling=pooling, threads=threads)
+    encoder = Encoder(model, tokenizer=tokenizer, pooling=pooling, threads=threads, cache=cache)
     texts = [line.removesuffix("\n") for line in sys.stdin]
     content = _npy(encoder.encode(texts, batch_tokens=batch_tokens, show_progress=True))
     if out is None:

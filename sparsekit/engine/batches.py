@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,46 @@ def token_array(name: str, tokens: Any) -> NDArray[np.int32]:
     return given.astype(np.int32, copy=False)
 
 
-def joined(sequences: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Tokens of all sequences one after the other; offsets of where each begins and the last ends: [sequences + 1]."""
+class Input(NamedTuple):
+    """Sequences of tokens as the core takes them: one after the other."""
+
+    ids: NDArray[np.int32]  # [tokens]
+    offsets: NDArray[np.int64]  # [sequences + 1]: where each begins, and the last ends
+    types: NDArray[np.int32] | None  # as `ids`
+
+
+def joined_input(ids: Sequence[Any], types: Sequence[Any] | None = None) -> Input:
+    """Sequences as the core takes them.
+
+    Args:
+        ids: token ids of each sequence.
+        types: token types of each sequence.
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: they have impossible values; a sequence has more or fewer types than ids.
+    """
+    sequences = [token_array("ids", sequence) for sequence in ids]
+    offsets = offsets_of(sequences)
+    if types is None:
+        return Input(_joined(sequences), offsets, None)
+    kinds = [token_array("types", sequence) for sequence in types]
+    if not np.array_equal(offsets, offsets_of(kinds)):
+        raise ValueError("types must have as many numbers for each sequence as ids")
+    return Input(_joined(sequences), offsets, _joined(kinds))
+
+
+def offsets_of(sequences: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+    """Where each sequence begins among all of them, and the last ends: [sequences + 1]."""
     offsets = np.zeros(len(sequences) + 1, np.int64)
     np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
-    return np.concatenate([np.empty(0, np.int32), *sequences]), offsets
+    return offsets
+
+
+def split_rows(rows: NDArray[np.float32], offsets: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """The rows of each sequence."""
+    return np.split(rows, offsets[1:-1]) if offsets.size > 1 else []
+
+
+def _joined(sequences: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    return np.concatenate([np.empty(0, np.int32), *sequences])

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,10 @@ ROLES = {
     "output_norm_bias": 31,
     "gate": 32,
     "gate_bias": 33,
+    "head_dense": 64,
+    "head_dense_bias": 65,
+    "classifier": 66,
+    "classifier_bias": 67,
 }
 #: How a tensor is stored -> its number.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
@@ -57,8 +62,12 @@ KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
 POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
 #: Where the layer norms of a transformer block are -> its number.
 BLOCK_ORDERS = {"post_norm": 0, "pre_norm": 1}
+#: What a model gives besides hidden states -> its number.
+TASKS = {"embedding": 0, "classification": 1, "token_classification": 2}
+#: The activation function of a head that linear layers do not have: its number follows theirs.
+TANH = 5
 
-_HEADER = struct.Struct("<8sIIQ4i2f3iI64x")
+_HEADER = struct.Struct("<8sIIQ4i2f5iI56x")
 _ENTRY = struct.Struct("<4I2q2Q")
 
 
@@ -73,8 +82,10 @@ class EncoderOptions:
     norm_eps: float
     attention_scale: float
     pooling: int  # a number of `POOLINGS`
-    normalize: int  # 1: pooled vectors have length 1
+    normalize: int  # 1: vectors have length 1
     block_order: int  # a number of `BLOCK_ORDERS`
+    task: int  # a number of `TASKS`
+    head_activation: int  # of `head_dense`: a number of `runtime.ACTIVATIONS`, or `TANH`
 
 
 @dataclass(frozen=True)
@@ -177,3 +188,20 @@ def aligned_buffer(nbytes: int) -> NDArray[np.uint8]:
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % ALIGNMENT
     return memory[skipped : skipped + nbytes]
+
+
+def read_compiled(file: Path, mmap: bool) -> NDArray[np.uint8]:
+    """The bytes of a file at a multiple of `ALIGNMENT`, mapped or in memory of their own, uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it was cut off meanwhile.
+    """
+    size = file.stat().st_size
+    if mmap and size:
+        return np.memmap(file, np.uint8, "r")
+    buffer = aligned_buffer(size)
+    with file.open("rb") as opened:
+        if opened.readinto(buffer.data) != size:
+            raise ValueError(f"{file} was cut off while it was read; write it by rename")
+    return buffer

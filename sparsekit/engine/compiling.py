@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import overload
 
@@ -9,10 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.compiled_file import BLOCK_ORDERS, POOLINGS, CompiledModel, EncoderOptions
+from sparsekit.engine.compiled_file import (
+    BLOCK_ORDERS,
+    NO_LAYER,
+    POOLINGS,
+    TANH,
+    TASKS,
+    CompiledModel,
+    EncoderOptions,
+    Tensor,
+)
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
-from sparsekit.engine.sentence_modules import read_modules
+from sparsekit.engine.families import Head
+from sparsekit.engine.linear_tensors import linear_tensors
+from sparsekit.engine.sentence_modules import DENSE_LAYER, DenseModule, read_modules
 from sparsekit.engine.weights import open_weights
 from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.io.atomic_file import write_atomically
@@ -20,6 +32,7 @@ from sparsekit.io.file_names import CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.untrusted import read_object, regular_file
 
+_HEAD_ACTIVATIONS = {**runtime.ACTIVATIONS, "tanh": TANH}
 #: Types of word embeddings.
 _EMBEDDINGS = ("float32", "int8")
 
@@ -32,6 +45,7 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> NDArray[np.uint8]: ...
 
 
@@ -43,6 +57,7 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> None: ...
 
 
@@ -53,10 +68,11 @@ def compile_model(
     dtype: str = "float32",
     embeddings: str = "float32",
     pooling: str | None = None,
+    target: str = "native",
 ) -> NDArray[np.uint8] | None:
     """Compile an encoder: all its weights, packed, in one file that `Encoder` maps; see `docs/compiled-model.md`.
 
-    Weights are packed for the instruction set in use; every other one runs them too.
+    The file runs on every processor; `target` says where it is to be fastest.
 
     Args:
         folder: a model folder of `sparsekit.save`, transformers or sentence-transformers, or the name of a model in
@@ -65,7 +81,9 @@ def compile_model(
         dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
             keep theirs.
         embeddings: of word embeddings: "float32", or "int8" with a scale for each row.
-        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does.
+        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
+            for a classifier, the encoder is compiled without its head.
+        target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
 
     Returns:
         The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
@@ -75,25 +93,42 @@ def compile_model(
         OSError: the file cannot be written.
         ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
     """
-    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling)
+    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, target)
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
     return None
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> CompiledModel:
+def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None, target: str) -> CompiledModel:
     if embeddings not in _EMBEDDINGS:
         raise ValueError(f"embeddings must be one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
+    if target not in runtime.packing_targets():
+        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
     modules = read_modules(folder)
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
-    options = _options(config, pooling or modules.pooling, modules.normalize)
-    return CompiledModel(options, list(EncoderTensors(config, open_weights(modules.encoder)).read(dtype, embeddings)))
+    found = EncoderTensors(config, open_weights(modules.encoder, target))
+    tensors = list(found.read(dtype, embeddings))
+    pooling = pooling or modules.pooling
+    head = None if pooling else config.head
+    if head is not None:
+        tensors += found.read_head(head, dtype)
+        pooling = "cls" if head.task == "classification" else None
+    if modules.dense is not None:
+        tensors += _dense_tensors(modules.dense, dtype, target)
+    return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
 
 
-def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> EncoderOptions:
+def _dense_tensors(dense: DenseModule, dtype: str, target: str) -> Iterator[Tensor]:
+    weights = open_weights(dense.folder, target)
+    return linear_tensors(weights, NO_LAYER, "head_dense", DENSE_LAYER, dtype, dense.activation)
+
+
+def _options(
+    config: EncoderConfig, head: Head | DenseModule | None, pooling: str | None, normalize: bool
+) -> EncoderOptions:
     return EncoderOptions(
         layers=config.layers,
         head_dim=config.head_dim,
@@ -104,6 +139,8 @@ def _options(config: EncoderConfig, pooling: str | None, normalize: bool) -> Enc
         pooling=POOLINGS[pooling],
         normalize=int(normalize),
         block_order=BLOCK_ORDERS["pre_norm" if config.family.pre_norm else "post_norm"],
+        task=TASKS[head.task if isinstance(head, Head) else "embedding"],
+        head_activation=0 if head is None else _HEAD_ACTIVATIONS[head.activation],
     )
 
 

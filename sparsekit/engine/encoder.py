@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.batches import batches_by_tokens, joined, token_array
-from sparsekit.engine.compiled_file import POOLINGS, aligned_buffer
-from sparsekit.engine.compiling import compile_model
+from sparsekit.engine.batches import Input, batches_by_tokens, joined_input, offsets_of, split_rows
+from sparsekit.engine.compiled_file import POOLINGS, TASKS, read_compiled
+from sparsekit.engine.labels import Classification, Labels
 from sparsekit.engine.sentence_modules import read_modules
-from sparsekit.engine.tokenizing import TOKENIZER, Tokenizer
+from sparsekit.engine.spans import AGGREGATIONS, Span, spans_of
+from sparsekit.engine.tokenizing import TOKENIZER, Text, Tokenizer, Tokens, check_texts, read_options, tokens_of
+from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
+
+#: Tokens of a thread in a batch. The core computes that many at a time; between batches Ctrl-C is seen, which takes a
+#: tenth of a second with a model of MiniLM's size.
+_THREAD_TOKENS = 256
 
 
 class Encoder:
@@ -31,9 +38,13 @@ class Encoder:
         tokenizer: tokenizer.json; None for the one in the model folder.
         threads: of the pool, for the whole process; None leaves them as they are.
         mmap: map a file, so that processes share its memory; else read it.
+        cache: keep the compiled model of a folder in `$XDG_CACHE_HOME/sparsekit/compiled`, or in `~/.cache`, and map it
+            as long as the folder's files, the arguments, this library and the instruction set are the same. Nothing
+            deletes it; a file of `compile_model` needs no cache.
 
     Raises:
         FileNotFoundError: there is no such model.
+        OSError: with `cache`, the cache cannot be written.
         ValueError: the engine does not run the model; a file is damaged; an argument is unknown or does not fit.
         RuntimeError: `threads` are given and torch is loaded, whose threads are used.
     """
@@ -48,6 +59,7 @@ class Encoder:
         tokenizer: Path | str | None = None,
         threads: int | None = None,
         mmap: bool = True,
+        cache: bool = False,
     ) -> None:
         if threads is not None:
             runtime.set_num_threads(threads)
@@ -56,13 +68,18 @@ class Encoder:
         self._folder: Path | None = None
         if Path(model).is_file():
             _check_none(dtype=dtype, embeddings=embeddings, pooling=pooling)
-            compiled = _read(Path(model), mmap)
+            self._core = runtime.CompiledEncoder(read_compiled(Path(model), mmap))
         else:
             self._folder = local_folder(model)
-            compiled = compile_model(
-                self._folder, dtype=dtype or "float32", embeddings=embeddings or "float32", pooling=pooling
-            )
-        self._core = runtime.CompiledEncoder(compiled)
+            arguments = dtype or "float32", embeddings or "float32", pooling
+            self._core = _cached(self._folder, *arguments, mmap) if cache else _compiled(self._folder, *arguments)
+        self._task = next(name for name, number in TASKS.items() if number == self._core.task)
+        self._labels_tokens = self._task == "token_classification"
+
+    @property
+    def task(self) -> str:
+        """What the model gives besides hidden states: "embedding", "classification" or "token_classification"."""
+        return self._task
 
     @property
     def features(self) -> int:
@@ -88,22 +105,45 @@ class Encoder:
             TypeError: ids or types are no integers.
             ValueError: the model has no such ids or types; a sequence is longer than `max_tokens`.
         """
-        tokens, offsets = joined([token_array("ids", sequence) for sequence in ids])
-        kinds = None
-        if types is not None:
-            kinds, others = joined([token_array("types", sequence) for sequence in types])
-            if not np.array_equal(offsets, others):
-                raise ValueError("types must have as many numbers for each sequence as ids")
-        return np.split(self._core.run(tokens, offsets, kinds), offsets[1:-1]) if len(ids) else []
+        given = joined_input(ids, types)
+        return split_rows(self._core.run(*given), given.offsets)
+
+    def logits(self, ids: Sequence[Any], types: Sequence[Any] | None = None) -> list[NDArray[np.float32]]:
+        """Logits of a classifier.
+
+        Args:
+            ids: as for `run`.
+            types: likewise.
+
+        Returns:
+            For each sequence float32, shape [labels]; [tokens, labels] where the model labels tokens.
+
+        Raises:
+            TypeError: as `run`.
+            ValueError: as `run`; the model is no classifier.
+        """
+        self._check_task("classification", "token_classification")
+        given = joined_input(ids, types)
+        logits = self._core.encode(*given)
+        return split_rows(logits, given.offsets) if self._labels_tokens else list(logits)
 
     def encode(
-        self, texts: str | Iterable[str], *, batch_tokens: int = 2048, show_progress: bool = False
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        batch_tokens: int | None = None,
+        show_progress: bool = False,
     ) -> NDArray[np.float32]:
         """One vector for each text, as `SentenceTransformer.encode`.
 
         Args:
             texts: texts, or one. Longer ones than the folder says, or `max_tokens`, are truncated, with a warning.
-            batch_tokens: most tokens that are computed together.
+            prompt: what precedes every text; the prompt `prompt_name` if None.
+            prompt_name: of a prompt of the folder; its default one, or none, if None.
+            batch_tokens: most tokens that are computed together; Ctrl-C ends the call between batches. None for 256 a
+                thread.
             show_progress: show a bar on standard error.
 
         Returns:
@@ -112,29 +152,141 @@ class Encoder:
         Raises:
             TypeError: a text is no str.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: the model does not say how it pools; there is no tokenizer.
+            ValueError: the model does not say how it pools; there is no tokenizer or no such prompt.
         """
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-        if not self._core.pools:
+        self._check_task("embedding")
+        if self._core.outputs == 0:
             names = ", ".join(map(repr, filter(None, POOLINGS)))
             raise ValueError(f"the model does not say how tokens become one vector; give pooling=, one of {names}, to "
                              "Encoder, or to compile_model for a file")  # fmt: skip
-        if isinstance(texts, str):
-            return self._encode([texts], batch_tokens, show_progress).reshape(self.features)
-        return self._encode(list(texts), batch_tokens, show_progress)
+        given = check_texts([texts] if isinstance(texts, str) else texts)
+        tokenizer = self._open_tokenizer()
+        tokens = tokenizer.tokens(given, tokenizer.prompt(prompt_name) if prompt is None else prompt)
+        vectors = self._outputs(tokens, batch_tokens, "encode", show_progress)
+        return vectors[0] if isinstance(texts, str) else vectors
 
-    def _encode(self, texts: Sequence[str], batch_tokens: int, show_progress: bool) -> NDArray[np.float32]:
-        for text in texts:
-            if not isinstance(text, str):
-                raise TypeError(f"texts must be str, got {type(text).__name__}")
-        ids = self._open_tokenizer().ids(texts)
-        output = np.empty((len(ids), self.features), np.float32)
-        with Progress[str](title="encode", unit="texts", total=len(ids), hidden=not show_progress) as progress:
-            for batch in batches_by_tokens([one.size for one in ids], batch_tokens):
-                output[batch] = self._core.encode(*joined([ids[number] for number in batch]))
+    def classify(
+        self, texts: Iterable[Text], *, batch_tokens: int | None = None, show_progress: bool = False
+    ) -> list[Classification]:
+        """Labels of texts, as transformers' text-classification pipeline gives them.
+
+        Args:
+            texts: texts, or pairs of texts that the model reads together.
+            batch_tokens: as for `encode`.
+            show_progress: likewise.
+
+        Raises:
+            TypeError: a text is no str and no pair of them.
+            ModuleNotFoundError: tokenizers is not installed.
+            ValueError: the model is no classifier of texts; there is no tokenizer.
+        """
+        self._check_task("classification")
+        return self._labels.classified(self._text_logits(texts, batch_tokens, "classify", show_progress))
+
+    def rank(
+        self, query: str, documents: Iterable[str], *, batch_tokens: int | None = None, show_progress: bool = False
+    ) -> NDArray[np.float32]:
+        """How well documents answer a query, as `CrossEncoder.predict` says of the pairs.
+
+        Args:
+            query: the text that the model reads first.
+            documents: those it reads second.
+            batch_tokens: as for `encode`.
+            show_progress: likewise.
+
+        Returns:
+            float32, shape [documents], in their order: more is better.
+
+        Raises:
+            TypeError: a text is no str.
+            ModuleNotFoundError: tokenizers is not installed.
+            ValueError: the model has more than one logit, or is no classifier; there is no tokenizer.
+        """
+        self._check_task("classification")
+        pairs = [(query, document) for document in check_texts(documents)]
+        return self._labels.scores(self._text_logits(pairs, batch_tokens, "rank", show_progress))
+
+    def classify_tokens(
+        self,
+        texts: Iterable[str],
+        *,
+        aggregation: str = "simple",
+        batch_tokens: int | None = None,
+        show_progress: bool = False,
+    ) -> list[list[Span]]:
+        """Labeled spans of texts, as transformers' token-classification pipeline gives them; outside of all is "O".
+
+        Args:
+            texts: texts; what is truncated has no spans.
+            aggregation: "none": each token; "simple": neighbors of one label; "first", "average", "max": the same of
+                words, whose label is that of their first token, of the mean of their tokens, of the surest one.
+            batch_tokens: as for `encode`.
+            show_progress: likewise.
+
+        Returns:
+            For each text its spans, from left to right.
+
+        Raises:
+            TypeError: a text is no str.
+            ModuleNotFoundError: tokenizers is not installed.
+            ValueError: the model does not label tokens; there is no tokenizer; the aggregation is unknown.
+        """
+        self._check_task("token_classification")
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
+        given = check_texts(texts)
+        encodings = list(self._open_tokenizer().encodings(given))
+        tokens = [tokens_of(encoding) for encoding in encodings]
+        probabilities = self._labels.probabilities(self._outputs(tokens, batch_tokens, "classify", show_progress))
+        parts = split_rows(probabilities, offsets_of([one.ids for one in tokens]))
+        return [
+            spans_of(text, encoding, part, self._labels.names, aggregation)
+            for text, encoding, part in zip(given, encodings, parts, strict=True)
+        ]
+
+    def _text_logits(
+        self, texts: Iterable[Text], batch_tokens: int | None, title: str, show_progress: bool
+    ) -> NDArray[np.float32]:
+        tokens = self._open_tokenizer().tokens(check_texts(texts, pairs=True))
+        return self._outputs(tokens, batch_tokens, title, show_progress)
+
+    def _outputs(
+        self, tokens: Sequence[Tokens], batch_tokens: int | None, title: str, show_progress: bool
+    ) -> NDArray[np.float32]:
+        """What the core gives for texts, in their order: a row for each, or for each of their tokens."""
+        if batch_tokens is None:
+            batch_tokens = _THREAD_TOKENS * runtime.num_threads()
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        offsets = offsets_of([one.ids for one in tokens]) if self._labels_tokens else np.arange(len(tokens) + 1)
+        output = np.empty((offsets[-1], self._core.outputs), np.float32)
+        with Progress[str](title=title, unit="texts", total=len(tokens), hidden=not show_progress) as progress:
+            for batch in batches_by_tokens([one.ids.size for one in tokens], batch_tokens):
+                rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in batch])
+                output[rows] = self._core.encode(*self._input_of([tokens[i] for i in batch]))
                 progress.update(len(batch))
         return output
+
+    def _input_of(self, tokens: Sequence[Tokens]) -> Input:
+        types = [one.types for one in tokens] if self._core.types > 1 else None
+        return joined_input([one.ids for one in tokens], types)
+
+    def _check_task(self, *tasks: str) -> None:
+        if self.task not in tasks:
+            raise ValueError(f"the model's task is {self.task}, not {' or '.join(tasks)}; {_USES[self.task]}")
+
+    @cached_property
+    def _labels(self) -> Labels:
+        folder = self._options_folder()
+        if folder is None:
+            return Labels({}, {}, self._core.outputs)
+        return Labels(read_options(folder, CONFIG), read_options(folder, SENTENCE_CONFIG), self._core.outputs)
+
+    def _options_folder(self) -> Path | None:
+        """The folder of the transformers model, or that of the tokenizer."""
+        if self._tokenizer_file is not None:
+            return self._tokenizer_file.parent
+        return None if self._folder is None else read_modules(self._folder).encoder
 
     def _open_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
@@ -148,19 +300,27 @@ class Encoder:
         return self._tokenizer
 
 
+#: Task -> what does work.
+_USES = {
+    "embedding": "encode gives vectors, run hidden states",
+    "classification": "classify or rank gives labels; pooling= makes vectors of a folder",
+    "token_classification": "classify_tokens gives spans; pooling= makes vectors of a folder",
+}
+
+
 def _check_none(**arguments: str | None) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise ValueError(f"a compiled model has its own {given[0]}; compile it again with compile_model({given[0]}=)")
 
 
-def _read(file: Path, mmap: bool) -> NDArray[np.uint8]:
-    """The bytes of a file at a multiple of 64, mapped or in memory of their own."""
-    size = file.stat().st_size
-    if mmap and size:
-        return np.memmap(file, np.uint8, "r")
-    buffer = aligned_buffer(size)
-    with file.open("rb") as opened:
-        if opened.readinto(buffer.data) != size:
-            raise ValueError(f"{file} was cut off while it was read; write it by rename")
-    return buffer
+def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> runtime.CompiledEncoder:
+    from sparsekit.engine.compiling import compile_model
+
+    return runtime.CompiledEncoder(compile_model(folder, dtype=dtype, embeddings=embeddings, pooling=pooling))
+
+
+def _cached(folder: Path, dtype: str, embeddings: str, pooling: str | None, mmap: bool) -> runtime.CompiledEncoder:
+    from sparsekit.engine.compiled_cache import cached_encoder
+
+    return cached_encoder(folder, dtype=dtype, embeddings=embeddings, pooling=pooling, mmap=mmap)

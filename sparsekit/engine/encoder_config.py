@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparsekit.engine.families import FAMILIES, Family
+from sparsekit.engine.families import FAMILIES, Family, Head
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.rotary_config import RotaryConfig, read_rotary
 
@@ -39,6 +39,7 @@ class EncoderConfig:
     absent: frozenset[str]  # modules of the family that the model does without
     without_bias: frozenset[str]  # modules without a bias
     rotary: RotaryConfig | None
+    head: Head | None
 
     def has(self, kind: str, layer: int | None) -> bool:
         """Whether the model has a module, of a layer or of none."""
@@ -75,6 +76,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         absent=frozenset(() if _is_projected(options) else ("embedding_projection",)),
         without_bias=frozenset(kind for kind, key in family.biases.items() if not _flag(config, key)),
         rotary=read_rotary(config, layers) if family.rotary else None,
+        head=_head_of(family, config),
     )
 
 
@@ -102,6 +104,14 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparsekit":
         raise refusal(f"weights quantized with another library, quantization_config={quantization!r:.80}")
     return family
+
+
+def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
+    """The head of the class that wrote the weights, if the engine computes it."""
+    classes = config.get("architectures") or ()
+    if not isinstance(classes, (list, tuple)):
+        raise ValueError(f"architectures of config.json must be a list of names, got {classes!r:.80}")
+    return next((head for end, head in family.heads.items() if any(str(name).endswith(end) for name in classes)), None)
 
 
 class _Options:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsekit import runtime
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
 from sparsekit.engine.encoder_config import EncoderConfig
-from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES
+from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
+from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
 from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_table
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.rotary_config import RotaryConfig
@@ -90,12 +90,24 @@ class EncoderTensors:
         if self._config.rotary is not None:
             yield from self._rotary(self._config.rotary)
 
-    def _check_name(self, name: str) -> None:
-        if name not in self._weights.names:
-            raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")
+    def read_head(self, head: Head, dtype: str) -> Iterator[Tensor]:
+        """The tensors of the model's head; its last layer is float32 where it is dense in the model.
+
+        Args:
+            head: of the model.
+            dtype: of the layer before the last, if that is dense in the model.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        if head.dense is not None:
+            name = head.dense.format(encoder=self._prefix)
+            yield from linear_tensors(self._weights, NO_LAYER, "head_dense", name, dtype, head.activation)
+        name = head.classifier.format(encoder=self._prefix)
+        yield from linear_tensors(self._weights, NO_LAYER, "classifier", name, "float32")
 
     def _matrix(self, name: str) -> NDArray[np.float32]:
-        self._check_name(name)
+        check_name(self._weights, name)
         values = self._weights.floats(name)
         if values.ndim != 2:
             raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
@@ -141,9 +153,9 @@ class EncoderTensors:
             yield Tensor.of_floats(NO_LAYER, "windows", np.array(rotary.windows, np.float32))
 
     def _norm(self, layer: int, kind: str, module: str) -> Iterator[Tensor]:
-        yield self._vector(layer, f"{kind}_weight", f"{module}.weight")
+        yield stored_vector(self._weights, layer, f"{kind}_weight", f"{module}.weight")
         if kind not in self._config.without_bias:
-            yield self._vector(layer, f"{kind}_bias", f"{module}.bias")
+            yield stored_vector(self._weights, layer, f"{kind}_bias", f"{module}.bias")
 
     def _part(self, kind: str) -> Part:
         """Which part of a module a linear layer is."""
@@ -151,26 +163,11 @@ class EncoderTensors:
         sharing = [other for other, module in modules.items() if module == modules[kind]]
         return Part(sharing.index(kind), len(sharing))
 
-    def _vector(self, layer: int, role: str, name: str, part: Part = WHOLE) -> Tensor:
-        self._check_name(name)
-        values = self._weights.floats(name)
-        if values.ndim != 1:
-            raise ValueError(f"{name!r} must have one dimension, got shape {list(values.shape)}")
-        rows = part.rows(name, len(values))
-        return Tensor.of_floats(layer, role, values[rows])
-
     def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
-        self._check_name(f"{module}.weight")
         part = self._part(kind)
-        applied = self._weights.activation(module)
-        if applied not in (None, self._config.activation if kind == "up" and part == WHOLE else None):
-            raise ValueError(
-                f"layer {module!r} applies {applied!r}, the configuration says {self._config.activation!r}"
-            )
-        packed = self._weights.packed(module, dtype, part)
-        info = runtime.packed_info(packed)
+        activation = self._config.activation if kind == "up" and part == WHOLE else None
+        weight, *bias = linear_tensors(self._weights, layer, kind, module, dtype, activation, part)
         if kind == "query":
-            self._check_heads(module, info.out_features)
-        yield Tensor(layer, kind, "packed", info.out_features, info.in_features, np.asarray(packed))
-        if f"{module}.bias" in self._weights.names:
-            yield self._vector(layer, f"{kind}_bias", f"{module}.bias", part)
+            self._check_heads(module, weight.rows)
+        yield weight
+        yield from bias

@@ -18,6 +18,19 @@ LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", 
 
 
 @dataclass(frozen=True)
+class Head:
+    """What follows the hidden states of a class of models.
+
+    `{encoder}` in a name stands for what precedes the names of the encoder's tensors.
+    """
+
+    task: str  # a key of `TASKS`
+    classifier: str
+    dense: str | None = None  # a linear layer before it
+    activation: str = "none"  # of `dense`: a name of `runtime.ACTIVATIONS`, or "tanh"
+
+
+@dataclass(frozen=True)
 class Family:
     """Encoders whose arrays and configuration have the same names."""
 
@@ -28,6 +41,8 @@ class Family:
     keys: Mapping[str, str]
     #: Options that the configuration may leave out, as transformers has them.
     defaults: Mapping[str, Any]
+    #: End of a class of `architectures` -> its head; other heads are left out.
+    heads: Mapping[str, Head] = field(default_factory=dict)
     #: Key of config.json -> the value that it must have where it is there.
     fixed: Mapping[str, Any] = field(default_factory=dict)
     #: The first position of a sequence, in families without "padding".
@@ -110,9 +125,33 @@ _DEFAULTS = {"activation": "gelu", "norm_eps": 1e-12}
 _ELECTRA_MODULES = {**_BERT_MODULES, "embedding_projection": "embeddings_project"}
 _ELECTRA_KEYS = {**_BERT_KEYS, "embedding_features": "embedding_size"}
 
-_BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS)
+
+def _heads(classifier: str, dense: str, activation: str) -> Mapping[str, Head]:
+    """Heads of two layers for sequences, of one for tokens, in which it is always `classifier`."""
+    return {
+        "ForSequenceClassification": Head("classification", classifier, dense, activation),
+        "ForTokenClassification": Head("token_classification", "classifier"),
+    }
+
+
+_TANH_HEADS = _heads("classifier.out_proj", "classifier.dense", "tanh")
+_BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS, _heads("classifier", "{encoder}pooler.dense", "tanh"))
+_DISTILBERT = Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS, _heads("classifier", "pre_classifier", "relu"))
+_ELECTRA = Family(
+    _ELECTRA_MODULES,
+    _ELECTRA_KEYS,
+    {**_DEFAULTS, "embedding_features": 128},
+    _heads("classifier.out_proj", "classifier.dense", "gelu"),
+)
 #: Whatever the configuration says, transformers uses 32 buckets and takes the padding token's id for 1.
-_MPNET = Family(_MPNET_MODULES, _BERT_KEYS, _DEFAULTS, {"relative_attention_num_buckets": 32}, first_position=2)
+_MPNET = Family(
+    _MPNET_MODULES,
+    _BERT_KEYS,
+    _DEFAULTS,
+    _TANH_HEADS,
+    fixed={"relative_attention_num_buckets": 32},
+    first_position=2,
+)
 _MODERNBERT = Family(
     _MODERNBERT_MODULES,
     {**_BERT_KEYS, "activation": "hidden_activation", "norm_eps": "norm_eps"},
@@ -126,14 +165,19 @@ _MODERNBERT = Family(
     pre_norm=True,
     rotary=True,
 )
-_ROBERTA = Family(_BERT_MODULES, {**_BERT_KEYS, "padding": "pad_token_id"}, {**_DEFAULTS, "padding": 1})
+_ROBERTA = Family(
+    _BERT_MODULES,
+    {**_BERT_KEYS, "padding": "pad_token_id"},
+    {**_DEFAULTS, "padding": 1},
+    _TANH_HEADS,
+)
 
 #: `model_type` of config.json -> family.
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "distilbert": Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS),
-    "electra": Family(_ELECTRA_MODULES, _ELECTRA_KEYS, {**_DEFAULTS, "embedding_features": 128}),
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
     "modernbert": _MODERNBERT,
     "mpnet": _MPNET,
     "roberta": _ROBERTA,

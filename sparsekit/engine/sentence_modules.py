@@ -24,13 +24,44 @@ _FLAGS = {
 }
 
 
+#: The linear layer in the files of a Dense module.
+DENSE_LAYER = "linear"
+#: Activation functions of Dense modules -> names of the engine.
+_DENSE_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "none",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+}
+#: Keys of Dense modules that must have one of these values where they are there.
+_DENSE_FIXED = {
+    "module_input_name": ("sentence_embedding",),
+    "module_output_name": ("sentence_embedding", None),
+    "use_residual": (False,),
+}
+
+
+@dataclass(frozen=True)
+class DenseModule:
+    """A linear layer on pooled vectors."""
+
+    folder: Path
+    activation: str  # a name of `runtime.ACTIVATIONS`, or "tanh"
+
+
 @dataclass(frozen=True)
 class SentenceModules:
     """The modules of a sentence-transformers model."""
 
     encoder: Path  # folder of the transformers model
     pooling: str | None = None  # a key of `POOLINGS`
+    dense: DenseModule | None = None  # behind the pooling
     normalize: bool = False
+
+
+#: Modules in the order in which the engine computes them.
+_STEPS = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 def read_modules(folder: Path) -> SentenceModules:
@@ -46,11 +77,23 @@ def read_modules(folder: Path) -> SentenceModules:
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"{path} must hold a list of objects, got {steps!r:.80}")
     kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
-    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise refusal(f"the modules {', '.join(kinds)!s:.200}, only Transformer, Pooling, Normalize")
-    encoder, *others = (_subfolder(folder, step.get("path")) for step in steps)
-    _check_output(encoder)
-    return SentenceModules(encoder, _pooling(others[0]) if others else None, len(others) == 2)
+    _check_kinds(kinds)
+    folders = {kind: _subfolder(folder, step.get("path")) for kind, step in zip(kinds, steps, strict=True)}
+    if "Pooling" in folders:
+        _check_output(folders["Transformer"])
+    return SentenceModules(
+        folders["Transformer"],
+        _pooling(folders["Pooling"]) if "Pooling" in folders else None,
+        _dense(folders["Dense"]) if "Dense" in folders else None,
+        "Normalize" in folders,
+    )
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    """Raise ValueError unless modules follow one another as the engine computes them."""
+    in_order = [kind for kind in _STEPS if kind in kinds]
+    if list(kinds) != in_order or "Transformer" not in kinds or (len(kinds) > 1 and "Pooling" not in kinds):
+        raise refusal(f"the modules {', '.join(kinds)!s:.200}, only {', '.join(_STEPS)}, in this order")
 
 
 def _subfolder(folder: Path, name: Any) -> Path:
@@ -82,6 +125,18 @@ def _pooling(folder: Path) -> str:
     if len(modes) != 1 or not ways:
         raise refusal(f"pooling by {', '.join(map(str, modes))!s:.80}, only one of {', '.join(filter(None, POOLINGS))}")
     return ways[0]
+
+
+def _dense(folder: Path) -> DenseModule:
+    config = read_object(regular_file(folder, CONFIG))
+    name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    activation = _DENSE_ACTIVATIONS.get(name) if isinstance(name, str) else None
+    if activation is None:
+        raise refusal(f"a Dense module with activation_function={name!r:.80}, only {', '.join(_DENSE_ACTIVATIONS)}")
+    for key, values in _DENSE_FIXED.items():
+        if config.get(key, values[0]) not in values:
+            raise refusal(f"a Dense module with {key}={config[key]!r:.80}, only {values[0]!r}")
+    return DenseModule(folder, activation)
 
 
 def _modes(config: Mapping[str, Any]) -> Sequence[Any]:

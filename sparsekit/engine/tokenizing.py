@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit.extras import how_to_install
-from sparsekit.io.file_names import SENTENCE_OPTIONS
+from sparsekit.io.file_names import SENTENCE_CONFIG, SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_object, regular_file
 from sparsekit.wording import counted
 
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 _TOKENIZER_OPTIONS = "tokenizer_config.json"
-_PROMPTS = "config_sentence_transformers.json"
 #: Texts that are tokenized at a time: the tokenizer's own objects take many times what ids do.
 _AT_A_TIME = 1024
+
+
+#: A text, or a pair of texts that the model reads together.
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of a text, special ones among them."""
+
+    ids: NDArray[np.int32]  # [tokens]
+    types: NDArray[np.int32]  # [tokens]
 
 
 class Tokenizer:
@@ -41,40 +53,106 @@ class Tokenizer:
     """
 
     def __init__(self, file: Path, folder: Path, max_tokens: int) -> None:
-        sentence = _options(file.parent, SENTENCE_OPTIONS)
-        options = _options(file.parent, _TOKENIZER_OPTIONS)
+        sentence = read_options(file.parent, SENTENCE_OPTIONS)
+        options = read_options(file.parent, _TOKENIZER_OPTIONS)
         self._tokenizer = _open(file)
         self._lower = sentence.get("do_lower_case") is True
-        self._prompt = _default_prompt(_options(folder, _PROMPTS))
+        self._prompts = read_options(folder, SENTENCE_CONFIG)
         self.max_tokens = min(_limit(sentence, "max_seq_length"), _limit(options, "model_max_length"), max_tokens)
         direction = "left" if options.get("truncation_side") == "left" else "right"
         self._tokenizer.enable_truncation(self.max_tokens, direction=direction)
         self._tokenizer.no_padding()
         self._has_warned = False
 
-    def ids(self, texts: Iterable[str]) -> list[NDArray[np.int32]]:
-        """Token ids of every text, int32, shape [tokens], with special tokens."""
-        source = iter(texts)
-        found: list[NDArray[np.int32]] = []
-        while some := list(islice(source, _AT_A_TIME)):
-            found += self._encoded(some)
-        return found
+    def prompt(self, name: str | None = None) -> str:
+        """A prompt of the folder; its default one, or none, if there is no name.
 
-    def _encoded(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        prepared = [self._prompt + (text.lower() if self._lower else text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(prepared)
+        Raises:
+            ValueError: the folder has no such prompt.
+        """
+        prompts = self._prompts.get("prompts")
+        prompts = prompts if isinstance(prompts, dict) else {}
+        found = prompts.get(self._prompts.get("default_prompt_name") if name is None else name)
+        if isinstance(found, str):
+            return found
+        if name is None:
+            return ""
+        raise ValueError(f"there is no prompt {name!r}, only {', '.join(map(repr, prompts)) or 'none'}; give prompt=")
+
+    def tokens(self, texts: Iterable[Text], prompt: str = "") -> list[Tokens]:
+        """Tokens of every text.
+
+        Args:
+            texts: texts and pairs.
+            prompt: what precedes every text that is no pair.
+        """
+        found = self._encodings(texts, prompt, self._tokenizer.encode_batch_fast)
+        return [tokens_of(encoding) for encoding in found]
+
+    def encodings(self, texts: Iterable[Text]) -> Iterator[tokenizers.Encoding]:
+        """What the tokenizer says of every text: tokens, and where they lie in it."""
+        return self._encodings(texts, "", self._tokenizer.encode_batch)
+
+    def _encodings(
+        self, texts: Iterable[Text], prompt: str, encode: Callable[[list[Text]], Sequence[tokenizers.Encoding]]
+    ) -> Iterator[tokenizers.Encoding]:
+        source = iter(texts)
+        while some := list(islice(source, _AT_A_TIME)):
+            encodings = encode([self._prepared(text, prompt) for text in some])
+            self._warn_of_cut(encodings)
+            yield from encodings
+
+    def _prepared(self, text: Text, prompt: str) -> Text:
+        if isinstance(text, str):
+            return prompt + (text.lower() if self._lower else text)
+        first, second = text
+        return (first.lower(), second.lower()) if self._lower else (first, second)
+
+    def _warn_of_cut(self, encodings: Sequence[tokenizers.Encoding]) -> None:
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"{counted(cut, 'text')} of {len(texts)} had more than {self.max_tokens} tokens and lost the rest; "
+                f"{counted(cut, 'text')} of {len(encodings)} had more than {self.max_tokens} tokens and lost the rest; "
                 "split long texts. This is said once",
                 stacklevel=2,
             )
-        return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
 
 
-def _options(folder: Path, name: str) -> Mapping[str, Any]:
+def tokens_of(encoding: tokenizers.Encoding) -> Tokens:
+    """The tokens of an encoding."""
+    return Tokens(np.asarray(encoding.ids, np.int32), np.asarray(encoding.type_ids, np.int32))
+
+
+@overload
+def check_texts(texts: Iterable[str]) -> list[str]: ...
+
+
+@overload
+def check_texts(texts: Iterable[Text], *, pairs: Literal[True]) -> list[Text]: ...
+
+
+def check_texts(texts: Iterable[Any], *, pairs: bool = False) -> list[Any]:
+    """All texts, and pairs where they may be.
+
+    Raises:
+        TypeError: one is none, or `texts` is one itself.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of str, got str; put it into a list")
+    given = list(texts)
+    for text in given:
+        if not isinstance(text, str) and not (pairs and _is_pair(text)):
+            kinds = "str or pairs of str" if pairs else "str"
+            raise TypeError(f"texts must be {kinds}, got {type(text).__name__}")
+    return given
+
+
+def _is_pair(text: Any) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
+
+
+def read_options(folder: Path, name: str) -> Mapping[str, Any]:
     """The options in a file; none where it is not there."""
     return read_object(regular_file(folder, name)) if (folder / name).exists() else {}
 
@@ -83,13 +161,6 @@ def _limit(options: Mapping[str, Any], key: str) -> int:
     """The most tokens that an option allows; where there is none, transformers writes 10^30."""
     value = options.get(key)
     return value if type(value) is int and value >= 1 else sys.maxsize
-
-
-def _default_prompt(options: Mapping[str, Any]) -> str:
-    """What precedes every text."""
-    name, prompts = options.get("default_prompt_name"), options.get("prompts")
-    prompt = prompts.get(name) if isinstance(name, str) and isinstance(prompts, dict) else None
-    return prompt if isinstance(prompt, str) else ""
 
 
 def _open(file: Path) -> tokenizers.Tokenizer:

@@ -78,32 +78,37 @@ class Weights(Protocol):
         """The activation function that a linear layer applies to its result."""
 
 
-def open_weights(folder: Path) -> Weights:
+def open_weights(folder: Path, target: str) -> Weights:
     """Open the weight files of a model folder.
+
+    Args:
+        folder: the folder.
+        target: what layers are packed for, as in `CSR.layouts`.
 
     Raises:
         ValueError: they are missing, damaged or do not fit each other.
     """
     if (folder / MANIFEST).exists():
-        return _SparseWeights(folder)
-    return _PlainWeights(folder)
+        return _SparseWeights(folder, target)
+    return _PlainWeights(folder, target)
 
 
-def pack(weight: CSR, dtype: str) -> runtime.Packed:
+def pack(weight: CSR, dtype: str, target: str) -> runtime.Packed:
     """Pack the weight of a layer that is dense in the model."""
-    return weight.pack(dtype, block="4x1" if weight.sparsity < _DENSE else None)
+    return weight.pack(dtype, block="4x1" if weight.sparsity < _DENSE else None, target=target)
 
 
-def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part) -> runtime.Packed:
+def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part, target: str) -> runtime.Packed:
     if weight.ndim != 2:
         raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
-    return pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype)
+    return pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype, target)
 
 
 class _PlainWeights:
     """safetensors files as transformers writes them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
+        self._target = target
         if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
             raise ValueError(f"{folder} has no {WEIGHTS}; write it with transformers: "
                              f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(...)")  # fmt: skip
@@ -119,7 +124,7 @@ class _PlainWeights:
             raise ValueError(f"array {stored_name!r} of {file.path}: {error}") from error
 
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
-        return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part)
+        return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
 
     def activation(self, layer: str) -> None:
         return None
@@ -133,7 +138,8 @@ def _name_in_model(name: str) -> str:
 class _SparseWeights:
     """A folder of `sparsekit.save`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
+        self._target = target
         self._folder = ModelFolder(folder)
         manifest = self._folder.manifest
         weights = {f"{layer}.weight" for layer in manifest.layers}
@@ -149,12 +155,14 @@ class _SparseWeights:
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
-            return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part)
+            return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
         if entry.in_model == "sparse" and part == WHOLE:
-            return self._folder.packed(layer)
+            return self._folder.packed(layer, self._target)
         weight = self._folder.weight(layer)
         weight = weight.rows(part.rows(layer, weight.out_features))
-        return weight.pack(entry.dtype) if entry.in_model == "sparse" else pack(weight, dtype)
+        if entry.in_model == "sparse":
+            return weight.pack(entry.dtype, target=self._target)
+        return pack(weight, dtype, self._target)
 
     def activation(self, layer: str) -> str | None:
         entry = self._folder.manifest.layers.get(layer)

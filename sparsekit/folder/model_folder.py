@@ -160,8 +160,12 @@ class ModelFolder:
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
 
-    def packed(self, layer: str) -> runtime.Packed:
+    def packed(self, layer: str, target: str = "native") -> runtime.Packed:
         """A layer's sparse weight as kernels run it.
+
+        Args:
+            layer: its name.
+            target: whose layouts, as in `CSR.layouts`.
 
         Raises:
             ValueError: its arrays are damaged or no weight that can be packed.
@@ -172,6 +176,6 @@ class ModelFolder:
             raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
                              "rows of a block with entries in different columns")  # fmt: skip
         try:
-            return weight.pack(entry.dtype, block=entry.block)
+            return weight.pack(entry.dtype, block=entry.block, target=target)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error

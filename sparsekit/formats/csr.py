@@ -279,18 +279,19 @@ class CSR:
         """
         return f"{_C.block_height(self._tuple)}x1"
 
-    def layouts(self, dtype: str | torch.dtype = "float32") -> tuple[str, ...]:
-        """Layouts worth measuring on the instruction set in use, the preferred one first.
+    def layouts(self, dtype: str | torch.dtype = "float32", target: str = "native") -> tuple[str, ...]:
+        """Layouts worth measuring on a kind of instruction sets, the preferred one first.
 
         Where one of them is best at any number of tokens, it is the only one.
 
         Args:
             dtype: of the stored weights, as in `pack`.
+            target: "native", the instruction set in use, or another name of `runtime.packing_targets`.
 
         Raises:
-            ValueError: `dtype` is unknown.
+            ValueError: an argument is unknown.
         """
-        return _C.candidate_layouts(self._tuple, weight_dtype(dtype))
+        return _C.candidate_layouts(self._tuple, weight_dtype(dtype), target)
 
     def pack(
         self,
@@ -300,6 +301,7 @@ class CSR:
         scales: NDArray[np.float32] | None = None,
         block: str | None = None,
         layout: str | None = None,
+        target: str = "native",
     ) -> runtime.Packed:
         """Pack the weight into the layout of the kernels, one self-describing buffer.
 
@@ -312,9 +314,10 @@ class CSR:
             scales: int8 scales to use as they are, float32, shape [out_features].
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
-            layout: None for the one that the instruction set in use prefers, the first of `layouts`; "sell"
-                (SELL-C-sigma), "csr" (CSR in column blocks) or "bitmask" (the same with a bit for each column, without
-                blocks of 4x1). Every instruction set computes with all of them.
+            layout: None for the one that the target prefers, the first of `layouts`; "sell" (SELL-C-sigma), "csr" (CSR
+                in column blocks) or "bitmask" (the same with a bit for each column, without blocks of 4x1). Every
+                instruction set computes with all of them.
+            target: as in `layouts`.
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a
@@ -322,6 +325,7 @@ class CSR:
         """
         dtype = weight_dtype(dtype)
         found = self._scales(scale_method, scales) if dtype == "int8" else None
+        layout = self.layouts(dtype, target)[0] if layout is None else layout
         return _C.pack(self._tuple, dtype, 0 if block is None else _height(block), found, layout)
 
     def _scales(self, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:

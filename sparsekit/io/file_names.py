@@ -12,3 +12,5 @@ VERIFICATION = "verification.safetensors"
 SENTENCE_MODULES = "modules.json"
 #: The same, beside the transformers model: how texts become tokens.
 SENTENCE_OPTIONS = "sentence_bert_config.json"
+#: The same, beside modules.json: prompts, and what a reranker applies to its logit.
+SENTENCE_CONFIG = "config_sentence_transformers.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,8 @@ def parse_json(text: bytes) -> Any:
     Raises:
         ValueError: the text is no such JSON, or so large or deep that reading it would take long or much memory.
     """
+    import json  # not by who reads none: a compiled model is to start soon
+
     _check_size(text)
     try:
         found = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)

@@ -8,8 +8,10 @@ from sparsekit.runtime.instruction_set import (
     build,
     current_isa,
     kernels,
+    packing_targets,
     run_peak,
     use_isa,
+    version,
 )
 from sparsekit.runtime.layer_norm import add_layer_norm, add_layer_norm_at
 from sparsekit.runtime.linear import (
@@ -50,7 +52,9 @@ __all__ = [
     "linear_input_gradient_at",
     "num_threads",
     "packed_info",
+    "packing_targets",
     "run_peak",
     "set_num_threads",
     "use_isa",
+    "version",
 ]

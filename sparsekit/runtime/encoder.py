@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from sparsekit import _C
 from sparsekit.runtime.threads import follow_torch_threads
 
+#: The task whose output has a row for each token: csrc/model/head.h.
+_TOKEN_CLASSIFICATION = 2
+
 
 class CompiledEncoder:
     """An encoder that runs in the core. Threads may share it; calls release the GIL.
@@ -16,7 +19,8 @@ class CompiledEncoder:
         compiled: a compiled model, uint8, at a multiple of 64 bytes; it is kept, and must not change.
 
     `features` are those of a hidden state, `vocabulary` the number of token ids, `max_tokens` the most tokens of a
-    sequence, `pools` says whether the model tells how tokens become one vector.
+    sequence, `types` the number of token types, or 0; `task` is a number of the compiled file, `outputs` are the
+    features of what `encode` gives, 0 where the model gives hidden states alone.
 
     Raises:
         ValueError: it is no compiled model, or a damaged one.
@@ -28,7 +32,10 @@ class CompiledEncoder:
         self.features = self._native.features
         self.vocabulary = self._native.vocabulary
         self.max_tokens = self._native.max_tokens
-        self.pools = self._native.pools
+        self.types = self._native.types
+        self.task = self._native.task
+        self.outputs = self._native.outputs
+        self._rows_are_tokens = self.task == _TOKEN_CLASSIFICATION
 
     def run(
         self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
@@ -55,7 +62,7 @@ class CompiledEncoder:
     def encode(
         self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
     ) -> NDArray[np.float32]:
-        """One vector for each sequence, pooled and normalized as the model says.
+        """What the model gives besides hidden states: vectors, pooled and normalized as it says, or logits.
 
         Args:
             ids: as for `run`, like the others.
@@ -63,13 +70,14 @@ class CompiledEncoder:
             types: likewise.
 
         Returns:
-            float32, shape [sequences, features].
+            float32, shape [sequences, outputs]; [tokens, outputs] where each token has logits.
 
         Raises:
             TypeError: an array has another type.
-            ValueError: as `run`; or the model has no pooling.
+            ValueError: as `run`; or the model gives hidden states alone.
         """
-        output = np.empty((max(0, offsets.size - 1), self.features), np.float32)
+        rows = ids.size if self._rows_are_tokens else max(0, offsets.size - 1)
+        output = np.empty((rows, self.outputs), np.float32)
         self._native.encode(*_placed(ids, offsets, types), output.ctypes.data)
         return output
 

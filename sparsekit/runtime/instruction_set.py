@@ -12,6 +12,11 @@ def build() -> str:
     return f"{_C.build_type}, compiler {_C.compiler}"
 
 
+def version() -> str:
+    """Version of the library that the native extension was built from."""
+    return _C.version
+
+
 def kernels() -> list[tuple[str, int, int]]:
     """The kernels of the instruction set in use: name, tokens a tile, tokens from which it is preferred."""
     return _C.kernels()
@@ -37,6 +42,14 @@ def current_isa() -> str:
         KernelUnavailableError: `SPARSEKIT_ISA` names one that is unknown or cannot run here.
     """
     return _C.current_isa()
+
+
+def packing_targets() -> list[str]:
+    """What weights can be packed for: "native", the instruction set in use, "avx2", "avx512" or "neon".
+
+    Only the choice of layouts differs; every instruction set runs them all.
+    """
+    return _C.packing_targets()
 
 
 def use_isa(name: str) -> None:

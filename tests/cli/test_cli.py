@@ -33,7 +33,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 VERBS = ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
-VERBS += ["embed", "compile"]
+VERBS += ["embed", "classify", "rank", "compile"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -45,7 +45,7 @@ def test_every_verb_has_help(verb):
 
 
 def test_help_fits_80_columns():
-    for verb in ([], ["bench", "layers"], ["compress"], ["prune"], ["embed"], ["compile"]):
+    for verb in ([], ["bench", "layers"], ["compress"], ["prune"], ["embed"], ["classify"], ["rank"], ["compile"]):
         told = command(*verb, "--help", COLUMNS="80").stdout
         assert max(map(len, told.splitlines())) <= 80
 

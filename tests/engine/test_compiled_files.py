@@ -19,6 +19,8 @@ from sparsekit.engine.compiled_file import (
     NO_LAYER,
     POOLINGS,
     ROLES,
+    TANH,
+    TASKS,
     VERSION,
     Tensor,
     scaled_rows,
@@ -46,6 +48,9 @@ def test_numbers_are_those_of_the_core():
     assert f"kCompiledVersion = {VERSION};" in header
     assert f"kCompiledMagic = 0x{int.from_bytes(MAGIC, 'little'):X};" in header
     assert f"kNoLayer = 0x{NO_LAYER:X};" in header
+    head = (CSRC / "model" / "head.h").read_text()
+    assert enumeration(head, "Task") == TASKS
+    assert enumeration(head, "HeadActivation") == {**runtime.ACTIVATIONS, "tanh": TANH}
     poolings = enumeration((CSRC / "operators" / "pooling.h").read_text(), "Pooling")
     assert poolings == {name or "none": code for name, code in POOLINGS.items()}
 
@@ -62,11 +67,11 @@ def test_the_bytes_are_those_of_the_specification(folder):
     assert compiled.ctypes.data % ALIGNMENT == 0
     magic, version, tensors, total = struct.unpack_from("<8sIIQ", data)
     assert (magic, version, total) == (MAGIC, VERSION, len(data))
-    options = (3, 12, 0, 2, np.float32(1e-12), np.float32(12**-0.5), 3, 0, 0)
-    assert struct.unpack_from("<4i2f3i", data, 24) == options
+    options = (3, 12, 0, 2, np.float32(1e-12), np.float32(12**-0.5), 3, 0, 0, 0, 0)
+    assert struct.unpack_from("<4i2f5i", data, 24) == options
     entries = data[128 : 128 + 48 * tensors]
-    assert struct.unpack_from("<I", data, 60) == (zlib.crc32(entries),)
-    assert not any(data[64:128])
+    assert struct.unpack_from("<I", data, 68) == (zlib.crc32(entries),)
+    assert not any(data[72:128])
     found = [struct.unpack_from("<4I2q2Q", entries, 48 * number) for number in range(tensors)]
     assert [entry[:2] for entry in found] == sorted(entry[:2] for entry in found)
     assert tensors == 5 + 3 * 16

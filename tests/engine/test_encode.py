@@ -6,9 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.normalize import Normalize
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 from tiny_encoders import assert_close, bert_with_tokenizer, change_json, encoder, hidden_states
 
 from sparsekit import convert, prune, save
@@ -58,6 +59,32 @@ def test_sparse_folders_of_sentence_transformers(dtype, plain, tmp_path):
     save(model, tmp_path / "model")
     found = Encoder(tmp_path / "model").encode(TEXTS)
     assert_close(found, model.encode(TEXTS), 1e-4 if dtype == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.Identity(), torch.nn.GELU()])
+def test_dense_modules(activation, plain, tmp_path):
+    dense = Dense(36, 13, activation_function=activation)
+    model = sentence_transformer(plain, "mean", dense, Normalize())
+    model.save(str(tmp_path / "model"))
+    assert_close(Encoder(tmp_path / "model").encode(TEXTS), model.encode(TEXTS))
+    change_json(tmp_path / "model" / "2_Dense" / "config.json", activation_function="mine.Own")
+    with pytest.raises(ValueError, match=r"activation_function='mine\.Own'"):
+        Encoder(tmp_path / "model")
+    change_json(tmp_path / "model" / "2_Dense" / "config.json", activation_function="torch.nn.modules.linear.Identity")
+    change_json(tmp_path / "model" / "2_Dense" / "config.json", module_output_name="other")
+    with pytest.raises(ValueError, match="module_output_name='other'"):
+        Encoder(tmp_path / "model")
+
+
+def test_prompts(plain, tmp_path):
+    model = sentence_transformer(plain, "mean", prompts={"q": "a film: ", "d": "story "}, default_prompt_name="q")
+    model.save(str(tmp_path / "model"))
+    found = Encoder(tmp_path / "model")
+    assert_close(found.encode(TEXTS), model.encode(TEXTS))
+    assert_close(found.encode(TEXTS, prompt_name="d"), model.encode(TEXTS, prompt_name="d"))
+    assert_close(found.encode(TEXTS, prompt="good "), model.encode(TEXTS, prompt="good "))
+    with pytest.raises(ValueError, match="no prompt 'x', only 'd'"):
+        found.encode(TEXTS, prompt_name="x")
 
 
 def test_minilm():

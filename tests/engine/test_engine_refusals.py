@@ -101,7 +101,7 @@ def write_modules(folder, kinds=STEPS, paths=("", "1_Pooling", "2_Normalize"), *
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"kinds": ["Transformer", "Pooling", "Dense"]}, "modules Transformer, Pooling, Dense, only"),
+        ({"kinds": ["Transformer", "Dense", "Pooling"]}, "modules Transformer, Dense, Pooling, only"),
         ({"kinds": ["Pooling"]}, "modules Pooling, only"),
         ({"pooling_mode": "lasttoken"}, "pooling by lasttoken, only one of mean, cls, max"),
         ({"pooling_mode": ["mean", "cls"]}, "pooling by mean, cls"),

@@ -18,11 +18,23 @@ using namespace sparsekit;
 
 namespace {
 
+/// An encoder that embeds; in CSR one that classifies.
+AlignedBytes small_file(Layout layout) {
+  Tensors tensors = small_encoder(layout);
+  EncoderOptions options = small_options();
+  if (layout == Layout::csr_f32) {
+    options.task = static_cast<std::int32_t>(Task::classification);
+    options.head_activation = static_cast<std::int32_t>(HeadActivation::tanh);
+    tensors[{kNoLayer, Role::head_dense}] = sparse_tensor(30, kFeatures, 60, layout);
+    tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, 30, 61, layout);
+  }
+  return compiled(tensors, options);
+}
+
 const AlignedBytes& good_file(Layout layout) {
   static std::map<Layout, AlignedBytes> files;
   const auto found = files.find(layout);
-  if (found != files.end()) return found->second;
-  return files.emplace(layout, compiled(small_encoder(layout), small_options())).first->second;
+  return found != files.end() ? found->second : files.emplace(layout, small_file(layout)).first->second;
 }
 
 /// Writes numbers to the header and the entries, and bytes anywhere.
@@ -43,7 +55,7 @@ void run_batch(const Encoder& encoder) {
   const std::int64_t offsets[] = {0, 1, 1, 4};
   const std::int32_t ids[] = {0, 3, 1, 2};
   const EncoderInput input{ids, nullptr, {offsets, 3}};
-  std::vector<float> output(static_cast<std::size_t>(4 * encoder.features()));
+  std::vector<float> output(static_cast<std::size_t>(4 * std::max(encoder.features(), encoder.outputs())));
   encoder.run(input, output.data());
   encoder.encode(input, output.data());
 }

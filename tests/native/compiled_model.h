@@ -130,7 +130,9 @@ inline sparsekit::EncoderOptions small_options() {
           0.35F,
           static_cast<std::int32_t>(sparsekit::Pooling::mean),
           1,
-          static_cast<std::int32_t>(sparsekit::BlockOrder::post_norm)};
+          static_cast<std::int32_t>(sparsekit::BlockOrder::post_norm),
+          0,
+          0};
 }
 
 /// Two layers of three and two heads, 40 and 33 hidden features; the second without biases.

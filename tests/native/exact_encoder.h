@@ -25,7 +25,17 @@ class Exact {
     return x;
   }
 
+  /// Logits of rows of features.
+  Doubles head(const Doubles& rows) const {
+    if (tensors_.find({kNone, Role::head_dense}) == tensors_.end()) return classified(rows);
+    Doubles hidden = linear(rows, kNone, Role::head_dense, Role::head_dense_bias);
+    for (double& value : hidden) value = std::tanh(value);
+    return classified(hidden);
+  }
+
  private:
+  Doubles classified(const Doubles& rows) const { return linear(rows, kNone, Role::classifier, Role::classifier_bias); }
+
   static constexpr std::uint32_t kNone = sparsekit::kNoLayer;
 
   static std::size_t size(std::int64_t number) { return static_cast<std::size_t>(number); }
@@ -208,7 +218,7 @@ inline constexpr double kTolerance = 2e-5;
 inline void computes_hidden_states(const Tensors& tensors, const sparsekit::EncoderOptions& options,
                                    const sparsekit::Encoder& encoder) {
   const Batch batch;
-  const bool typed = tensors.contains({sparsekit::kNoLayer, Role::type_embeddings});
+  const bool typed = tensors.contains({sparsekit::kNone, Role::type_embeddings});
   const std::int32_t* types = typed ? batch.types.data() : nullptr;
   std::vector<float> output(29 * kFeatures, 7.0F);
   encoder.run({batch.ids.data(), types, batch.input().sequences}, output.data());

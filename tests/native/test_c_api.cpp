@@ -29,7 +29,8 @@ void write(const std::string& path, const AlignedBytes& file) {
 void computes(const sparsekit_model* model, const AlignedBytes& file) {
   const Encoder encoder(CompiledFile(file.data.get(), file.size));
   const sparsekit_description described = sparsekit_describe(model);
-  CHECK(described.features == kFeatures && described.vocabulary == kVocabulary && described.pools == 1);
+  CHECK(described.features == kFeatures && described.vocabulary == kVocabulary && described.types == 2);
+  CHECK(described.outputs == kFeatures && described.task == SPARSEKIT_EMBEDDING);
   CHECK(described.max_tokens == encoder.max_tokens());
   std::vector<float> expected(4 * kFeatures);
   std::vector<float> found(4 * kFeatures);
@@ -60,7 +61,7 @@ void refuses(const sparsekit_model* model, const std::string& path) {
   CHECK(sparsekit_open(nullptr, error.text, sizeof error.text) == nullptr && error.has("path must not be NULL"));
   std::ofstream(path + ".short") << "not a model";
   CHECK(sparsekit_open((path + ".short").c_str(), error.text, sizeof error.text) == nullptr);
-  CHECK(error.has("at least 64 bytes, got 11"));
+  CHECK(error.has("at least 128 bytes, got 11"));
   std::filesystem::remove(path + ".short");
   sparsekit_close(nullptr);
 }

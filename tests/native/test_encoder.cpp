@@ -48,6 +48,61 @@ void pools(const Encoder& encoder) {
       std::all_of(vectors.begin() + 2 * kFeatures, vectors.begin() + 3 * kFeatures, [](float v) { return v == 0.0F; }));
 }
 
+void open(const AlignedBytes& file) { const Encoder encoder(CompiledFile(file.data.get(), file.size)); }
+
+/// A head of two layers on the first token of each sequence, a head of one layer on each token.
+void gives_labels(Tensors tensors, Layout layout) {
+  const Batch batch;
+  EncoderOptions options = small_options();
+  const auto labels_of = [&](Task task, Pooling pooling, std::int64_t rows) {
+    options.normalize = 0;
+    options.task = static_cast<std::int32_t>(task);
+    options.pooling = static_cast<std::int32_t>(pooling);
+    const AlignedBytes file = compiled(tensors, options);
+    const Encoder encoder(CompiledFile(file.data.get(), file.size));
+    CHECK(encoder.outputs() == 5);
+    std::vector<float> logits(static_cast<std::size_t>(rows * 5), 7.0F);
+    encoder.encode(batch.input(), logits.data());
+    return logits;
+  };
+  const auto states_of = [&](std::size_t i, std::int64_t tokens) {
+    return Exact(tensors, options)
+        .run(batch.ids.data() + batch.offsets[i], batch.types.data() + batch.offsets[i], tokens);
+  };
+  tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, kFeatures, 62, layout);
+  const std::vector<float> of_tokens = labels_of(Task::token_classification, Pooling::none, 29);
+  CHECK(furthest(Exact(tensors, options).head(states_of(3, 18)), of_tokens.data() + std::size_t{8} * 5) < kTolerance);
+
+  tensors[{kNoLayer, Role::head_dense}] = sparse_tensor(30, kFeatures, 60, layout);
+  tensors[{kNoLayer, Role::head_dense_bias}] = float_tensor(30, 1, 61);
+  tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, 30, 62, layout);
+  options.head_activation = static_cast<std::int32_t>(HeadActivation::tanh);
+  const std::vector<float> of_sequences = labels_of(Task::classification, Pooling::cls, 5);
+  Doubles first = states_of(3, 18);
+  first.resize(kFeatures);
+  CHECK(furthest(Exact(tensors, options).head(first), of_sequences.data() + std::size_t{3} * 5) < kTolerance);
+}
+
+void refuses_heads() {
+  const auto opened = [](std::int32_t task, Pooling pooling, std::int32_t activation, std::int64_t columns) {
+    Tensors tensors = small_encoder(Layout::sell_f32);
+    EncoderOptions options = small_options();
+    options.task = task;
+    options.pooling = static_cast<std::int32_t>(pooling);
+    options.head_activation = activation;
+    if (columns > 0) tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, columns, 1, Layout::sell_f32);
+    open(compiled(tensors, options));
+  };
+  opened(1, Pooling::cls, 5, kFeatures);
+  CHECK_THROWS(opened(3, Pooling::cls, 0, kFeatures), "unknown task");
+  CHECK_THROWS(opened(1, Pooling::cls, 6, kFeatures), "unknown activation of a head");
+  CHECK_THROWS(opened(1, Pooling::none, 0, kFeatures), "need a pooling");
+  CHECK_THROWS(opened(2, Pooling::mean, 0, kFeatures), "are not pooled");
+  CHECK_THROWS(opened(1, Pooling::cls, 0, 0), "belong together");
+  CHECK_THROWS(opened(0, Pooling::cls, 0, kFeatures), "belong together");
+  CHECK_THROWS(opened(1, Pooling::cls, 0, kFeatures + 1), "does not fit the tensors around it");
+}
+
 void refuses_inputs(const Encoder& encoder) {
   Batch batch;
   std::vector<float> output(29 * kFeatures);
@@ -71,8 +126,6 @@ AlignedBytes changed(const AlignedBytes& good, std::size_t at, Field value) {
   set_checksums(bad);
   return bad;
 }
-
-void open(const AlignedBytes& file) { const Encoder encoder(CompiledFile(file.data.get(), file.size)); }
 
 /// Entry 0 is the query of layer 0, those without a layer come last.
 void refuses_damage(const AlignedBytes& good) {
@@ -140,6 +193,7 @@ void computes_checksums() {
 int main() {
   computes_checksums();
   refuses_tensors_that_do_not_fit();
+  refuses_heads();
   for (const std::string& isa : available_isas()) {
     use_isa(isa);
     for (const Layout layout : {Layout::sell_f32, Layout::csr_f32}) {
@@ -149,6 +203,7 @@ int main() {
       computes_hidden_states(tensors, small_options(), encoder);
       computes_large_batches(encoder);
       pools(encoder);
+      gives_labels(tensors, layout);
       refuses_inputs(encoder);
       refuses_damage(file);
     }

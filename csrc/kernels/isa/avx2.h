@@ -11,8 +11,7 @@ namespace {
 inline constexpr sparsekit::Thresholds kThresholds{
     .max_spmv_tokens = 1,
     .min_interleaved = {.others = 5, .amd = 5},
-    .min_csr_sparsity = 0.0,
-    .min_csr_sparsity_s8 = 0.75,
+    .layouts = sparsekit::kAvx2Layouts,
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ inline constexpr sparsekit::Thresholds kThresholds{
     .max_spmv_tokens = 4,
     .min_permuted_tile = {.others = sparsekit::kNever, .amd = 33},
     .min_interleaved = {.others = 49, .amd = sparsekit::kNever},
+    .layouts = sparsekit::kAvx512Layouts,
 };
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace {
 inline constexpr sparsekit::Thresholds kThresholds{
     .max_spmv_tokens = 2,
     .min_interleaved = {.others = 9, .amd = 9},
+    .layouts = sparsekit::kAvx512Layouts,
 };
 
 }  // namespace

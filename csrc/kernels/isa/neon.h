@@ -11,6 +11,7 @@ namespace {
 inline constexpr sparsekit::Thresholds kThresholds{
     .max_spmv_tokens = 1,
     .min_interleaved = {.others = 9, .amd = 9},
+    .layouts = sparsekit::kNeonLayouts,
 };
 
 }  // namespace

@@ -11,9 +11,12 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 #: Module that everything in transformers that opens a model imports.
 _AWAITED = "transformers.modeling_utils"
@@ -28,7 +31,7 @@ def _register() -> None:
                       "sparsekit.load and save models with sparsekit.save", stacklevel=2)  # fmt: skip
 
 
-class _ThenRegister(Loader):
+class _ThenRegister:
     """Runs a module's own loader, then `_register`."""
 
     def __init__(self, loader: Loader) -> None:
@@ -46,7 +49,7 @@ class _ThenRegister(Loader):
         _register()
 
 
-class _WaitForTransformers(MetaPathFinder):
+class _WaitForTransformers:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -55,7 +58,8 @@ class _WaitForTransformers(MetaPathFinder):
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
-                spec.loader = None if spec.loader is None else _ThenRegister(spec.loader)
+                if spec.loader is not None:
+                    spec.loader = _ThenRegister(spec.loader)  # type: ignore[assignment]  # its base takes 10 ms to import
                 return spec
         return None
 

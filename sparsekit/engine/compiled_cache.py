@@ -1,0 +1,48 @@
+"""Compiled models of folders in the user's cache, so that a folder is compiled once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from sparsekit import runtime
+from sparsekit.engine.compiled_file import VERSION, read_compiled
+from sparsekit.io.cache_folder import cache_folder
+
+#: Ends of the names of files that say what is compiled.
+_SOURCES = (".json", ".safetensors")
+
+
+def cached_encoder(
+    folder: Path, *, dtype: str, embeddings: str, pooling: str | None, mmap: bool
+) -> runtime.CompiledEncoder:
+    """The encoder of a model folder, compiled where the cache has none that is the same, or a damaged one.
+
+    Raises:
+        OSError: the cache cannot be written.
+        ValueError: as `compile_model`.
+    """
+    file = cache_folder("compiled") / f"{_key(folder, str(dtype), embeddings, str(pooling))}.sparsekit"
+    with suppress(FileNotFoundError, ValueError):  # ValueError: it is damaged
+        return runtime.CompiledEncoder(read_compiled(file, mmap))
+    from sparsekit.engine.compiling import compile_model
+
+    compile_model(folder, file, dtype=dtype, embeddings=embeddings, pooling=pooling)
+    return runtime.CompiledEncoder(read_compiled(file, mmap))
+
+
+def _key(folder: Path, *arguments: str) -> str:
+    """A name for all that a compiled model depends on."""
+    facts = (str(VERSION), runtime.version(), runtime.current_isa(), *arguments, *_state(folder.resolve()))
+    return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(folder: Path) -> Iterator[str]:
+    """Where the folder is, and what changes whenever one of its files is written, replaced or renamed."""
+    yield str(folder)
+    for path in sorted((*folder.iterdir(), *folder.glob("*/*"))):
+        if path.suffix in _SOURCES and path.is_file():
+            status = path.stat()
+            yield f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

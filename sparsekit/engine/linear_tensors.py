@@ -1,0 +1,64 @@
+"""A linear layer of a model folder as tensors of a compiled model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparsekit import runtime
+from sparsekit.engine.compiled_file import Tensor
+from sparsekit.engine.weights import WHOLE, Part, Weights
+
+
+def stored_vector(weights: Weights, layer: int, role: str, name: str, part: Part = WHOLE) -> Tensor:
+    """A tensor of one dimension, or a part of it.
+
+    Raises:
+        ValueError: it is missing or damaged, or has more dimensions.
+    """
+    check_name(weights, name)
+    values = weights.floats(name)
+    if values.ndim != 1:
+        raise ValueError(f"{name!r} must have one dimension, got shape {list(values.shape)}")
+    return Tensor.of_floats(layer, role, values[part.rows(name, len(values))])
+
+
+def linear_tensors(
+    weights: Weights,
+    layer: int,
+    role: str,
+    module: str,
+    dtype: str,
+    activation: str | None = None,
+    part: Part = WHOLE,
+) -> Iterator[Tensor]:
+    """The weight of a linear layer, or of a part of it, packed, and its bias, if it has one.
+
+    Args:
+        weights: of the model.
+        layer: its number, or `NO_LAYER`.
+        role: of the weight; that of the bias ends in "_bias".
+        module: its name in the model.
+        dtype: of a weight that is dense in the model.
+        activation: the activation function that the model applies to its result, and the layer may do itself.
+        part: of its rows.
+
+    Raises:
+        ValueError: a tensor is missing or damaged; the layer applies another activation function.
+    """
+    check_name(weights, f"{module}.weight")
+    applied = weights.activation(module)
+    if applied not in (None, activation):
+        raise ValueError(f"layer {module!r} applies {applied!r}, the configuration says {activation!r}")
+    packed = weights.packed(module, dtype, part)
+    info = runtime.packed_info(packed)
+    yield Tensor(layer, role, "packed", info.out_features, info.in_features, np.asarray(packed))
+    if f"{module}.bias" in weights.names:
+        yield stored_vector(weights, layer, f"{role}_bias", f"{module}.bias", part)
+
+
+def check_name(weights: Weights, name: str) -> None:
+    """Raise ValueError where the weight files lack a tensor."""
+    if name not in weights.names:
+        raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")
