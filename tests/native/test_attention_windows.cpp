@@ -158,16 +158,15 @@ void check_case(const Case& given) {
 }  // namespace
 
 int main() {
+  int at = 0;
   const std::vector<std::vector<std::int64_t>> batches = {
-      {0, 1, 1, 3, 10, 30, 63}, {0, 5}, {0, 16, 33, 65}, {0, 129, 131, 431}, {0, 300}};
+      {0, 1, 1, 3, 10, 30, 63}, {0, 5}, {0, 16, 33, 65}, {0, 150, 152}};
   for (const auto& offsets : batches) {
     std::int64_t longest = 0;
     for (std::size_t i = 0; i + 1 < offsets.size(); ++i) longest = std::max(longest, offsets[i + 1] - offsets[i]);
-    for (const std::int64_t head_dim : {std::int64_t{8}, std::int64_t{33}}) {
-      for (const std::int64_t window : {0, 1, 2, 7, 16, 64, 128, 500}) {
-        for (const std::int64_t tokens : {std::int64_t{0}, longest, longest + 9}) {
-          check_case({head_dim, offsets, window, tokens});
-        }
+    for (const std::int64_t window : {0, 1, 2, 7, 16, 64, 128, 500}) {
+      for (const std::int64_t tokens : {std::int64_t{0}, longest, longest + 9}) {
+        check_case({++at % 2 == 0 ? 8 : 33, offsets, window, tokens});
       }
     }
   }
