@@ -11,7 +11,8 @@ BUILD_INPUTS := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml c
 
 BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 32 64 128 512 2048,--tokens $(batch))
 LAYER_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
-MODEL_ENGINES := $(LAYER_ENGINES) sparsekit-engine sparsekit-engine-int8 sparsekit-engine-4x1 sparsekit-engine-int8-4x1
+MODEL_ENGINES := $(LAYER_ENGINES) sparsekit-engine sparsekit-engine-int8 sparsekit-engine-4x1 sparsekit-engine-int8-4x1 \
+  openvino-int8 ctranslate2 ctranslate2-int8
 DTYPES_ENGINES := $(LAYER_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from sparsekit import conversion_report, convert, finalize
 from sparsekit.bench.film_reviews import load_splits
 from sparsekit.bench.minilm import load_minilm, minilm_folder
-from sparsekit.bench.models.peers import MODEL_PEERS, HiddenState, ModelProblem
+from sparsekit.bench.models.peers import MODEL_PEERS
+from sparsekit.bench.models.problem import HiddenState, ModelProblem
 from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.io.atomic_file import write_json

@@ -26,6 +26,7 @@ class Peer(Generic[P]):
     tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
     dtype: str = "float32"  # of our stored weight
     block: str = "1x1"  # of the mask that it is measured with
+    calibrates: bool = False  # on texts, before it is measured
     remedy: str = ""  # the engine to take instead where this one answers wrongly
 
     @property

@@ -119,7 +119,8 @@ def bench_model(
     Sparse engines: sparsekit, in PyTorch; sparsekit-engine, without; with
     smaller weights -bfloat16, -float16, -int8; each with 4x1 blocks
     (sparsekit-4x1, sparsekit-engine-int8-4x1, ...). Dense engines: torch,
-    onnxruntime, openvino, onnxruntime-int8.
+    onnxruntime, openvino, ctranslate2, onnxruntime-int8, ctranslate2-int8,
+    and openvino-int8, which NNCF calibrates on film reviews.
 
     [bold]sparsekit bench model my-encoder --sparsity 0.9 --input 16x128[/]
     """
@@ -142,7 +143,8 @@ def bench_model(
         seconds=seconds,
     )
     keep_freed_memory()  # torch has no pool of its own, as the other engines have
-    groups = Progress(models.run(_encoder(model), grid), title="measure", unit="groups", total=grid.groups)
+    calibration = _calibration(model) if any(MODEL_PEERS[name].calibrates for name in grid.engines) else ()
+    groups = Progress(models.run(_encoder(model), grid, calibration), title="measure", unit="groups", total=grid.groups)
     rows = [asdict(row) for group in groups for row in group]
     name = "all-MiniLM-L6-v2" if model is None else model.name
     result = {"environment": environment(), "model": name, "grid": asdict(grid), "rows": rows}
@@ -150,6 +152,13 @@ def bench_model(
     if json is not None:
         write_json(json, result)
         console.print(f"wrote {json}")
+
+
+def _calibration(folder: Path | None) -> Any:
+    from sparsekit.bench.minilm import minilm_folder
+    from sparsekit.bench.models.static_int8 import calibration_ids
+
+    return calibration_ids(minilm_folder() if folder is None else folder)
 
 
 def _encoder(folder: Path | None) -> Any:

@@ -11,7 +11,19 @@ from typing import Any
 import sparsekit
 from sparsekit import runtime
 
-_PACKAGES = ("torch", "numpy", "onnxruntime", "openvino", "scipy", "sparse_dot_mkl", "transformers")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ctranslate2",
+    "scipy",
+    "sparse_dot_mkl",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+)
 
 
 def _cpu_facts() -> dict[str, str]:

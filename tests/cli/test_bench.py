@@ -16,9 +16,11 @@ from sparsekit.bench.layers import report, stored
 from sparsekit.bench.layers.peers import PEERS
 from sparsekit.bench.layers.plots import plot_roofline, plot_speedup
 from sparsekit.bench.layers.weights import imposed_on, model_layers, random_weight
+from sparsekit.bench.minilm import minilm_folder
 from sparsekit.bench.models import benchmark as models
 from sparsekit.bench.models import report as model_report
 from sparsekit.bench.models.peers import MODEL_PEERS
+from sparsekit.bench.models.static_int8 import calibration_ids
 from sparsekit.timing.comparing import Timing, compare
 
 
@@ -228,6 +230,27 @@ def test_models_are_measured_whole_and_operator_by_operator():
     assert sum(model_report.largest_operators(sparse).values()) == pytest.approx(sum(sparse["operators"].values()))
     best = min(row["ms"] for row in rows if row["engine"] in ("torch", "onnxruntime", "openvino"))
     assert model_report.speedup(sparse, rows) == best / sparse["ms"]
+
+
+@pytest.mark.parametrize("engine", ["openvino-int8", "ctranslate2", "ctranslate2-int8"])
+def test_a_peer_answers_as_torch_does(engine):
+    peer = MODEL_PEERS[engine]
+    if peer.missing:
+        pytest.skip(f"needs {', '.join(peer.missing)}")
+    grid = models.ModelGrid(sparsities=[0.5], inputs=[(2, 8)], engines=[engine], seconds=0.01)
+    (group,) = models.run(small_encoder(), grid, calibration=((1, 2, 3), tuple(range(20))))
+    (row,) = group
+    assert (row.engine, row.sparsity, row.wrong) == (engine, None, False)
+    assert summary.in_int8(engine) == (row.difference > 1e-4)
+
+
+def test_static_quantization_calibrates_on_texts_of_the_models_own_tokenizer(tmp_path):
+    found = calibration_ids(minilm_folder())
+    assert len(found) == 300
+    assert max(map(len, found)) == 256, "long reviews are cut"
+    assert {(ids[0], ids[-1]) for ids in found} == {(101, 102)}, "[CLS] and [SEP]"
+    with pytest.raises(ValueError, match=r"has no tokenizer.json; write it with transformers"):
+        calibration_ids(tmp_path)
 
 
 def test_a_model_without_zeros_is_measured_dense():

@@ -20,7 +20,8 @@ from torch.profiler import ProfilerActivity, profile
 from sparsekit import ops
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.layers.weights import mask_structure
-from sparsekit.bench.models.peers import MODEL_PEERS, HiddenState, InTorch, ModelCall, ModelProblem
+from sparsekit.bench.models.peers import MODEL_PEERS, InTorch
+from sparsekit.bench.models.problem import Calibration, HiddenState, ModelCall, ModelProblem
 from sparsekit.bench.peer import answers_wrongly
 from sparsekit.fusion.joining import entry_of, joined_with
 from sparsekit.nn import SparseLinear
@@ -166,19 +167,24 @@ def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[_R
     return runs
 
 
-def _group(
-    models: dict[Mask, HiddenState], grid: ModelGrid, batch: int, tokens: int, threads: int, vocabulary: int
-) -> list[ModelRow]:
+def _random_ids(batch: int, tokens: int, vocabulary: int) -> torch.Tensor:
     numbers = torch.Generator().manual_seed(batch * tokens)
-    ids = torch.randint(vocabulary, (batch, tokens), generator=numbers)
-    problems = {key: ModelProblem(model, ids, torch.ones_like(ids), threads) for key, model in models.items()}
+    return torch.randint(vocabulary, (batch, tokens), generator=numbers)
+
+
+def _group(
+    models: dict[Mask, HiddenState], grid: ModelGrid, ids: torch.Tensor, threads: int, calibration: Calibration
+) -> list[ModelRow]:
+    mask = torch.ones_like(ids)
+    problems = {key: ModelProblem(model, ids, mask, threads, calibration) for key, model in models.items()}
     runs = _runs(problems, grid.engines)
     calls = {str(i): one.call for i, one in enumerate(runs)}
     timings = compare(calls, seconds=grid.seconds, pause=pause_for(threads))
+    batch, tokens = ids.shape
     return [one.row(batch, tokens, threads, timings[str(i)]) for i, one in enumerate(runs)]
 
 
-def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
+def run(model: nn.Module, grid: ModelGrid, calibration: Calibration = ()) -> Iterator[list[ModelRow]]:
     """Measure a transformers model group by group, most threads first (see `layers.run`).
 
     The weights of its linear layers are pruned by magnitude, so that the time is that of a pruned model; what it
@@ -187,6 +193,7 @@ def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
     Args:
         model: what `AutoModel` loads, on the CPU.
         grid: what to measure.
+        calibration: token ids of texts for engines that quantize statically; the measured inputs if empty.
     """
     blocks = {MODEL_PEERS[engine].block: None for engine in grid.engines}
     masks = [(sparsity, block) for sparsity in grid.sparsities for block in blocks]
@@ -195,4 +202,4 @@ def run(model: nn.Module, grid: ModelGrid) -> Iterator[list[ModelRow]]:
     for threads in sorted(grid.threads, reverse=True):
         for batch, tokens in grid.inputs:
             with limited_to(threads):
-                yield _group(models, grid, batch, tokens, threads, config.vocab_size)
+                yield _group(models, grid, _random_ids(batch, tokens, config.vocab_size), threads, calibration)

@@ -8,65 +8,25 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from sparsekit import runtime
 from sparsekit.bench.layers.peers import onnxruntime_session, openvino_request
 from sparsekit.bench.layers.problem import Floats
+from sparsekit.bench.models.ctranslate2_encoder import ctranslate2_encoder
+from sparsekit.bench.models.exporting import export_onnx, quantized_onnx
+from sparsekit.bench.models.problem import HiddenState, ModelCall, ModelProblem
+from sparsekit.bench.models.static_int8 import fixed_size, quantized_openvino
 from sparsekit.bench.peer import Peer, ours
 from sparsekit.conversion import convert
 from sparsekit.conversion.report import LEAST_ZEROS
 from sparsekit.engine import compile_model
 from sparsekit.fusion import fuse
 from sparsekit.pruning import pruning_report
-
-
-class HiddenState(nn.Module):
-    """A transformers model whose only output is its last hidden state, [batch, tokens, features].
-
-    Args:
-        model: what `AutoModel` loads.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.eval()
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Run the model on token ids and mask, int64, [batch, tokens]."""
-        hidden: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden
-
-
-@dataclass(frozen=True)
-class ModelProblem:
-    """One call of a whole model."""
-
-    model: HiddenState  # dense, pruned weights as zeros
-    input_ids: torch.Tensor  # int64, [batch, tokens]
-    attention_mask: torch.Tensor
-    threads: int
-
-    @property
-    def arrays(self) -> dict[str, Any]:
-        """Inputs by name, as numpy arrays."""
-        return {"input_ids": self.input_ids.numpy(), "attention_mask": self.attention_mask.numpy()}
-
-
-ModelCall: TypeAlias = Callable[[], Floats]
 
 
 class InTorch:
@@ -117,63 +77,46 @@ def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
     return call
 
 
-def _export(problem: ModelProblem, path: Path) -> None:
-    """Write the model as ONNX, its weights in the same file; what the exporter has to say is not for the user."""
-    quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in quiet]
-    for logger in quiet:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                problem.model,
-                (problem.input_ids, problem.attention_mask),
-                path,
-                dynamo=True,
-                verbose=False,
-                external_data=False,
-                input_names=list(problem.arrays),
-                output_names=["hidden"],
-            )
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _onnxruntime(problem: ModelProblem, int8: bool = False, reduce_range: bool = False) -> ModelCall:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _export(problem, path)
+        export_onnx(problem.model, problem.input_ids, path)
         if int8:
-            path = _quantized(path, reduce_range)
+            path = quantized_onnx(path, reduce_range=reduce_range)
         session = onnxruntime_session(path, problem.threads)
     arrays = problem.arrays
     return lambda: np.asarray(session.run(None, arrays)[0])
 
 
-def _quantized(path: Path, reduce_range: bool) -> Path:
-    """The model with its linear layers in int8, a scale for each output, inputs quantized at run time."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared, quantized = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
-    quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    options = {"per_channel": True, "reduce_range": reduce_range, "weight_type": QuantType.QInt8}
-    quantize_dynamic(prepared, quantized, **options)
-    return quantized
+def _in_openvino(problem: ModelProblem, model: Any) -> ModelCall:
+    request, arrays = openvino_request(model, problem.threads), problem.arrays
+    return lambda: np.asarray(request.infer(arrays)[0])
 
 
 def _openvino(problem: ModelProblem) -> ModelCall:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _export(problem, path)
-        request = openvino_request(path, problem.threads)
-    arrays = problem.arrays
-    return lambda: np.asarray(request.infer(arrays)[0])
+        export_onnx(problem.model, problem.input_ids, path)
+        return _in_openvino(problem, path)
+
+
+def _openvino_int8(problem: ModelProblem) -> ModelCall:
+    calibration = problem.calibration or tuple(map(tuple, problem.input_ids.tolist()))
+    model = quantized_openvino(problem.model, calibration)
+    return _in_openvino(problem, fixed_size(model, *problem.input_ids.shape))
+
+
+def _ctranslate2(problem: ModelProblem, compute_type: str) -> ModelCall:
+    import ctranslate2
+
+    encoder = ctranslate2_encoder(problem.model, compute_type, problem.threads)
+    arrays = problem.input_ids.numpy(), problem.attention_mask.numpy().sum(axis=1)
+    ids, lengths = (ctranslate2.StorageView.from_array(array.astype(np.int32)) for array in arrays)
+    return lambda: np.asarray(encoder.forward_batch(ids, lengths).last_hidden_state)
 
 
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
+_CTRANSLATE2 = ("ctranslate2", "tokenizers")
 #: Part of the hidden state's largest number by which 8 bits in every layer may be off.
 _INT8_TOLERANCE = 0.5
 
@@ -186,6 +129,15 @@ MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
+    "openvino-int8": Peer(
+        _openvino_int8, ("openvino", "nncf"), sparse=False, tolerance=_INT8_TOLERANCE, calibrates=True
+    ),
+    "ctranslate2": Peer(
+        functools.partial(_ctranslate2, compute_type="float32"), _CTRANSLATE2, sparse=False, tolerance=1e-4
+    ),
+    "ctranslate2-int8": Peer(
+        functools.partial(_ctranslate2, compute_type="int8"), _CTRANSLATE2, sparse=False, tolerance=_INT8_TOLERANCE
+    ),
     "onnxruntime-int8": Peer(
         functools.partial(_onnxruntime, int8=True),
         _ONNX,
