@@ -16,6 +16,7 @@ MODEL_ENGINES := $(LAYER_ENGINES) sparsekit-engine sparsekit-engine-int8 sparsek
 DTYPES_ENGINES := $(LAYER_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
+TEXTS := --sentences 1500 --reviews 200 --rounds 5
 EMPTY_GRID := --engine sparsekit --sparsity 1 --tokens 16 --tokens 128 --tokens 512 --seconds 0.5
 PRUNED_GRID := $$($(BIN)/python -c 'from sparsekit.bench.minilm import minilm_folder; print(minilm_folder())') \
   --seconds 0.8
@@ -101,6 +102,8 @@ bench: install
 	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
 	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json
+	$(BIN)/python benchmarks/texts.py benchmarks/results/texts.json $(TEXTS)
+	$(BIN)/python benchmarks/processes.py benchmarks/results/processes.json
 	$(BIN)/sparsekit bench layers $(SPARSE_GRID) --json benchmarks/results/layers-sparse-engines.json
 	$(BIN)/sparsekit bench layers $(PRUNED_GRID) --json benchmarks/results/layers-minilm.json
 	$(BIN)/sparsekit bench layers $(DTYPES_GRID) --json benchmarks/results/layers-dtypes.json
