@@ -218,7 +218,7 @@ inline constexpr double kTolerance = 2e-5;
 inline void computes_hidden_states(const Tensors& tensors, const sparsekit::EncoderOptions& options,
                                    const sparsekit::Encoder& encoder) {
   const Batch batch;
-  const bool typed = tensors.contains({sparsekit::kNone, Role::type_embeddings});
+  const bool typed = tensors.contains({sparsekit::kNoLayer, Role::type_embeddings});
   const std::int32_t* types = typed ? batch.types.data() : nullptr;
   std::vector<float> output(29 * kFeatures, 7.0F);
   encoder.run({batch.ids.data(), types, batch.input().sequences}, output.data());
