@@ -21,8 +21,7 @@ from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
 
-#: Tokens of a thread in a batch. The core computes that many at a time; between batches Ctrl-C is seen, which takes a
-#: tenth of a second with a model of MiniLM's size.
+#: Tokens of a thread in a batch: the core computes that many at a time, and Ctrl-C is seen between batches.
 _THREAD_TOKENS = 256
 
 
