@@ -299,20 +299,19 @@ def test_options(good, changes, message, tmp_path):
     refused(CompiledModel(replace(options, **changes), tensors).in_memory().tobytes(), message, tmp_path)
 
 
-OPTIONAL = {"type_embeddings", "query_bias", "key_bias", "value_bias", "attention_output_bias", "up_bias", "down_bias"}
-
-
 @pytest.mark.parametrize("layer", [NO_LAYER, 2])
 def test_missing_tensors(good, layer, tmp_path):
     options, tensors = tensors_of(good)
     for tensor in (one for one in tensors if one.layer == layer):
         others = [one for one in tensors if one is not tensor]
         data = CompiledModel(options, others).in_memory().tobytes()
-        if tensor.role in OPTIONAL:
+        if tensor.role == "type_embeddings" or tensor.role.endswith("_bias"):
             (tmp_path / "without.bin").write_bytes(data)
             assert Encoder(tmp_path / "without.bin").run([[5]])[0].shape == (1, 36)
         else:
-            refused(data, rf"tensor {ROLES[tensor.role]}( of layer 2)? is missing", tmp_path)
+            missing = rf"tensor {ROLES[tensor.role]}( of layer 2)? is missing"
+            none = "neither position embeddings nor rotary ones"
+            refused(data, none if tensor.role == "position_embeddings" else missing, tmp_path)
 
 
 def floats(role: str, *shape: int, layer: int = NO_LAYER) -> Tensor:
