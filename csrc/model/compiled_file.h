@@ -51,6 +51,8 @@ enum class Role : std::uint32_t {
   head_dense_bias = 65,
   classifier = 66,
   classifier_bias = 67,
+  head_norm_weight = 68,
+  head_norm_bias = 69,
 };
 
 /// How a tensor [rows, columns] is stored.

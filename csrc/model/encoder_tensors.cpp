@@ -171,6 +171,11 @@ Head EncoderTensors::head() const {
   head.features = features_;
   head.activation = static_cast<HeadActivation>(file_.encoder().head_activation);
   head.dense = optional_linear(Role::head_dense, Role::head_dense_bias, features_);
+  head.norm_eps = file_.encoder().norm_eps;
+  if (has(kNoLayer, Role::head_norm_weight)) {
+    if (!head.dense) refuse("a norm of a head without its dense layer");
+    head.norm = norm(kNoLayer, Role::head_norm_weight, Role::head_norm_bias, head.dense->out_features);
+  }
   head.classifier = optional_linear(Role::classifier, Role::classifier_bias, head.outputs());
   const bool has_labels = static_cast<Task>(file_.encoder().task) != Task::embedding;
   if (head.classifier.has_value() != has_labels) refuse("labels and a classifier belong together");

@@ -1,7 +1,7 @@
 // What follows the pooled vectors of an encoder, or the hidden states of its tokens: up to two linear layers.
 //
-//   x = activation(dense(x))    where there is `dense`
-//   x = classifier(x)           where there is a classifier
+//   x = norm(activation(dense(x)))    where there is `dense`; it may have no norm
+//   x = classifier(x)                 where there is a classifier
 #pragma once
 
 #include <optional>
@@ -25,6 +25,8 @@ struct Head {
   std::int64_t features = 0;  // of its input
   HeadActivation activation = HeadActivation::none;
   std::optional<LinearWeights> dense;
+  std::optional<NormWeights> norm;
+  float norm_eps = 0.0F;
   std::optional<LinearWeights> classifier;
 
   /// Features of its result.

@@ -55,6 +55,8 @@ ROLES = {
     "head_dense_bias": 65,
     "classifier": 66,
     "classifier_bias": 67,
+    "head_norm_weight": 68,
+    "head_norm_bias": 69,
 }
 #: How a tensor is stored -> its number.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}

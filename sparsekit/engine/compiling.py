@@ -115,7 +115,7 @@ def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None, ta
     head = None if pooling else config.head
     if head is not None:
         tensors += found.read_head(head, dtype)
-        pooling = "cls" if head.task == "classification" else None
+        pooling = head.pooling
     if modules.dense is not None:
         tensors += _dense_tensors(modules.dense, dtype, target)
     return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)

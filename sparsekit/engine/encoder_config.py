@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsekit.engine.families import FAMILIES, Family, Head
@@ -111,7 +111,21 @@ def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
     classes = config.get("architectures") or ()
     if not isinstance(classes, (list, tuple)):
         raise ValueError(f"architectures of config.json must be a list of names, got {classes!r:.80}")
-    return next((head for end, head in family.heads.items() if any(str(name).endswith(end) for name in classes)), None)
+    heads = (head for end, head in family.heads.items() if any(str(name).endswith(end) for name in classes))
+    head = next(heads, None)
+    return None if head is None else _configured(head, config)
+
+
+def _configured(head: Head, config: Mapping[str, Any]) -> Head:
+    """A head with the options of its configuration, which may leave them out."""
+    words = {"activation": _ACTIVATIONS, "pooling": {"cls": "cls", "mean": "mean"}}
+    found: dict[str, Any] = {}
+    for option, key in head.keys.items():
+        name = config.get(key, getattr(head, option))
+        if not isinstance(name, str) or name not in words[option]:
+            raise refusal(f"{key}={name!r:.80}, only {', '.join(words[option])}")
+        found[option] = words[option][name]
+    return replace(head, **found)
 
 
 class _Options:

@@ -103,6 +103,8 @@ class EncoderTensors:
         if head.dense is not None:
             name = head.dense.format(encoder=self._prefix)
             yield from linear_tensors(self._weights, NO_LAYER, "head_dense", name, dtype, head.activation)
+        if head.norm is not None:
+            yield from self._norm(NO_LAYER, "head_norm", head.norm)
         name = head.classifier.format(encoder=self._prefix)
         yield from linear_tensors(self._weights, NO_LAYER, "classifier", name, "float32")
 

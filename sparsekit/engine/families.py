@@ -6,7 +6,7 @@ Each computes what csrc/model/encoder.h says. A family is a row of `FAMILIES`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: What modules hold: tables of embeddings, biases of attention for buckets of distances, layer norms with weight and
@@ -28,6 +28,10 @@ class Head:
     classifier: str
     dense: str | None = None  # a linear layer before it
     activation: str = "none"  # of `dense`: a name of `runtime.ACTIVATIONS`, or "tanh"
+    pooling: str | None = None  # of the tokens, if sequences are classified: a key of `POOLINGS`
+    norm: str | None = None  # a layer norm behind `dense`
+    #: "activation", "pooling" -> key of config.json that says it, in the words of transformers.
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ _ELECTRA_KEYS = {**_BERT_KEYS, "embedding_features": "embedding_size"}
 def _heads(classifier: str, dense: str, activation: str) -> Mapping[str, Head]:
     """Heads of two layers for sequences, of one for tokens, in which it is always `classifier`."""
     return {
-        "ForSequenceClassification": Head("classification", classifier, dense, activation),
+        "ForSequenceClassification": Head("classification", classifier, dense, activation, "cls"),
         "ForTokenClassification": Head("token_classification", "classifier"),
     }
 
@@ -152,12 +156,29 @@ _MPNET = Family(
     fixed={"relative_attention_num_buckets": 32},
     first_position=2,
 )
+_MODERNBERT_HEAD = Head(
+    "token_classification",
+    "classifier",
+    "head.dense",
+    "gelu",
+    norm="head.norm",
+    keys={"activation": "classifier_activation"},
+)
 _MODERNBERT = Family(
     _MODERNBERT_MODULES,
     {**_BERT_KEYS, "activation": "hidden_activation", "norm_eps": "norm_eps"},
     {"activation": "gelu", "norm_eps": 1e-5},
+    {
+        "ForSequenceClassification": replace(
+            _MODERNBERT_HEAD,
+            task="classification",
+            pooling="cls",
+            keys={**_MODERNBERT_HEAD.keys, "pooling": "classifier_pooling"},
+        ),
+        "ForTokenClassification": _MODERNBERT_HEAD,
+    },
     biases={
-        **dict.fromkeys(("embedding_norm", "attention_norm", "output_norm", "final_norm"), "norm_bias"),
+        **dict.fromkeys(("embedding_norm", "attention_norm", "output_norm", "final_norm", "head_norm"), "norm_bias"),
         **dict.fromkeys(("query", "key", "value", "attention_output"), "attention_bias"),
         **dict.fromkeys(("up", "gate", "down"), "mlp_bias"),
     },

@@ -30,6 +30,7 @@ class Exact {
     if (tensors_.find({kNone, Role::head_dense}) == tensors_.end()) return classified(rows);
     Doubles hidden = linear(rows, kNone, Role::head_dense, Role::head_dense_bias);
     for (double& value : hidden) value = std::tanh(value);
+    if (has(kNone, Role::head_norm_weight)) norm(hidden, kNone, Role::head_norm_weight, Role::head_norm_bias);
     return classified(hidden);
   }
 

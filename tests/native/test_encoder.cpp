@@ -75,6 +75,8 @@ void gives_labels(Tensors tensors, Layout layout) {
 
   tensors[{kNoLayer, Role::head_dense}] = sparse_tensor(30, kFeatures, 60, layout);
   tensors[{kNoLayer, Role::head_dense_bias}] = float_tensor(30, 1, 61);
+  tensors[{kNoLayer, Role::head_norm_weight}] = float_tensor(30, 1, 63, 1.0F);
+  tensors[{kNoLayer, Role::head_norm_bias}] = float_tensor(30, 1, 64);
   tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, 30, 62, layout);
   options.head_activation = static_cast<std::int32_t>(HeadActivation::tanh);
   const std::vector<float> of_sequences = labels_of(Task::classification, Pooling::cls, 5);
