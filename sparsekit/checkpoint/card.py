@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparsekit.extras import how_to_install
@@ -69,6 +69,12 @@ def write_section(folder: Path, title: str, table: Sequence[Sequence[str]], note
     write_atomically(path, lambda temporary: temporary.write_text(section))
 
 
+def _about_embeddings(manifest: Manifest) -> Iterator[str]:
+    for name in manifest.embeddings:
+        rows, features = manifest.arrays[f"{name}.codes"].shape
+        yield f"The {rows:,} embeddings of {features} features in `{name}` are in int8, with a scale for each."
+
+
 def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *, needs_model: bool) -> str:
     """Text of the card.
 
@@ -87,7 +93,7 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
         sparsity = f"{share:.1%} of the {sum(sizes):,} weights of {len(sizes)} linear layers are zero and not stored."
     return _CARD.format(
         title=title,
-        sparsity=sparsity,
+        sparsity="\n".join([sparsity, *_about_embeddings(manifest)]),
         stored=stored_bytes,
         dense=dense_bytes,
         times=dense_bytes / max(stored_bytes, 1),

@@ -1,8 +1,8 @@
-"""Fit a freshly built model to a folder: insert sparse layers, resize layers to the stored shapes."""
+"""Fit a freshly built model to a folder: insert sparse layers and int8 embeddings, resize layers to stored shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from sparsekit.checkpoint.module_state import can_hold
 from sparsekit.checkpoint.tensors import named_tensors
 from sparsekit.checkpoint.transformers.models import is_transformers
 from sparsekit.folder.manifest import LayerEntry, Manifest
-from sparsekit.formats.dtypes import BY_SAFETENSORS
+from sparsekit.formats.dtypes import BY_NAME, BY_SAFETENSORS
 from sparsekit.fusion.activations import fuse_activations, split_activations
 from sparsekit.introspect.dense_classes import is_conv1d, is_dense_linear
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.pruning.structured.attention import find_attentions, fit_attributes
 from sparsekit.pruning.structured.narrowing import is_dense, shape_of, size_names
@@ -90,7 +90,7 @@ def _fuse(model: nn.Module, manifest: Manifest) -> None:
 
 
 def fit(model: nn.Module, manifest: Manifest) -> set[str]:
-    """Replace and resize linear layers of a model in place to match a folder, without reading weights.
+    """Replace and resize modules of a model in place to match a folder, without reading weights.
 
     Modules that are split in the folder are split too; see `sparsekit.splitting`.
 
@@ -98,21 +98,42 @@ def fit(model: nn.Module, manifest: Manifest) -> set[str]:
         Names of the resized layers.
 
     Raises:
-        ValueError: the folder has a sparse weight for a module that is not a linear layer, or a fused activation
-            function that the model does not have.
+        ValueError: the folder has a sparse weight for a module that is not a linear layer, embeddings in int8 for one
+            that is none, or a fused activation function that the model does not have.
     """
     resized = _fit_layers(model, manifest)
+    _fit_embeddings(model, manifest)
     pad_encoders(model, SparseLinear)
     _fuse(model, manifest)
     return resized
 
 
-@on_split_modules
-def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
-    modules = dict(model.named_modules(remove_duplicate=False))
+def _places(modules: Mapping[str, nn.Module]) -> dict[int, list[str]]:
+    """The names of each module."""
     places: dict[int, list[str]] = {}
     for name, module in modules.items():
         places.setdefault(id(module), []).append(name)
+    return places
+
+
+def _fit_embeddings(model: nn.Module, manifest: Manifest) -> None:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    places = _places(modules)
+    for name, entry in manifest.embeddings.items():
+        table = modules.get(name)
+        if not isinstance(table, nn.Embedding | Int8Embedding):
+            found = "nothing" if table is None else f"a {type(table).__name__}"
+            raise ValueError(f"the folder has embeddings in int8 for {name!r}, where the model has {found}")
+        new = table if isinstance(table, Int8Embedding) else Int8Embedding.like(table)
+        new.output_dtype = BY_NAME[entry.output_dtype].torch_dtype
+        for place in places[id(table)]:
+            model.set_submodule(place, new)
+
+
+@on_split_modules
+def _fit_layers(model: nn.Module, manifest: Manifest) -> set[str]:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    places = _places(modules)
     resized = _resize_all(model, manifest)
     for name, entry in manifest.layers.items():
         layer = modules.get(name)
@@ -145,7 +166,7 @@ def check_names(model: nn.Module, manifest: Manifest, new: Collection[str] = ())
         new: tensors of the model that may be missing in the folder.
     """
     tensors = {name: tensor for name, tensor in named_tensors(model) if name not in new}
-    source = {name: name for name in (*manifest.plain_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
+    source = {name: name for name in (*manifest.model_arrays(), *manifest.dense_weights())} | dict(manifest.shared)
     missing = sorted(set(tensors) - set(source))
     alone = set(manifest.arrays) - set(manifest.shared.values())
     unknown = sorted(set(source) - set(tensors))

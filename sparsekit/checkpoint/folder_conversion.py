@@ -62,6 +62,7 @@ def convert_folder(
     out: Path,
     *,
     dtype: str = "float32",
+    embeddings: str = "float32",
     tokens: Sequence[int] | None = None,
     min_sparsity: float | None = None,
     ignore: Iterable[str] = (),
@@ -77,6 +78,7 @@ def convert_folder(
         source: a folder of transformers, sentence-transformers or `save`, or a name in the local hub cache.
         out: folder to write.
         dtype: see `convert`.
+        embeddings: see `convert`.
         tokens: see `convert`; None for 1 and 128.
         min_sparsity: see `convert`; None measures each layer on this machine.
         ignore: layers to leave dense.
@@ -108,6 +110,7 @@ def convert_folder(
         model,
         ignore=ignore,
         dtype=dtype,
+        embeddings=embeddings,
         tokens=tokens or TOKENS,
         min_sparsity=min_sparsity,
         batches=batches,

@@ -15,6 +15,7 @@ from sparsekit.checkpoint.module_state import left_out, restore
 from sparsekit.checkpoint.tensors import named_tensors, to_tensor
 from sparsekit.checkpoint.transformers.buffers import fill_buffers
 from sparsekit.checkpoint.transformers.models import fill_generation_config, make_empty
+from sparsekit.folder.layout import EMBEDDING_ARRAYS
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.formats.dtypes import BY_NAME, BY_SAFETENSORS
 from sparsekit.io.atomic_folder import read_whole
@@ -79,11 +80,14 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def _tensors(model: nn.Module, stored: ModelFolder) -> Iterator[tuple[str, torch.Tensor]]:
-    """The dense tensors of the model, one at a time."""
+    """The tensors of the model but sparse weights, one at a time."""
     manifest = stored.manifest
     for name, layer in manifest.layers.items():
         if layer.in_model == "dense":
             yield f"{name}.weight", oriented(model.get_submodule(name), _dense_weight(stored, name)).contiguous()
+    for name in manifest.embeddings:
+        for part, array in zip(EMBEDDING_ARRAYS, stored.table(name), strict=True):
+            yield f"{name}.{part}", torch.from_numpy(array)
     for name in manifest.plain_arrays():
         entry = manifest.arrays[name]
         yield name, to_tensor(name, stored.raw(name), BY_SAFETENSORS[entry.dtype], entry.shape)

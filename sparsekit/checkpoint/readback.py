@@ -157,6 +157,8 @@ def check_readable(model: nn.Module, folder: Path) -> None:
         stored = ModelFolder(folder)
         for name in stored.manifest.plain_arrays():
             stored.raw(name)
+        for name in stored.manifest.embeddings:
+            stored.table(name)
         fresh, resized = _as_read(model, folder, stored.manifest, stored.memory_limit)
         if fresh is not None:
             _check_classes(model, fresh, resized)

@@ -20,7 +20,7 @@ from sparsekit.checkpoint.tensors import storable, without_shared
 from sparsekit.checkpoint.transformers.foreign import without_bars
 from sparsekit.checkpoint.transformers.models import class_in_mappings, from_config, is_transformers, write_config
 from sparsekit.checkpoint.transformers.sentences import (
-    check_sparse_layers,
+    check_compressed,
     encoders_of,
     is_sentence_transformer,
     save_sentence_transformer,
@@ -31,7 +31,7 @@ from sparsekit.conversion import densify
 from sparsekit.folder.layout import METHOD, is_written_by_save, is_written_with_tokenizer
 from sparsekit.io.atomic_folder import replaced_folder
 from sparsekit.io.file_names import CARD, MANIFEST, RECIPE
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Compressed, SparseLinear
 from sparsekit.pruning.masks.parametrization import masked_parameters
 
 
@@ -66,8 +66,8 @@ def save(
     Raises:
         TypeError: an argument has the wrong type, or the model has tensors of a type that files cannot store.
         ValueError: a layer still has its mask (call `finalize`), is on meta or has custom state; the model is a bare
-            `SparseLinear`; neurons were removed and the folder is to open without this library; the model cannot run on
-            `verify_inputs`; or `folder` is a file or the current directory.
+            `SparseLinear` or `Int8Embedding`; neurons were removed and the folder is to open without this library; the
+            model cannot run on `verify_inputs`; or `folder` is a file or the current directory.
         OSError: the files cannot be written; the old folder is unchanged.
 
     >>> import tempfile
@@ -84,7 +84,7 @@ def save(
     """
     _check_arguments(model, tokenizer, max_shard_size)
     if is_sentence_transformer(model):
-        check_sparse_layers(model)
+        check_compressed(model)
         if verify_inputs is not None and len(encoders_of(model)) != 1:
             raise ValueError("verify_inputs needs one transformers model in the SentenceTransformer")
     if dense and verify_inputs is not None:
@@ -111,8 +111,8 @@ def save(
 def _check_arguments(model: nn.Module, tokenizer: Any, max_shard_size: int) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, SparseLinear):
-        raise ValueError("a bare SparseLinear has no name to be stored under; save torch.nn.Sequential(layer)")
+    if isinstance(model, Compressed):
+        raise ValueError(f"a bare {type(model).__name__} has no name to be stored under; save torch.nn.Sequential(it)")
     if tokenizer is not None and not hasattr(tokenizer, "save_pretrained"):
         raise TypeError(f"tokenizer must be one of transformers, got a {type(tokenizer).__name__}")
     if type(max_shard_size) is not int or max_shard_size < 1:

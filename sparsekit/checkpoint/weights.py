@@ -1,4 +1,4 @@
-"""Write a model's tensors: sparse weights as CSR in the narrowest dtypes, all others unchanged."""
+"""Write a model's tensors: sparse weights as CSR in the narrowest dtypes, all others unchanged; say which are what."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sparsekit
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.tensors import storable, without_shared
 from sparsekit.folder.layout import column_dtype, row_dtype
-from sparsekit.folder.manifest import LayerEntry, Manifest
+from sparsekit.folder.manifest import EmbeddingEntry, LayerEntry, Manifest
 from sparsekit.folder.model_folder import MOST_GROWTH
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS, FLOATS, dtype_name
 from sparsekit.introspect.dense_classes import is_dense_linear
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.layers import oriented
 
 
@@ -40,6 +40,10 @@ def _sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, SparseLinear):
             yield name, module
+
+
+def _int8_embeddings(model: nn.Module) -> dict[str, Int8Embedding]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Int8Embedding)}
 
 
 def _pays(weight: torch.Tensor) -> bool:
@@ -84,6 +88,9 @@ def store_weights(
         layers[name] = LayerEntry(shape, sparse.dtype, "sparse", sparse.block, sparse.activation)
         shards.add(_as_stored(name, sparse.state_dict(), sparse.in_features))
         dense_bytes += shape[0] * shape[1] * sparse.weight_dtype.itemsize
+    tables = _int8_embeddings(model)
+    dense_bytes += sum(table.codes.numel() * (table.output_dtype.itemsize - 1) for table in tables.values())
+    embeddings = {name: EmbeddingEntry(dtype_name(table.output_dtype)) for name, table in tables.items()}
     tensors, shared = without_shared(model)
     for name in tensors:
         tensor = storable(name, tensors[name])
@@ -97,7 +104,7 @@ def store_weights(
         arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
         arrays["values"] = arrays["values"].to(tensor.dtype)
         shards.add(_as_stored(layer, arrays, weight.in_features))
-    manifest = Manifest(sparsekit.__version__, layers, shards.entries, shared)
+    manifest = Manifest(sparsekit.__version__, layers, embeddings, shards.entries, shared)
     shards.add(left_out(manifest))
     shards.close()
     return manifest, dense_bytes

@@ -23,7 +23,9 @@ def compile_folder(
     dtype: Annotated[
         str, typer.Option(help="Of dense layers: float32, bfloat16, float16 or int8.", metavar="DTYPE")
     ] = "float32",
-    embeddings: Annotated[str, typer.Option(help="Of word embeddings: float32 or int8.", metavar="DTYPE")] = "float32",
+    embeddings: Annotated[
+        str | None, typer.Option(help="Of word embeddings: float32 or int8; else as in MODEL.", metavar="DTYPE")
+    ] = None,
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
     ] = None,

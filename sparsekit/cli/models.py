@@ -17,6 +17,7 @@ def convert(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16 or int8.", metavar="DTYPE")
     ] = "float32",
+    embeddings: Annotated[str, typer.Option(help="Of word embeddings: float32 or int8.", metavar="DTYPE")] = "float32",
     tokens: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Tokens in a call, to measure with; several times. Else 1 and 128.", metavar="N"),
@@ -47,6 +48,7 @@ def convert(
             model,
             out,
             dtype=dtype,
+            embeddings=embeddings,
             tokens=tokens,
             min_sparsity=min_sparsity,
             ignore=ignore or (),

@@ -16,6 +16,7 @@ from sparsekit.conversion.measuring.whole_model import BothModels, check_runs, c
 from sparsekit.conversion.report import ConversionReport
 from sparsekit.conversion.swapping import Settings, sparsity_of, swap_layers
 from sparsekit.conversion.unreached import count_weights, unreached_weights
+from sparsekit.conversion.word_embeddings import EMBEDDINGS, check_word_embeddings, swap_word_embeddings
 from sparsekit.conversion.zeros import check_zeros
 from sparsekit.fidelity import fidelity
 from sparsekit.formats.dtypes import weight_dtype
@@ -41,6 +42,7 @@ def _prepare(
     ignore: Iterable[str],
     settings: Settings,
     batches: Sequence[Batch],
+    embeddings: str,
 ) -> list[str]:
     """Refuse what cannot be converted, then bake masks in. Returns the names of the layers to convert."""
     layers = select_matrices(model, targets, ignore)
@@ -49,7 +51,8 @@ def _prepare(
             raise ValueError(f"{name}.weight has no values yet, it is lazy; run the model once before it is converted")
     weights = map(weight_of, layers.values())
     sparsities = (sparsity_of(weight) for weight in weights if not weight.is_meta)
-    check_zeros(sparsities, settings.dtype, settings.min_sparsity, settings.least_sparsity(settings.dtype))
+    least = settings.least_sparsity(settings.dtype)
+    check_zeros(sparsities, settings.dtype, settings.min_sparsity, least, only_layers=embeddings == "float32")
     if batches:
         check_runs(model, batches)
     for layer in layers.values():
@@ -65,8 +68,14 @@ def _token_counts(model: nn.Module, names: Sequence[str], batches: Sequence[Batc
 
 
 def _check_arguments(
-    tokens: Sequence[int] | None, error_budget: float | None, batches: Sequence[Batch], reference: nn.Module | None
+    tokens: Sequence[int] | None,
+    error_budget: float | None,
+    batches: Sequence[Batch],
+    reference: nn.Module | None,
+    embeddings: str,
 ) -> None:
+    if embeddings not in EMBEDDINGS:
+        raise ValueError(f"embeddings must be one of {', '.join(EMBEDDINGS)}, got {embeddings!r}")
     if tokens is not None and (not tokens or min(tokens) < 1):
         raise ValueError(f"tokens must be numbers of at least 1, got {list(tokens)}")
     if error_budget is not None and (not error_budget > 0 or not batches):
@@ -84,6 +93,7 @@ def convert(
     min_sparsity: float | None = None,
     fuse: bool = True,
     dtype: str | torch.dtype = "float32",
+    embeddings: str = "float32",
     error_budget: float | None = None,
     batches: Sequence[Batch] = (),
     reference: nn.Module | None = None,
@@ -108,24 +118,29 @@ def convert(
             `FusedActivation`, compute what they did.
         dtype: of the stored weights: "float32"; "bfloat16" or "float16", two bytes each; "int8", one byte each, with
             inputs quantized dynamically; see `SparseLinear.from_linear`. Blocks of 4x1 are recognized.
+        embeddings: "float32" leaves word embeddings as they are; "int8" stores them with a scale for each row, as
+            `Int8Embedding`: those of `get_input_embeddings`, in models without it the `nn.Embedding` with the most
+            weights. `targets` and `ignore` do not concern them.
         error_budget: largest relative error of a layer's outputs, such as 0.02, that `dtype` may cause on `batches`;
             layers beyond it keep float32 weights. None: no limit.
         batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`: inputs
             like those of production. The dense layers stay in memory until both models ran on them. If the converted
-            model cannot run, the dense one is put back.
+            model cannot run, the dense one is put back, its word embeddings too.
         reference: the dense model before it was pruned; its outputs on `batches` are compared with the converted
             model's.
 
     Returns:
         The model. `conversion_report(model)` has an entry for every linear layer that `targets` and `ignore` select,
-        says what other matrices stay dense, and with `batches` what the whole gains. Experts of mixtures and
-        `nn.MultiheadAttention` have an entry for each of their matrices; see `sparsekit.splitting`.
+        says what other matrices stay dense, which embeddings are in int8, and with `batches` what the whole gains.
+        Experts of mixtures and `nn.MultiheadAttention` have an entry for each of their matrices; see
+        `sparsekit.splitting`.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.
         ValueError: a target matches nothing, nothing selected is a linear layer, `tokens` is empty or below 1, `dtype`
             is unknown, `error_budget` is not positive or has no `batches`, `reference` has no `batches`, the model
-            returns no floats for them; or no layer has zeros, so that none would be converted.
+            returns no floats for them; no layer has zeros, so that nothing would be converted; `embeddings` is unknown,
+            or "int8" where there are none, or a head is tied to them, or their class or settings are special.
 
     >>> import sparsekit
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -139,18 +154,22 @@ def convert(
         ignore leave it out
     69.6% of the model's 46 weights are in sparse layers
     """
-    _check_arguments(tokens, error_budget, batches, reference)
+    _check_arguments(tokens, error_budget, batches, reference, embeddings)
+    tables = check_word_embeddings(model) if embeddings == "int8" else {}
     settings = Settings(tokens or TOKENS, weight_dtype(dtype), min_sparsity, error_budget)
-    names = _prepare(model, targets, ignore, settings, batches)
+    names = _prepare(model, targets, ignore, settings, batches, embeddings)
     if tokens is None and min_sparsity is None:
         settings = replace(settings, tokens=_token_counts(model, names, batches))
     both = BothModels(model) if batches else None
+    smaller = swap_word_embeddings(model, tables)
     rows = swap_layers(model, names, settings, batches)
     pad_encoders(model, SparseLinear)
     fused = fuse_activations(model) if fuse else 0
     whole = compare_whole(both, batches) if both is not None and both.replaced() else None
     nearness = None if reference is None else fidelity(model, reference, batches)
     others = on_split_modules(unreached_weights)(model, [row.name for row in rows])
-    report = ConversionReport(rows, fused, others, *count_weights(model), whole=whole, reference=nearness)
+    report = ConversionReport(
+        rows, fused, others, *count_weights(model), whole=whole, reference=nearness, embeddings=smaller
+    )
     keep_report(model, report)
     return model

@@ -9,7 +9,7 @@ from torch import nn
 from sparsekit.conversion.kept_reports import forget_report
 from sparsekit.conversion.places import keep_bias
 from sparsekit.fusion.activations import split_activations
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.split_model import replace_modules
 from sparsekit.splitting import SplitModule, pad_encoders
 
@@ -18,6 +18,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def densify(model: Model) -> Model:
     """Undo `convert`: every `SparseLinear` becomes the dense layer that it was, in place. Returns the model.
+
+    Every `Int8Embedding` becomes an `nn.Embedding` of the values that it gives.
 
     Raises:
         ValueError: a layer was made with an activation function, which dense layers do not have.
@@ -28,6 +30,7 @@ def densify(model: Model) -> Model:
     dense: dict[nn.Module, nn.Module] = {module: module.to_linear() for module in sparse}
     for old, new in dense.items():
         keep_bias(old, new)
+    dense |= {module: module.to_embedding() for module in model.modules() if isinstance(module, Int8Embedding)}
     replace_modules(model, dense)
     split = [module for module in model.modules() if isinstance(module, SplitModule)]
     replace_modules(model, {module: module.merge() for module in split})

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsekit.conversion.report_text import report_text
 from sparsekit.conversion.unreached import UnreachedWeight
+from sparsekit.conversion.word_embeddings import EmbeddingReport
 from sparsekit.fidelity import Fidelity
 
 #: Of the zeros in a weight; fewer are chance.
@@ -75,6 +76,7 @@ class ConversionReport:
     weights: int = 0  # of the whole model
     whole: WholeReport | None = None  # None without batches, and where nothing was converted
     reference: Fidelity | None = None  # of the converted model to the one that it was pruned from; None when not given
+    embeddings: tuple[EmbeddingReport, ...] = ()  # those that are in int8 now
 
     @property
     def converted(self) -> int:
@@ -96,6 +98,7 @@ class ConversionReport:
         return {
             "whole": None if self.whole is None else {**asdict(self.whole), "speedup": self.whole.speedup},
             "reference": None if self.reference is None else asdict(self.reference),
+            "embeddings": [asdict(one) for one in self.embeddings],
             "layers": [asdict(layer) for layer in self.layers],
             "converted": self.converted,
             "fused": self.fused,

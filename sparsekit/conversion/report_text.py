@@ -165,6 +165,10 @@ def _summary(report: ConversionReport) -> Iterator[str]:
     size = f"{size_text(report.bytes_before)} -> {size_text(report.bytes_after)}"
     fused = f", {counted(report.fused, 'activation function')} fused" if report.fused else ""
     yield f"{report.converted} of {counted(len(report.layers), 'layer')} converted, {size}{fused}"
+    for table in report.embeddings:
+        rows, features = table.shape
+        size = f"{size_text(table.bytes_before)} -> {size_text(table.bytes_after)}"
+        yield f"word embeddings in int8: {printable(table.name)} ({rows} x {features}), {size}"
     yield from map(_unreached, report.others)
     if report.weights:
         share = report.sparse_weights / report.weights

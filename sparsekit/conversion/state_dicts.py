@@ -10,7 +10,7 @@ from torch import nn
 from sparsekit.conversion.places import places_in, put_in_place
 from sparsekit.fusion.activations import fuse_activations
 from sparsekit.introspect.dense_classes import is_dense_linear
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.splitting import pad_encoders
 
@@ -29,14 +29,28 @@ def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
             put_in_place(places, layer, SparseLinear.like(layer))
 
 
+def _quantize(model: nn.Module, names: Iterable[str]) -> None:
+    """Put empty embeddings in int8 in the places of those that a state dict holds so."""
+    modules, places = dict(model.named_modules()), places_in(model)
+    for name in names:
+        table = modules.get(name)
+        if not isinstance(table, nn.Embedding | Int8Embedding):
+            found = "nothing" if table is None else f"a {type(table).__name__}"
+            raise ValueError(f"the state dict has embeddings in int8 for {name!r}, where the model has {found}")
+        if isinstance(table, nn.Embedding):
+            for parent, key in places[table]:
+                parent._modules[key] = Int8Embedding.like(table)
+
+
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
     """Load the state dict of a converted model into a fresh dense one, in place. Returns the model.
 
-    Layers that the state dict holds as CSR are swapped for `SparseLinear` first; the others stay dense. Activation
-    functions are fused as by `convert`.
+    Layers that the state dict holds as CSR are swapped for `SparseLinear` first, embeddings that it holds in int8 for
+    `Int8Embedding`; the others stay dense. Activation functions are fused as by `convert`.
 
     Raises:
-        ValueError: the state dict has CSR arrays for something that is no linear layer of the model.
+        ValueError: the state dict has CSR arrays for something that is no linear layer of the model, or codes for
+            something that is no embeddings.
         RuntimeError: keys or shapes do not fit, or CSR arrays are malformed.
 
     >>> dense = nn.Sequential(nn.Linear(8, 4))
@@ -48,6 +62,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) ->
     )
     """
     _sparsify(model, [key.removesuffix(".crow_indices") for key in state_dict if key.endswith(".crow_indices")])
+    _quantize(model, [key.removesuffix(".codes") for key in state_dict if key.endswith(".codes")])
     pad_encoders(model, SparseLinear)
     model.load_state_dict(state_dict)
     fuse_activations(model)

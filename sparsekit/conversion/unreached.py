@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Int8Embedding, SparseLinear
 
 #: Matrices with fewer zeros that hold less of the model's weights than this are not worth a line.
 _ZEROS, _SHARE = 0.05, 0.005
@@ -35,7 +35,9 @@ def count_weights(model: nn.Module) -> tuple[int, int]:
     """Weights of sparse layers, zeros included, and of the whole model."""
     layers = [module for module in model.modules() if isinstance(module, SparseLinear)]
     sparse = sum(layer.in_features * layer.out_features for layer in layers)
-    return sparse, sparse + sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
+    tables = sum(table.codes.numel() for table in model.modules() if isinstance(table, Int8Embedding))
+    dense = sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
+    return sparse, sparse + tables + dense
 
 
 def _why(module: nn.Module, name: str) -> str:

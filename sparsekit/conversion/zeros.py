@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from sparsekit.conversion.report import LEAST_ZEROS
 
 
-def check_zeros(sparsities: Iterable[float], dtype: str, min_sparsity: float | None, least: float) -> None:
+def check_zeros(
+    sparsities: Iterable[float], dtype: str, min_sparsity: float | None, least: float, *, only_layers: bool
+) -> None:
     """Refuse to convert layers without zeros where none can be converted, and warn where that may still pay.
 
     Args:
@@ -16,9 +18,10 @@ def check_zeros(sparsities: Iterable[float], dtype: str, min_sparsity: float | N
         dtype: of the stored weights.
         min_sparsity: what the caller asked for; None where layers are measured.
         least: sparsity below which no layer is converted.
+        only_layers: whether nothing else would be converted.
 
     Raises:
-        ValueError: no layer has zeros, and only such with zeros would be converted.
+        ValueError: no layer has zeros, and nothing but layers with zeros would be converted.
     """
     found = False
     for sparsity in sparsities:
@@ -29,6 +32,8 @@ def check_zeros(sparsities: Iterable[float], dtype: str, min_sparsity: float | N
         return
     advice = "prune the model first (sparsekit.prune(model, 0.8), or sparsekit prune)"
     if least > LEAST_ZEROS:
+        if not only_layers:
+            return
         raise ValueError(
             f"no layer has zeros, but only layers with at least {least:.0%} zeros would be converted: {advice}; "
             "dtype='int8' may pay without zeros, and min_sparsity=0 converts in any case"

@@ -16,7 +16,7 @@ _SOURCES = (".json", ".safetensors")
 
 
 def cached_encoder(
-    folder: Path, *, dtype: str, embeddings: str, pooling: str | None, mmap: bool
+    folder: Path, *, dtype: str, embeddings: str | None, pooling: str | None, mmap: bool
 ) -> runtime.CompiledEncoder:
     """The encoder of a model folder, compiled where the cache has none that is the same, or a damaged one.
 
@@ -24,7 +24,7 @@ def cached_encoder(
         OSError: the cache cannot be written.
         ValueError: as `compile_model`.
     """
-    file = cache_folder("compiled") / f"{_key(folder, str(dtype), embeddings, str(pooling))}.sparsekit"
+    file = cache_folder("compiled") / f"{_key(folder, dtype, str(embeddings), str(pooling))}.sparsekit"
     with suppress(FileNotFoundError, ValueError):  # ValueError: it is damaged
         return runtime.CompiledEncoder(read_compiled(file, mmap))
     from sparsekit.engine.compiling import compile_model

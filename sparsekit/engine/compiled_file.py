@@ -107,6 +107,13 @@ class Tensor:
         rows, columns = (values.shape[0], 1) if values.ndim == 1 else values.shape
         return cls(layer, role, "floats", rows, columns, _bytes_of(values))
 
+    @classmethod
+    def of_scaled_rows(cls, layer: int, role: str, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Tensor:
+        """A table of int8 codes [rows, columns] with a scale for each row, as `quantize_rows` gives them."""
+        rows, columns = codes.shape
+        data = np.concatenate([_bytes_of(scales.astype("<f4", copy=False)), _bytes_of(codes)])
+        return cls(layer, role, "scaled_rows", rows, columns, data)
+
     @property
     def key(self) -> tuple[int, int]:
         """What tensors are sorted by."""
@@ -115,23 +122,6 @@ class Tensor:
 
 def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def scaled_rows(layer: int, role: str, values: NDArray[np.float32]) -> Tensor:
-    """A table in int8 with a scale for each row: its largest magnitude becomes 127.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    largest = np.abs(values).max(axis=1, initial=0.0)
-    if not np.isfinite(largest).all():
-        raise ValueError(f"{role} must be finite to be stored in int8; compile with embeddings='float32'")
-    scales = (largest / np.float32(127)).astype("<f4")
-    scales[scales == 0] = 1
-    codes = np.clip(np.rint(values / scales[:, None]), -127, 127).astype(np.int8)
-    data = np.concatenate([_bytes_of(scales), _bytes_of(codes)])
-    rows, columns = values.shape
-    return Tensor(layer, role, "scaled_rows", rows, columns, data)
 
 
 def _aligned(count: int) -> int:

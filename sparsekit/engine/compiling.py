@@ -43,7 +43,7 @@ def compile_model(
     path: None = None,
     *,
     dtype: str = "float32",
-    embeddings: str = "float32",
+    embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
 ) -> NDArray[np.uint8]: ...
@@ -55,7 +55,7 @@ def compile_model(
     path: Path | str,
     *,
     dtype: str = "float32",
-    embeddings: str = "float32",
+    embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
 ) -> None: ...
@@ -66,7 +66,7 @@ def compile_model(
     path: Path | str | None = None,
     *,
     dtype: str = "float32",
-    embeddings: str = "float32",
+    embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
 ) -> NDArray[np.uint8] | None:
@@ -80,7 +80,8 @@ def compile_model(
         path: the file to write, atomically; None to return its bytes.
         dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
             keep theirs.
-        embeddings: of word embeddings: "float32", or "int8" with a scale for each row.
+        embeddings: of word embeddings: "float32", or "int8" with a scale for each row; None for the type in which the
+            folder has them (16 bits as float32). Those in int8 are taken over as they are.
         pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
             for a classifier, the encoder is compiled without its head.
         target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
@@ -100,9 +101,9 @@ def compile_model(
     return None
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None, target: str) -> CompiledModel:
-    if embeddings not in _EMBEDDINGS:
-        raise ValueError(f"embeddings must be one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
+def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, target: str) -> CompiledModel:
+    if embeddings is not None and embeddings not in _EMBEDDINGS:
+        raise ValueError(f"embeddings must be None or one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
     if target not in runtime.packing_targets():

@@ -32,7 +32,7 @@ class Encoder:
         model: a model folder, compiled in memory, or the name of one in the local hub cache; or a file of
             `compile_model`, which has its own types and pooling.
         dtype: see `compile_model`, as for the next two; "float32" if None.
-        embeddings: "float32" if None.
+        embeddings: as the folder has them if None.
         pooling: what the folder says if None.
         tokenizer: tokenizer.json; None for the one in the model folder.
         threads: of the pool, for the whole process; None leaves them as they are.
@@ -70,7 +70,7 @@ class Encoder:
             self._core = runtime.CompiledEncoder(read_compiled(Path(model), mmap))
         else:
             self._folder = local_folder(model)
-            arguments = dtype or "float32", embeddings or "float32", pooling
+            arguments = dtype or "float32", embeddings, pooling
             self._core = _cached(self._folder, *arguments, mmap) if cache else _compiled(self._folder, *arguments)
         self._task = next(name for name, number in TASKS.items() if number == self._core.task)
         self._labels_tokens = self._task == "token_classification"
@@ -313,13 +313,15 @@ def _check_none(**arguments: str | None) -> None:
         raise ValueError(f"a compiled model has its own {given[0]}; compile it again with compile_model({given[0]}=)")
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str, pooling: str | None) -> runtime.CompiledEncoder:
+def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None) -> runtime.CompiledEncoder:
     from sparsekit.engine.compiling import compile_model
 
     return runtime.CompiledEncoder(compile_model(folder, dtype=dtype, embeddings=embeddings, pooling=pooling))
 
 
-def _cached(folder: Path, dtype: str, embeddings: str, pooling: str | None, mmap: bool) -> runtime.CompiledEncoder:
+def _cached(
+    folder: Path, dtype: str, embeddings: str | None, pooling: str | None, mmap: bool
+) -> runtime.CompiledEncoder:
     from sparsekit.engine.compiled_cache import cached_encoder
 
     return cached_encoder(folder, dtype=dtype, embeddings=embeddings, pooling=pooling, mmap=mmap)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsekit.engine.compiled_file import NO_LAYER, Tensor, scaled_rows
+from sparsekit.engine.compiled_file import NO_LAYER, Tensor
 from sparsekit.engine.encoder_config import EncoderConfig
 from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
 from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
@@ -15,6 +15,7 @@ from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_table
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.rotary_config import RotaryConfig
 from sparsekit.engine.weights import WHOLE, Part, Weights
+from sparsekit.formats.quantization import quantize_rows
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -68,12 +69,12 @@ class EncoderTensors:
         if left:
             raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
 
-    def read(self, dtype: str, embeddings: str) -> Iterator[Tensor]:
+    def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
         """All tensors.
 
         Args:
             dtype: of linear layers that are dense in the model.
-            embeddings: of word embeddings, "float32" or "int8".
+            embeddings: of word embeddings, "float32" or "int8"; None as they are stored.
 
         Raises:
             ValueError: a tensor is missing or damaged, or has a shape that an encoder's cannot have.
@@ -115,16 +116,22 @@ class EncoderTensors:
             raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
         return values
 
-    def _table(self, layer: int, kind: str, module: str, embeddings: str) -> Tensor:
-        values = self._matrix(f"{module}.weight")
-        if self._config.rotary is not None and values.shape[1] != self._config.features:
-            raise ValueError(
-                f"{module + '.weight'!r} must have {self._config.features} columns, as config.json says, "
-                f"got {values.shape[1]}"
-            )
+    def _table(self, layer: int, kind: str, module: str, embeddings: str | None) -> Tensor:
+        name = f"{module}.weight"
+        check_name(self._weights, name)
+        stored = self._weights.quantized(module)
+        if stored is not None and embeddings != "float32":
+            self._check_features(name, stored[0].shape[1])
+            return Tensor.of_scaled_rows(layer, kind, *stored)
+        values = self._matrix(name)
+        self._check_features(name, values.shape[1])
         if embeddings == "int8" and kind == "word_embeddings":
-            return scaled_rows(layer, kind, values)
+            return Tensor.of_scaled_rows(layer, kind, *_quantized(name, values))
         return Tensor.of_floats(layer, kind, values)
+
+    def _check_features(self, name: str, features: int) -> None:
+        if self._config.rotary is not None and features != self._config.features:
+            raise ValueError(f"{name!r} must have {self._config.features} columns, as config.json says, got {features}")
 
     def _biases(self, kind: str, module: str) -> Tensor:
         """Of all distances that positions allow, for each head."""
@@ -173,3 +180,10 @@ class EncoderTensors:
             self._check_heads(module, weight.rows)
         yield weight
         yield from bias
+
+
+def _quantized(name: str, values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    try:
+        return quantize_rows(values)
+    except ValueError as error:
+        raise ValueError(f"{name!r} {error}") from error

@@ -15,6 +15,7 @@ from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.folder.weight_files import weight_files
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
+from sparsekit.formats.quantization import dequantize_rows
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
 #: Sparsity below which a weight is packed in blocks of 4x1, zeros among them. With 16 and 128 tokens they are 1.2 times
@@ -53,13 +54,20 @@ class Weights(Protocol):
 
     @property
     def names(self) -> Set[str]:
-        """Their names in the model: `LAYER.weight` is that of a linear layer, sparse or not."""
+        """Their names in the model: `LAYER.weight` is that of a linear layer, sparse or not, and of any embeddings."""
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """A tensor as float32, dense.
 
         Raises:
             ValueError: it is damaged or does not hold floats.
+        """
+
+    def quantized(self, embedding: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+        """Codes [rows, features] and scales [rows] of embeddings stored in int8; None for others.
+
+        Raises:
+            ValueError: they are damaged.
         """
 
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
@@ -123,6 +131,9 @@ class _PlainWeights:
         except TypeError as error:
             raise ValueError(f"array {stored_name!r} of {file.path}: {error}") from error
 
+    def quantized(self, embedding: str) -> None:
+        return None
+
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
         return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
 
@@ -142,15 +153,22 @@ class _SparseWeights:
         self._target = target
         self._folder = ModelFolder(folder)
         manifest = self._folder.manifest
-        weights = {f"{layer}.weight" for layer in manifest.layers}
+        weights = {f"{module}.weight" for module in (*manifest.layers, *manifest.embeddings)}
         self.names = {*manifest.plain_arrays(), *weights, *manifest.shared}
 
     def floats(self, name: str) -> NDArray[np.float32]:
         name = self._folder.manifest.shared.get(name, name)
-        layer = name.removesuffix(".weight")
+        module = name.removesuffix(".weight")
+        if module in self._folder.manifest.embeddings:
+            return dequantize_rows(*self._folder.table(module))
         return (
-            self._folder.floats(name) if name in self._folder.manifest.arrays else self._folder.weight(layer).to_dense()
+            self._folder.floats(name)
+            if name in self._folder.manifest.arrays
+            else self._folder.weight(module).to_dense()
         )
+
+    def quantized(self, embedding: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+        return self._folder.table(embedding) if embedding in self._folder.manifest.embeddings else None
 
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
         entry = self._folder.manifest.layers.get(layer)

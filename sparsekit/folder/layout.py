@@ -56,3 +56,7 @@ def weight_arrays(shape: tuple[int, int], dtype: str, nnz: int) -> dict[str, tup
     if dtype == "int8":
         arrays["scales"] = ("F32", (out_features,))
     return arrays
+
+
+#: Types of the arrays that hold embeddings in int8, by the last part of their names.
+EMBEDDING_ARRAYS = {"codes": "I8", "scales": "F32"}

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from sparsekit import runtime
-from sparsekit.folder.layout import FORMAT, weight_arrays
+from sparsekit.folder.layout import EMBEDDING_ARRAYS, FORMAT, weight_arrays
 from sparsekit.formats.csr import BLOCKS
-from sparsekit.formats.dtypes import BY_SAFETENSORS, WEIGHT_DTYPES
+from sparsekit.formats.dtypes import BY_SAFETENSORS, FLOATS, WEIGHT_DTYPES
 from sparsekit.io.safetensors_file import is_shape
 
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -66,9 +66,20 @@ class LayerEntry:
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
+@dataclass(frozen=True)
+class EmbeddingEntry:
+    """Embeddings whose table is stored in int8, with a scale for each row."""
+
+    output_dtype: str  # of the vectors that the module gives
+
+    def __post_init__(self) -> None:
+        if self.output_dtype not in FLOATS:
+            raise ValueError(f"output_dtype must be one of {', '.join(FLOATS)}, got {self.output_dtype!r:.80}")
+
+
 def _seal(value: Mapping[str, Any]) -> str:
     """Checksum of all that a manifest says of arrays and layers; `verification` may be filled in later."""
-    sealed = {key: value[key] for key in ("arrays", "format", "layers", "library", "shared")}
+    sealed = {key: value[key] for key in ("arrays", "embeddings", "format", "layers", "library", "shared")}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -98,6 +109,7 @@ class Manifest:
     Args:
         library: version of the library that wrote the folder.
         layers: layers with sparse weights, by module name.
+        embeddings: embeddings in int8, by module name.
         arrays: every array of the weight files.
         shared: further names of a tensor in the model -> the name it is stored under.
         verification: None, or how the model was compared with the dense one; nothing here reads it.
@@ -105,6 +117,7 @@ class Manifest:
 
     library: str
     layers: Mapping[str, LayerEntry]
+    embeddings: Mapping[str, EmbeddingEntry]
     arrays: Mapping[str, ArrayEntry]
     shared: Mapping[str, str] = field(default_factory=dict)
     verification: Mapping[str, Any] | None = None
@@ -125,13 +138,14 @@ class Manifest:
         if value["sha256"] != _seal(value):
             raise ValueError("is damaged, its checksum is another; copy the folder again")
         layers = _entries(value["layers"], "layers", LayerEntry, set(LayerEntry.__dataclass_fields__))
+        embeddings = _entries(value["embeddings"], "embeddings", EmbeddingEntry, {"output_dtype"})
         arrays = _entries(value["arrays"], "arrays", ArrayEntry, set(ArrayEntry.__dataclass_fields__))
         shared, verification = _keyed(value["shared"], "shared"), value["verification"]
         if not isinstance(value["library"], str):
             raise ValueError(f"library must be a version, got {value['library']!r:.80}")
         if verification is not None:
             _keyed(verification, "verification")
-        manifest = cls(value["library"], layers, arrays, shared, verification)
+        manifest = cls(value["library"], layers, embeddings, arrays, shared, verification)
         manifest._check()
         return manifest
 
@@ -147,8 +161,16 @@ class Manifest:
 
     def plain_arrays(self) -> list[str]:
         """Names of the arrays that are tensors of the model as they are."""
-        parts = {name for layer in self.layers for name in self.parts(layer)}
+        parts = {*self.table_arrays(), *(name for layer in self.layers for name in self.parts(layer))}
         return [name for name in self.arrays if name not in parts]
+
+    def table_arrays(self) -> list[str]:
+        """Names of the arrays that hold embeddings in int8."""
+        return [f"{name}.{part}" for name in self.embeddings for part in EMBEDDING_ARRAYS]
+
+    def model_arrays(self) -> list[str]:
+        """Names of the arrays that are tensors of the model under their own names."""
+        return [*self.table_arrays(), *self.plain_arrays()]
 
     def dense_weights(self) -> list[str]:
         """Names of dense tensors of the model that are stored sparse."""
@@ -172,7 +194,26 @@ class Manifest:
                 if (array.dtype, array.shape) != (dtype, shape):
                     found = f"{array.dtype} {list(array.shape)}"
                     raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shape)}, got {found}")
-        stored = {*self.plain_arrays(), *self.dense_weights()}
+        for name in self.embeddings:
+            self._check_table(name)
+        stored = {*self.model_arrays(), *self.dense_weights()}
         for name, other in self.shared.items():
             if not isinstance(other, str) or other not in stored or name in stored:
                 raise ValueError(f"{name!r} cannot share {other!r}: expected the name of another stored tensor")
+
+    def _check_table(self, name: str) -> None:
+        """The arrays of embeddings must be there, fit each other and belong to nothing else."""
+        missing = [part for part in EMBEDDING_ARRAYS if f"{name}.{part}" not in self.arrays]
+        if not name or missing:
+            raise ValueError(f"embeddings {name!r} lack the arrays {missing}")
+        if name in self.layers or f"{name}.weight" in self.arrays:
+            raise ValueError(f"{name!r} has a weight and embeddings in int8")
+        codes = self.arrays[f"{name}.codes"]
+        if len(codes.shape) != 2:
+            raise ValueError(f"array '{name}.codes' must have two dimensions")
+        shapes = {"codes": codes.shape, "scales": codes.shape[:1]}
+        for part, dtype in EMBEDDING_ARRAYS.items():
+            array = self.arrays[f"{name}.{part}"]
+            if (array.dtype, array.shape) != (dtype, shapes[part]):
+                found = f"{array.dtype} {list(array.shape)}"
+                raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shapes[part])}, got {found}")

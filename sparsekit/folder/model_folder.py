@@ -15,6 +15,7 @@ from sparsekit.folder.manifest import ArrayEntry, LayerEntry, Manifest
 from sparsekit.folder.weight_files import weight_files
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
+from sparsekit.formats.quantization import check_quantized_rows
 from sparsekit.io.atomic_folder import read_whole
 from sparsekit.io.file_names import MANIFEST
 from sparsekit.io.safetensors_file import ArrayFile
@@ -111,7 +112,7 @@ class ModelFolder:
     def read_ahead(self) -> None:
         """Begin to read the dense arrays in a thread: their checksums take as long as everything else of loading."""
         pool = ThreadPoolExecutor(1)
-        for name in self.manifest.plain_arrays():
+        for name in self.manifest.model_arrays():
             file, stored_name = self.files[name]
             task = pool.submit(self._checked, file, stored_name, self.manifest.arrays[name])
             self._ahead[stored_name] = task
@@ -159,6 +160,19 @@ class ModelFolder:
             return CSR(crow_indices, col_indices, values, entry.shape, scales)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
+
+    def table(self, embedding: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Codes [rows, features] and scales [rows] of embeddings in int8: a row is its codes times its scale.
+
+        Raises:
+            ValueError: they are damaged, a code is -128, or a scale is not positive or too large.
+        """
+        codes, scales = self.array(f"{embedding}.codes"), self.floats(f"{embedding}.scales")
+        try:
+            check_quantized_rows(codes, scales)
+        except ValueError as error:
+            raise ValueError(f"embeddings {embedding!r} in {self.path}: {error}") from error
+        return codes, scales
 
     def packed(self, layer: str, target: str = "native") -> runtime.Packed:
         """A layer's sparse weight as kernels run it.

@@ -1,4 +1,4 @@
-"""Scales for int8 weights: one a row, `value = code * scale` with codes from -127 to 127."""
+"""int8 weights with a scale for each row: `value = code * scale` with codes from -127 to 127."""
 
 from __future__ import annotations
 
@@ -70,3 +70,48 @@ SCALE_METHODS: dict[str, Callable[[CSR], Scales]] = {
     "percentile": by_percentile,
     "mse": by_mse,
 }
+
+
+def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], Scales]:
+    """A dense table in int8 with a scale for each row: the row's largest magnitude becomes 127.
+
+    Args:
+        values: float32, shape [rows, columns].
+
+    Returns:
+        Codes, int8, shape [rows, columns], and scales, float32, shape [rows].
+
+    Raises:
+        ValueError: a value is not finite.
+
+    >>> codes, scales = quantize_rows(np.array([[1.0, -0.5], [0.0, 0.0]], np.float32))
+    >>> codes.tolist(), scales[1]
+    ([[127, -64], [0, 0]], np.float32(1.0))
+    """
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    if not np.isfinite(largest).all():
+        raise ValueError("must be finite to be stored in int8; keep float32")
+    scales = (largest / np.float32(_MOST)).astype("<f4")
+    scales[scales == 0] = 1
+    codes = np.clip(np.rint(values / scales[:, None]), -_MOST, _MOST).astype(np.int8)
+    return codes, scales
+
+
+def dequantize_rows(codes: NDArray[np.int8], scales: Scales) -> NDArray[np.float32]:
+    """The table that codes and scales stand for, float32, shape [rows, columns]."""
+    return codes * scales[:, None]
+
+
+def check_quantized_rows(codes: NDArray[np.int8], scales: Scales) -> None:
+    """Check a table out of a file.
+
+    Raises:
+        ValueError: a code is -128, or a scale is not positive, or 127 times it not finite.
+    """
+    with np.errstate(over="ignore"):
+        good = (scales > 0) & np.isfinite(scales * np.float32(_MOST))
+    if not good.all():
+        found = scales[~good][0]
+        raise ValueError(f"scales must be positive and finite, as 127 times them, got {found}")
+    if codes.min(initial=0) < -_MOST:
+        raise ValueError("codes must be from -127 to 127, got -128")

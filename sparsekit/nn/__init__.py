@@ -1,7 +1,13 @@
-"""Sparse layers as torch modules."""
+"""Compressed layers and embeddings as torch modules."""
+
+from typing import TypeAlias
 
 from sparsekit.nn.attention import use_attention
+from sparsekit.nn.int8_embedding import Int8Embedding
 from sparsekit.nn.joined_linear import JoinedLinear
 from sparsekit.nn.sparse_linear import SparseLinear
 
-__all__ = ["JoinedLinear", "SparseLinear", "use_attention"]
+#: Modules that stand for dense ones, and that folders of transformers cannot hold.
+Compressed: TypeAlias = SparseLinear | Int8Embedding
+
+__all__ = ["Compressed", "Int8Embedding", "JoinedLinear", "SparseLinear", "use_attention"]

@@ -1,4 +1,4 @@
-"""The `weight` attribute of a sparse layer: shape, dtype and device of the dense weight, without data."""
+"""The `weight` attribute of a compressed module: shape, dtype and device of the dense weight, without data."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class AbsentWeight(torch.Tensor):
     RuntimeError (for TypeError, Python would try something else); what gets past that finds NaN.
     """
 
+    #: Whose weight this is, and what to do instead of computing with it.
+    of_what = "a SparseLinear"
+    instead = "call the layer, take to_csr() or to_linear(), or leave it dense: convert(model, ignore=[its name])"
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{type(self).__name__}(shape={list(self.shape)}, dtype={self.dtype}, device={str(self.device)!r})"
 
@@ -40,13 +44,21 @@ class AbsentWeight(torch.Tensor):
     ) -> Any:
         if func in _FUNCTIONS:
             return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
-        raise RuntimeError("the weight of a SparseLinear has a shape, a dtype and a device, but no values to compute "
-                           "with; call the layer, take to_csr() or to_linear(), or leave it dense: convert(model, "
-                           "ignore=[its name])")  # fmt: skip
+        raise RuntimeError(f"the weight of {cls.of_what} has a shape, a dtype and a device, but no values to compute "
+                           f"with; {cls.instead}")  # fmt: skip
 
 
-def absent_weight(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+class AbsentTable(AbsentWeight):
+    """The same of embeddings in int8."""
+
+    of_what = "an Int8Embedding"
+    instead = "call it, take to_embedding(), or leave it in float32: convert(model, embeddings='float32')"
+
+
+def absent_weight(
+    shape: tuple[int, int], dtype: torch.dtype, device: torch.device, cls: type[AbsentWeight] = AbsentWeight
+) -> torch.Tensor:
     """An `AbsentWeight`; takes the memory of one number."""
     values = torch.full((), torch.nan, dtype=dtype, device=device).expand(shape)
     # torch.export cannot make tensors of other classes than its own on the way.
-    return values if torch.compiler.is_exporting() else values.as_subclass(AbsentWeight)
+    return values if torch.compiler.is_exporting() else values.as_subclass(cls)

@@ -19,7 +19,7 @@ from sparsekit.folder.layout import is_written_with_tokenizer
 from sparsekit.introspect.model_configs import recorded_shapes
 from sparsekit.io.atomic_file import write_json
 from sparsekit.io.targets import checked_target
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Compressed
 from sparsekit.progress import tell
 from sparsekit.pruning import finalize
 from sparsekit.recipes.checks import check_stages
@@ -61,7 +61,7 @@ def _run_stages(job: Job) -> None:
 
 def _opens_anywhere(model: Any) -> bool:
     """Whether transformers alone can open the model: nothing is sparse, and its config fully describes it."""
-    sparse = any(isinstance(module, SparseLinear) for module in model.modules())
+    sparse = any(isinstance(module, Compressed) for module in model.modules())
     if sparse or recorded_shapes(model.config):
         return False
     try:

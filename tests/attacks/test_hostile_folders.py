@@ -58,7 +58,7 @@ def edit_manifest(folder: Path, change: Callable[[dict], object]) -> None:
 
     def sealed(manifest: dict) -> None:
         change(manifest)
-        parts = {key: manifest.get(key) for key in ("arrays", "format", "layers", "library", "shared")}
+        parts = {key: manifest.get(key) for key in ("arrays", "embeddings", "format", "layers", "library", "shared")}
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
 

@@ -276,7 +276,7 @@ def test_what_cannot_be_saved(rng, tmp_path, monkeypatch):
     for model, folder, error, message in (
         (masked, "model", ValueError, "0 still has its mask; call sparsekit.finalize"),
         (nn.Sequential(nn.Linear(2, 2, device="meta")), "model", ValueError, "0.weight is on meta"),
-        (SparseLinear(2, 2), "model", ValueError, r"save torch.nn.Sequential\(layer\)"),
+        (SparseLinear(2, 2), "model", ValueError, r"save torch.nn.Sequential\(it\)"),
         ("model", "model", TypeError, "expected a torch.nn.Module, got str"),
         (nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), "model", TypeError, "Parameter of torch.complex64"),
         (fresh(), "file", ValueError, "must be a folder or not be there yet"),

@@ -384,7 +384,7 @@ def test_a_dense_sentence_transformer_with_zeros_is_stored_sparse(tmp_path):
     again = SentenceTransformer(str(tmp_path / "sparse"), device="cpu")
     assert np.array_equal(again.encode(TEXTS), model.encode(TEXTS))
     model.append(nn.Sequential(SparseLinear(32, 8)))
-    with pytest.raises(ValueError, match=r"2.0 is sparse and no part of a transformers model.*only model\[0\]"):
+    with pytest.raises(ValueError, match=r"2.0 is a SparseLinear and no part of a transformers model.*only model\[0\]"):
         save(model, tmp_path / "sparse")
 
 

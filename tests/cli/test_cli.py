@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import sparsekit
 from sparsekit import runtime
 from sparsekit.cli import app
+from sparsekit.nn import Int8Embedding
 
 runner = CliRunner()
 
@@ -217,6 +218,21 @@ def test_convert_and_verify_a_folder(pruned, tmp_path):
     assert result.exit_code == 1
     assert "output last_hidden_state" in result.stdout
     assert "1 of 6 errors are too large" in result.stdout
+
+
+def test_convert_stores_word_embeddings_in_int8(pruned, tmp_path):
+    arguments = ["convert", str(pruned), "--out", str(tmp_path / "sparse"), "--min-sparsity", "0.5", "--embeddings"]
+    result = runner.invoke(app, [*arguments, "int8"])
+    assert result.exit_code == 0, result.output
+    assert "word embeddings in int8: embeddings.word_embeddings (" in result.stdout
+    model = sparsekit.load(tmp_path / "sparse")
+    assert isinstance(model.get_input_embeddings(), Int8Embedding)
+    result = runner.invoke(app, ["verify", str(tmp_path / "sparse")])
+    assert result.exit_code == 0, result.output
+    assert "codes and scales of embeddings embeddings.word_embeddings (" in result.stdout
+    result = command(*arguments, "int4")
+    assert result.returncode == 1
+    assert "embeddings must be one of float32, int8, got 'int4'" in result.stderr
 
 
 def test_convert_writes_a_dense_folder_of_a_sparse_one(pruned, tmp_path):

@@ -63,7 +63,7 @@ def test_arguments_instruction_sets_and_versions_have_files_of_their_own(folder,
     for arguments in everything:
         states(folder, **arguments)
     assert len(names(cache)) == len(everything)
-    states(folder, dtype="float32", embeddings="float32")
+    states(folder, dtype="float32")
     assert len(names(cache)) == len(everything)
     monkeypatch.setattr(runtime, "version", lambda: "another")
     states(folder)

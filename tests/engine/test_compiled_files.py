@@ -23,7 +23,6 @@ from sparsekit.engine.compiled_file import (
     TASKS,
     VERSION,
     Tensor,
-    scaled_rows,
 )
 
 CSRC = Path(__file__).parents[2] / "csrc"
@@ -166,18 +165,6 @@ def test_what_the_core_does_not_take_is_refused(folder):
             core.run(ids, np.array(offsets, np.int64))
     with pytest.raises(TypeError, match="int32"):
         core.run(ids.astype(np.int64), np.array([0, 2]))
-
-
-def test_rows_in_int8_keep_their_largest_value_and_empty_rows():
-    values = np.array([[1.0, -127.0], [0.0, 0.0], [1e-44, 0.0]], np.float32)
-    tensor = scaled_rows(NO_LAYER, "word_embeddings", values)
-    scales = tensor.data[:12].view(np.float32)
-    codes = tensor.data[12:].view(np.int8).reshape(3, 2)
-    assert (scales > 0).all()
-    assert codes[0].tolist() == [1, -127]
-    np.testing.assert_allclose(codes * scales[:, None], values, atol=1e-40)
-    with pytest.raises(ValueError, match="float32"):
-        scaled_rows(NO_LAYER, "word_embeddings", np.full((1, 2), np.inf, np.float32))
 
 
 def test_a_compiled_file_pools_with_the_tokenizer_that_is_given(tmp_path):

@@ -39,14 +39,14 @@ def write_plain(folder: Path) -> None:
 
 
 def write_bert(folder: Path) -> None:
-    """A folder of a transformers model, which `load` makes from `config.json`."""
+    """A folder of a transformers model, which `load` makes from `config.json`, with embeddings in int8."""
     from transformers import BertConfig, BertModel, logging
 
     logging.set_verbosity_error()  # it warns of every strange configuration
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     model = BertModel(BertConfig(vocab_size=10, max_position_embeddings=8, **sizes))
     prune(model, 0.8)
-    convert(model, min_sparsity=0.5)
+    convert(model, min_sparsity=0.5, embeddings="int8")
     save(model, folder)
 
 

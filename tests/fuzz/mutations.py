@@ -138,6 +138,6 @@ def resealed(manifest: bytes, weights: bytes) -> bytes:
         return manifest
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         _arrays_resealed(value, weights)
-    sealed = {key: value.get(key) for key in ("arrays", "format", "layers", "library", "shared")}
+    sealed = {key: value.get(key) for key in ("arrays", "embeddings", "format", "layers", "library", "shared")}
     value["sha256"] = hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return json.dumps(value).encode()

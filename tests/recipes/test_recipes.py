@@ -15,6 +15,7 @@ from tiny_runs import WORDS, recipe_of, tiny, write_reviews  # noqa: E402
 import sparsekit  # noqa: E402
 from sparsekit.bench.minilm import minilm_folder  # noqa: E402
 from sparsekit.cli import app  # noqa: E402
+from sparsekit.nn import Int8Embedding  # noqa: E402
 from sparsekit.recipes import compress, evaluate, read_recipe  # noqa: E402
 from sparsekit.recipes.data.batches import padded, windows  # noqa: E402
 from sparsekit.recipes.data.labels import class_names, numbered  # noqa: E402
@@ -33,7 +34,7 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
         {"prune": {"sparsity": 0.6, "samples": 16}},
         {"distill": {"epochs": 2, "learning_rate": 1e-3}},
         "evaluate",
-        {"convert": {"min_sparsity": 0.3}},
+        {"convert": {"min_sparsity": 0.3, "embeddings": "int8"}},
     )
     report = compress(classifier, recipe, reviews, tmp_path / "out")
     stages = {row["stage"].partition("-")[2]: row for row in report["stages"]}
@@ -41,6 +42,8 @@ def test_a_classifier_goes_through_every_stage(tmp_path, classifier, reviews):
     assert stages["drop_layers"]["layers"] == 2
     assert stages["prune"]["sparsity"] == pytest.approx(0.6, abs=0.02)
     assert stages["convert"]["converted"] == 12
+    assert stages["convert"]["embeddings"] == "int8"
+    assert isinstance(sparsekit.load(tmp_path / "out").get_input_embeddings(), Int8Embedding)
     assert stages["convert"]["whole_speedup"] > 0
     assert "cosine_to_dense" not in stages["finetune"] | stages["evaluate"]
     for name in ("drop_layers", "prune", "distill", "convert"):

@@ -19,7 +19,7 @@ _Rename = Callable[[str], str | None]
 
 def _names(manifest: Manifest) -> Iterator[str]:
     """Names of the model's tensors in a folder, except sparse weights of `SparseLinear`."""
-    yield from (*manifest.plain_arrays(), *manifest.dense_weights(), *manifest.shared)
+    yield from (*manifest.model_arrays(), *manifest.dense_weights(), *manifest.shared)
 
 
 def _modules_of(manifest: Manifest) -> set[str]:
@@ -79,6 +79,7 @@ def part_for(stored: ModelFolder, model: nn.Module) -> ModelFolder:
     part.manifest = replace(
         manifest,
         layers={new: layer for name, layer in manifest.layers.items() if (new := rename(name)) is not None},
+        embeddings={new: one for name, one in manifest.embeddings.items() if (new := rename(name)) is not None},
         arrays={new: array for name, array in manifest.arrays.items() if (new := tensor(name)) is not None},
         shared={new: other for new, other in shared.values() if new is not None and other is not None},
     )

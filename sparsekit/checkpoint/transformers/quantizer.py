@@ -32,9 +32,10 @@ from sparsekit.checkpoint.transformers.part import lacking, part_for
 from sparsekit.checkpoint.transformers.save_pretrained import saving_sparse
 from sparsekit.conversion import densify
 from sparsekit.folder.layout import FORMAT, METHOD
+from sparsekit.folder.manifest import Manifest
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.file_names import MANIFEST
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Compressed
 from sparsekit.pruning.split_model import split_modules
 
 
@@ -103,6 +104,15 @@ def _hide(model: Any, stored: ModelFolder, part: ModelFolder, new: set[str]) -> 
     return show
 
 
+def _check_ties(model: Any, manifest: Manifest, new: set[str]) -> None:
+    """Refuse a new head that takes its weight from embeddings, where these are in int8."""
+    tables = {f"{name}.weight" for name in manifest.embeddings}
+    for name, other in model.all_tied_weights_keys.items():
+        if name in new and other in tables:
+            raise ValueError(f"{name} is tied to embeddings that the folder holds in int8; make its model dense first, "
+                             "with sparsekit.load, densify and save_pretrained")  # fmt: skip
+
+
 def _mark_initialized(model: nn.Module, new: set[str]) -> None:
     """Let only modules with tensors in `new` be initialized: others may access the `weight` of a sparse layer."""
     parts = [name.split(".") for name in new]
@@ -168,6 +178,7 @@ class SparseQuantizer(HfQuantizer):
             tensors = dict(named_tensors(model))
             check_room([tensors[name] for name in new], part.memory_limit)
             fill_buffers(model, blank, part.memory_limit)
+        _check_ties(model, part.manifest, new)
         ties = model.all_tied_weights_keys.items()  # sparse layers have no weight to tie
         model.all_tied_weights_keys = {name: other for name, other in ties if {name, other} <= set(tensors)}
         _mark_initialized(model, new)
@@ -185,7 +196,7 @@ class SparseQuantizer(HfQuantizer):
         check_filled(model)
         if model.dtype != model.config.dtype:  # from_pretrained was called with another dtype
             nn.Module.to(model, model.config.dtype)
-        if not any(isinstance(module, SparseLinear) for module in model.modules()):
+        if not any(isinstance(module, Compressed) for module in model.modules()):
             self.remove_quantization_config(model)
         return model
 

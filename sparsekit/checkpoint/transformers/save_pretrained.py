@@ -1,4 +1,4 @@
-"""`save_pretrained` for models with sparse layers: it writes the same folder as `sparsekit.save`."""
+"""`save_pretrained` for compressed models: it writes the same folder as `sparsekit.save`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsekit.checkpoint.saving import save
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Compressed
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -33,7 +33,7 @@ def _save_sparse(model: Any, given: dict[str, Any]) -> None:
 
 
 def saving_sparse(original: Callable[..., Any], quantizer_class: Any) -> Callable[..., Any]:
-    """`PreTrainedModel.save_pretrained` that writes a model with sparse layers as `sparsekit.save` does.
+    """`PreTrainedModel.save_pretrained` that writes a compressed model as `sparsekit.save` does.
 
     The original would write their arrays and a configuration that does not mention them: a folder that opens with
     random weights. A quantizer cannot prevent that: converted models have none, and it does not get the folder's path.
@@ -43,7 +43,7 @@ def saving_sparse(original: Callable[..., Any], quantizer_class: Any) -> Callabl
     @functools.wraps(original)
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> Any:
         adapters_only = getattr(self, "_hf_peft_config_loaded", False)
-        if not adapters_only and any(isinstance(module, SparseLinear) for module in self.modules()):
+        if not adapters_only and any(isinstance(module, Compressed) for module in self.modules()):
             return _save_sparse(self, signature.bind(self, *args, **kwargs).arguments)
         quantizer = getattr(self, "hf_quantizer", None)
         if isinstance(quantizer, quantizer_class) and not adapters_only:  # the model was made dense

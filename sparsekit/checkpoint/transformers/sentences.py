@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from sparsekit.checkpoint.transformers.models import is_transformers
-from sparsekit.nn import SparseLinear
+from sparsekit.nn import Compressed
 
 
 def is_sentence_transformer(model: nn.Module) -> bool:
@@ -26,13 +26,13 @@ def encoders_of(model: nn.Module) -> list[Any]:
     return [encoder for child in model.children() for encoder in encoders_of(child)]
 
 
-def check_sparse_layers(model: nn.Module) -> None:
-    """Raise ValueError if a layer outside the transformers models is sparse."""
+def check_compressed(model: nn.Module) -> None:
+    """Raise ValueError if a module outside the transformers models is compressed."""
     inside = {id(module) for encoder in encoders_of(model) for module in encoder.modules()}
     for name, module in model.named_modules():
-        if isinstance(module, SparseLinear) and id(module) not in inside:
-            raise ValueError(f"{name} is sparse and no part of a transformers model; sentence-transformers could not "
-                             "open it: convert only model[0]")  # fmt: skip
+        if isinstance(module, Compressed) and id(module) not in inside:
+            raise ValueError(f"{name} is a {type(module).__name__} and no part of a transformers model; "
+                             "sentence-transformers could not open it: convert only model[0]")  # fmt: skip
 
 
 def save_sentence_transformer(model: Any, folder: Path, write: Callable[[Any, Path], None]) -> None:

@@ -26,6 +26,7 @@ class VerificationReport:
 
     folder: str
     arrays: int  # number of arrays whose checksums were compared
+    embeddings: Mapping[str, tuple[int, ...]]  # shape [rows, features] of those in int8, by name
     layers: Mapping[str, Check]
     stored: Mapping[str, Check]  # checks of the same layers on the machine that saved the folder
     outputs: Mapping[str, Check]
@@ -39,6 +40,7 @@ class VerificationReport:
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         found: dict[str, Any] = {"folder": self.folder, "arrays": self.arrays, "note": self.note}
+        found["embeddings"] = {name: list(shape) for name, shape in self.embeddings.items()}
         for part in ("layers", "stored", "outputs"):
             found[part] = {name: vars(check) for name, check in getattr(self, part).items()}
         return {**found, "passed": self.passed}
@@ -56,6 +58,8 @@ class VerificationReport:
         wrong = sum(not check.passed for _, check, _ in rows)
         verdict = f"{wrong} of {len(rows)} errors are too large" if wrong else "all errors are within their tolerances"
         lines.append(f"checksums of {counted(self.arrays, 'array')} are right, {verdict}")
+        for name, shape in self.embeddings.items():
+            lines.append(f"codes and scales of embeddings {printable(name)} ({' x '.join(map(str, shape))}) are right")
         return "\n".join([*lines, self.note] if self.note else lines)
 
 
@@ -89,9 +93,9 @@ def _checks(stored: ModelFolder) -> tuple[LayerChecks, LayerChecks | None]:
 def verify(folder: Path | str, *, model: nn.Module | None = None) -> VerificationReport:
     """Check a model folder, and the results that it gives on this machine.
 
-    Structure and checksums are checked as in `load`. Every sparse layer multiplies random tokens and is compared with
-    its own stored weight in float64. If the folder has inputs (`verify_inputs` of `save`), the model's outputs are
-    compared with the stored ones.
+    Structure, checksums and embeddings in int8 are checked as in `load`. Every sparse layer multiplies random tokens
+    and is compared with its own stored weight in float64. If the folder has inputs (`verify_inputs` of `save`), the
+    model's outputs are compared with the stored ones.
 
     Args:
         folder: a folder that `save` wrote, or the name of a model in the local hub cache.
@@ -105,8 +109,9 @@ def verify(folder: Path | str, *, model: nn.Module | None = None) -> Verificatio
         ValueError: files are missing, damaged or malformed; the message says which and how.
     """
     stored = ModelFolder(local_folder(folder))
-    for name in stored.manifest.arrays:
+    for name in stored.manifest.arrays.keys() - stored.manifest.table_arrays():
         stored.raw(name)
+    tables = {name: stored.table(name)[0].shape for name in stored.manifest.embeddings}
     try:
         now, before = _checks(stored)
     except ValueError as error:
@@ -120,4 +125,4 @@ def verify(folder: Path | str, *, model: nn.Module | None = None) -> Verificatio
     else:
         outputs = check_outputs(load(stored.path, model=model), stored.path, entry)
     earlier = {} if before is None else before.layers
-    return VerificationReport(str(folder), len(stored.manifest.arrays), now.layers, earlier, outputs, note)
+    return VerificationReport(str(folder), len(stored.manifest.arrays), tables, now.layers, earlier, outputs, note)

@@ -26,6 +26,7 @@ class Convert(StageSettings):
     """Replace pruned layers with sparse ones."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    embeddings: Literal["float32", "int8"] = "float32"
     tokens: list[Annotated[int, Field(ge=1, le=MAX_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
     min_sparsity: float | None = Field(default=None, ge=0, le=1)
     error_budget: float | None = Field(default=None, gt=0)
@@ -45,6 +46,7 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
         tokens=settings.tokens,
         min_sparsity=settings.min_sparsity,
         dtype=settings.dtype,
+        embeddings=settings.embeddings,
         error_budget=settings.error_budget,
         batches=job.sample(_BUDGET_TEXTS) if settings.error_budget is not None else _timed_batch(job),
     )
@@ -52,7 +54,7 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
     found = report.to_dict()
     told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
     whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
-    return {"dtype": settings.dtype, **told, **whole}
+    return {"dtype": settings.dtype, "embeddings": settings.embeddings, **told, **whole}
 
 
 STAGE = StageKind(Convert, convert, lambda row: str(row["dtype"]))
