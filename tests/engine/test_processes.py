@@ -45,9 +45,11 @@ def test_a_forked_child_computes_what_its_parent_does(model, tmp_path):
         assert_close(np.load(tmp_path / f"{process}.npy"), expected)
 
 
+#: Where the tests run in the background of a shell, Ctrl-C is ignored and would be by their children.
 LONG = """
-import sys
+import signal, sys
 from sparsekit.engine import Encoder
+signal.signal(signal.SIGINT, signal.default_int_handler)
 found = Encoder(sys.argv[1], tokenizer=sys.argv[2], threads=1)
 encode, calls = found._core.encode, []
 def counted(ids, *others):
