@@ -124,7 +124,7 @@ class Int8Embedding(nn.Module):
             input: integers from 0 to `num_embeddings` - 1, any shape.
 
         Returns:
-            `output_dtype`, shape [*input.shape, embedding_dim].
+            `output_dtype`, the shape of `input` with [embedding_dim] behind it.
 
         Raises:
             IndexError: a number is not that of a row.
