@@ -13,7 +13,7 @@ namespace sparsekit {
 
 /// What a model gives besides hidden states.
 enum class Task : std::int32_t {
-  embedding = 0,             // one for each sequence, if the model pools
+  embedding = 0,             // a vector of each sequence, if the model pools
   classification = 1,        // logits of each sequence
   token_classification = 2,  // logits of each token
 };
