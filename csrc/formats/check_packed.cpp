@@ -5,46 +5,44 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <string>
 
+#include "check_dense.h"
+#include "damaged.h"
 #include "packed.h"
 #include "sell.h"
 
 namespace sparsekit {
 namespace {
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw std::invalid_argument("the packed weight is damaged: " + what + "; pack a CSR with CSR.pack()");
-}
-
 std::string text(std::int64_t n) { return std::to_string(n); }
 
 /// Slices follow one another and end with the last entry.
 void check_slice_offsets(const PackedWeight& weight, std::int64_t entries) {
   const std::int64_t slices = weight.column_blocks * weight.slices;
-  if (weight.slice_offsets[0] != 0) refuse("its slices must start at 0, got " + text(weight.slice_offsets[0]));
+  if (weight.slice_offsets[0] != 0) refuse_packed("its slices must start at 0, got " + text(weight.slice_offsets[0]));
   for (std::int64_t s = 0; s < slices; ++s) {
     if (weight.slice_offsets[s + 1] < weight.slice_offsets[s]) {
-      refuse("its slices must not overlap, but slice " + text(s) + " does");
+      refuse_packed("its slices must not overlap, but slice " + text(s) + " does");
     }
   }
   if (weight.slice_offsets[slices] * kStripe != entries) {
-    refuse("its slices must have " + text(entries) + " entries, got " + text(weight.slice_offsets[slices] * kStripe));
+    refuse_packed("its slices must have " + text(entries) + " entries, got " +
+                  text(weight.slice_offsets[slices] * kStripe));
   }
 }
 
 /// The same of the slots of CSR, whose entries have no padding between them.
 void check_slot_offsets(const PackedWeight& weight, std::int64_t entries) {
   const std::int64_t slots = weight.column_blocks * weight.slices * kSlice;
-  if (weight.slot_offsets[0] != 0) refuse("its slots must start at 0, got " + text(weight.slot_offsets[0]));
+  if (weight.slot_offsets[0] != 0) refuse_packed("its slots must start at 0, got " + text(weight.slot_offsets[0]));
   for (std::int64_t s = 0; s < slots; ++s) {
     if (weight.slot_offsets[s + 1] < weight.slot_offsets[s]) {
-      refuse("its slots must not overlap, but slot " + text(s) + " does");
+      refuse_packed("its slots must not overlap, but slot " + text(s) + " does");
     }
   }
   if (weight.slot_offsets[slots] != entries) {
-    refuse("its slots must have " + text(entries) + " entries, got " + text(weight.slot_offsets[slots]));
+    refuse_packed("its slots must have " + text(entries) + " entries, got " + text(weight.slot_offsets[slots]));
   }
 }
 
@@ -57,7 +55,7 @@ void check_order(const PackedWeight& weight) {
       const std::int64_t row = weight.slot_to_row[weight.order_index(b, slot)];
       const std::int64_t window = weight.order_index(b, sort_window_of(slot));
       if (row >= size || weight.row_to_slot[window + row] != slot - sort_window_of(slot)) {
-        refuse("slot " + text(slot) + " of column block " + text(b) + " has no row of its own");
+        refuse_packed("slot " + text(slot) + " of column block " + text(b) + " has no row of its own");
       }
     }
   }
@@ -113,7 +111,7 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
   const std::int64_t width = block_width(weight, column_block);
   const std::string where = " in column block " + text(column_block) + ", slots from " + text(first);
   if ((*std::max_element(lengths, lengths + kSlice) + kQuad - 1) / kQuad != stripes) {
-    refuse("another number of entries than places" + where);
+    refuse_packed("another number of entries than places" + where);
   }
   const std::int64_t full = *std::min_element(lengths, lengths + kSlice) / kQuad;  // stripes without padding
   bool good = all_below(slice, full * kStripe, width);
@@ -122,10 +120,10 @@ std::int64_t check_slice(const PackedWeight& weight, const Columns& columns, std
     good = good &&
            columns.good(slice + full * kStripe + columns.place[s], lengths[s] - full * kQuad, stripes - full, width);
     const std::int64_t rows = rows_at(weight, column_block, first + s);
-    if (rows == 0 && lengths[s] > 0) refuse("entries for output features that it does not have" + where);
+    if (rows == 0 && lengths[s] > 0) refuse_packed("entries for output features that it does not have" + where);
     nnz += rows * lengths[s];
   }
-  if (!good) refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
+  if (!good) refuse_packed("columns that its " + text(weight.in_features) + " input features do not have" + where);
   return nnz;
 }
 
@@ -144,10 +142,10 @@ bool good_mask(const std::uint8_t* mask, std::int64_t count, std::int64_t width)
 void check_columns(const std::uint8_t* columns, std::int64_t count, const PackedWeight& weight, std::int64_t width,
                    const std::string& where) {
   if (!all_below(columns, count, width)) {
-    refuse("columns that its " + text(weight.in_features) + " input features do not have" + where);
+    refuse_packed("columns that its " + text(weight.in_features) + " input features do not have" + where);
   }
   if (std::adjacent_find(columns, columns + count, std::greater_equal<>()) != columns + count) {
-    refuse("columns that do not ascend" + where);
+    refuse_packed("columns that do not ascend" + where);
   }
 }
 
@@ -157,12 +155,12 @@ std::int64_t check_slot(const PackedWeight& weight, std::int64_t column_block, s
   const std::int64_t count = std::int64_t{offsets[1]} - offsets[0];
   const std::int64_t rows = rows_at(weight, column_block, slot);
   const std::string where = " in column block " + text(column_block) + ", slot " + text(slot);
-  if (rows == 0 && count > 0) refuse("entries for output features that it does not have" + where);
+  if (rows == 0 && count > 0) refuse_packed("entries for output features that it does not have" + where);
   const std::int64_t width = block_width(weight, column_block);
   if (weight.family == Family::csr) {
     check_columns(weight.columns + offsets[0], count, weight, width, where);
   } else if (!good_mask(weight.columns + weight.order_index(column_block, slot) * kMaskBytes, count, width)) {
-    refuse("a mask that does not have its entries" + where);
+    refuse_packed("a mask that does not have its entries" + where);
   }
   return rows * count;
 }
@@ -175,7 +173,7 @@ void check_entries(const PackedWeight& weight, const LayoutEntry& layout, std::i
       found += weight.sliced() ? check_slice(weight, columns, b, s) : check_slot(weight, b, s);
     }
   }
-  if (found != nnz) refuse("its rows must have " + text(nnz) + " nonzeros, got " + text(found));
+  if (found != nnz) refuse_packed("its rows must have " + text(nnz) + " nonzeros, got " + text(found));
 }
 
 /// Nonzeros and sums of int8 values of the rows of 16 row groups, at the slots from `first` on.
@@ -190,7 +188,8 @@ struct SlotSums {
       for (std::int64_t s = 0; s < kSlice; ++s) nonzeros[s] += weight.row_lengths[weight.length_index(b, first + s)];
     }
     const std::int64_t most = *std::max_element(nonzeros, nonzeros + kSlice);
-    if (most > kMaxInt8Nnz) refuse("int8 values allow " + text(kMaxInt8Nnz) + " nonzeros a row, got " + text(most));
+    if (most > kMaxInt8Nnz)
+      refuse_packed("int8 values allow " + text(kMaxInt8Nnz) + " nonzeros a row, got " + text(most));
     const std::int8_t* stripe = all + offsets[0] * weight.height * kStripe;
     for (std::uint32_t i = offsets[0]; i < offsets[weight.column_blocks]; ++i) {
       for (std::int64_t r = 0; r < weight.height; ++r, stripe += kStripe) add(stripe, values[r]);
@@ -201,7 +200,7 @@ struct SlotSums {
   static void add(const std::int8_t* stripe, std::int64_t* sums) {
     std::uint8_t wrong = 0;
     for (std::int64_t k = 0; k < kStripe; ++k) wrong |= static_cast<std::uint8_t>(stripe[k] == -128);
-    if (wrong != 0) refuse("int8 values must be from -127 to 127, got -128");
+    if (wrong != 0) refuse_packed("int8 values must be from -127 to 127, got -128");
     for (std::int64_t s = 0; s < kSlice; ++s) {
       const std::int8_t* quad = stripe + s * kQuad;
       sums[s] += quad[0] + quad[1] + quad[2] + quad[3];
@@ -216,7 +215,8 @@ void check_row_sums(const PackedWeight& weight) {
     for (std::int64_t s = 0; s < kSlice; ++s) {
       const std::int64_t row = (sort_window_of(first) + weight.slot_to_row[first + s]) * weight.height;
       for (std::int64_t r = row; r < std::min(row + weight.height, weight.out_features); ++r) {
-        if (weight.row_sums[r] != sums.values[r - row][s]) refuse("another sum of int8 values in row " + text(r));
+        if (weight.row_sums[r] != sums.values[r - row][s])
+          refuse_packed("another sum of int8 values in row " + text(r));
       }
     }
   }
@@ -227,13 +227,13 @@ void check_values(const PackedWeight& weight, std::int64_t entries) {
   const auto* values = static_cast<const std::int8_t*>(weight.values);
   std::uint8_t wrong = 0;
   for (std::int64_t i = 0; i < entries * weight.height; ++i) wrong |= static_cast<std::uint8_t>(values[i] == -128);
-  if (wrong != 0) refuse("int8 values must be from -127 to 127, got -128");
+  if (wrong != 0) refuse_packed("int8 values must be from -127 to 127, got -128");
 }
 
 void check_scales(const PackedWeight& weight) {
   const float* end = weight.scales + weight.out_features;
   const auto good = [](float scale) { return scale > 0.0F && std::isfinite(scale); };
-  if (!std::all_of(weight.scales, end, good)) refuse("scales must be positive and finite");
+  if (!std::all_of(weight.scales, end, good)) refuse_packed("scales must be positive and finite");
 }
 
 }  // namespace
@@ -242,12 +242,13 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
+  if (layout.scaled) check_scales(weight);
+  if (weight.family == Family::dense) return check_dense(weight, layout, header.nnz);
   weight.sliced() ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
   check_order(weight);
   check_entries(weight, layout, header.nnz);
   if (layout.quantizes) check_row_sums(weight);
   if (layout.scaled && !layout.quantizes) check_values(weight, header.entries);
-  if (layout.scaled) check_scales(weight);
 }
 
 }  // namespace sparsekit

@@ -26,6 +26,7 @@ Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const flo
     csr_.dtype = DType::float32;
     csr_.scales = nullptr;
   }
+  if (family == Family::dense) height = 1;
   if (height == 0) height = block_height(csr_);
   if (height > 1) fill_blocks(height, full_block_entries(csr_, height, 0.0));
   plan_ = plan_pack(csr_, layout_for(dtype, height, family), scales);

@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "csr_blocks.h"
+#include "dense.h"
 #include "row_groups.h"
+#include "row_sums.h"
 #include "sell.h"
 
 namespace sparsekit {
@@ -57,6 +59,25 @@ constexpr LayoutEntry csr_blocks(Layout layout, const char* name) {
           unpack_csr_blocks<Value, height, family>};
 }
 
+template <class Value>
+constexpr LayoutEntry dense(Layout layout, const char* name) {
+  constexpr bool scaled = sizeof(Value) == 1;
+  return {layout,
+          name,
+          kDType<Value>,
+          1,
+          sizeof(Value),
+          scaled,
+          scaled,
+          false,
+          false,
+          Family::dense,
+          0,
+          scaled ? 1 : 2,
+          fill_dense<Value>,
+          unpack_dense<Value>};
+}
+
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
     sell<float, 1>(Layout::sell_f32, "sell_f32"),
@@ -79,6 +100,10 @@ constexpr LayoutEntry kLayouts[] = {
     csr_blocks<BFloat16, 1, Family::bitmask>(Layout::bitmask_bf16, "bitmask_bf16"),
     csr_blocks<Float16, 1, Family::bitmask>(Layout::bitmask_fp16, "bitmask_fp16"),
     csr_blocks<std::int8_t, 1, Family::bitmask>(Layout::bitmask_s8, "bitmask_s8"),
+    dense<float>(Layout::dense_f32, "dense_f32"),
+    dense<BFloat16>(Layout::dense_bf16, "dense_bf16"),
+    dense<Float16>(Layout::dense_fp16, "dense_fp16"),
+    dense<std::int8_t>(Layout::dense_s8, "dense_s8"),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -104,7 +129,7 @@ PackedShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std:
 
 namespace {
 
-constexpr const char* kFamilyNames[] = {"sell", "csr", "bitmask"};  // in the order of `Family`
+constexpr const char* kFamilyNames[] = {"sell", "csr", "bitmask", "dense"};  // in the order of `Family`
 
 }  // namespace
 
@@ -120,6 +145,7 @@ const char* family_name(Family family) { return kFamilyNames[static_cast<std::si
 
 Layout layout_for(DType dtype, std::int64_t height, Family family) {
   if (height > 1 && family == Family::bitmask) family = Family::csr;
+  if (family == Family::dense) height = 1;
   for (const auto& entry : kLayouts) {
     if (dtype == entry.dtype && height == entry.height && family == entry.family) return entry.layout;
   }
@@ -128,6 +154,12 @@ Layout layout_for(DType dtype, std::int64_t height, Family family) {
 }
 
 namespace {
+
+std::uint64_t column_bytes(const LayoutEntry& layout, std::uint64_t slots, std::int64_t entries) {
+  if (layout.family == Family::dense) return 0;
+  return layout.family == Family::bitmask ? slots * static_cast<std::uint64_t>(kMaskBytes)
+                                          : static_cast<std::uint64_t>(entries);
+}
 
 /// Header of a weight of this layout, shape and number of entries: everything else follows from them.
 PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features,
@@ -139,13 +171,14 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.out_features = out_features;
   header.in_features = in_features;
   header.nnz = nnz;
-  header.entries = entries;
   const PackedShape shape = shape_for(layout, out_features, in_features);
+  const bool dense = layout.family == Family::dense;
+  header.entries = dense ? shape.dense_values() : entries;
   header.column_blocks = shape.column_blocks;
-  const auto slices = static_cast<std::uint64_t>(shape.column_blocks * shape.slices);
+  const auto slices = dense ? 0 : static_cast<std::uint64_t>(shape.column_blocks * shape.slices);
   const std::uint64_t slots = slices * static_cast<std::uint64_t>(kSlice);
-  const auto ordered =
-      static_cast<std::uint64_t>((shape.overlapping ? 1 : shape.column_blocks) * shape.slices * kSlice);
+  const std::uint64_t ordered =
+      dense ? 0 : static_cast<std::uint64_t>((shape.overlapping ? 1 : shape.column_blocks) * shape.slices * kSlice);
   header.slice_offsets_start = sizeof(PackedHeader);
   header.row_lengths_start =
       aligned(header.slice_offsets_start + ((shape.sliced() ? slices : slots) + 1) * sizeof(std::uint32_t));
@@ -156,11 +189,20 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.row_sums_start = aligned(header.scales_start + rows * sizeof(float));
   header.values_start = aligned(header.row_sums_start + (layout.quantizes ? rows : 0) * sizeof(std::int32_t));
   header.columns_start =
-      aligned(header.values_start + static_cast<std::uint64_t>(entries * layout.height * layout.value_bytes));
-  header.total_bytes =
-      aligned(header.columns_start + (layout.family == Family::bitmask ? slots * static_cast<std::uint64_t>(kMaskBytes)
-                                                                       : static_cast<std::uint64_t>(entries)));
+      aligned(header.values_start + static_cast<std::uint64_t>(header.entries * layout.height * layout.value_bytes));
+  header.total_bytes = aligned(header.columns_start + column_bytes(layout, slots, header.entries));
   return header;
+}
+
+}  // namespace
+
+namespace {
+
+/// The order of rows and where their entries go; a dense weight needs neither.
+void plan_slots(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
+  if (layout.family == Family::sell) return plan_sell(csr, layout, plan);
+  if (layout.family == Family::dense) return plan.slice_offsets.assign(1, 0);
+  plan_csr_blocks(csr, layout, plan);
 }
 
 }  // namespace
@@ -177,9 +219,9 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   }
   check_row_groups(csr, layout.height);
   if (layout.scaled) check_scaled_rows(csr, plan.scales);
-  const bool sliced = layout.family == Family::sell;
-  sliced ? plan_sell(csr, layout, plan) : plan_csr_blocks(csr, layout, plan);
-  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (sliced ? kStripe : 1);
+  if (layout.quantizes) plan.row_sums = row_sums_of(csr, plan.scales);
+  plan_slots(csr, layout, plan);
+  const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.family == Family::sell ? kStripe : 1);
   plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
   return plan;
 }
@@ -209,7 +251,8 @@ namespace {
 /// Whether a buffer of so many bytes has room for what its header counts; if not, computing offsets could overflow.
 bool has_room(const PackedHeader& header, const LayoutEntry& layout, std::size_t bytes) {
   const auto most = static_cast<std::int64_t>(bytes);
-  return header.out_features / layout.height <= most && header.entries >= 0 && header.entries <= most &&
+  const bool fits = layout.family != Family::dense || header.out_features * header.in_features <= most;
+  return fits && header.out_features / layout.height <= most && header.entries >= 0 && header.entries <= most &&
          header.nnz >= 0 && header.nnz <= header.entries * layout.height;
 }
 

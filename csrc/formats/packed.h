@@ -69,6 +69,9 @@ struct LayoutEntry {
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted, values as they are. `nnz` is known from the header.
   AnyCsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
+
+  /// Whether kernels compute the gradient for the input.
+  bool has_gradient() const { return !scaled && family != Family::dense; }
 };
 
 /// The slices of a weight of this shape. One column block even without input features, so that kernels write their

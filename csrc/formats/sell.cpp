@@ -1,14 +1,11 @@
 #include "sell.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "csr_blocks.h"
 #include "sell_overlapping.h"
 #include "sell_window.h"
 #include "sort_rows.h"
-#include "values.h"
 
 namespace sparsekit {
 namespace {
@@ -47,27 +44,6 @@ void plan_column_blocks(const CsrView& csr, const LayoutEntry& layout, const Pac
   }
 }
 
-/// Sums of a row's products stay in 32 bits.
-void check_sums_fit(const CsrView& csr, std::int64_t row) {
-  const std::int64_t nnz = csr.crow_indices[row + 1] - csr.crow_indices[row];
-  if (nnz > kMaxInt8Nnz) {
-    throw std::invalid_argument("int8 values allow " + std::to_string(kMaxInt8Nnz) + " nonzeros a row, got " +
-                                std::to_string(nnz) + " in row " + std::to_string(row));
-  }
-}
-
-void plan_row_sums(const CsrView& csr, PackPlan& plan) {
-  for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    const float scale = plan.scales[static_cast<std::size_t>(r)];
-    check_sums_fit(csr, r);
-    std::int32_t sum = 0;
-    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
-      sum += csr.dtype == DType::int8 ? csr.values_as<std::int8_t>()[i] : quantize(csr.values_as<float>()[i], scale);
-    }
-    plan.row_sums.push_back(sum);
-  }
-}
-
 }  // namespace
 
 void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
@@ -78,10 +54,10 @@ void plan_sell(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
   } else {
     plan_column_blocks(csr, layout, shape, plan);
   }
-  if (layout.quantizes) plan_row_sums(csr, plan);
 }
 
 std::int64_t work_before(const PackedWeight& weight, std::int64_t row_group) {
+  if (weight.family == Family::dense) return row_group * weight.padded_features();
   if (!weight.sliced()) return csr_entries_before(weight, row_group);
   const std::int64_t slice = row_group / kSlice;
   if (weight.overlapping) return std::int64_t{weight.slice_offsets[weight.slice_index(0, slice)]} * kStripe;

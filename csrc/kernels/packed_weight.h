@@ -28,11 +28,15 @@ enum class Layout : std::uint32_t {
   bitmask_bf16 = 18,
   bitmask_fp16 = 19,
   bitmask_s8 = 20,
+  dense_f32 = 21,
+  dense_bf16 = 22,
+  dense_fp16 = 23,
+  dense_s8 = 24,
 };
 
-/// How rows are stored: SELL-C-sigma (formats/sell.h), or one after the other in column blocks, with columns of a byte
-/// or of a bit (formats/csr_blocks.h).
-enum class Family : std::uint8_t { sell, csr, bitmask };
+/// How rows are stored: SELL-C-sigma (formats/sell.h), one after the other in column blocks, with columns of a byte or
+/// of a bit (formats/csr_blocks.h), or with all their zeros (formats/dense.h).
+enum class Family : std::uint8_t { sell, csr, bitmask, dense };
 
 /// A float without its last 16 bits.
 struct BFloat16 {
@@ -110,7 +114,10 @@ struct PackedShape {
   bool sliced() const { return family == Family::sell; }
 
   /// Input features of a column block.
-  std::int64_t block_width() const { return sliced() ? kColumnBlock : kCsrColumnBlock; }
+  std::int64_t block_width() const {
+    if (family == Family::dense) return kQuad;
+    return sliced() ? kColumnBlock : kCsrColumnBlock;
+  }
 
   /// First input feature of a column block.
   std::int64_t first_column(std::int64_t column_block) const {
@@ -119,6 +126,9 @@ struct PackedShape {
 
   /// Input features of a token, rounded up to whole column blocks.
   std::int64_t padded_features() const { return first_column(column_blocks - 1) + block_width(); }
+
+  /// Values of a dense weight, with padding.
+  std::int64_t dense_values() const { return slices * kSlice * padded_features(); }
 
   /// Where `slice_offsets` of a slice is.
   std::int64_t slice_index(std::int64_t column_block, std::int64_t slice) const {

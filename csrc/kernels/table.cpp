@@ -6,6 +6,7 @@
 
 #include "attention_f32.h"
 #include "attention_few_f32.h"
+#include "gemm_s8.h"
 #include "isa/vector.h"
 #include "layer_norm_f32.h"
 #include "peak_f32.h"
@@ -182,6 +183,33 @@ constexpr Kernel spmm_s8(MinTokens from) {
           .store = store_tile_s8<kByteTile>};
 }
 
+template <class Value>
+constexpr Kernel gemm_f32(sparsekit::Layout layout) {
+  return {.name = "gemm",
+          .layout = layout,
+          .tile = kGemmTile,
+          .min_tokens = min_tokens(1),
+          .input_bytes = 0,
+          .head_bytes = kTileRowsBytes,
+          .packs_whole = true,
+          .multiply = gemm<Value, float>,
+          .pack = pack_rows_f32,
+          .store = store_tokens_f32<1>};
+}
+
+constexpr Kernel gemm_s8() {
+  return {.name = "gemm",
+          .layout = sparsekit::Layout::dense_s8,
+          .tile = kGemmTile,
+          .min_tokens = min_tokens(1),
+          .input_bytes = kGemmTile * kQuadParts,
+          .head_bytes = kGemmHead,
+          .packs_whole = true,
+          .multiply = gemm<std::int8_t, std::int32_t>,
+          .pack = pack_rows_s8,
+          .store = store_rows_s8};
+}
+
 /// Whether packing likes CSR better for float values. Of the other layout there are tiles of up to eight tokens: for
 /// weights that another machine has packed.
 constexpr bool kPrefersCsr = kThresholds.layouts.min_csr_sparsity == 0.0;
@@ -273,6 +301,10 @@ constexpr KernelTable table() {
   add_csr_kernels<BitmaskBF16>(all);
   add_csr_kernels<BitmaskF16>(all);
   add_csr_kernels<BitmaskS8>(all);
+  all.add(gemm_f32<float>(sparsekit::Layout::dense_f32));
+  all.add(gemm_f32<sparsekit::BFloat16>(sparsekit::Layout::dense_bf16));
+  all.add(gemm_f32<sparsekit::Float16>(sparsekit::Layout::dense_fp16));
+  all.add(gemm_s8());
   add_s8_kernels<SellS8>(all);
   add_s8_kernels<Sell4x1S8>(all);
   return all;

@@ -70,6 +70,10 @@ void linear_input_gradient(const LinearCall& call) {
   if (layout_entry(header.layout).scaled) {
     throw std::invalid_argument("a weight with int8 values has no gradient for its input; use float values to train");
   }
+  if (layout_entry(header.layout).family == Family::dense) {
+    throw std::invalid_argument(
+        "a weight packed with its zeros has no gradient for its input; pack it as 'csr' to train");
+  }
   run({product_of(call, header, Direction::transposed)}, current_kernels());
 }
 

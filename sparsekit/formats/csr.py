@@ -315,8 +315,8 @@ class CSR:
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
             layout: None for the one that the target prefers, the first of `layouts`; "sell" (SELL-C-sigma), "csr" (CSR
-                in column blocks) or "bitmask" (the same with a bit for each column, without blocks of 4x1). Every
-                instruction set computes with all of them.
+                in column blocks), "bitmask" (the same with a bit for each column, without blocks of 4x1) or "dense"
+                (zeros too, without blocks and without gradients). Every instruction set computes with all of them.
             target: as in `layouts`.
 
         Raises:

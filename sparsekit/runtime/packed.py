@@ -24,7 +24,7 @@ class PackedInfo:
     nnz: int
     dtype: str  # of the stored weights: "float32", "bfloat16", "float16" or "int8"
     height: int  # output features next to each other that share their columns: 1, or 4 in 4x1 blocks
-    layout: str  # "sell" (SELL-C-sigma), "csr" (CSR in column blocks) or "bitmask" (CSR with a bit for each column)
+    layout: str  # "sell" (SELL-C-sigma), "csr" (CSR in column blocks), "bitmask" (a bit for each column) or "dense"
 
     @property
     def block(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_encoders import assert_close, encoder, sequences
 
-from sparsekit import CSR, convert, prune, runtime, save
+from sparsekit import CSR, convert, finalize, prune, runtime, save
 from sparsekit.engine import Encoder, compile_model
 from sparsekit.engine.compiled_file import KINDS
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
@@ -18,13 +18,13 @@ IDS = sequences((9, 4))
 
 @pytest.fixture(scope="module", params=["dense", "sparse"])
 def folder(request, tmp_path_factory):
-    """Plain, and of `save` with layers of 80% zeros."""
+    """Of `save`: layers of 80% zeros, converted and not."""
     path = tmp_path_factory.mktemp("targets") / "model"
     model = encoder("bert")
+    prune(model, 0.8)
     if request.param == "dense":
-        model.save_pretrained(path)
+        finalize(model).save_pretrained(path)
     else:
-        prune(model, 0.8)
         save(convert(model, min_sparsity=0.5), path)
     return path
 

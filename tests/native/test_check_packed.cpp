@@ -43,12 +43,37 @@ void refuses(Bytes buffer, const Damage<T>& damage, const char* why) {
 
 std::int64_t good_entries(const Bytes& buffer) { return packed_header(buffer.data(), buffer.size()).entries; }
 
+/// Rows 70 to 79 of the last panel are beyond the output features, and no input feature is.
+void refuses_dense_damage(const Bytes& good, const LayoutEntry& entry) {
+  using Byte = std::uint8_t;
+  const PackedHeader header = packed_header(good.data(), good.size());
+  const std::int64_t last = header.entries * entry.value_bytes - 1;
+  refuses<Byte>(good, {&PackedHeader::values_start, last, 1}, "a value that its 70 x 300 features do not have");
+  if (!entry.scaled) return;
+  refuses<float>(good, {&PackedHeader::scales_start, 69, -1.0F}, "positive and finite");
+  refuses<std::int32_t>(good, {&PackedHeader::row_sums_start, 69, 1 << 30}, "another sum of int8 values in row 69");
+  refuses<Byte>(good, {&PackedHeader::values_start, 0, 128}, "from -127 to 127, got -128");
+}
+
+void refuses_more_nonzeros_than_its_header_says() {
+  Bytes buffer = packed(random_layer(17, 33, 0.5).view(), Layout::dense_f32);
+  PackedHeader header;
+  std::memcpy(&header, buffer.data(), sizeof header);
+  --header.nnz;
+  std::memcpy(buffer.data(), &header, sizeof header);
+  CHECK_THROWS(check_packed(buffer.data(), buffer.size()), "nonzeros at most, got " + std::to_string(header.nnz + 1));
+}
+
 /// 70 row groups in all: the second sort window has two slices, of which the last slots are beyond the output features.
 void refuses_damage() {
   using Byte = std::uint8_t;
   for (const LayoutEntry& entry : layout_entries()) {
     const Layer layer = random_layer(70 * entry.height, 300, 0.5, 1, entry.height);
     const Bytes good = packed(layer.view(), entry.layout);
+    if (entry.family == Family::dense) {
+      refuses_dense_damage(good, entry);
+      continue;
+    }
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 0, 1}, "must start at 0");
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0xFFFFFFFF}, "must not overlap");
     refuses<std::uint32_t>(good, {&PackedHeader::slice_offsets_start, 2, 0}, "must not overlap");
@@ -110,7 +135,7 @@ void every_changed_byte_is_refused_or_runs() {
         continue;
       }
       for (const std::int64_t tokens : {1, 3}) output_of(layer, buffer, Direction::forward, input, tokens);
-      if (!entry.scaled) output_of(layer, buffer, Direction::transposed, input, 1);
+      if (entry.has_gradient()) output_of(layer, buffer, Direction::transposed, input, 1);
       held(layer, buffer);
     }
   }
@@ -123,6 +148,7 @@ int main() {
   refuses_damage();
   refuses_columns_past_the_last_input_feature();
   refuses_another_number_of_nonzeros();
+  refuses_more_nonzeros_than_its_header_says();
   every_changed_byte_is_refused_or_runs();
   return check::result();
 }

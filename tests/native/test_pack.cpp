@@ -107,11 +107,12 @@ void blocks_are_found_and_filled() {
   CHECK(bytes(Family::sell) == Layout::sell_4x1_s8);
   CHECK(bytes(Family::csr) == Layout::csr_4x1_s8);
   CHECK(bytes(Family::bitmask) == Layout::csr_4x1_s8);
+  CHECK(bytes(Family::dense) == Layout::dense_s8);
 }
 
 void refuses() {
   const Layer layer = random_layer(3, 5, 0.0);
-  CHECK_THROWS(family_named("ell"), "layout must be one of 'sell', 'csr', 'bitmask', got 'ell'");
+  CHECK_THROWS(family_named("ell"), "layout must be one of 'sell', 'csr', 'bitmask', 'dense', got 'ell'");
   CHECK_THROWS(packed_in_one_go(layer.view(), DType::int8, 1), "int8 weights need scales");
   CHECK_THROWS(packed_in_one_go(layer.view(), DType::float32, 2), "no layout has float32 values in blocks of 2x1");
   const AnyCsrArrays bytes = with_values_of(layer, std::vector<std::int8_t>(15, std::int8_t{-127}));

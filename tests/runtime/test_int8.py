@@ -137,7 +137,7 @@ def test_a_text_gets_the_same_answer_alone_and_in_a_batch(isa):
     for sparsity in (0.5, 0.9):
         weight = CSR.from_torch(pruned(sparsity=sparsity).weight)
         for dtype in ("float32", "bfloat16", "float16", "int8"):
-            for layout in ("sell", "csr", "bitmask", None):
+            for layout in ("sell", "csr", "bitmask", "dense", None):
                 packed = weight.pack(dtype, layout=layout)
                 alone = np.concatenate([runtime.linear(row[None], packed) for row in x])
                 bound = matmul_bound(CSR.unpack(packed).to_dense(), x)

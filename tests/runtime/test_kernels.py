@@ -38,7 +38,7 @@ def test_linear_against_float64(isa, rng, shape, sparsity):
             assert np.all(error <= matmul_bound(weight, x, given)), (batch, given is None)
 
 
-@pytest.mark.parametrize("layout", ["sell", "csr", "bitmask"])
+@pytest.mark.parametrize("layout", ["sell", "csr", "bitmask", "dense"])
 @pytest.mark.parametrize("block", ["1x1", "4x1"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_float_type_block_and_layout_against_float64(isa, rng, dtype, block, layout):
@@ -47,7 +47,8 @@ def test_every_float_type_block_and_layout_against_float64(isa, rng, dtype, bloc
         packed = CSR.from_dense(weight).pack(dtype, block=block, layout=layout)
         info = runtime.packed_info(packed)
         expected = "csr" if (block, layout) == ("4x1", "bitmask") else layout
-        assert (info.dtype, info.block, info.layout) == (dtype, block, expected)
+        assert (info.dtype, info.layout) == (dtype, expected)
+        assert info.block == ("1x1" if layout == "dense" else block)
         held = CSR.unpack(packed).to_dense()
         assert np.all(
             np.abs(held - weight) <= {"float32": 0, "bfloat16": 2**-8, "float16": 2**-11}[dtype] * np.abs(weight)
@@ -129,10 +130,36 @@ def test_layouts_by_name(isa):
     reads_rows = "csr" if isa in ("avx2", "avxvnni") else "sell"
     assert chosen == {"float32": reads_rows, "bfloat16": reads_rows, "int8": "csr" if isa == "avx2" else "sell"}
     for dtype in ("float32", "int8"):
-        for layout in ("sell", "csr", "bitmask"):
+        for layout in ("sell", "csr", "bitmask", "dense"):
             assert runtime.packed_info(weight.pack(dtype, layout=layout)).layout == layout
-    with pytest.raises(ValueError, match="layout must be one of 'sell', 'csr', 'bitmask', got 'ell'"):
+    with pytest.raises(ValueError, match="layout must be one of 'sell', 'csr', 'bitmask', 'dense', got 'ell'"):
         weight.pack(layout="ell")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (17, 5), (64, 64), (100, 130), (33, 1000)])
+def test_a_dense_layout_computes_in_int8_what_a_sparse_one_does(isa, rng, shape):
+    weight = CSR.from_dense(random_weight(rng, shape, 0.3))
+    for batch in (1, 2, 3, 5, 11, 12, 13, 48, 49, 100):
+        x = rng.standard_normal((batch, shape[1]), dtype=np.float32)
+        dense, sparse = (runtime.linear(x, weight.pack("int8", layout=layout)) for layout in ("dense", "sell"))
+        np.testing.assert_array_equal(dense, sparse)
+
+
+def test_a_dense_layout_keeps_every_weight_that_is_not_zero(rng):
+    weight = random_weight(rng, (70, 33), 0.4)
+    for dtype in ("float32", "bfloat16", "float16", "int8"):
+        packed = CSR.from_dense(weight).pack(dtype, layout="dense")
+        kept = CSR.unpack(packed)
+        np.testing.assert_array_equal(kept.to_dense(), CSR.unpack(CSR.from_dense(weight).pack(dtype)).to_dense())
+        assert kept.nnz == np.count_nonzero(kept.to_dense())
+        assert runtime.packed_info(packed).nnz == np.count_nonzero(weight)
+
+
+def test_a_dense_layout_has_no_gradient(rng):
+    packed = CSR.from_dense(random_weight(rng, (16, 16), 0.0)).pack(layout="dense")
+    x, y = np.zeros((1, 16), np.float32), np.zeros((1, 16), np.float32)
+    with pytest.raises(ValueError, match="packed with its zeros has no gradient for its input; pack it as 'csr'"):
+        runtime.linear_input_gradient_at(packed.ctypes.data, packed.size, x.ctypes.data, 16, 16, 1, y.ctypes.data, 16)
 
 
 @pytest.mark.parametrize("zeros", [0, 11, 12, 15, 16])
@@ -197,5 +224,5 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"sp(mm|mv|mv_plain)_(sell|csr|bitmask)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
+        assert re.fullmatch(r"(gemm|spmm|spmv|spmv_plain)_(dense|sell|csr|bitmask)_(4x1_)?(f32|bf16|fp16|s8)_\d+", name)
         assert 1 <= from_batch <= tile

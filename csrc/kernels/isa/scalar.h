@@ -40,7 +40,10 @@ struct Vec {
   static constexpr int width = 1;
   float v;
 
-  static Vec load(const float* p) { return {*p}; }
+  template <class Value>
+  static Vec load(const Value* p) {
+    return {widen(*p)};
+  }
   static Vec load_masked(const float* p, std::int64_t count) { return {count > 0 ? *p : 0.0F}; }
   static Vec broadcast(float x) { return {x}; }
   template <class Value>
@@ -106,6 +109,30 @@ struct VecI32 {
   static VecI32 load_masked(const std::int32_t* p, std::int64_t count) { return {count > 0 ? *p : 0}; }
   void store(std::int32_t* p) const { *p = v; }
 };
+
+/// Parts that the products of four bytes of a token with four int8 values are computed in.
+inline constexpr int kQuadParts = 1;
+
+/// The four values of one row.
+struct QuadValues {
+  std::int8_t v[4];
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p) {
+    return {p[0], p[1], p[2], p[3]};
+  }
+};
+
+struct QuadInput {
+  std::uint8_t v[4];
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {p[0], p[1], p[2], p[3]}; }
+};
+
+inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
+  for (int i = 0; i < 4; ++i) sum.v += bytes.v[i] * values.v[i];
+  return sum;
+}
 
 /// sums - zero_point * row_sums, as a float.
 inline Vec without_zero_point(VecI32 sums, VecI32 row_sums, std::int32_t zero_point) {

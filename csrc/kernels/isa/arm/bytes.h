@@ -47,15 +47,18 @@ inline void interleave(VecU8 (&each)[4]) {
   each[3].v = vreinterpretq_u8_u16(vzip2q_u16(high01, high23));
 }
 
+/// Four bytes, whatever they are.
+inline std::int32_t load_int32(const void* p) {
+  std::int32_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return bits;
+}
+
 /// Four values of one row for each of four tokens, or the values of four rows.
 struct Int8Quads {
   int8x16_t v;
 
-  static Int8Quads broadcast(const std::int8_t* p) {
-    std::int32_t bits;
-    __builtin_memcpy(&bits, p, sizeof bits);
-    return {vreinterpretq_s8_s32(vdupq_n_s32(bits))};
-  }
+  static Int8Quads broadcast(const std::int8_t* p) { return {vreinterpretq_s8_s32(vdupq_n_s32(load_int32(p)))}; }
   static Int8Quads load(const std::int8_t* p) { return {vld1q_s8(p)}; }
 };
 
@@ -98,6 +101,54 @@ inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   };
   const int32x4_t first = products(low, vmovl_s8(vget_low_s8(values.v)));
   return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(values.v)))))};
+}
+#endif
+
+#ifdef __ARM_FEATURE_DOTPROD
+/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows.
+inline constexpr int kQuadParts = 1;
+
+struct QuadValues {
+  int8x16_t v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p) {
+    return {vld1q_s8(p)};
+  }
+};
+
+/// Bytes less `kByteOffset`.
+struct QuadInput {
+  int8x16_t v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {vreinterpretq_s8_s32(vdupq_n_s32(load_int32(p)))}; }
+};
+
+inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) { return {vdotq_s32(sum.v, bytes.v, values.v)}; }
+#else
+/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows: the
+/// first and third, and the second and fourth, of 16 bits each.
+inline constexpr int kQuadParts = 2;
+
+struct QuadValues {
+  int16x8_t v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p) {
+    const int16x8_t quads = vreinterpretq_s16_s8(vld1q_s8(p));
+    return {vshrq_n_s16(part == 0 ? vshlq_n_s16(quads, 8) : quads, 8)};
+  }
+};
+
+struct QuadInput {
+  int16x8_t v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {vreinterpretq_s16_s32(vdupq_n_s32(load_int32(p)))}; }
+};
+
+inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
+  const int32x4_t low = vmull_s16(vget_low_s16(words.v), vget_low_s16(values.v));
+  return {vaddq_s32(sum.v, vpaddq_s32(low, vmull_s16(vget_high_s16(words.v), vget_high_s16(values.v))))};
 }
 #endif
 

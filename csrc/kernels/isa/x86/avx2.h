@@ -12,6 +12,10 @@ struct Vec {
   __m256 v;
 
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const sparsekit::BFloat16* p) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_words(p)), 16))};
+  }
+  static Vec load(const sparsekit::Float16* p) { return {_mm256_cvtph_ps(load_words(p))}; }
   static Vec load_masked(const float* p, std::int64_t count) {
     if (count == width / 2) return {_mm256_zextps128_ps256(_mm_loadu_ps(p))};
     return {_mm256_maskload_ps(p, mask(count))};
@@ -45,6 +49,8 @@ struct Vec {
     if (count == width / 2) return _mm_storeu_ps(p, _mm256_castps256_ps128(v));
     _mm256_maskstore_ps(p, mask(count), v);
   }
+
+  static __m128i load_words(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
   static __m256i mask(std::int64_t count) {
     const int limit = count < width ? static_cast<int>(count) : width;

@@ -12,6 +12,10 @@ struct Vec {
   __m512 v;
 
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const sparsekit::BFloat16* p) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_words(p)), 16))};
+  }
+  static Vec load(const sparsekit::Float16* p) { return {_mm512_cvtph_ps(load_words(p))}; }
   static Vec load_masked(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(mask(count), p)}; }
   static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
   static Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
@@ -38,6 +42,8 @@ struct Vec {
   static Vec zero() { return {_mm512_setzero_ps()}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store_masked(float* p, std::int64_t count) const { _mm512_mask_storeu_ps(p, mask(count), v); }
+
+  static __m256i load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
   static __mmask16 mask(std::int64_t count) {
     return count >= width ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);

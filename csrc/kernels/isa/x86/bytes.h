@@ -29,8 +29,8 @@ inline void transpose_bytes(const std::uint8_t* from, std::int64_t from_stride, 
   }
 }
 
-/// Four values of one row.
-inline std::int32_t load_int8_quad(const std::int8_t* p) {
+/// Four bytes, whatever they are.
+inline std::int32_t load_int32(const void* p) {
   std::int32_t bits;
   __builtin_memcpy(&bits, p, sizeof bits);
   return bits;

@@ -31,7 +31,7 @@ inline void interleave(VecU8 (&each)[4]) {
 struct Int8Quads {
   __m256i v;
 
-  static Int8Quads broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(load_int8_quad(p))}; }
+  static Int8Quads broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
   static Int8Quads load(const std::int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 };
 
@@ -44,7 +44,7 @@ struct Int8Quads {
   __m256i even;
   __m256i odd;
 
-  static Int8Quads broadcast(const std::int8_t* p) { return split(_mm256_set1_epi32(load_int8_quad(p))); }
+  static Int8Quads broadcast(const std::int8_t* p) { return split(_mm256_set1_epi32(load_int32(p))); }
   static Int8Quads load(const std::int8_t* p) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 
  private:
@@ -55,6 +55,54 @@ inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   const __m256i even = _mm256_madd_epi16(_mm256_and_si256(bytes.v, _mm256_set1_epi16(0xFF)), values.even);
   const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes.v, 8), values.odd);
   return {_mm256_add_epi32(sum.v, _mm256_add_epi32(even, odd))};
+}
+#endif
+
+#ifdef __AVXVNNI__
+/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows.
+inline constexpr int kQuadParts = 1;
+
+struct QuadValues {
+  __m256i v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+  }
+};
+
+struct QuadInput {
+  __m256i v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
+};
+
+inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
+  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, values.v)};
+}
+#else
+/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows: the
+/// first and third, and the second and fourth, of 16 bits each.
+inline constexpr int kQuadParts = 2;
+
+struct QuadValues {
+  __m256i v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p) {
+    const __m256i quads = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_srai_epi16(part == 0 ? _mm256_slli_epi16(quads, 8) : quads, 8)};
+  }
+};
+
+struct QuadInput {
+  __m256i v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
+};
+
+inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, values.v))};
 }
 #endif
 
