@@ -86,7 +86,7 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
         needs_model: whether `load` needs a `model`, because no `config.json` describes it.
     """
     sizes = [layer.shape[0] * layer.shape[1] for layer in manifest.layers.values()]
-    nnz = sum(manifest.nnz(name) for name in manifest.layers)
+    nnz = sum(layer.nnz for layer in manifest.layers.values())
     sparsity = "No layer is stored sparse."
     if sum(sizes):
         share = 1.0 - nnz / sum(sizes)
