@@ -27,7 +27,8 @@ import sparsekit
 model = sparsekit.load("path/to/this/folder"{argument})
 ```
 {transformers}
-Sparse weights are stored as `crow_indices`, `col_indices` and `values`; other libraries find no `weight` there.
+Sparse weights are stored as `values`, with the places of those that are not in a dense array; other libraries find no
+`weight` there.
 """
 
 _MEASURED = "## Dense beside compressed"
@@ -86,11 +87,11 @@ def card(title: str, manifest: Manifest, stored_bytes: int, dense_bytes: int, *,
         needs_model: whether `load` needs a `model`, because no `config.json` describes it.
     """
     sizes = [layer.shape[0] * layer.shape[1] for layer in manifest.layers.values()]
-    nnz = sum(manifest.nnz(name) for name in manifest.layers)
+    nnz = sum(layer.nnz for layer in manifest.layers.values())
     sparsity = "No layer is stored sparse."
     if sum(sizes):
         share = 1.0 - nnz / sum(sizes)
-        sparsity = f"{share:.1%} of the {sum(sizes):,} weights of {len(sizes)} linear layers are zero and not stored."
+        sparsity = f"{share:.1%} of the {sum(sizes):,} weights of {len(sizes)} linear layers are left out as zeros."
     return _CARD.format(
         title=title,
         sparsity="\n".join([sparsity, *_about_embeddings(manifest)]),

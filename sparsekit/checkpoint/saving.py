@@ -47,9 +47,9 @@ def save(
 ) -> None:
     """Save a model to a folder that `load` restores with bit-identical outputs.
 
-    The folder is laid out like those of Hugging Face, with sparse weights as CSR; see `docs/format.md`. It is replaced
-    atomically: a reader, or an interrupted program, leaves either the old or the new folder. Files that `save` does not
-    write are kept. The same model gives the same bytes.
+    The folder is laid out like those of Hugging Face, with sparse weights as CSR, or as dense arrays where that takes
+    fewer bytes; see `docs/format.md`. It is replaced atomically: a reader, or an interrupted program, leaves either the
+    old or the new folder. Files that `save` does not write are kept. The same model gives the same bytes.
 
     Args:
         model: any model on the CPU: converted, or with zeros in `nn.Linear` layers, which are stored sparse if that

@@ -1,4 +1,4 @@
-"""Write a model's tensors: sparse weights as CSR in the narrowest dtypes, all others unchanged; say which are what."""
+"""Write a model's tensors: sparse weights in the smallest form, all others unchanged; say which are what."""
 
 from __future__ import annotations
 
@@ -10,30 +10,24 @@ from torch import nn
 import sparsekit
 from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.tensors import storable, without_shared
-from sparsekit.folder.layout import column_dtype, row_dtype
+from sparsekit.folder.layout import nbytes_of, weight_arrays
 from sparsekit.folder.manifest import EmbeddingEntry, LayerEntry, Manifest
 from sparsekit.folder.model_folder import MOST_GROWTH
+from sparsekit.folder.stored_weight import arrays_of, smallest_form
 from sparsekit.formats import CSR
-from sparsekit.formats.dtypes import BY_SAFETENSORS, FLOATS, dtype_name
+from sparsekit.formats.dtypes import FLOATS, dtype_name
+from sparsekit.formats.tensors import values_array, values_tensor
 from sparsekit.introspect.dense_classes import is_dense_linear
 from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.layers import oriented
 
 
-def _narrow(indices: torch.Tensor, dtype: str) -> torch.Tensor:
-    return torch.from_numpy(indices.numpy().astype(BY_SAFETENSORS[dtype].numpy))
-
-
-def _as_stored(name: str, state: Mapping[str, torch.Tensor], in_features: int) -> dict[str, torch.Tensor]:
-    """CSR arrays, and scales if any, with the names and dtypes of the format."""
-    arrays = {
-        "crow_indices": _narrow(state["crow_indices"], row_dtype(state["values"].numel())),
-        "col_indices": _narrow(state["col_indices"], column_dtype(in_features)),
-        "values": state["values"],
-    }
-    if "scales" in state:
-        arrays["scales"] = state["scales"]
-    return {f"{name}.{part}": array.contiguous() for part, array in arrays.items()}
+def _as_stored(name: str, weight: CSR, form: str) -> dict[str, torch.Tensor]:
+    """The arrays of a sparse weight, with the names and dtypes of the format."""
+    arrays = arrays_of(weight, form)
+    tensors = {part: torch.from_numpy(array) for part, array in arrays.items() if part != "values"}
+    tensors["values"] = values_tensor(arrays["values"])
+    return {f"{name}.{part}": tensor for part, tensor in tensors.items()}
 
 
 def _sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
@@ -49,8 +43,7 @@ def _int8_embeddings(model: nn.Module) -> dict[str, Int8Embedding]:
 def _pays(weight: torch.Tensor) -> bool:
     """Whether a dense weight takes fewer bytes as CSR and survives the round trip."""
     rows, columns = weight.shape
-    entry_bytes = weight.element_size() + BY_SAFETENSORS[column_dtype(columns)].nbytes
-    stored = int(weight.count_nonzero()) * entry_bytes + (rows + 1) * 4
+    stored = nbytes_of(weight_arrays((rows, columns), dtype_name(weight.dtype), int(weight.count_nonzero())))
     if not stored < weight.nbytes <= stored * MOST_GROWTH // 2:
         return False
     return not bool((weight.signbit() & (weight == 0)).any())  # CSR does not keep negative zeros
@@ -63,6 +56,12 @@ def _layer_of(model: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
         return None
     module = model.get_submodule(layer)
     return layer if is_dense_linear(module) and _pays(oriented(module, tensor)) else None
+
+
+def _with_dtype(weight: CSR, dtype: torch.dtype) -> CSR:
+    """The weight with its values, which were of this type before, in it again."""
+    values = values_array("values", torch.from_numpy(weight.values).to(dtype))
+    return CSR(weight.crow_indices, weight.col_indices, values, weight.shape)
 
 
 def store_weights(
@@ -84,10 +83,12 @@ def store_weights(
     layers: dict[str, LayerEntry] = {}
     dense_bytes = 0
     for name, sparse in _sparse_layers(model):
-        shape = sparse.out_features, sparse.in_features
-        layers[name] = LayerEntry(shape, sparse.dtype, "sparse", sparse.block, sparse.activation)
-        shards.add(_as_stored(name, sparse.state_dict(), sparse.in_features))
-        dense_bytes += shape[0] * shape[1] * sparse.weight_dtype.itemsize
+        weight = sparse.to_csr()
+        form = smallest_form(weight)
+        kind = form, "sparse", sparse.block, sparse.activation
+        layers[name] = LayerEntry(weight.shape, sparse.dtype, weight.nnz, *kind)
+        shards.add(_as_stored(name, weight, form))
+        dense_bytes += weight.out_features * weight.in_features * sparse.weight_dtype.itemsize
     tables = _int8_embeddings(model)
     dense_bytes += sum(table.codes.numel() * (table.output_dtype.itemsize - 1) for table in tables.values())
     embeddings = {name: EmbeddingEntry(dtype_name(table.output_dtype)) for name, table in tables.items()}
@@ -99,11 +100,9 @@ def store_weights(
         if layer is None:
             shards.add({name: tensor})
             continue
-        weight = CSR.from_torch(oriented(model.get_submodule(layer), tensor))
-        layers[layer] = LayerEntry(weight.shape, dtype_name(tensor.dtype), "dense")
-        arrays = {key: torch.from_numpy(getattr(weight, key)) for key in ("crow_indices", "col_indices", "values")}
-        arrays["values"] = arrays["values"].to(tensor.dtype)
-        shards.add(_as_stored(layer, arrays, weight.in_features))
+        weight = _with_dtype(CSR.from_torch(oriented(model.get_submodule(layer), tensor)), tensor.dtype)
+        layers[layer] = LayerEntry(weight.shape, weight.dtype, weight.nnz, in_model="dense")
+        shards.add(_as_stored(layer, weight, "csr"))
     manifest = Manifest(sparsekit.__version__, layers, embeddings, shards.entries, shared)
     shards.add(left_out(manifest))
     shards.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 
-from sparsekit.formats.dtypes import BY_NAME
+from sparsekit.formats.dtypes import BY_NAME, BY_SAFETENSORS
 from sparsekit.io.file_names import CARD, CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, RECIPE, VERIFICATION, WEIGHTS
 
 #: Version of the format; a reader refuses any other.
@@ -40,22 +42,48 @@ def column_dtype(in_features: int) -> str:
     return "U8" if in_features <= 2**8 else "U16" if in_features <= 2**16 else "U32"
 
 
-def row_dtype(nnz: int) -> str:
-    """Type of `crow_indices`."""
-    return "U32" if nnz < 2**32 else "I64"
+def offset_dtype(most: int) -> str:
+    """Type of `crow_indices`, which count up to the number of entries, and of `zeros`, up to the size of the weight."""
+    return "U32" if most < 2**32 else "I64"
 
 
-def weight_arrays(shape: tuple[int, int], dtype: str, nnz: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Types and shapes of the arrays that hold a sparse weight, by the last part of their names."""
+#: How a sparse weight may be stored, in CSR or as a dense array; the first one where both take as many bytes.
+FORMS = ("csr", "dense")
+#: Arrays of one form or the other, by the last part of their names.
+PLACES = ("crow_indices", "col_indices", "zeros")
+
+
+def weight_arrays(
+    shape: tuple[int, int], dtype: str, nnz: int, form: str = "csr", zeros: int = 0
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Types and shapes of the arrays that hold a sparse weight, by the last part of their names.
+
+    Args:
+        shape: out_features, in_features.
+        dtype: of the stored weights.
+        nnz: number of entries.
+        form: one of `FORMS`.
+        zeros: number of entries that are zero; they are listed in a dense array where some places are no entries.
+    """
     out_features, in_features = shape
-    arrays: dict[str, tuple[str, tuple[int, ...]]] = {
-        "crow_indices": (row_dtype(nnz), (out_features + 1,)),
-        "col_indices": (column_dtype(in_features), (nnz,)),
-        "values": (BY_NAME[dtype].safetensors, (nnz,)),
-    }
+    value_dtype, size = BY_NAME[dtype].safetensors, out_features * in_features
+    arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
+    if form == "csr":
+        arrays["crow_indices"] = (offset_dtype(nnz), (out_features + 1,))
+        arrays["col_indices"] = (column_dtype(in_features), (nnz,))
+        arrays["values"] = (value_dtype, (nnz,))
+    else:
+        arrays["values"] = (value_dtype, shape)
+        if nnz < size:
+            arrays["zeros"] = (offset_dtype(size), (zeros,))
     if dtype == "int8":
         arrays["scales"] = ("F32", (out_features,))
     return arrays
+
+
+def nbytes_of(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    """Bytes of arrays of these types and shapes."""
+    return sum(BY_SAFETENSORS[dtype].nbytes * math.prod(shape) for dtype, shape in arrays.values())
 
 
 #: Types of the arrays that hold embeddings in int8, by the last part of their names.

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from sparsekit import runtime
-from sparsekit.folder.layout import EMBEDDING_ARRAYS, FORMAT, weight_arrays
+from sparsekit.folder.layout import EMBEDDING_ARRAYS, FORMAT, FORMS, PLACES, weight_arrays
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.formats.dtypes import BY_SAFETENSORS, FLOATS, WEIGHT_DTYPES
 from sparsekit.io.safetensors_file import is_shape
@@ -39,10 +39,12 @@ class ArrayEntry:
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """A linear layer whose weight is stored sparse."""
+    """A linear layer whose weight is stored as the entries of a sparse one."""
 
     shape: tuple[int, int]  # out_features, in_features
     dtype: str  # of the stored weights
+    nnz: int  # number of entries
+    form: str = "csr"  # of the arrays: "csr", or "dense" for one array with zeros where there is no entry
     in_model: str = "sparse"  # "sparse" for a SparseLinear, "dense" for a dense layer with many zeros
     block: str = "1x1"
     activation: str | None = None  # that the layer applies to its result
@@ -53,16 +55,21 @@ class LayerEntry:
         activations = [None, *(name for name in runtime.ACTIVATIONS if name != "none")]
         for name, allowed in (
             ("dtype", list(WEIGHT_DTYPES)),
+            ("form", list(FORMS)),
             ("in_model", ["sparse", "dense"]),
             ("block", list(BLOCKS)),
             ("activation", activations),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r:.80}")
-        if self.in_model == "dense" and (self.dtype == "int8" or self.block != "1x1" or self.activation is not None):
-            raise ValueError(
-                "a layer that is dense in the model has a float dtype, blocks of 1x1 and no activation function"
-            )
+        out_features, in_features = self.shape
+        if type(self.nnz) is not int or not 0 <= self.nnz <= out_features * in_features:
+            raise ValueError(f"nnz must be from 0 to {out_features} * {in_features}, got {self.nnz!r:.80}")
+        if self.in_model == "dense" and (
+            self.dtype == "int8" or self.form != "csr" or self.block != "1x1" or self.activation is not None
+        ):
+            raise ValueError("a layer that is dense in the model has a float dtype, the form csr, blocks of 1x1 and no "
+                             "activation function")  # fmt: skip
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -157,7 +164,7 @@ class Manifest:
     def parts(self, layer: str) -> list[str]:
         """Names of the arrays that hold a layer's sparse weight."""
         entry = self.layers[layer]
-        return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.dtype, 0)]
+        return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.dtype, entry.nnz, entry.form)]
 
     def plain_arrays(self) -> list[str]:
         """Names of the arrays that are tensors of the model as they are."""
@@ -176,30 +183,36 @@ class Manifest:
         """Names of dense tensors of the model that are stored sparse."""
         return [f"{name}.weight" for name, layer in self.layers.items() if layer.in_model == "dense"]
 
-    def nnz(self, layer: str) -> int:
-        """Number of stored entries of a layer's weight."""
-        return self.arrays[f"{layer}.values"].shape[0]
-
     def _check(self) -> None:
-        for name, layer in self.layers.items():
-            missing = [part for part in self.parts(name) if part not in self.arrays]
-            if not name or missing:
-                raise ValueError(f"layer {name!r} lacks the arrays {missing}")
-            if layer.in_model == "dense" and f"{name}.weight" in self.arrays:
-                raise ValueError(f"layer {name!r} has a dense and a sparse weight")
-            if len(self.arrays[f"{name}.values"].shape) != 1:
-                raise ValueError(f"array '{name}.values' must have one dimension")
-            for part, (dtype, shape) in weight_arrays(layer.shape, layer.dtype, self.nnz(name)).items():
-                array = self.arrays[f"{name}.{part}"]
-                if (array.dtype, array.shape) != (dtype, shape):
-                    found = f"{array.dtype} {list(array.shape)}"
-                    raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shape)}, got {found}")
+        for name in self.layers:
+            self._check_weight(name)
         for name in self.embeddings:
             self._check_table(name)
         stored = {*self.model_arrays(), *self.dense_weights()}
         for name, other in self.shared.items():
             if not isinstance(other, str) or other not in stored or name in stored:
                 raise ValueError(f"{name!r} cannot share {other!r}: expected the name of another stored tensor")
+
+    def _check_weight(self, name: str) -> None:
+        """The arrays of a layer's weight must be there, in one form, and fit each other."""
+        layer = self.layers[name]
+        parts = self.parts(name)
+        missing = [part for part in parts if part not in self.arrays]
+        if not name or missing:
+            raise ValueError(f"layer {name!r} lacks the arrays {missing}")
+        extra = [part for place in PLACES if (part := f"{name}.{place}") in self.arrays and part not in parts]
+        if extra:
+            raise ValueError(f"layer {name!r} of the form {layer.form} with {layer.nnz} entries must not have {extra}")
+        if layer.in_model == "dense" and f"{name}.weight" in self.arrays:
+            raise ValueError(f"layer {name!r} has a dense and a sparse weight")
+        zeros = self.arrays[f"{name}.zeros"].shape if f"{name}.zeros" in parts else (0,)
+        if len(zeros) != 1:
+            raise ValueError(f"array '{name}.zeros' must have one dimension")
+        for part, (dtype, shape) in weight_arrays(layer.shape, layer.dtype, layer.nnz, layer.form, zeros[0]).items():
+            array = self.arrays[f"{name}.{part}"]
+            if (array.dtype, array.shape) != (dtype, shape):
+                found = f"{array.dtype} {list(array.shape)}"
+                raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shape)}, got {found}")
 
     def _check_table(self, name: str) -> None:
         """The arrays of embeddings must be there, fit each other and belong to nothing else."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.folder.manifest import ArrayEntry, LayerEntry, Manifest
+from sparsekit.folder.stored_weight import weight_of
 from sparsekit.folder.weight_files import weight_files
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
@@ -150,14 +151,11 @@ class ModelFolder:
         """A layer's sparse weight, values in the type in which they are stored.
 
         Raises:
-            ValueError: its arrays are damaged or no well-formed CSR matrix.
+            ValueError: its arrays are damaged or no well-formed weight.
         """
-        entry = self.manifest.layers[layer]
-        crow_indices, col_indices = self.array(f"{layer}.crow_indices"), self.array(f"{layer}.col_indices")
-        values = self.array(f"{layer}.values")
-        scales = self.floats(f"{layer}.scales") if entry.dtype == "int8" else None
+        arrays = {name.rpartition(".")[2]: self.array(name) for name in self.manifest.parts(layer)}
         try:
-            return CSR(crow_indices, col_indices, values, entry.shape, scales)
+            return weight_of(self.manifest.layers[layer], arrays)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
 

@@ -63,7 +63,8 @@ def test_a_model_of_a_thousand_layers_fits():
     norms = [f"model.layers.{i}.norm_{j}.weight" for i in range(1000) for j in range(3)]
     array = {"dtype": "F32", "shape": [28672, 8192], "sha256": "a" * 64}
     arrays = [f"{name}.{part}" for name in names for part in ("crow_indices", "col_indices", "values", "scales")]
-    layer = {"shape": [28672, 8192], "dtype": "int8", "in_model": "sparse", "block": "1x1", "activation": None}
+    layer = {"shape": [28672, 8192], "dtype": "int8", "nnz": 28672 * 8192, "form": "csr", "in_model": "sparse"}
+    layer |= {"block": "1x1", "activation": None}
     check = {
         "absolute": 1.2345678901234567e-05,
         "relative": 1.2345678901234567e-05,

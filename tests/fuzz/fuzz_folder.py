@@ -23,17 +23,21 @@ from sparsekit import SparseLinear, convert, finalize, load, prune, save, verify
 
 
 def fresh() -> nn.Module:
-    return nn.Sequential(nn.Linear(33, 20), nn.ReLU(), nn.Linear(20, 8), nn.Linear(8, 8))
+    layers = nn.Linear(33, 20), nn.ReLU(), nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+    return nn.Sequential(*layers)
 
 
 def write_plain(folder: Path) -> None:
-    """A folder of a model that is given to `load`: int8 with an activation function, blocks, and a dense layer."""
+    """A folder of a model that is given to `load`: int8 with an activation function, blocks, a dense layer, dense
+    arrays."""
     torch.manual_seed(0)
     model = fresh()
     prune(model, 0.7, targets=["0", "3"])
     prune(model, 0.5, targets=["2"], mask_structure="4x1")
+    prune(model, 0.25, targets=["4"])  # its dense array lists zeros, that of the last layer none
     finalize(model)
-    for number, dtype in ((0, "int8"), (2, "float32")):
+    model[4].weight.data[:, 0] = 1e-6
+    for number, dtype in ((0, "int8"), (2, "float32"), (4, "int8"), (5, "int8")):
         model[number] = SparseLinear.from_linear(model[number], dtype=dtype)
     save(model, folder)
 

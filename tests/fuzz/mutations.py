@@ -24,6 +24,7 @@ WORDS = [
     "BOOL",
     "int8",
     "4x1",
+    "csr",
     "dense",
     "sparse",
     "relu",

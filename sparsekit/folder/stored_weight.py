@@ -1,0 +1,98 @@
+"""A sparse weight as the arrays of a model folder, and back: CSR, or a dense array where that takes fewer bytes.
+
+A dense array has zeros where the weight has no entry. Entries that are zero themselves, such as small weights in int8
+or those that fill up blocks, are listed in `zeros` by their places, unless every place is an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit.folder.layout import FORMS, nbytes_of, weight_arrays
+from sparsekit.folder.manifest import LayerEntry
+from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import BY_SAFETENSORS
+
+
+def _is_nonzero(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values are no zero, of either sign; those of floats by their bits, as numpy lacks bfloat16."""
+    bits = values if values.dtype == np.int8 else values.view(np.dtype(f"<u{values.itemsize}")) << 1  # without the sign
+    nonzero: NDArray[np.bool_] = bits != 0
+    return nonzero
+
+
+def smallest_form(weight: CSR) -> str:
+    """The form in which a weight takes the fewest bytes, one of `FORMS`."""
+    zeros = weight.nnz - int(np.count_nonzero(_is_nonzero(weight.values)))
+    specs = {form: weight_arrays(weight.shape, weight.dtype, weight.nnz, form, zeros) for form in FORMS}
+    return min(FORMS, key=lambda form: nbytes_of(specs[form]))
+
+
+def arrays_of(weight: CSR, form: str) -> dict[str, NDArray[Any]]:
+    """The arrays that hold a weight, in the types of the format, by the last part of their names.
+
+    Args:
+        weight: the weight.
+        form: one of `FORMS`.
+    """
+    arrays = {name: getattr(weight, name) for name in ("crow_indices", "col_indices", "values", "scales")}
+    if form == "dense":
+        arrays |= _dense_arrays(weight)
+    zeros = arrays["zeros"].size if "zeros" in arrays else 0
+    spec = weight_arrays(weight.shape, weight.dtype, weight.nnz, form, zeros)
+    return {
+        name: np.ascontiguousarray(arrays[name], dtype=BY_SAFETENSORS[dtype].numpy) for name, (dtype, _) in spec.items()
+    }
+
+
+def _dense_arrays(weight: CSR) -> dict[str, NDArray[Any]]:
+    out_features, in_features = weight.shape
+    rows = np.repeat(np.arange(out_features), np.diff(weight.crow_indices))
+    places = rows * in_features + weight.col_indices
+    values = np.zeros(weight.shape, weight.values.dtype)
+    values.reshape(-1)[places] = weight.values
+    return {"values": values, "zeros": places[~_is_nonzero(weight.values)]}
+
+
+def weight_of(entry: LayerEntry, arrays: Mapping[str, NDArray[Any]]) -> CSR:
+    """The weight that arrays hold, whose types and shapes are those of the entry.
+
+    Args:
+        entry: what the manifest says of the layer.
+        arrays: by the last part of their names.
+
+    Raises:
+        ValueError: the arrays hold no well-formed weight.
+    """
+    values, scales = arrays["values"], arrays.get("scales")
+    if entry.form == "csr":
+        return CSR(arrays["crow_indices"], arrays["col_indices"], values, entry.shape, scales)
+    stored = _stored_places(entry, values, arrays.get("zeros"))
+    crow_indices = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
+    col_indices = np.zeros(0, np.int32)
+    if stored.size:  # else in_features may be any number, and the files small
+        columns = np.arange(entry.shape[1], dtype=np.int32)
+        col_indices = np.broadcast_to(columns, entry.shape)[stored]
+    return CSR(crow_indices, col_indices, values[stored], entry.shape, scales)
+
+
+def _stored_places(entry: LayerEntry, values: NDArray[Any], zeros: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Which places of a dense array are entries, shape [out_features, in_features]."""
+    if zeros is None:
+        return np.ones(values.shape, np.bool_)
+    stored = _is_nonzero(values)
+    places = stored.reshape(-1)
+    in_order = bool((zeros[1:] > zeros[:-1]).all())
+    if not in_order or (zeros.size and not 0 <= zeros[0] <= zeros[-1] < places.size):
+        raise ValueError(f"zeros must rise strictly from 0 to {places.size - 1} at most")
+    if places[zeros].any():
+        raise ValueError(f"zeros must name places of zeros, got {zeros[places[zeros]][0]}, whose value is another")
+    places[zeros] = True
+    found = int(np.count_nonzero(places))
+    if found != entry.nnz:
+        raise ValueError(f"expected {entry.nnz} entries, got {found} in the dense array and its zeros")
+    return stored
