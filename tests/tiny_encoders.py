@@ -22,10 +22,14 @@ _DISTILBERT = {"vocab_size": 97, "dim": 40, "n_layers": 2, "n_heads": 5, "hidden
 _DISTILBERT |= {"max_position_embeddings": 45, "activation": "relu"}
 #: Layers 0 and 3 see all tokens, 1 and 2 five on either side.
 _MODERNBERT = {**_SIZES, "num_hidden_layers": 4, "local_attention": 10, "pad_token_id": 0}
+#: Buckets of several distances begin within the sequences of tests.
+_DEBERTA = {**_SIZES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+_DEBERTA |= {"norm_rel_ebd": "layer_norm", "position_biased_input": False}
 #: `model_type` -> classes of the model and its config, sizes.
 ENCODERS = {
     "bert": ("BertModel", "BertConfig", _SIZES),
     "camembert": ("CamembertModel", "CamembertConfig", {**_SIZES, "hidden_act": "gelu_new"}),
+    "deberta-v2": ("DebertaV2Model", "DebertaV2Config", _DEBERTA),
     "distilbert": ("DistilBertModel", "DistilBertConfig", _DISTILBERT),
     "electra": ("ElectraModel", "ElectraConfig", {**_SIZES, "embedding_size": 20, "hidden_act": "silu"}),
     "modernbert": ("ModernBertModel", "ModernBertConfig", _MODERNBERT),

@@ -41,6 +41,11 @@ struct AttentionHead {
   std::int64_t diagonal;
   std::int64_t span;  // 0 for all keys; else at least 1, and `causal`
   const float* bias;  // added to the score of query `i` and key `j`: bias[i - j]; or null
+  // Added to it before it is scaled, where there are such tables, with row = distance_rows[i - j]:
+  const float* position_key;          // query `i` times position_key[row]
+  const float* position_query;        // key `j` times position_query[row]
+  std::int64_t position_stride;       // floats between rows of both
+  const std::int32_t* distance_rows;  // null without both
   float scale;
 };
 

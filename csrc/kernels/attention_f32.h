@@ -1,4 +1,5 @@
-// Dense attention of one head, softmax(scale * Q K^T + bias + mask) V, a tile of queries at a time.
+// Dense attention of one head, softmax(scale * Q K^T + bias + mask) V, a tile of queries at a time. What positions add
+// to scores in disentangled attention comes as a mask.
 //
 //   Q^T   feature 0: q00 q10 q20 ..      S^T   key 0: s00 s10 s20 ..      O^T   feature 0: o00 o10 o20 ..
 //         feature 1: q01 q11 q21 ..            key 1: s01 s11 s21 ..            feature 1: o01 o11 o21 ..
@@ -19,97 +20,15 @@
 #pragma once
 
 #include "attention_mask.h"
+#include "attention_positions_f32.h"
+#include "attention_tile.h"
 #include "math.h"
-#include "tile_f32.h"
 
 namespace {
 
-/// Rows of a product and vectors of queries: as many sums as registers hold beside what is multiplied. Three vectors
-/// of queries were 2-8% slower.
-inline constexpr int kAttentionRows = kRegisters == 32 ? 8 : 6;
-inline constexpr int kAttentionVectors = 2;
-
-/// `count` rounded up to whole products.
-constexpr std::int64_t padded_rows(std::int64_t count) {
-  return (count + kAttentionRows - 1) / kAttentionRows * kAttentionRows;
-}
-
-/// sum[r] += a[r][t * step] * b[t] for all steps `t`; a row of `b` and a sum have `vectors` vectors.
-template <int vectors>
-[[gnu::always_inline]] inline void multiply_rows(const float* const (&a)[kAttentionRows], std::int64_t step,
-                                                 const float* b, std::int64_t steps, Vec* sum) {
-  for (std::int64_t t = 0; t < steps; ++t) {
-    VecArray<vectors> x;
-    for (int v = 0; v < vectors; ++v) x[v] = Vec::load(b + (t * vectors + v) * Vec::width);
-    for (int r = 0; r < kAttentionRows; ++r) {
-      const Vec scale = Vec::broadcast(a[r] + t * step);
-      for (int v = 0; v < vectors; ++v) sum[r * vectors + v] = fma(scale, x[v], sum[r * vectors + v]);
-    }
-  }
-}
-
-/// Working memory of a tile. Rows that pad it to whole products are written, and never read for a result.
-template <int vectors>
-struct AttentionTile {
-  static constexpr int queries = vectors * Vec::width;
-  float* query;          // [head_dim, queries], scaled
-  float* output;         // [padded value_dim, queries]: sums that belong to `max_score`
-  float* scores;         // [padded kKeyBlock, queries], then weights
-  float* mask;           // [kKeyBlock, queries]
-  float* row;            // [kKeyBlock]: the mask where all queries share it
-  float* biases;         // [kKeyBlock + queries]
-  float* max_score;      // [queries], of the scores so far
-  float* new_max_score;  // [queries], with those of the key block
-  float* rescale;        // [queries]: what sums of earlier key blocks are multiplied with
-  float* exp_sum;        // [queries], of exp(score - max_score)
-
-  AttentionTile(const sparsekit::AttentionHead& head, float* scratch)
-      : query(scratch),
-        output(query + head.head_dim * queries),
-        scores(output + padded_rows(head.value_dim) * queries),
-        mask(scores + padded_rows(sparsekit::kKeyBlock) * queries),
-        row(mask + sparsekit::kKeyBlock * queries),
-        biases(row + sparsekit::kKeyBlock),
-        max_score(biases + sparsekit::kKeyBlock + queries),
-        new_max_score(max_score + queries),
-        rescale(new_max_score + queries),
-        exp_sum(rescale + queries) {}
-
-  static constexpr std::int64_t floats(std::int64_t head_dim, std::int64_t value_dim) {
-    const std::int64_t rows = head_dim + padded_rows(value_dim) + padded_rows(sparsekit::kKeyBlock);
-    return (rows + sparsekit::kKeyBlock + 5) * queries + 2 * sparsekit::kKeyBlock;
-  }
-};
-
-template <int vectors>
-inline void load_row(const float* p, VecArray<vectors>& row) {
-  for (int v = 0; v < vectors; ++v) row[v] = Vec::load(p + v * Vec::width);
-}
-
-template <int vectors>
-inline void store_row(const VecArray<vectors>& row, float* p) {
-  for (int v = 0; v < vectors; ++v) row[v].store(p + v * Vec::width);
-}
-
-inline void fill(float* first, const float* last, float number) {
-  for (float* p = first; p != last; p += Vec::width) Vec::broadcast(number).store(p);
-}
-
-/// rows[i] *= factor for `count` rows.
-template <int vectors>
-inline void scale_rows(float* rows, std::int64_t count, const VecArray<vectors>& factor) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    for (int v = 0; v < vectors; ++v, rows += Vec::width) (Vec::load(rows) * factor[v]).store(rows);
-  }
-}
-
 template <int vectors>
 void begin_tile(const sparsekit::AttentionHead& head, const AttentionTile<vectors>& tile) {
-  pack_tile_f32<AttentionTile<vectors>::queries>({head.query, head.query_stride, head.queries}, {0, head.head_dim}, 0,
-                                                 tile.query);
-  VecArray<vectors> scale;
-  for (Vec& one : scale) one = Vec::broadcast(head.scale);
-  scale_rows<vectors>(tile.query, head.head_dim, scale);
+  pack_scaled<vectors>({head.query, head.query_stride, head.queries}, head, tile.query);
   fill(tile.output, tile.scores, 0.0F);
   fill(tile.max_score, tile.new_max_score, kLowest);
   fill(tile.exp_sum, tile.exp_sum + tile.queries, 0.0F);
@@ -215,8 +134,9 @@ void attend_tile(const sparsekit::AttentionHead& head, float* scratch) {
   const std::int64_t seen = keys_seen(head);
   for (std::int64_t first = first_key_seen(head); first < seen; first += sparsekit::kKeyBlock) {
     const sparsekit::Range keys{first, min(first + sparsekit::kKeyBlock, seen)};
-    const MaskBlock mask = mask_block<tile.queries>(head, keys, {tile.row, tile.mask, tile.scores, tile.biases});
+    MaskBlock mask = mask_block<tile.queries>(head, keys, {tile.row, tile.mask, tile.scores, tile.biases});
     if (mask.hidden) continue;
+    if (head.distance_rows != nullptr) add_positions<vectors>(head, tile, keys, mask);
     score_keys<vectors>(head, tile, keys, mask);
     exp_scores<vectors>(tile, keys.last - keys.first);
     add_values<vectors>(head, tile, keys);

@@ -143,6 +143,7 @@ inline sparsekit::AttentionHead queries_of(const sparsekit::AttentionHead& head,
   part.mask = static_cast<const char*>(head.mask) + queries.first * head.mask_stride * entry;
   part.diagonal += queries.first;
   if (head.bias != nullptr) part.bias += queries.first;
+  if (head.distance_rows != nullptr) part.distance_rows += queries.first;
   part.queries = queries.last - queries.first;
   return part;
 }

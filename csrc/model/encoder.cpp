@@ -1,6 +1,7 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -25,9 +26,11 @@ Encoder::Encoder(const CompiledFile& file) : options_(file.encoder()) {
   words_ = tensors.table(Role::word_embeddings);
   positions_ = tensors.optional_table(Role::position_embeddings);
   types_ = tensors.optional_table(Role::type_embeddings);
-  embedding_norm_ = tensors.norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias, words_.features);
+  embedding_norm_ = tensors.embedding_norm();
   projection_ = tensors.projection();
+  projection_norm_ = tensors.projection_norm();
   biases_ = tensors.distance_biases();
+  distance_rows_ = tensors.distance_rows();
   max_tokens_ = tensors.max_tokens();
   head_ = tensors.head();
   if (pre_norm()) {
@@ -78,13 +81,20 @@ void Encoder::embed(const EncoderInput& input, float* output, float* space) cons
     look_up(types_, input.types == nullptr ? ids.data() : input.types, tokens, others);
   }
   lookup_embeddings(words_, input.ids, tokens, words);
-  add_layer_norm(
-      {words, others, words, tokens, words_.features, embedding_norm_.weight, embedding_norm_.bias, options_.norm_eps});
+  const auto norm = [&](const NormWeights& weights, const float* added, std::int64_t width, float* x) {
+    add_layer_norm({x, added, x, tokens, width, weights.weight, weights.bias, options_.norm_eps});
+  };
+  if (embedding_norm_) {
+    norm(*embedding_norm_, others, words_.features, words);
+  } else if (others != nullptr) {
+    std::transform(words, words + tokens * words_.features, others, words, std::plus<>());
+  }
   if (projection_) linear(linear_call(*projection_, words, tokens, output));
+  if (projection_norm_) norm(*projection_norm_, nullptr, features(), output);
 }
 
 void Encoder::run_layers(const Sequences& sequences, float* x, const EncoderSpace& space) const {
-  const LayerInput input{options_, biases_, sequences, features()};
+  const LayerInput input{options_, biases_, distance_rows_, sequences, features()};
   if (!pre_norm()) {
     for (const EncoderLayer& layer : layers_) run_post_norm(layer, input, x, space);
     return;

@@ -1,6 +1,7 @@
 // A transformer encoder (BERT and its like) over a compiled model.
 //
-//   x = norm(word + position + type embeddings), projected where embeddings have another width than hidden states
+//   x = norm(word + position + type embeddings), projected where embeddings have another width than hidden states; the
+//   norm may be behind the projection
 //   x = layer(x) for each layer, see encoder_layer.h
 //   x = norm(x), where there are norms before the halves of a layer
 //
@@ -66,9 +67,11 @@ class Encoder {
   EmbeddingTable words_;
   EmbeddingTable positions_;  // without rows where the model has none, as the next one
   EmbeddingTable types_;
-  NormWeights embedding_norm_;
+  std::optional<NormWeights> embedding_norm_;
   std::optional<LinearWeights> projection_;  // of embeddings to hidden states
+  std::optional<NormWeights> projection_norm_;
   DistanceBiases biases_;                    // of all layers
+  std::vector<std::int32_t> distance_rows_;  // of the layers' tables
   std::vector<EncoderLayer> layers_;
   NormWeights final_norm_;  // with norms before the halves of a layer
   Head head_;

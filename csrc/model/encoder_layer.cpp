@@ -9,6 +9,11 @@
 namespace sparsekit {
 namespace {
 
+PositionTables positions_of(const EncoderLayer& layer, const LayerInput& input) {
+  const std::span<const std::int32_t> rows = input.distance_rows;
+  return {layer.position_key, layer.position_query, rows.data(), (static_cast<std::int64_t>(rows.size()) + 1) / 2};
+}
+
 /// space.sums = attention_output(attention(query(x), key(x), value(x)))
 void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
   const std::int64_t tokens = input.sequences.tokens();
@@ -25,7 +30,7 @@ void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, 
     rotate(layer.rotary, heads, input.sequences, key);
   }
   sequence_attention({query, key, value, context, heads, head_dim, head_dim, input.sequences,
-                      input.options.attention_scale, input.biases, layer.window});
+                      input.options.attention_scale, input.biases, layer.window, positions_of(layer, input)});
   linear(linear_call(layer.attention_output, context, tokens, space.sums));
 }
 

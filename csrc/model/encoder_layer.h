@@ -5,11 +5,12 @@
 //   before each half (ModernBERT)    x = x + output(attention(query(norm(x)), ...))
 //                                    x = x + down(activation(up(norm(x))) [* gate(norm(x))])
 //
-// Queries and keys may be turned by their positions, attention may have biases by distance and a window. What lies
-// between two operators is in one workspace: nothing is allocated.
+// Queries and keys may be turned by their positions, attention may have biases and tables by distance and a window.
+// What lies between two operators is in one workspace: nothing is allocated.
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "../operators/rotary.h"
 #include "../operators/sequence_attention.h"
@@ -30,6 +31,8 @@ struct EncoderLayer {
   NormWeights output_norm;
   std::int64_t window;  // tokens on either side that a token sees; 0 for all
   RotaryTable rotary;
+  const float* position_key;    // [rows, attention features], of disentangled attention; or null
+  const float* position_query;  // as `position_key`
 };
 
 /// Where a call of an encoder keeps what besides hidden states.
@@ -43,6 +46,7 @@ struct EncoderSpace {
 struct LayerInput {
   const EncoderOptions& options;
   const DistanceBiases& biases;
+  std::span<const std::int32_t> distance_rows;  // of a layer's tables, for every distance
   const Sequences& sequences;
   std::int64_t features;
 };

@@ -12,6 +12,8 @@ namespace {
 constexpr std::int64_t kAny = -1;
 /// Of the tokens that a layer sees on either side of one.
 constexpr float kMaxWindow = 1 << 24;
+/// Whole numbers up to here are exact as floats.
+constexpr float kMaxRow = 1 << 24;
 
 [[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("the compiled model does not fit together: " + what +
@@ -52,6 +54,7 @@ EncoderTensors::EncoderTensors(const CompiledFile& file) : file_(file), embeddin
   const auto projected = projection();
   features_ = projected ? projected->out_features : embedding_features_;
   if (features_ < 1) refuse("hidden states without features");
+  distance_rows_ = read_distance_rows();
   if (max_tokens() < 1) refuse("no position for a token");
 }
 
@@ -67,7 +70,10 @@ std::int64_t EncoderTensors::max_tokens() const {
   for (const Role role : {Role::rotary, Role::local_rotary}) {
     if (has(kNoLayer, role)) most = std::min(most, rotary(role).positions);
   }
-  if (most == std::numeric_limits<std::int64_t>::max()) refuse("neither position embeddings nor rotary ones");
+  if (!distance_rows_.empty()) most = std::min(most, (static_cast<std::int64_t>(distance_rows_.size()) + 1) / 2);
+  if (most == std::numeric_limits<std::int64_t>::max()) {
+    refuse("neither position embeddings nor rotary ones nor rows for distances");
+  }
   return most;
 }
 
@@ -142,6 +148,47 @@ DistanceBiases EncoderTensors::distance_biases() const {
   return biases;
 }
 
+std::optional<NormWeights> EncoderTensors::embedding_norm() const {
+  if (has(kNoLayer, Role::projection_norm_weight) && !has(kNoLayer, Role::embedding_norm_weight)) return std::nullopt;
+  return norm(kNoLayer, Role::embedding_norm_weight, Role::embedding_norm_bias, embedding_features_);
+}
+
+std::optional<NormWeights> EncoderTensors::projection_norm() const {
+  if (!has(kNoLayer, Role::projection_norm_weight)) return std::nullopt;
+  if (!has(kNoLayer, Role::embedding_projection)) refuse("a norm of projected embeddings without their projection");
+  return norm(kNoLayer, Role::projection_norm_weight, Role::projection_norm_bias, features_);
+}
+
+std::vector<std::int32_t> EncoderTensors::read_distance_rows() const {
+  const TensorEntry* found = file_.find(kNoLayer, Role::distance_rows);
+  if (found == nullptr) return {};
+  if (found->kind != TensorKind::floats || found->columns != 1 || found->rows % 2 == 0) {
+    refuse(name_of(kNoLayer, Role::distance_rows) + " must be an odd number of floats");
+  }
+  const auto* numbers = reinterpret_cast<const float*>(file_.data(*found));
+  const auto is_row = [](float number) { return number >= 0.0F && number <= kMaxRow && number == std::floor(number); };
+  if (!std::all_of(numbers, numbers + found->rows, is_row)) {
+    refuse(name_of(kNoLayer, Role::distance_rows) + " must be whole numbers from 0 to 2^24");
+  }
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(found->rows));
+  std::transform(numbers, numbers + found->rows, rows.begin(),
+                 [](float number) { return static_cast<std::int32_t>(number); });
+  return rows;
+}
+
+const float* EncoderTensors::position_table(std::uint32_t layer, Role role, std::int64_t features) const {
+  const TensorEntry* found = file_.find(layer, role);
+  if (found == nullptr) return nullptr;
+  if (found->kind != TensorKind::floats || found->columns != features) {
+    refuse(name_of(layer, role) + " must be floats with as many columns as the layer has attention features");
+  }
+  if (distance_rows_.empty()) refuse(name_of(layer, role) + " without rows for distances");
+  if (*std::ranges::max_element(distance_rows_) >= found->rows) {
+    refuse(name_of(layer, role) + " must have a row for each distance");
+  }
+  return reinterpret_cast<const float*>(file_.data(*found));
+}
+
 RotaryTable EncoderTensors::rotary(Role role) const {
   const TensorEntry* found = file_.find(kNoLayer, role);
   if (found == nullptr) return {};
@@ -207,6 +254,8 @@ EncoderLayer EncoderTensors::layer(std::uint32_t index) const {
   layer.window = window(index);
   const bool local = layer.window > 0 && has(kNoLayer, Role::local_rotary);
   layer.rotary = rotary(local ? Role::local_rotary : Role::rotary);
+  layer.position_key = position_table(index, Role::position_key, attention);
+  layer.position_query = position_table(index, Role::position_query, attention);
   return layer;
 }
 

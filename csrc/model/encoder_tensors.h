@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "encoder.h"
 
@@ -20,6 +21,12 @@ class EncoderTensors {
   std::optional<LinearWeights> projection() const;
   /// Without rows where the file has none.
   DistanceBiases distance_biases() const;
+  /// A row of the layers' tables for each distance; empty where the file has none.
+  const std::vector<std::int32_t>& distance_rows() const { return distance_rows_; }
+  /// Behind embeddings; there unless `projection_norm` is.
+  std::optional<NormWeights> embedding_norm() const;
+  /// Behind projected embeddings.
+  std::optional<NormWeights> projection_norm() const;
   EncoderLayer layer(std::uint32_t index) const;
   /// Tokens of the longest sequence that there are positions for.
   std::int64_t max_tokens() const;
@@ -33,6 +40,9 @@ class EncoderTensors {
   /// Without rows where the file has none.
   RotaryTable rotary(Role role) const;
   std::int64_t window(std::uint32_t layer) const;
+  std::vector<std::int32_t> read_distance_rows() const;
+  /// Null where the layer has none.
+  const float* position_table(std::uint32_t layer, Role role, std::int64_t features) const;
   bool has(std::uint32_t layer, Role role) const { return file_.find(layer, role) != nullptr; }
   bool pre_norm() const;
   std::optional<LinearWeights> optional_linear(Role weight, Role bias, std::int64_t in_features) const;
@@ -40,6 +50,7 @@ class EncoderTensors {
   const CompiledFile& file_;
   std::int64_t embedding_features_;
   std::int64_t features_;  // of a hidden state
+  std::vector<std::int32_t> distance_rows_;
 };
 
 }  // namespace sparsekit

@@ -20,8 +20,26 @@ int threads_for(const SequenceAttentionCall& call) {
     const std::int64_t tokens = call.sequences.length(i);
     pairs += tokens * (call.window == 0 ? tokens : std::min(tokens, 2 * call.window + 1));
   }
-  const std::int64_t work = pairs * call.heads * (call.head_dim + call.value_dim);
+  const int products = 1 + (call.positions.keys == nullptr ? 0 : 1) + (call.positions.queries == nullptr ? 0 : 1);
+  const std::int64_t work = pairs * call.heads * (products * call.head_dim + call.value_dim);
   return work < kInlineWork ? 1 : num_threads();
+}
+
+bool has_positions(const SequenceAttentionCall& call) {
+  return call.positions.keys != nullptr || call.positions.queries != nullptr;
+}
+
+/// The tables of a head, for queries from `first_query` on.
+void add_positions(const SequenceAttentionCall& call, std::int64_t head_index, std::int64_t first_query,
+                   AttentionHead& head) {
+  const PositionTables& tables = call.positions;
+  const auto of_head = [&](const float* table) {
+    return table == nullptr ? nullptr : table + head_index * call.head_dim;
+  };
+  head.position_key = of_head(tables.keys);
+  head.position_query = of_head(tables.queries);
+  head.position_stride = call.heads * call.head_dim;
+  head.distance_rows = tables.distance_rows + tables.tokens - 1 + first_query;
 }
 
 /// Queries `part` of a head of a sequence.
@@ -48,6 +66,7 @@ AttentionHead head_of(const SequenceAttentionCall& call, std::int64_t sequence, 
   if (biases.rows != nullptr) {
     head.bias = biases.rows + head_index * (2 * biases.tokens - 1) + biases.tokens - 1 + part.first;
   }
+  if (has_positions(call)) add_positions(call, head_index, part.first, head);
   return head;
 }
 
@@ -69,7 +88,7 @@ void sequence_attention(const SequenceAttentionCall& call) {
   const auto body = [&](std::int64_t i) {
     const std::int64_t head = i / ranges;
     const std::int64_t tokens = call.sequences.length(head / call.heads);
-    const bool few = tokens <= kernels.max_few;
+    const bool few = tokens <= kernels.max_few && !has_positions(call);
     const Range part = queries_in(tokens, few ? std::max<std::int64_t>(1, tokens) : kernels.tile, i % ranges, ranges);
     if (part.first == part.last) return;
     auto* space = reinterpret_cast<float*>(scratch(ScratchUse::activation, floats * sizeof(float)));

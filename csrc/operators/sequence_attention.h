@@ -12,6 +12,15 @@ struct DistanceBiases {
   std::int64_t tokens = 0;  // of the longest sequence
 };
 
+/// Tables of disentangled attention: query `i` times keys[row] and key `j` times queries[row] are added to their
+/// product, with row = distance_rows[i - j + tokens - 1].
+struct PositionTables {
+  const float* keys = nullptr;                  // [rows, heads * head_dim], or null
+  const float* queries = nullptr;               // as `keys`
+  const std::int32_t* distance_rows = nullptr;  // [2 * tokens - 1]
+  std::int64_t tokens = 0;                      // of the longest sequence
+};
+
 /// Heads of a token lie next to each other.
 struct SequenceAttentionCall {
   const float* query;  // [tokens, heads * head_dim]
@@ -25,10 +34,11 @@ struct SequenceAttentionCall {
   float scale;
   DistanceBiases biases = {};
   std::int64_t window = 0;  // tokens on either side that a token sees; 0 for all
+  PositionTables positions = {};
 };
 
-/// output = softmax(scale * query @ key^T + biases) @ value, sequence by sequence and head by head. Sizes are checked
-/// by the caller. The same bits for every number of threads.
+/// output = softmax(scale * (query @ key^T + positions) + biases) @ value, sequence by sequence and head by head. Sizes
+/// are checked by the caller. The same bits for every number of threads.
 void sequence_attention(const SequenceAttentionCall& call);
 
 }  // namespace sparsekit

@@ -136,7 +136,7 @@ def _options(
         first_position=config.first_position,
         activation=runtime.ACTIVATIONS[config.activation],
         norm_eps=config.norm_eps,
-        attention_scale=config.head_dim**-0.5,
+        attention_scale=config.attention_scale,
         pooling=POOLINGS[pooling],
         normalize=int(normalize),
         block_order=BLOCK_ORDERS["pre_norm" if config.family.pre_norm else "post_norm"],

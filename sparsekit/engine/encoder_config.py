@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sparsekit.engine.config_values import flag, whole
 from sparsekit.engine.families import FAMILIES, Family, Head
 from sparsekit.engine.refusals import refusal
+from sparsekit.engine.relative_config import RelativeConfig, read_relative
 from sparsekit.engine.rotary_config import RotaryConfig, read_rotary
 
 #: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
@@ -39,7 +41,14 @@ class EncoderConfig:
     absent: frozenset[str]  # modules of the family that the model does without
     without_bias: frozenset[str]  # modules without a bias
     rotary: RotaryConfig | None
+    relative: RelativeConfig | None
     head: Head | None
+
+    @property
+    def attention_scale(self) -> float:
+        """What products of queries and keys are multiplied with, and those with positions."""
+        terms = 1 if self.relative is None else 1 + len(self.relative.projections)
+        return float((self.head_dim * terms) ** -0.5)
 
     def has(self, kind: str, layer: int | None) -> bool:
         """Whether the model has a module, of a layer or of none."""
@@ -61,10 +70,12 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
     if features % heads:
         raise ValueError(f"config.json must have a hidden size that its heads divide, got {features} and {heads}")
     layers, head_dim = options.whole("layers", 0), features // heads
-    if config.get("head_dim") not in (None, head_dim):
-        raise refusal(f"heads of another size than hidden size and heads give, head_dim={config['head_dim']!r:.80}")
+    for key in ("head_dim", "attention_head_size"):
+        if config.get(key) not in (None, head_dim):
+            raise refusal(f"heads of another size than hidden size and heads give, {key}={config[key]!r:.80}")
     if family.rotary and head_dim % 2:
         raise ValueError(f"heads must have an even number of features to be rotated, got {head_dim}")
+    relative = read_relative(config) if family.relative else None
     return EncoderConfig(
         family,
         layers=layers,
@@ -73,18 +84,27 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
         first_position=options.whole("padding", 0) + 1 if options.has("padding") else family.first_position,
         activation=options.activation(),
         norm_eps=options.norm_eps(),
-        absent=frozenset(() if _is_projected(options) else ("embedding_projection",)),
-        without_bias=frozenset(kind for kind, key in family.biases.items() if not _flag(config, key)),
+        absent=_absent(family, config, _is_projected(options)) | (relative.absent() if relative else frozenset()),
+        without_bias=frozenset(kind for kind, key in family.biases.items() if not flag(config, key)),
         rotary=read_rotary(config, layers) if family.rotary else None,
+        relative=relative,
         head=_head_of(family, config),
     )
 
 
-def _flag(config: Mapping[str, Any], key: str) -> bool:
-    value = config.get(key, False)
-    if type(value) is not bool:
-        raise ValueError(f"{key} of config.json must be true or false, got {value!r:.80}")
-    return value
+def _absent(family: Family, config: Mapping[str, Any], projected: bool) -> frozenset[str]:
+    """Modules around embeddings that the model does without."""
+    absent = {kind for kind, (key, default) in family.optional.items() if not _has(config, key, default)}
+    if not projected:
+        absent |= {"embedding_projection", "projection_norm"}
+    elif "projection_norm" in family.modules:
+        absent.add("embedding_norm")
+    return frozenset(absent)
+
+
+def _has(config: Mapping[str, Any], key: str, default: bool | int) -> bool:
+    """Whether a key is true, or a number above 0."""
+    return flag(config, key, default) if isinstance(default, bool) else whole(config, key, default, 0) > 0
 
 
 def _is_projected(options: _Options) -> bool:
@@ -118,7 +138,7 @@ def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
 
 def _configured(head: Head, config: Mapping[str, Any]) -> Head:
     """A head with the options of its configuration, which may leave them out."""
-    words = {"activation": _ACTIVATIONS, "pooling": {"cls": "cls", "mean": "mean"}}
+    words = {"activation": {**_ACTIVATIONS, "tanh": "tanh"}, "pooling": {"cls": "cls", "mean": "mean"}}
     found: dict[str, Any] = {}
     for option, key in head.keys.items():
         name = config.get(key, getattr(head, option))
@@ -137,7 +157,7 @@ class _Options:
         self._values = {**family.defaults, **{option: value for option, value in found.items() if value is not None}}
 
     def has(self, option: str) -> bool:
-        return option in self._keys
+        return option in self._values
 
     def whole(self, option: str, least: int) -> int:
         value = self._values.get(option)

@@ -13,6 +13,7 @@ from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
 from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
 from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_table
 from sparsekit.engine.refusals import refusal
+from sparsekit.engine.relative_tensors import relative_tensors
 from sparsekit.engine.rotary_config import RotaryConfig
 from sparsekit.engine.weights import WHOLE, Part, Weights
 from sparsekit.formats.quantization import quantize_rows
@@ -41,7 +42,7 @@ class EncoderTensors:
                 f"config.json says {config.layers} layers, the weight files hold {len(weights.names)} tensors"
             )
         self._modules = [
-            (NO_LAYER if layer is None else layer, kind, self._prefix + module.format(layer=layer))
+            (NO_LAYER if layer is None else layer, kind, self._name(kind, layer))
             for layer in (None, *range(config.layers))
             for kind, module in config.family.modules.items()
             if config.has(kind, layer) and (layer is None) == ("{layer}" not in module)
@@ -57,6 +58,10 @@ class EncoderTensors:
             raise ValueError(f"expected one tensor {words!r}, got {len(found)}; is config.json that of the weights?")
         return found[0]
 
+    def _name(self, kind: str, layer: int | None = None) -> str:
+        """The name of a module, of a layer or of none."""
+        return self._prefix + self._config.family.modules[kind].format(layer=layer)
+
     def _check_names(self) -> None:
         """Refuse tensors that are not read: they might change what the model computes."""
         roots = tuple(
@@ -64,6 +69,7 @@ class EncoderTensors:
         )
         own = {name for name in self._weights.names if name.startswith(roots)}
         known = {f"{module}.weight" for _, _, module in self._modules}
+        known |= {f"{self._name(kind)}.weight" for kind in self._config.family.ignored}
         known |= {f"{module}.bias" for _, kind, module in self._modules if kind not in self._config.without_bias}
         left = sorted(own - known - {self._prefix + name for name in _BUFFERS})
         if left:
@@ -90,6 +96,9 @@ class EncoderTensors:
                 yield from self._linear(layer, kind, module, dtype)
         if self._config.rotary is not None:
             yield from self._rotary(self._config.rotary)
+        if self._config.relative is not None:
+            relative, layers, eps = self._config.relative, self._config.layers, self._config.norm_eps
+            yield from relative_tensors(relative, layers, eps, self._weights, self._name)
 
     def read_head(self, head: Head, dtype: str) -> Iterator[Tensor]:
         """The tensors of the model's head; its last layer is float32 where it is dense in the model.
@@ -138,7 +147,7 @@ class EncoderTensors:
         buckets = self._matrix(f"{module}.weight")
         if len(buckets) != BUCKETS:
             raise ValueError(f"{module + '.weight'!r} must have {BUCKETS} rows, got {len(buckets)}")
-        positions = self._prefix + self._config.family.modules["position_embeddings"]
+        positions = self._name("position_embeddings")
         tokens = len(self._matrix(f"{positions}.weight")) - self._config.first_position
         if tokens < 1:
             raise ValueError(f"{positions + '.weight'!r} must have more than {self._config.first_position} rows")

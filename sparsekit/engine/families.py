@@ -13,7 +13,7 @@ from typing import Any
 #: bias, linear layers.
 TABLES = ("word_embeddings", "position_embeddings", "type_embeddings")
 BIASES = ("distance_biases",)
-NORMS = ("embedding_norm", "attention_norm", "output_norm", "final_norm")
+NORMS = ("embedding_norm", "projection_norm", "attention_norm", "output_norm", "final_norm")
 LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", "up", "gate", "down")
 
 
@@ -59,6 +59,12 @@ class Family:
     pre_norm: bool = False
     #: Whether queries and keys are rotated, see `rotary_config`.
     rotary: bool = False
+    #: Whether attention is disentangled, see `relative_config`.
+    relative: bool = False
+    #: Modules -> key of config.json, which the model does without where it is false or 0, and its value by default.
+    optional: Mapping[str, tuple[str, bool | int]] = field(default_factory=dict)
+    #: Modules whose weights are left out if the model does without them; of others they are refused.
+    ignored: tuple[str, ...] = ()
 
 
 _BERT_MODULES = {
@@ -116,6 +122,26 @@ _MODERNBERT_MODULES = {
     "down": "layers.{layer}.mlp.Wo",
     "output_norm": "layers.{layer}.mlp_norm",
 }
+_DEBERTA_MODULES = {
+    "word_embeddings": "embeddings.word_embeddings",
+    "position_embeddings": "embeddings.position_embeddings",
+    "type_embeddings": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "embedding_projection": "embeddings.embed_proj",
+    "projection_norm": "embeddings.LayerNorm",
+    "relative_embeddings": "encoder.rel_embeddings",
+    "relative_norm": "encoder.LayerNorm",
+    "query": "encoder.layer.{layer}.attention.self.query_proj",
+    "key": "encoder.layer.{layer}.attention.self.key_proj",
+    "value": "encoder.layer.{layer}.attention.self.value_proj",
+    "position_key": "encoder.layer.{layer}.attention.self.pos_key_proj",
+    "position_query": "encoder.layer.{layer}.attention.self.pos_query_proj",
+    "attention_output": "encoder.layer.{layer}.attention.output.dense",
+    "attention_norm": "encoder.layer.{layer}.attention.output.LayerNorm",
+    "up": "encoder.layer.{layer}.intermediate.dense",
+    "down": "encoder.layer.{layer}.output.dense",
+    "output_norm": "encoder.layer.{layer}.output.LayerNorm",
+}
 _BERT_KEYS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -140,6 +166,21 @@ def _heads(classifier: str, dense: str, activation: str) -> Mapping[str, Head]:
 
 _TANH_HEADS = _heads("classifier.out_proj", "classifier.dense", "tanh")
 _BERT = Family(_BERT_MODULES, _BERT_KEYS, _DEFAULTS, _heads("classifier", "{encoder}pooler.dense", "tanh"))
+_DEBERTA = Family(
+    _DEBERTA_MODULES,
+    _ELECTRA_KEYS,
+    {"activation": "gelu", "norm_eps": 1e-7},
+    {
+        "ForSequenceClassification": Head(
+            "classification", "classifier", "pooler.dense", "gelu", "cls", keys={"activation": "pooler_hidden_act"}
+        ),
+        "ForTokenClassification": Head("token_classification", "classifier"),
+    },
+    fixed={"conv_kernel_size": 0},
+    relative=True,
+    optional={"position_embeddings": ("position_biased_input", True), "type_embeddings": ("type_vocab_size", 0)},
+    ignored=("position_embeddings",),
+)
 _DISTILBERT = Family(_DISTILBERT_MODULES, _DISTILBERT_KEYS, _DEFAULTS, _heads("classifier", "pre_classifier", "relu"))
 _ELECTRA = Family(
     _ELECTRA_MODULES,
@@ -197,6 +238,7 @@ _ROBERTA = Family(
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
+    "deberta-v2": _DEBERTA,
     "distilbert": _DISTILBERT,
     "electra": _ELECTRA,
     "modernbert": _MODERNBERT,

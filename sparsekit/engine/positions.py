@@ -26,6 +26,33 @@ def distance_biases(buckets: NDArray[np.float32], tokens: int) -> NDArray[np.flo
     return np.ascontiguousarray(buckets[side + BUCKETS // 2 * (distances > 0)].T)
 
 
+def distance_rows(tokens: int, span: int, buckets: int, farthest: int) -> NDArray[np.int64]:
+    """The row of relative embeddings that each distance has, with the roundings of transformers (DeBERTa-v2).
+
+    Args:
+        tokens: of the longest sequence.
+        span: half the rows.
+        buckets: of distances, twice as many as those that have one to themselves; 0 where all have.
+        farthest: distance that buckets reach to.
+
+    Returns:
+        int64, shape [2 * tokens - 1], from 0 to `2 * span - 1`: query `i` has the row at `i - j + tokens - 1` for key
+        `j`.
+    """
+    distances = np.arange(1 - tokens, tokens)  # i - j
+    if buckets > 0:
+        distances = _log_buckets(distances, buckets // 2, farthest)
+    return np.clip(distances + span, 0, 2 * span - 1)
+
+
+def _log_buckets(distances: NDArray[np.int64], single: int, farthest: int) -> NDArray[np.int64]:
+    """One for each distance up to `single`, then as many up to `farthest`, each by the same factor wider."""
+    far = np.maximum(np.abs(distances), single)
+    logarithms = np.log(far.astype(np.float32) / np.float32(single)) / np.log(np.float32((farthest - 1) / single))
+    beyond = np.ceil(logarithms * np.float32(single - 1)).astype(np.int64) + single
+    return np.where(far <= single, distances, np.sign(distances) * beyond)
+
+
 def rotary_table(base: float, positions: int, head_dim: int) -> NDArray[np.float32]:
     """Cosines and sines of rotary position embeddings, with the roundings of transformers.
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparsekit.engine.config_values import positions, whole
 from sparsekit.engine.refusals import refusal
 
 #: Types of layers: those that see all tokens, and those that see a window.
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 #: Older key -> angle base by default, as transformers has them.
 _BASES = {_GLOBAL: ("global_rope_theta", 160_000.0), _LOCAL: ("local_rope_theta", 10_000.0)}
-#: Most positions: a table of them is stored.
-_MOST_POSITIONS = 2**17
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,21 @@ def read_rotary(config: Mapping[str, Any], layers: int) -> RotaryConfig:
         ValueError: the engine does not run such a model, or a value is impossible.
     """
     types = _layer_types(config, layers)
-    window = _whole(config, "local_attention", 128, 2) // 2 if _LOCAL in types else 0
+    window = whole(config, "local_attention", 128, 2) // 2 if _LOCAL in types else 0
     if config.get("sliding_window") not in (None, window):
         raise refusal(f"sliding_window={config['sliding_window']!r:.80} beside local_attention")
-    positions = _whole(config, "max_position_embeddings", 8192, 1)
-    if positions > _MOST_POSITIONS:
-        raise refusal(f"max_position_embeddings={positions}, only up to {_MOST_POSITIONS}")
     return RotaryConfig(
-        positions, _base(config, _GLOBAL), _base(config, _LOCAL), tuple(window * (kind == _LOCAL) for kind in types)
+        positions(config, 8192),
+        _base(config, _GLOBAL),
+        _base(config, _LOCAL),
+        tuple(window * (kind == _LOCAL) for kind in types),
     )
 
 
 def _layer_types(config: Mapping[str, Any], layers: int) -> Sequence[str]:
     types = config.get("layer_types")
     if types is None:
-        every = _whole(config, "global_attn_every_n_layers", 3, 1)
+        every = whole(config, "global_attn_every_n_layers", 3, 1)
         return [_LOCAL if layer % every else _GLOBAL for layer in range(layers)]
     if not isinstance(types, list) or len(types) != layers:
         raise ValueError(f"layer_types of config.json must be a list of {layers} types, got {types!r:.80}")
@@ -75,10 +74,3 @@ def _base(config: Mapping[str, Any], kind: str) -> float:
     if type(base) not in (int, float) or not 1 <= base < 1e12:
         raise ValueError(f"rope_theta of config.json must be a number from 1 to 10^12, got {base!r:.80}")
     return float(base)
-
-
-def _whole(config: Mapping[str, Any], key: str, default: int, least: int) -> int:
-    value = config.get(key, default)
-    if type(value) is not int or not least <= value < 2**24:
-        raise ValueError(f"{key} of config.json must be a number from {least} to 2^24 - 1, got {value!r:.80}")
-    return value

@@ -19,7 +19,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "deberta-v2"}, "'deberta-v2', only bert, .*sparsekit.load"),
+        ({"model_type": "deberta"}, "'deberta', only bert, .*sparsekit.load"),
         ({"model_type": None}, "model_type None"),
         ({"model_type": ["bert"]}, "model_type"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key', only 'absolute'"),

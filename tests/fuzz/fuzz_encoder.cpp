@@ -18,7 +18,7 @@ using namespace sparsekit;
 
 namespace {
 
-/// An encoder that embeds; in CSR one that classifies.
+/// An encoder that embeds; in CSR one that classifies, with tables of distances.
 AlignedBytes small_file(Layout layout) {
   Tensors tensors = small_encoder(layout);
   EncoderOptions options = small_options();
@@ -27,6 +27,10 @@ AlignedBytes small_file(Layout layout) {
     options.head_activation = static_cast<std::int32_t>(HeadActivation::tanh);
     tensors[{kNoLayer, Role::head_dense}] = sparse_tensor(30, kFeatures, 60, layout);
     tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, 30, 61, layout);
+    Tensor& rows = tensors[{kNoLayer, Role::distance_rows}] = float_tensor(35, 1, 62);
+    std::ranges::fill(rows.bytes, std::byte{0});
+    tensors[{0, Role::position_key}] = float_tensor(1, kFeatures, 63);
+    tensors[{0, Role::position_query}] = float_tensor(1, kFeatures, 64);
   }
   return compiled(tensors, options);
 }

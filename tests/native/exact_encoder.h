@@ -59,9 +59,15 @@ class Exact {
                     number(kNone, Role::type_embeddings, types[t] * width + f));
       }
     }
-    norm(x, kNone, Role::embedding_norm_weight, Role::embedding_norm_bias);
-    const bool projected = has(kNone, Role::embedding_projection);
-    return projected ? linear(x, kNone, Role::embedding_projection, Role::embedding_projection_bias) : x;
+    if (has(kNone, Role::embedding_norm_weight)) {
+      norm(x, kNone, Role::embedding_norm_weight, Role::embedding_norm_bias);
+    }
+    if (!has(kNone, Role::embedding_projection)) return x;
+    Doubles projected = linear(x, kNone, Role::embedding_projection, Role::embedding_projection_bias);
+    if (has(kNone, Role::projection_norm_weight)) {
+      norm(projected, kNone, Role::projection_norm_weight, Role::projection_norm_bias);
+    }
+    return projected;
   }
 
   void post_norm_layer(Doubles& x, std::uint32_t layer, std::int64_t tokens) const {
@@ -123,7 +129,7 @@ class Exact {
         double total = 0.0;
         for (std::int64_t k = 0; k < tokens; ++k) {
           if (window > 0 && std::fabs(static_cast<double>(q - k)) > window) continue;
-          total += weights[size(k)] = std::exp(score(query, key, width, head, q, k));
+          total += weights[size(k)] = std::exp(score(query, key, layer, head, q, k));
         }
         for (std::int64_t k = 0; k < tokens; ++k) {
           for (std::int64_t f = head * options_.head_dim; f < (head + 1) * options_.head_dim; ++f) {
@@ -135,16 +141,28 @@ class Exact {
     return linear(output, layer, Role::attention_output, Role::attention_output_bias);
   }
 
-  double score(const Doubles& query, const Doubles& key, std::int64_t width, std::int64_t head, std::int64_t q,
+  double score(const Doubles& query, const Doubles& key, std::uint32_t layer, std::int64_t head, std::int64_t q,
                std::int64_t k) const {
+    const std::int64_t width = tensors_.at({layer, Role::query}).rows;
+    const std::int64_t row = row_of(q - k);
     double product = 0.0;
     for (std::int64_t f = head * options_.head_dim; f < (head + 1) * options_.head_dim; ++f) {
-      product += query[size(q * width + f)] * key[size(k * width + f)];
+      const double one = query[size(q * width + f)];
+      const double other = key[size(k * width + f)];
+      product += one * other + one * number(layer, Role::position_key, row * width + f) +
+                 other * number(layer, Role::position_query, row * width + f);
     }
     product *= static_cast<double>(options_.attention_scale);
     if (!has(kNone, Role::distance_biases)) return product;
     const std::int64_t columns = tensors_.at({kNone, Role::distance_biases}).columns;
     return product + number(kNone, Role::distance_biases, head * columns + q - k + columns / 2);
+  }
+
+  /// Of a layer's tables, for a distance; 0 where there are none.
+  std::int64_t row_of(std::int64_t distance) const {
+    if (!has(kNone, Role::distance_rows)) return 0;
+    const std::int64_t middle = tensors_.at({kNone, Role::distance_rows}).rows / 2;
+    return static_cast<std::int64_t>(number(kNone, Role::distance_rows, distance + middle));
   }
 
   /// Every pair of features of every head, where there is such a table.

@@ -1,6 +1,6 @@
 // What some families of encoders have beside BERT's layers, with every instruction set against double precision:
-// projected embeddings, biases by distance, norms before the halves of a layer with gates, rotary positions and
-// windows; compiled models that contradict themselves are refused.
+// projected embeddings, biases and tables by distance, norms before the halves of a layer with gates, rotary positions
+// and windows; compiled models that contradict themselves are refused.
 #include "check.h"
 #include "exact_encoder.h"
 #include "operators/instruction_set.h"
@@ -96,6 +96,43 @@ Family mixed(Layout layout) {
 }
 
 /// Without layers, and with token types alone.
+/// Tables by distance, both in the first layer and one in the second, whose heads are fewer; a norm behind projected
+/// embeddings; without positions in embeddings.
+Family disentangled(Layout layout) {
+  constexpr std::int64_t rows = 12;
+  Family family = projected(layout);
+  family.tensors.erase({kNoLayer, Role::position_embeddings});
+  family.tensors.erase({kNoLayer, Role::embedding_norm_weight});
+  family.tensors.erase({kNoLayer, Role::embedding_norm_bias});
+  family.of(Role::projection_norm_weight) = float_tensor(kFeatures, 1, 80, 1.0F);
+  family.of(Role::projection_norm_bias) = float_tensor(kFeatures, 1, 81);
+  std::vector<float> of_distances;
+  for (std::int64_t distance = 1 - kTokens; distance < kTokens; ++distance) {
+    of_distances.push_back(static_cast<float>(std::clamp<std::int64_t>(distance / 2 + rows / 2, 0, rows - 1)));
+  }
+  family.of(Role::distance_rows) = floats_of(2 * kTokens - 1, 1, of_distances);
+  family.of(Role::position_key, 0) = float_tensor(rows, kFeatures, 82);
+  family.of(Role::position_query, 0) = float_tensor(rows, kFeatures, 83);
+  family.of(Role::position_query, 1) = float_tensor(rows + 3, 16, 84);
+  return family;
+}
+
+/// The same beside biases by distance, a window in the second layer, and norms on both sides of the projection.
+Family disentangled_in_windows(Layout layout) {
+  Family family = biased(layout);
+  family.tensors.erase({kNoLayer, Role::position_embeddings});
+  const Family other = disentangled(layout);
+  for (const auto& [key, tensor] : other.tensors) {
+    if (key.first == kNoLayer || key.second >= Role::position_key) family.tensors[key] = tensor;
+  }
+  family.tensors.erase({kNoLayer, Role::type_embeddings});
+  family.of(Role::embedding_norm_weight) = float_tensor(37, 1, 90, 1.0F);
+  family.of(Role::embedding_norm_bias) = float_tensor(37, 1, 91);
+  family.of(Role::position_query, 1) = float_tensor(12, kFeatures, 92);
+  family.of(Role::windows) = floats_of(2, 1, {0.0F, 3.0F});
+  return family;
+}
+
 Family without_layers(Layout layout) {
   Family family = pre_norm(layout);
   family.options.layers = 0;
@@ -138,6 +175,38 @@ void refuses_models_that_do_not_fit() {
   refuses(biased, [](Family& f) { f.of(Role::distance_biases) = float_tensor(3, 36, 1); }, "odd number of columns");
   refuses(biased, [](Family& f) { f.of(Role::distance_biases) = float_tensor(3, 33, 1); }, "as far as positions");
   refuses(biased, [&](Family& f) { f.of(Role::distance_biases) = weight(3, 35); }, "must be floats");
+  const auto replaced = [](Role role, std::uint32_t layer, const Tensor& tensor) {
+    return [=](Family& f) { f.of(role, layer) = tensor; };
+  };
+  const auto row_numbers = [&](float number) {
+    std::vector<float> numbers(2 * kTokens - 1, 1.0F);
+    numbers[4] = number;
+    return replaced(Role::distance_rows, kNoLayer, floats_of(2 * kTokens - 1, 1, numbers));
+  };
+  for (const float number : {-1.0F, 0.5F, 3e7F, std::numeric_limits<float>::quiet_NaN()}) {
+    refuses(disentangled, row_numbers(number), "tensor 14 must be whole numbers from 0 to 2^24");
+  }
+  refuses(disentangled, row_numbers(12.0F), "tensor 34 of layer 0 must have a row for each distance");
+  refuses(disentangled, replaced(Role::distance_rows, kNoLayer, float_tensor(2 * kTokens, 1, 1)),
+          "odd number of floats");
+  refuses(disentangled, replaced(Role::distance_rows, kNoLayer, weight(2 * kTokens - 1, 1)), "odd number of floats");
+  refuses(disentangled, replaced(Role::distance_rows, kNoLayer, float_tensor(5, 3, 1)), "odd number of floats");
+  refuses(disentangled, replaced(Role::position_key, 0, float_tensor(11, kFeatures, 1)), "a row for each distance");
+  refuses(disentangled, replaced(Role::position_query, 1, float_tensor(12, 17, 1)), "as many columns as the layer has");
+  refuses(disentangled, replaced(Role::position_query, 0, weight(12, kFeatures)), "must be floats");
+  refuses(
+      disentangled, [](Family& f) { f.tensors.erase({kNoLayer, Role::distance_rows}); },
+      "neither position embeddings nor rotary ones nor rows");
+  refuses(biased, replaced(Role::position_key, 0, float_tensor(12, kFeatures, 1)), "without rows for distances");
+  refuses(
+      disentangled, [](Family& f) { f.tensors.erase({kNoLayer, Role::projection_norm_weight}); },
+      "tensor 4 is missing");
+  refuses(
+      disentangled, [](Family& f) { f.of(Role::projection_norm_weight) = float_tensor(37, 1, 1); },
+      "must have 24 floats");
+  refuses(
+      biased, [](Family& f) { f.of(Role::projection_norm_weight) = float_tensor(kFeatures, 1, 1); },
+      "without their projection");
   refuses(pre_norm, [](Family& f) { f.options.block_order = 2; }, "unknown order of blocks");
   refuses(pre_norm, [](Family& f) { f.options.block_order = -1; }, "unknown order of blocks");
   refuses(pre_norm, [](Family& f) { f.options.block_order = 0; }, "tensor 24 of layer 0 is missing");
@@ -171,6 +240,8 @@ int main() {
     for (const Layout layout : {Layout::sell_f32, Layout::csr_f32}) {
       computes(projected(layout));
       computes(biased(layout));
+      computes(disentangled(layout));
+      computes(disentangled_in_windows(layout));
       computes(pre_norm(layout));
       computes(mixed(layout));
       computes(without_layers(layout));
