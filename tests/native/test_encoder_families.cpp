@@ -17,6 +17,27 @@ void computes(const EncoderFamily& family) {
   computes_hidden_states(family.tensors, family.options, encoder);
 }
 
+/// Vectors of first tokens, for which the last layer computes no others, are those among all hidden states: of several
+/// groups of tokens, and zeros of sequences without one.
+void pools_first_tokens(EncoderFamily family) {
+  family.options.pooling = static_cast<std::int32_t>(Pooling::cls);
+  family.options.normalize = 0;
+  const AlignedBytes file = family.file();
+  const Encoder encoder(CompiledFile(file.data.get(), file.size));
+  for (const std::int64_t times : {1, 20}) {
+    const Batch batch(times);
+    EncoderInput input = batch.input();
+    if (encoder.types() == 0) input.types = nullptr;
+    std::vector<float> states(batch.ids.size() * kFeatures);
+    std::vector<float> vectors(static_cast<std::size_t>(batch.count() * kFeatures), 7.0F);
+    std::vector<float> expected(vectors.size());
+    encoder.run(input, states.data());
+    encoder.encode(input, vectors.data());
+    pool(Pooling::cls, states.data(), kFeatures, input.sequences, expected.data());
+    CHECK(furthest(Doubles(expected.begin(), expected.end()), vectors.data()) < kTolerance / 5);
+  }
+}
+
 void open(const EncoderFamily& family) {
   const AlignedBytes file = family.file();
   const Encoder encoder(CompiledFile(file.data.get(), file.size));
@@ -85,12 +106,10 @@ int main() {
   for (const std::string& isa : available_isas()) {
     use_isa(isa);
     for (const Layout layout : {Layout::sell_f32, Layout::csr_f32}) {
-      computes(int8_tables(layout));
-      computes(projected(layout));
-      computes(biased(layout));
-      computes(pre_norm(layout));
-      computes(mixed(layout));
-      computes(without_layers(layout));
+      for (const auto& make : {int8_tables, projected, biased, pre_norm, mixed, without_layers}) {
+        computes(make(layout));
+        pools_first_tokens(make(layout));
+      }
     }
   }
   return check::result();
