@@ -158,7 +158,7 @@ format: install
 asan tsan: install
 	$(call native_tests,$@)
 
-# The example for Arm too: both programs give what it gives here.
+# The example for Arm too: both programs give what it gives here, also of a whole MiniLM (seconds, most of it qemu).
 neon: install
 	$(call native_tests,neon)
 	$(call c_example,release)
@@ -167,6 +167,7 @@ neon: install
 	for program in embed embed_static; do \
 	  $(call c_vector,neon,$$program,release,$(QEMU_ARM)) | \
 	    $(BIN)/python examples/c/compare.py build/example/vector || exit 1; done
+	$(BIN)/python tests/native/minilm_on_arm.py build/example/release/embed $(QEMU_ARM) build/example/neon/embed
 
 readme: install
 	$(BIN)/python benchmarks/readme.py

@@ -93,19 +93,30 @@ void Encoder::embed(const EncoderInput& input, float* output, float* space) cons
   if (projection_norm_) norm(*projection_norm_, nullptr, features(), output);
 }
 
-void Encoder::run_layers(const Sequences& sequences, float* x, const EncoderSpace& space) const {
-  const LayerInput input{options_, biases_, distance_rows_, sequences, features()};
-  if (!pre_norm()) {
-    for (const EncoderLayer& layer : layers_) run_post_norm(layer, input, x, space);
-    return;
+/// With `first_tokens` the last layer computes theirs alone, and they are where they were.
+void Encoder::run_layers(const Sequences& sequences, bool first_tokens, float* x, const EncoderSpace& space) const {
+  LayerInput input{options_, biases_, distance_rows_, sequences, features()};
+  for (const EncoderLayer& layer : layers_) {
+    input.first_tokens = first_tokens && &layer == &layers_.back();
+    if (pre_norm()) {
+      run_pre_norm(layer, &layer == layers_.data(), input, x, space);
+    } else {
+      run_post_norm(layer, input, x, space);
+    }
   }
-  for (const EncoderLayer& layer : layers_) run_pre_norm(layer, &layer == layers_.data(), input, x, space);
-  add_layer_norm({x, layers_.empty() ? nullptr : space.sums, x, sequences.tokens(), features(), final_norm_.weight,
-                  final_norm_.bias, options_.norm_eps});
+  if (pre_norm()) {
+    add_layer_norm({x, layers_.empty() ? nullptr : space.sums, x, input.rows(), features(), final_norm_.weight,
+                    final_norm_.bias, options_.norm_eps});
+  }
+  if (first_tokens) scatter_first_tokens(sequences, features(), x);
 }
 
 void Encoder::run(const EncoderInput& input, float* output) const {
   check(input);
+  run_groups(input, false, output);
+}
+
+void Encoder::run_groups(const EncoderInput& input, bool first_tokens, float* output) const {
   const Sequences& all = input.sequences;
   const std::int64_t most = kGroupTokens * num_threads();
   for (std::int64_t first = 0; first < all.count;) {
@@ -115,12 +126,12 @@ void Encoder::run(const EncoderInput& input, float* output) const {
     run_group({input.ids + start,
                input.types == nullptr ? nullptr : input.types + start,
                {all.offsets + first, last - first}},
-              output + start * features());
+              first_tokens, output + start * features());
     first = last;
   }
 }
 
-void Encoder::run_group(const EncoderInput& input, float* output) const {
+void Encoder::run_group(const EncoderInput& input, bool first_tokens, float* output) const {
   const std::int64_t tokens = input.sequences.tokens();
   if (tokens == 0) return;
   const auto floats = static_cast<std::size_t>(tokens * space_);
@@ -128,7 +139,7 @@ void Encoder::run_group(const EncoderInput& input, float* output) const {
   auto* start = reinterpret_cast<float*>(workspace.data.get());
   embed(input, output, start);
   float* const normed = start + tokens * features();
-  run_layers(input.sequences, output, {start, normed, normed + (pre_norm() ? tokens * features() : 0)});
+  run_layers(input.sequences, first_tokens, output, {start, normed, normed + (pre_norm() ? tokens * features() : 0)});
   workspaces_.give_back(std::move(workspace));
 }
 
@@ -145,7 +156,7 @@ void Encoder::encode(const EncoderInput& input, float* output) const {
   Workspace space = workspaces_.take(static_cast<std::size_t>(std::max<std::int64_t>(1, floats)) * sizeof(float));
   auto* states = reinterpret_cast<float*>(space.data.get());
   float* const vectors = by_token ? states : states + tokens * features();
-  run(input, states);
+  run_groups(input, reads_first_tokens(), states);
   if (!by_token) pool(pooling(), states, features(), input.sequences, vectors);
   apply_head(head_, vectors, rows, states + tokens * features() + pooled, output);
   if (options_.normalize != 0) normalize_rows(output, rows, outputs());

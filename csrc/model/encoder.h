@@ -58,9 +58,11 @@ class Encoder {
   Pooling pooling() const { return static_cast<Pooling>(options_.pooling); }
   bool encodes() const { return pooling() != Pooling::none || task() == Task::token_classification; }
   void check(const EncoderInput& input) const;
-  void run_group(const EncoderInput& input, float* output) const;
+  bool reads_first_tokens() const { return pooling() == Pooling::cls && !layers_.empty(); }
+  void run_groups(const EncoderInput& input, bool first_tokens, float* output) const;
+  void run_group(const EncoderInput& input, bool first_tokens, float* output) const;
   void embed(const EncoderInput& input, float* output, float* space) const;
-  void run_layers(const Sequences& sequences, float* x, const EncoderSpace& space) const;
+  void run_layers(const Sequences& sequences, bool first_tokens, float* x, const EncoderSpace& space) const;
   bool pre_norm() const { return options_.block_order == static_cast<std::int32_t>(BlockOrder::pre_norm); }
 
   EncoderOptions options_;

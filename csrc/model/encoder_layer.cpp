@@ -14,7 +14,8 @@ PositionTables positions_of(const EncoderLayer& layer, const LayerInput& input) 
   return {layer.position_key, layer.position_query, rows.data(), (static_cast<std::int64_t>(rows.size()) + 1) / 2};
 }
 
-/// space.sums = attention_output(attention(query(x), key(x), value(x)))
+/// space.sums = attention_output(attention(query(x), key(x), value(x))), of first tokens where they go on alone.
+/// Queries of all tokens are computed even then: the three weights share a packed input.
 void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
   const std::int64_t tokens = input.sequences.tokens();
   const std::int64_t head_dim = input.options.head_dim;
@@ -30,13 +31,15 @@ void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, 
     rotate(layer.rotary, heads, input.sequences, key);
   }
   sequence_attention({query, key, value, context, heads, head_dim, head_dim, input.sequences,
-                      input.options.attention_scale, input.biases, layer.window, positions_of(layer, input)});
-  linear(linear_call(layer.attention_output, context, tokens, space.sums));
+                      input.options.attention_scale, input.biases, layer.window, positions_of(layer, input),
+                      input.first_tokens});
+  if (input.first_tokens) gather_first_tokens(input.sequences, layer.value.out_features, context);
+  linear(linear_call(layer.attention_output, context, input.rows(), space.sums));
 }
 
 /// space.sums = down(activation(up(x))), gated where there is a gate.
 void feed_forward(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
-  const std::int64_t tokens = input.sequences.tokens();
+  const std::int64_t tokens = input.rows();
   float* const hidden = space.rest;
   const LinearCall up = linear_call(layer.up, x, tokens, hidden, static_cast<Activation>(input.options.activation));
   if (layer.gate) {
@@ -58,24 +61,25 @@ std::int64_t layer_floats(const EncoderLayer& layer) {
 
 void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x, const EncoderSpace& space) {
   const auto add_norm = [&](const NormWeights& norm) {
-    add_layer_norm(
-        {x, space.sums, x, input.sequences.tokens(), input.features, norm.weight, norm.bias, input.options.norm_eps});
+    add_layer_norm({x, space.sums, x, input.rows(), input.features, norm.weight, norm.bias, input.options.norm_eps});
   };
   attend(layer, input, x, space);
+  if (input.first_tokens) gather_first_tokens(input.sequences, input.features, x);
   add_norm(layer.attention_norm);
   feed_forward(layer, input, x, space);
   add_norm(layer.output_norm);
 }
 
 void run_pre_norm(const EncoderLayer& layer, bool first, const LayerInput& input, float* x, const EncoderSpace& space) {
-  const auto add_norm = [&](const NormWeights& norm, const float* added) {
-    add_layer_norm({x, added, space.normed, input.sequences.tokens(), input.features, norm.weight, norm.bias,
-                    input.options.norm_eps, added == nullptr ? nullptr : x});
+  const auto add_norm = [&](const NormWeights& norm, const float* added, std::int64_t rows) {
+    add_layer_norm({x, added, space.normed, rows, input.features, norm.weight, norm.bias, input.options.norm_eps,
+                    added == nullptr ? nullptr : x});
   };
   const bool normed = layer.attention_norm.weight != nullptr;
-  if (normed) add_norm(layer.attention_norm, first ? nullptr : space.sums);
+  if (normed) add_norm(layer.attention_norm, first ? nullptr : space.sums, input.sequences.tokens());
   attend(layer, input, normed ? space.normed : x, space);
-  add_norm(layer.output_norm, space.sums);
+  if (input.first_tokens) gather_first_tokens(input.sequences, input.features, x);
+  add_norm(layer.output_norm, space.sums, input.rows());
   feed_forward(layer, input, space.normed, space);
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 
+#include "../operators/first_tokens.h"
 #include "../operators/rotary.h"
 #include "../operators/sequence_attention.h"
 #include "compiled_file.h"
@@ -49,12 +50,16 @@ struct LayerInput {
   std::span<const std::int32_t> distance_rows;  // of a layer's tables, for every distance
   const Sequences& sequences;
   std::int64_t features;
+  bool first_tokens = false;  // behind attention the layer goes on with the first tokens of sequences alone
+
+  /// Rows of `x` behind the layer's attention.
+  std::int64_t rows() const { return first_tokens ? count_first_tokens(sequences) : sequences.tokens(); }
 };
 
 /// Floats of a token that a layer keeps in `EncoderSpace::rest`.
 std::int64_t layer_floats(const EncoderLayer& layer);
 
-/// `x`[tokens, features] after the layer.
+/// `x`[tokens, features] after the layer, or with `first_tokens` x[input.rows(), features].
 void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x, const EncoderSpace& space);
 
 /// The same with norms before each half. What earlier layers leave to be added to `x` is in `space.sums` unless this is

@@ -18,7 +18,7 @@ int threads_for(const SequenceAttentionCall& call) {
   std::int64_t pairs = 0;
   for (std::int64_t i = 0; i < call.sequences.count; ++i) {
     const std::int64_t tokens = call.sequences.length(i);
-    pairs += tokens * (call.window == 0 ? tokens : std::min(tokens, 2 * call.window + 1));
+    pairs += call.queries(i) * (call.window == 0 ? tokens : std::min(tokens, 2 * call.window + 1));
   }
   const int products = 1 + (call.positions.keys == nullptr ? 0 : 1) + (call.positions.queries == nullptr ? 0 : 1);
   const std::int64_t work = pairs * call.heads * (products * call.head_dim + call.value_dim);
@@ -71,9 +71,9 @@ AttentionHead head_of(const SequenceAttentionCall& call, std::int64_t sequence, 
 }
 
 /// Range `index` of `count` that the queries of a sequence are cut into, at whole tiles.
-Range queries_in(std::int64_t tokens, std::int64_t tile, std::int64_t index, std::int64_t count) {
-  const std::int64_t tiles = (tokens + tile - 1) / tile;
-  return {std::min(tiles * index / count * tile, tokens), std::min(tiles * (index + 1) / count * tile, tokens)};
+Range queries_in(std::int64_t queries, std::int64_t tile, std::int64_t index, std::int64_t count) {
+  const std::int64_t tiles = (queries + tile - 1) / tile;
+  return {std::min(tiles * index / count * tile, queries), std::min(tiles * (index + 1) / count * tile, queries)};
 }
 
 }  // namespace
@@ -87,9 +87,9 @@ void sequence_attention(const SequenceAttentionCall& call) {
   const auto floats = static_cast<std::size_t>(kernels.scratch(call.head_dim, call.value_dim));
   const auto body = [&](std::int64_t i) {
     const std::int64_t head = i / ranges;
-    const std::int64_t tokens = call.sequences.length(head / call.heads);
-    const bool few = tokens <= kernels.max_few && !has_positions(call);
-    const Range part = queries_in(tokens, few ? std::max<std::int64_t>(1, tokens) : kernels.tile, i % ranges, ranges);
+    const std::int64_t queries = call.queries(head / call.heads);
+    const bool few = queries <= kernels.max_few && !has_positions(call);
+    const Range part = queries_in(queries, few ? std::max<std::int64_t>(1, queries) : kernels.tile, i % ranges, ranges);
     if (part.first == part.last) return;
     auto* space = reinterpret_cast<float*>(scratch(ScratchUse::activation, floats * sizeof(float)));
     (few ? kernels.few : kernels.many)(head_of(call, head / call.heads, head % call.heads, part), space);

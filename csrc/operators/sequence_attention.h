@@ -35,6 +35,12 @@ struct SequenceAttentionCall {
   DistanceBiases biases = {};
   std::int64_t window = 0;  // tokens on either side that a token sees; 0 for all
   PositionTables positions = {};
+  bool first_tokens = false;  // those of sequences are the queries; other rows of `output` stay as they are
+
+  /// Queries of sequence `i`.
+  std::int64_t queries(std::int64_t i) const {
+    return first_tokens ? (sequences.length(i) > 0 ? 1 : 0) : sequences.length(i);
+  }
 };
 
 /// output = softmax(scale * (query @ key^T + positions) + biases) @ value, sequence by sequence and head by head. Sizes

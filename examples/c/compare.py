@@ -1,10 +1,13 @@
-"""Compare the vector on standard input with that in a file, both as embed.c prints them."""
+"""Compare the vector on standard input with that in a file, both as embed.c prints them.
+
+compare.py FILE [TOLERANCE]
+"""
 
 import sys
 from pathlib import Path
 
 #: Of the largest number: the order of sums differs between processors.
-TOLERANCE = 1e-5
+TOLERANCE = float(sys.argv[2]) if len(sys.argv) > 2 else 1e-5
 
 expected = [float(number) for number in Path(sys.argv[1]).read_text().split()]
 found = [float(number) for number in sys.stdin.read().split()]

@@ -1,8 +1,9 @@
-// Compiled models of which bytes were changed, their checksums made right again: they are refused, or a batch runs
-// through them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what is there.
+// Compiled models of all families of which bytes were changed, their checksums made right again: they are refused, or a
+// batch runs through them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what
+// is there.
 #include <fuzzer/FuzzedDataProvider.h>
 
-#include "../native/compiled_model.h"
+#include "../native/encoder_families.h"
 #include "model/encoder.h"
 #include "operators/instruction_set.h"
 
@@ -18,27 +19,53 @@ using namespace sparsekit;
 
 namespace {
 
-/// An encoder that embeds; in CSR one that classifies, with tables of distances.
-AlignedBytes small_file(Layout layout) {
-  Tensors tensors = small_encoder(layout);
-  EncoderOptions options = small_options();
-  if (layout == Layout::csr_f32) {
-    options.task = static_cast<std::int32_t>(Task::classification);
-    options.head_activation = static_cast<std::int32_t>(HeadActivation::tanh);
-    tensors[{kNoLayer, Role::head_dense}] = sparse_tensor(30, kFeatures, 60, layout);
-    tensors[{kNoLayer, Role::classifier}] = sparse_tensor(5, 30, 61, layout);
-    Tensor& rows = tensors[{kNoLayer, Role::distance_rows}] = float_tensor(35, 1, 62);
-    std::ranges::fill(rows.bytes, std::byte{0});
-    tensors[{0, Role::position_key}] = float_tensor(1, kFeatures, 63);
-    tensors[{0, Role::position_query}] = float_tensor(1, kFeatures, 64);
-  }
-  return compiled(tensors, options);
+EncoderFamily bert(Layout layout) { return {small_encoder(layout), small_options()}; }
+
+EncoderFamily hidden_states(Layout layout) {
+  EncoderFamily family = bert(layout);
+  family.options.pooling = static_cast<std::int32_t>(Pooling::none);
+  return family;
 }
 
-const AlignedBytes& good_file(Layout layout) {
-  static std::map<Layout, AlignedBytes> files;
-  const auto found = files.find(layout);
-  return found != files.end() ? found->second : files.emplace(layout, small_file(layout)).first->second;
+/// Whatever a compiled model may hold is in one of them.
+EncoderFamily (*const kFamilies[])(Layout) = {
+    bert,
+    hidden_states,
+    int8_tables,
+    projected,
+    biased,
+    disentangled,
+    disentangled_in_windows,
+    pre_norm,
+    mixed,
+    without_layers,
+    [](Layout layout) { return labels_of_sequences(bert(layout), layout, Pooling::mean); },
+    [](Layout layout) { return labels_of_sequences(biased(layout), layout, Pooling::cls); },
+    [](Layout layout) { return labels_of_sequences(pre_norm(layout), layout, Pooling::cls); },
+    [](Layout layout) { return labels_of_tokens(projected(layout), layout); },
+    [](Layout layout) { return labels_of_tokens(mixed(layout), layout); },
+};
+constexpr Layout kLayouts[] = {Layout::sell_f32, Layout::csr_f32, Layout::bitmask_f32, Layout::sell_s8,
+                               Layout::dense_s8};
+
+struct GoodFile {
+  AlignedBytes file;
+  std::size_t head;  // bytes of the header and the entries
+};
+
+const GoodFile& good_file(std::size_t family, std::size_t layout) {
+  static std::map<std::pair<std::size_t, std::size_t>, GoodFile> files;
+  const auto found = files.find({family, layout});
+  if (found != files.end()) return found->second;
+  const EncoderFamily made = kFamilies[family](kLayouts[layout]);
+  const std::size_t head = sizeof(CompiledHeader) + made.tensors.size() * sizeof(TensorEntry);
+  return files.emplace(std::pair{family, layout}, GoodFile{made.file(), head}).first->second;
+}
+
+/// An index of one of `values`.
+template <class Values>
+std::size_t choose(FuzzedDataProvider& data, const Values& values) {
+  return data.ConsumeIntegralInRange<std::size_t>(0, std::size(values) - 1);
 }
 
 /// Writes numbers to the header and the entries, and bytes anywhere.
@@ -55,11 +82,13 @@ void change(FuzzedDataProvider& data, AlignedBytes& file, std::size_t head) {
   }
 }
 
+/// Sequences without a token, of one, and of more than two windows.
 void run_batch(const Encoder& encoder) {
-  const std::int64_t offsets[] = {0, 1, 1, 4};
-  const std::int32_t ids[] = {0, 3, 1, 2};
-  const EncoderInput input{ids, nullptr, {offsets, 3}};
-  std::vector<float> output(static_cast<std::size_t>(4 * std::max(encoder.features(), encoder.outputs())));
+  const std::int64_t offsets[] = {0, 1, 1, 4, 13};
+  const std::int32_t ids[] = {0, 3, 1, 2, 4, 2, 0, 1, 1, 3, 2, 4, 0};
+  const std::int32_t types[std::size(ids)] = {0, 1};
+  const EncoderInput input{ids, encoder.types() > 1 ? types : nullptr, {offsets, 4}};
+  std::vector<float> output(std::size(ids) * static_cast<std::size_t>(std::max(encoder.features(), encoder.outputs())));
   encoder.run(input, output.data());
   encoder.encode(input, output.data());
 }
@@ -68,9 +97,10 @@ void run_batch(const Encoder& encoder) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   FuzzedDataProvider data(bytes, size);
-  constexpr Layout kLayouts[] = {Layout::sell_f32, Layout::csr_f32, Layout::bitmask_f32, Layout::sell_s8};
-  AlignedBytes file(good_file(kLayouts[data.ConsumeIntegralInRange<std::size_t>(0, std::size(kLayouts) - 1)]));
-  change(data, file, sizeof(CompiledHeader) + small_encoder(Layout::sell_f32).size() * sizeof(TensorEntry));
+  const std::size_t family = choose(data, kFamilies);
+  const GoodFile& good = good_file(family, choose(data, kLayouts));
+  AlignedBytes file(good.file);
+  change(data, file, good.head);
   set_checksums(file);
   try {
     run_batch(Encoder(CompiledFile(file.data.get(), file.size)));

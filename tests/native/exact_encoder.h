@@ -208,19 +208,23 @@ class Exact {
   sparsekit::EncoderOptions options_;
 };
 
-/// Sequences of 1, 7, 0, 18 and 3 tokens.
+/// Sequences of 1, 7, 0, 18 and 3 tokens, `times` times.
 struct Batch {
-  std::vector<std::int64_t> offsets{0, 1, 8, 8, 26, 29};
+  std::vector<std::int64_t> offsets{0};
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> types;
 
-  Batch() {
-    for (std::int32_t i = 0; i < 29; ++i) {
-      ids.push_back(i * 31 % static_cast<std::int32_t>(kVocabulary));
-      types.push_back(i % 3 == 0 ? 1 : 0);
+  explicit Batch(std::int64_t times = 1) {
+    for (std::int64_t i = 0; i < times; ++i) {
+      for (const std::int64_t tokens : {1, 7, 0, 18, 3}) offsets.push_back(offsets.back() + tokens);
+    }
+    for (std::int32_t i = 0; i < offsets.back(); ++i) {
+      ids.push_back(i % 29 * 31 % static_cast<std::int32_t>(kVocabulary));
+      types.push_back(i % 29 % 3 == 0 ? 1 : 0);
     }
   }
-  sparsekit::EncoderInput input() const { return {ids.data(), types.data(), {offsets.data(), 5}}; }
+  std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
+  sparsekit::EncoderInput input() const { return {ids.data(), types.data(), {offsets.data(), count()}}; }
 };
 
 inline double furthest(const Doubles& expected, const float* found) {

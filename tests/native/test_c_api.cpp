@@ -1,8 +1,10 @@
 // The C interface: what it computes is what the encoder computes, and what fails says so. With a path it leaves a small
 // compiled model there, for examples/c.
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "check.h"
 #include "compiled_model.h"
@@ -43,6 +45,40 @@ void computes(const sparsekit_model* model, const AlignedBytes& file) {
   CHECK(same_bits(found, expected));
 }
 
+/// `count` sequences of 1, 2, ... tokens as vectors; none where that fails.
+std::vector<float> vectors_of(const sparsekit_model* model, std::int64_t count) {
+  std::vector<std::int64_t> offsets{0};
+  for (std::int64_t i = 1; i <= count; ++i) offsets.push_back(offsets.back() + i);
+  std::vector<std::int32_t> ids;
+  for (std::int64_t t = 0; t < offsets.back(); ++t) ids.push_back(static_cast<std::int32_t>(t * count % kVocabulary));
+  std::vector<float> vectors(static_cast<std::size_t>(count * kFeatures));
+  const sparsekit_status status =
+      sparsekit_encode(model, ids.data(), nullptr, offsets.data(), count, vectors.data(), nullptr, 0);
+  if (status != SPARSEKIT_OK) vectors.clear();
+  return vectors;
+}
+
+/// Callers at once, with other sequences each: the answers of one after the other.
+void serves_threads(const sparsekit_model* model) {
+  constexpr std::int64_t kCallers = 6;
+  std::vector<std::vector<float>> expected;
+  for (std::int64_t i = 1; i <= kCallers; ++i) {
+    expected.push_back(vectors_of(model, 3 * i));
+    CHECK(!expected.back().empty());
+  }
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (std::int64_t i = 1; i <= kCallers; ++i) {
+    callers.emplace_back([&, i] {
+      for (int round = 0; round < 20; ++round) {
+        wrong += same_bits(vectors_of(model, 3 * i), expected[static_cast<std::size_t>(i - 1)]) ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK(wrong.load() == 0);
+}
+
 void refuses(const sparsekit_model* model, const std::string& path) {
   Text error;
   std::vector<float> output(4 * kFeatures);
@@ -79,6 +115,7 @@ int main(int count, char** arguments) {
   sparsekit_model* mapped = sparsekit_open(path.c_str(), error.text, sizeof error.text);
   CHECK(mapped != nullptr);
   computes(mapped, file);
+  serves_threads(mapped);
   refuses(mapped, path);
   sparsekit_close(mapped);
   sparsekit_model* held = sparsekit_open_memory(file.data.get(), file.size, error.text, sizeof error.text);

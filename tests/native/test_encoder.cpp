@@ -15,14 +15,9 @@ void computes_large_batches(const Encoder& encoder) {
   const Batch batch;
   std::vector<float> expected(29 * kFeatures);
   encoder.run(batch.input(), expected.data());
-  Batch many;
-  for (std::int64_t i = 1; i < kTimes; ++i) {
-    for (std::size_t k = 1; k < batch.offsets.size(); ++k) many.offsets.push_back(29 * i + batch.offsets[k]);
-    many.ids.insert(many.ids.end(), batch.ids.begin(), batch.ids.end());
-    many.types.insert(many.types.end(), batch.types.begin(), batch.types.end());
-  }
   std::vector<float> output(kTimes * 29 * kFeatures, 7.0F);
-  encoder.run({many.ids.data(), many.types.data(), {many.offsets.data(), 5 * kTimes}}, output.data());
+  const Batch many(kTimes);
+  encoder.run(many.input(), output.data());
   const Doubles exact(expected.begin(), expected.end());
   for (std::int64_t i = 0; i < kTimes; ++i) {
     CHECK(furthest(exact, output.data() + i * 29 * kFeatures) < 2 * kTolerance);
@@ -198,7 +193,7 @@ int main() {
   refuses_heads();
   for (const std::string& isa : available_isas()) {
     use_isa(isa);
-    for (const Layout layout : {Layout::sell_f32, Layout::csr_f32}) {
+    for (const Layout layout : {Layout::sell_f32, Layout::csr_f32, Layout::dense_f32}) {
       const Tensors tensors = small_encoder(layout);
       const AlignedBytes file = compiled(tensors, small_options());
       const Encoder encoder(CompiledFile(file.data.get(), file.size));

@@ -224,7 +224,7 @@ void unpacks_to_what_is_multiplied(Layout layout, std::int64_t out, std::int64_t
 }
 
 void unpacks() {
-  for (const Layout layout : {Layout::sell_s8, Layout::sell_4x1_s8, Layout::dense_s8}) {
+  for (const Layout layout : {Layout::sell_s8, Layout::sell_4x1_s8}) {
     for (const std::int64_t out : {1, 16, 70, 257}) {
       for (const std::int64_t in : {0, 1, 63, 64, 65, 127, 128, 129, 192, 193, 300}) {
         for (const double sparsity : {0.0, 0.6, 0.95, 1.0}) unpacks_to_what_is_multiplied(layout, out, in, sparsity);

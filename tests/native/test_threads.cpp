@@ -63,7 +63,8 @@ void check_batch(const Layer& given, std::int64_t tokens, Layout layout = Layout
 void thread_counts_agree() {
   for (const std::int64_t tokens : {1, 3, 8, 37, 64, 130}) check_batch(large_layer(), tokens);
   for (const std::int64_t tokens : {5, 40, 150}) {
-    for (const Layout layout : {Layout::sell_f32, Layout::csr_f32, Layout::dense_f32}) check_batch(uneven_layer(), tokens, layout);
+    for (const Layout layout : {Layout::sell_f32, Layout::csr_f32, Layout::dense_f32})
+      check_batch(uneven_layer(), tokens, layout);
   }
   for (const Layout layout : float_layouts()) {  // several pieces of rows, shared by threads
     const Layer layer = random_layer(1101, 610, 0.7, 1, layout_entry(layout).height);
