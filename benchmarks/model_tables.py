@@ -23,6 +23,11 @@ _SHORT = {
 }
 
 _SHORT_INPUTS = ("1 x 16 tokens", "16 x 128 tokens")
+#: Data type -> dense engines that a model without zeros is compared with.
+_DENSE = {
+    "float32": ("torch", "onnxruntime", "openvino", "ctranslate2"),
+    "int8": ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8"),
+}
 
 
 def _input(row: dict[str, Any]) -> str:
@@ -44,7 +49,8 @@ def _best_dense(members: list[dict[str, Any]]) -> list[tuple[float, str]]:
 
 
 def _sparsities(rows: list[dict[str, Any]]) -> list[float]:
-    return sorted({row["sparsity"] for row in rows if row["sparsity"] is not None})
+    """Those of pruned models."""
+    return sorted({row["sparsity"] for row in rows if row["sparsity"]})
 
 
 def _cells(rows: list[dict[str, Any]], members: list[dict[str, Any]], engines: Sequence[str]) -> Iterator[str]:
@@ -99,7 +105,26 @@ def models_block() -> str:
     return (
         table(heading, lines, text_columns=2)
         + f"\n\n{results[0]['model']}, linear layers {parts} sparse, one thread; dense: the fastest of torch, ONNX "
-        f"Runtime and OpenVINO. {source(*_PROCESSORS)}"
+        f"Runtime, OpenVINO and, on Zen 3, CTranslate2. {source(*_PROCESSORS)}"
+    )
+
+
+def dense_block(result: str) -> str:
+    """The engine on a model without zeros, beside the dense engines."""
+    stored = load(result)
+    lines = []
+    for text, threads, members in _inputs(stored["rows"]):
+        ms = {row["engine"]: row["ms"] for row in members if not row["sparsity"]}
+        cells = []
+        for dtype, ours in (("float32", "sparsekit-engine"), ("int8", "sparsekit-engine-int8")):
+            others = {name: ms[name] for name in _DENSE[dtype]}
+            cells += [f"{ms[ours]:.1f}", *(f"{other:.1f} ({other / ms[ours]:.2f}x)" for other in others.values())]
+        lines.append([text, threads, *cells])
+    heading = [f"{name} {dtype}" for dtype, names in _DENSE.items() for name in ("engine", *names)]
+    return (
+        table(["input", "threads", *(name.replace("-int8 int8", " int8") for name in heading)], lines, text_columns=1)
+        + f"\n\nMilliseconds of {stored['model']} unpruned, and how many times faster the engine is. Medians, "
+        f"interleaved. {machine(stored['environment'])} {source(result)}"
     )
 
 

@@ -25,6 +25,7 @@ import methods_tables
 import model_tables
 import peak_tables
 import quality_tables
+import serving_tables
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -58,13 +59,17 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "masks": layers_tables.masks_block,
     "methods": methods_tables.methods_block,
     **_for_each_processor("model", model_tables.model_block, "model"),
+    "model-zen3": partial(model_tables.model_block, "model-zen3.json"),
+    "model-zen3-dense": partial(model_tables.dense_block, "model-zen3.json"),
     "models": model_tables.models_block,
     "operators": model_tables.operators_block,
     "pays": layers_tables.pays_block,
     "peak-zen4": partial(peak_tables.peak_block, "layers-zen4.json"),
     "peak-zen5": partial(peak_tables.peak_block, "layers.json"),
+    "processes": serving_tables.processes_block,
     "quality": quality_tables.quality_block,
     "slow": layers_tables.slow_block,
+    "texts": serving_tables.texts_block,
 }
 _BLOCK = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 

@@ -33,7 +33,7 @@ inline constexpr int kGemmTokens = [] {
 
 /// The tokens of a tile, one every `stride` bytes.
 struct TileRows {
-  const std::byte* first;
+  const std::uint8_t* first;
   std::int64_t stride;
   std::int64_t tokens;
 };
@@ -44,7 +44,8 @@ inline constexpr std::int64_t kTileRowsBytes = 64;
 /// Floats stay where they are.
 inline bool pack_rows_f32(const sparsekit::Input& input, sparsekit::Range, std::int64_t, void* packed) {
   constexpr auto size = static_cast<std::int64_t>(sizeof(float));
-  *static_cast<TileRows*>(packed) = {reinterpret_cast<const std::byte*>(input.data), input.stride * size, input.tokens};
+  *static_cast<TileRows*>(packed) = {reinterpret_cast<const std::uint8_t*>(input.data), input.stride * size,
+                                     input.tokens};
   return true;
 }
 

@@ -18,7 +18,7 @@ inline constexpr std::int64_t kGemmHead = kTileRowsBytes + head_bytes(kGemmTile)
 inline constexpr std::int64_t kQuadBytes = 4 * kQuadParts;
 inline constexpr std::int64_t kQuantizedTogether = 256;
 
-inline void pack_quads(const std::uint8_t* bytes, std::int64_t quads, std::byte* packed) {
+inline void pack_quads(const std::uint8_t* bytes, std::int64_t quads, std::uint8_t* packed) {
   static_assert(kQuadParts == 1 || kByteOffset == 0);
   for (std::int64_t q = 0; q < quads; ++q) {
     std::uint32_t quad;
@@ -32,7 +32,7 @@ inline void pack_quads(const std::uint8_t* bytes, std::int64_t quads, std::byte*
   }
 }
 
-inline void pack_token_s8(const float* x, std::int64_t features, TokenScale scale, std::byte* packed) {
+inline void pack_token_s8(const float* x, std::int64_t features, TokenScale scale, std::uint8_t* packed) {
   const Vec inverse = Vec::broadcast(1.0F / scale.scale);
   for (std::int64_t f = 0; f < features; f += kQuantizedTogether) {
     std::uint8_t bytes[kQuantizedTogether] = {};
@@ -44,7 +44,7 @@ inline void pack_token_s8(const float* x, std::int64_t features, TokenScale scal
 
 inline bool pack_rows_s8(const sparsekit::Input& input, sparsekit::Range features, std::int64_t padded_features,
                          void* packed) {
-  auto* head = static_cast<std::byte*>(packed);
+  auto* head = static_cast<std::uint8_t*>(packed);
   auto* scales = reinterpret_cast<TokenScale*>(head + kTileRowsBytes);
   const std::int64_t stride = padded_features * kQuadParts;
   *reinterpret_cast<TileRows*>(head) = {head + kGemmHead, stride, input.tokens};
@@ -94,7 +94,7 @@ void multiply_panel(const sparsekit::PackedWeight& weight, const std::int8_t* va
 
 inline void store_rows_s8(const sparsekit::PackedWeight& weight, const void* activation, const void* sums,
                           sparsekit::Range rows, const sparsekit::Output& out) {
-  store_sums_s8(weight, static_cast<const std::byte*>(activation) + kTileRowsBytes, sums, rows, out);
+  store_sums_s8(weight, static_cast<const std::uint8_t*>(activation) + kTileRowsBytes, sums, rows, out);
 }
 
 }  // namespace
