@@ -71,7 +71,7 @@ template <int part, int tokens>
   }
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; ++t) {
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(rows.first + t * rows.stride + at) + part * 4;
+    const std::uint8_t* bytes = rows.first + t * rows.stride + at + part * 4;
     const auto input = QuadInput::broadcast(bytes);
 #pragma GCC unroll 16
     for (int v = 0; v < kPanelVectors; ++v) found.of[t][v] = dot(found.of[t][v], input, panel[v]);
