@@ -51,7 +51,7 @@ template <int vectors>
 template <int vectors>
 void add_position_keys(const sparsekit::AttentionHead& head, const AttentionTile<vectors>& tile, sparsekit::Range keys,
                        float* scores) {
-  const NearRows<tile.queries> near(head, keys);
+  const NearRows<AttentionTile<vectors>::queries> near(head, keys);
   multiply_table<vectors>(head.position_key, head.position_stride, near, tile.query, head.head_dim, tile.products);
   const std::int32_t* places = near.places + (keys.last - 1 - keys.first);
   for (std::int64_t k = keys.first; k < keys.last; ++k, --places, scores += tile.queries) {
