@@ -103,7 +103,11 @@ def open_weights(folder: Path, target: str) -> Weights:
 
 def pack(weight: CSR, dtype: str, target: str) -> runtime.Packed:
     """Pack the weight of a layer, dense where few weights are zero."""
-    return weight.pack(dtype, layout="dense" if weight.sparsity < _DENSE else None, target=target)
+    return weight.pack(dtype, layout=_layout(weight.sparsity), target=target)
+
+
+def _layout(sparsity: float) -> str | None:
+    return "dense" if sparsity < _DENSE else None
 
 
 def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part, target: str) -> runtime.Packed:
@@ -174,9 +178,10 @@ class _SparseWeights:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
             return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
+        if entry.in_model == "sparse" and part == WHOLE:
+            return self._folder.packed(layer, self._target, _layout(entry.sparsity))
         weight = self._folder.weight(layer)
-        if part != WHOLE:
-            weight = weight.rows(part.rows(layer, weight.out_features))
+        weight = weight.rows(part.rows(layer, weight.out_features))
         return pack(weight, entry.dtype if entry.in_model == "sparse" else dtype, self._target)
 
     def activation(self, layer: str) -> str | None:

@@ -72,6 +72,12 @@ class LayerEntry:
                              "activation function")  # fmt: skip
         object.__setattr__(self, "shape", tuple(self.shape))
 
+    @property
+    def sparsity(self) -> float:
+        """Fraction of weights that are no entries; 0 for a layer without weights."""
+        size = self.shape[0] * self.shape[1]
+        return 1.0 - self.nnz / size if size else 0.0
+
 
 @dataclass(frozen=True)
 class EmbeddingEntry:

@@ -172,12 +172,13 @@ class ModelFolder:
             raise ValueError(f"embeddings {embedding!r} in {self.path}: {error}") from error
         return codes, scales
 
-    def packed(self, layer: str, target: str = "native") -> runtime.Packed:
+    def packed(self, layer: str, target: str = "native", layout: str | None = None) -> runtime.Packed:
         """A layer's sparse weight as kernels run it.
 
         Args:
             layer: its name.
             target: whose layouts, as in `CSR.layouts`.
+            layout: as in `CSR.pack`.
 
         Raises:
             ValueError: its arrays are damaged or no weight that can be packed.
@@ -188,6 +189,6 @@ class ModelFolder:
             raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
                              "rows of a block with entries in different columns")  # fmt: skip
         try:
-            return weight.pack(entry.dtype, block=entry.block, target=target)
+            return weight.pack(entry.dtype, block=entry.block, layout=layout, target=target)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_encoders import encoder
 
+from sparsekit import finalize, prune
 from sparsekit.engine import Encoder, compile_model
 from sparsekit.engine.compiled_file import (
     _HEADER,
@@ -250,7 +251,9 @@ def packed_array(name: str, value: int, count: int = 4) -> Callable[[np.ndarray]
     ],
 )
 def test_packed_weights_inside(dtype, change, message, tmp_path):
-    encoder("bert").save_pretrained(tmp_path / "model")
+    sparse = encoder("bert")
+    prune(sparse, 0.8)
+    finalize(sparse).save_pretrained(tmp_path / "model")
     model = Forged.of(compile_model(tmp_path / "model", dtype=dtype).tobytes())
     change(model.tensor("up", 1))
     refused(model.bytes(), message, tmp_path)
