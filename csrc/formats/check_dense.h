@@ -1,12 +1,12 @@
-// The values of a dense layout that comes from outside.
+// The int8 values of a dense layout that comes from outside; floats may be any.
 #pragma once
 
 #include "packed.h"
 
 namespace sparsekit {
 
-/// Throws std::invalid_argument where values beyond the rows or input features are not zero, more than `nnz` are not,
-/// or int8 values or their sums are wrong. Header and scales have been checked.
-void check_dense(const PackedWeight& weight, const LayoutEntry& layout, std::int64_t nnz);
+/// Throws std::invalid_argument where int8 values, or their sums, are not what kernels count on. Header and scales have
+/// been checked.
+void check_dense_s8(const PackedWeight& weight);
 
 }  // namespace sparsekit

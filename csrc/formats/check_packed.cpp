@@ -243,7 +243,10 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
   if (layout.scaled) check_scales(weight);
-  if (weight.family == Family::dense) return check_dense(weight, layout, header.nnz);
+  if (weight.family == Family::dense) {
+    if (layout.scaled) check_dense_s8(weight);
+    return;
+  }
   weight.sliced() ? check_slice_offsets(weight, header.entries) : check_slot_offsets(weight, header.entries);
   check_order(weight);
   check_entries(weight, layout, header.nnz);

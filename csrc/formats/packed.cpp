@@ -145,7 +145,6 @@ const char* family_name(Family family) { return kFamilyNames[static_cast<std::si
 
 Layout layout_for(DType dtype, std::int64_t height, Family family) {
   if (height > 1 && family == Family::bitmask) family = Family::csr;
-  if (family == Family::dense) height = 1;
   for (const auto& entry : kLayouts) {
     if (dtype == entry.dtype && height == entry.height && family == entry.family) return entry.layout;
   }

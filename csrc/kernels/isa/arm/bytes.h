@@ -89,22 +89,7 @@ inline constexpr std::int32_t kByteOffset = 128;
 inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   return {vdotq_s32(sum.v, vreinterpretq_s8_u8(veorq_u8(bytes.v, vdupq_n_u8(128))), values.v)};
 }
-#else
-inline constexpr std::int32_t kByteOffset = 0;
 
-inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
-  const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes.v)));
-  const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes.v)));
-  const auto products = [](int16x8_t x, int16x8_t value) {
-    const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(value));
-    return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(value)));
-  };
-  const int32x4_t first = products(low, vmovl_s8(vget_low_s8(values.v)));
-  return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(values.v)))))};
-}
-#endif
-
-#ifdef __ARM_FEATURE_DOTPROD
 /// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows.
 inline constexpr int kQuadParts = 1;
 
@@ -126,6 +111,19 @@ struct QuadInput {
 
 inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) { return {vdotq_s32(sum.v, bytes.v, values.v)}; }
 #else
+inline constexpr std::int32_t kByteOffset = 0;
+
+inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes.v)));
+  const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes.v)));
+  const auto products = [](int16x8_t x, int16x8_t value) {
+    const int32x4_t first = vmull_s16(vget_low_s16(x), vget_low_s16(value));
+    return vpaddq_s32(first, vmull_s16(vget_high_s16(x), vget_high_s16(value)));
+  };
+  const int32x4_t first = products(low, vmovl_s8(vget_low_s8(values.v)));
+  return {vaddq_s32(sum.v, vpaddq_s32(first, products(high, vmovl_s8(vget_high_s8(values.v)))))};
+}
+
 /// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows: the
 /// first and third, and the second and fourth, of 16 bits each.
 inline constexpr int kQuadParts = 2;

@@ -27,6 +27,21 @@ inline void interleave(VecU8 (&each)[4]) {
   each[3].v = _mm256_unpackhi_epi16(high01, high23);
 }
 
+/// Four bytes of one token, as they are packed for `kQuadParts`, for every row.
+struct QuadInput {
+  __m256i v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
+};
+
+/// Four values of each row: those of one of `kQuadParts`, the parts that their products with a token are computed in.
+struct QuadValues {
+  __m256i v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p);
+};
+
 #ifdef __AVXVNNI__
 struct Int8Quads {
   __m256i v;
@@ -36,6 +51,17 @@ struct Int8Quads {
 };
 
 inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
+  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, values.v)};
+}
+
+inline constexpr int kQuadParts = 1;
+
+template <int part>
+QuadValues QuadValues::load(const std::int8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+}
+
+inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
   return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, values.v)};
 }
 #else
@@ -56,50 +82,15 @@ inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes.v, 8), values.odd);
   return {_mm256_add_epi32(sum.v, _mm256_add_epi32(even, odd))};
 }
-#endif
 
-#ifdef __AVXVNNI__
-/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows.
-inline constexpr int kQuadParts = 1;
-
-struct QuadValues {
-  __m256i v;
-
-  template <int part>
-  static QuadValues load(const std::int8_t* p) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
-  }
-};
-
-struct QuadInput {
-  __m256i v;
-
-  static QuadInput broadcast(const std::uint8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
-};
-
-inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
-  return {_mm256_dpbusd_avx_epi32(sum.v, bytes.v, values.v)};
-}
-#else
-/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows: the
-/// first and third, and the second and fourth, of 16 bits each.
+/// The first and third value and byte, and the second and fourth, of 16 bits each.
 inline constexpr int kQuadParts = 2;
 
-struct QuadValues {
-  __m256i v;
-
-  template <int part>
-  static QuadValues load(const std::int8_t* p) {
-    const __m256i quads = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return {_mm256_srai_epi16(part == 0 ? _mm256_slli_epi16(quads, 8) : quads, 8)};
-  }
-};
-
-struct QuadInput {
-  __m256i v;
-
-  static QuadInput broadcast(const std::uint8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
-};
+template <int part>
+QuadValues QuadValues::load(const std::int8_t* p) {
+  const __m256i quads = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm256_srai_epi16(part == 0 ? _mm256_slli_epi16(quads, 8) : quads, 8)};
+}
 
 inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, values.v))};

@@ -28,6 +28,21 @@ inline void interleave(VecU8 (&each)[4]) {
   each[3].v = _mm512_unpackhi_epi16(high01, high23);
 }
 
+/// Four bytes of one token, as they are packed for `kQuadParts`, for every row.
+struct QuadInput {
+  __m512i v;
+
+  static QuadInput broadcast(const std::uint8_t* p) { return {_mm512_set1_epi32(load_int32(p))}; }
+};
+
+/// Four values of each row: those of one of `kQuadParts`, the parts that their products with a token are computed in.
+struct QuadValues {
+  __m512i v;
+
+  template <int part>
+  static QuadValues load(const std::int8_t* p);
+};
+
 #ifdef __AVX512VNNI__
 struct Int8Quads {
   __m512i v;
@@ -37,6 +52,17 @@ struct Int8Quads {
 };
 
 inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) { return {_mm512_dpbusd_epi32(sum.v, bytes.v, values.v)}; }
+
+inline constexpr int kQuadParts = 1;
+
+template <int part>
+QuadValues QuadValues::load(const std::int8_t* p) {
+  return {_mm512_loadu_si512(p)};
+}
+
+inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
+  return {_mm512_dpbusd_epi32(sum.v, bytes.v, values.v)};
+}
 #else
 /// Of 16 bits each: the first and third, and the second and fourth.
 struct Int8Quads {
@@ -55,50 +81,15 @@ inline VecI32 dot(VecI32 sum, VecU8 bytes, Int8Quads values) {
   const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(bytes.v, 8), values.odd);
   return {_mm512_add_epi32(sum.v, _mm512_add_epi32(even, odd))};
 }
-#endif
 
-#ifdef __AVX512VNNI__
-/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows.
-inline constexpr int kQuadParts = 1;
-
-struct QuadValues {
-  __m512i v;
-
-  template <int part>
-  static QuadValues load(const std::int8_t* p) {
-    return {_mm512_loadu_si512(p)};
-  }
-};
-
-struct QuadInput {
-  __m512i v;
-
-  static QuadInput broadcast(const std::uint8_t* p) { return {_mm512_set1_epi32(load_int32(p))}; }
-};
-
-inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
-  return {_mm512_dpbusd_epi32(sum.v, bytes.v, values.v)};
-}
-#else
-/// Parts that the products of four bytes of a token with four int8 values are computed in, for a vector of rows: the
-/// first and third, and the second and fourth, of 16 bits each.
+/// The first and third value and byte, and the second and fourth, of 16 bits each.
 inline constexpr int kQuadParts = 2;
 
-struct QuadValues {
-  __m512i v;
-
-  template <int part>
-  static QuadValues load(const std::int8_t* p) {
-    const __m512i quads = _mm512_loadu_si512(p);
-    return {_mm512_srai_epi16(part == 0 ? _mm512_slli_epi16(quads, 8) : quads, 8)};
-  }
-};
-
-struct QuadInput {
-  __m512i v;
-
-  static QuadInput broadcast(const std::uint8_t* p) { return {_mm512_set1_epi32(load_int32(p))}; }
-};
+template <int part>
+QuadValues QuadValues::load(const std::int8_t* p) {
+  const __m512i quads = _mm512_loadu_si512(p);
+  return {_mm512_srai_epi16(part == 0 ? _mm512_slli_epi16(quads, 8) : quads, 8)};
+}
 
 inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
   return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(words.v, values.v))};
