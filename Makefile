@@ -57,22 +57,28 @@ $(INSTALLED): $(BIN)/python $(BUILD_INPUTS)
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
-test: native
-	$(BIN)/python -m pytest
+# One process for each core, up to four: a process takes 1.5 GB. With more threads in each they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# What takes longer than six minutes: every family of the zoo, everything again with AVX2 alone, the newest PyTorch.
+test: native
+	$(PYTEST)
+
+# What takes longer: every family of the zoo, all that computes again with AVX2 alone, the newest PyTorch.
 test-all: test test-slow test-avx2 test-newest
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Where there is more than AVX2: elsewhere it is what `test` has run.
+AVX2_TESTS := $(foreach room,checkpoint conversion engine formats fusion nn runtime test_zoo.py,tests/$(room))
 test-avx2: install
-	if grep -Eqs 'avx512f|avx_vnni' /proc/cpuinfo; then $(AVX2) $(BIN)/python -m pytest; \
+	if grep -Eqs 'avx512f|avx_vnni' /proc/cpuinfo; then $(AVX2) $(PYTEST) $(AVX2_TESTS); \
 	else echo 'not run: test-avx2, on a processor without AVX-512 and AVX-VNNI'; fi
 
-# In an environment of its own, beside the version of constraints.txt; on Linux that is a CUDA build of 5 GB.
+# In an environment of its own, beside the version of constraints.txt; on Linux that is a CUDA build of 5 GB. Without the
+# rooms that know no torch, and files that are refused before it sees them.
 NEWEST := .venv-newest
+NO_TORCH := $(foreach room,attacks engine formats,--ignore tests/$(room))
 NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(NEWEST)/constraints.txt
 
 test-newest: install
@@ -80,7 +86,7 @@ test-newest: install
 	grep -v '^torch==' constraints.txt > $(NEWEST)/constraints.txt
 	$(NEWEST_PIP) torch scikit-build-core pybind11 cmake ninja
 	$(NEWEST_PIP) --no-build-isolation -Cbuild-dir=build/newest --editable ".[dev]"
-	$(NEWEST)/bin/python -m pytest
+	$(PYTEST:$(BIN)/%=$(NEWEST)/bin/%) $(NO_TORCH)
 
 # The native tests without sanitizers; asan and tsan run the same ones.
 native: install

@@ -45,6 +45,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("minicpm3",), ALL_HEADS_HAVE_KEYS),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), HYBRID),
     "codegen": {"rotary_dim": 4},
+    "falcon_h1": {"mamba_chunk_size": 16, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_state": 16},
     "gptj": {"rotary_dim": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "attn_layer_indices": [1]},
