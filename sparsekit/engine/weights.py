@@ -19,8 +19,8 @@ from sparsekit.formats.quantization import dequantize_rows
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
 #: Sparsity below which a weight is packed dense. At 0.3 that is 0.96 to 1.10 times as fast as sparse in float32 with 16
-#: tokens, 0.76 to 1.03 times with 128, in int8 1.8 to 2.2 and 1.08 to 1.28 times; at 0.2, float32 1.05 to 1.31 and
-#: 0.94 to 1.13 times (AMD EPYC, family 25 model 1, AVX2, one thread). With one token dense is faster up to 0.6 and more.
+#: tokens, 0.76 to 1.03 times with 128, in int8 1.8 to 2.2 and 1.08 to 1.28 times; at 0.2, float32 1.05 to 1.31 and 0.94
+#: to 1.13 times (AMD EPYC, family 25 model 1, AVX2, one thread). With one token dense is faster up to 0.6 and more.
 _DENSE = 0.3
 #: Ends of names in checkpoints converted from TensorFlow -> those that transformers gives them.
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
