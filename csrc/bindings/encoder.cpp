@@ -1,5 +1,7 @@
 #include "encoder.h"
 
+#include <chrono>
+#include <functional>
 #include <memory>
 
 #include "model/encoder.h"
@@ -15,19 +17,39 @@ std::unique_ptr<Encoder> open_encoder(Address data, std::size_t bytes) {
   return std::make_unique<Encoder>(CompiledFile(reinterpret_cast<const std::byte*>(data), bytes));
 }
 
-EncoderInput input_of(Address ids, Address types, Address offsets, std::int64_t sequences) {
+/// Sees Ctrl-C in Python's main thread, at a pause that other threads, which may hold the GIL, do not feel.
+class SignalCheck {
+ public:
+  void operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < kPause) return;
+    last_ = now;
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kPause{50};
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+EncoderInput input_of(Address ids, Address types, Address offsets, std::int64_t sequences,
+                      const std::function<void()>& between_layers) {
   return {reinterpret_cast<const std::int32_t*>(ids),
           reinterpret_cast<const std::int32_t*>(types),
-          {reinterpret_cast<const std::int64_t*>(offsets), sequences}};
+          {reinterpret_cast<const std::int64_t*>(offsets), sequences},
+          &between_layers};
 }
 
 void run(const Encoder& encoder, Address ids, Address types, Address offsets, std::int64_t sequences, Address output) {
-  encoder.run(input_of(ids, types, offsets, sequences), reinterpret_cast<float*>(output));
+  const std::function<void()> check = SignalCheck();
+  encoder.run(input_of(ids, types, offsets, sequences, check), reinterpret_cast<float*>(output));
 }
 
 void encode(const Encoder& encoder, Address ids, Address types, Address offsets, std::int64_t sequences,
             Address output) {
-  encoder.encode(input_of(ids, types, offsets, sequences), reinterpret_cast<float*>(output));
+  const std::function<void()> check = SignalCheck();
+  encoder.encode(input_of(ids, types, offsets, sequences, check), reinterpret_cast<float*>(output));
 }
 
 }  // namespace

@@ -94,21 +94,22 @@ void Encoder::embed(const EncoderInput& input, float* output, float* space) cons
 }
 
 /// With `first_tokens` the last layer computes theirs alone, and they are where they were.
-void Encoder::run_layers(const Sequences& sequences, bool first_tokens, float* x, const EncoderSpace& space) const {
-  LayerInput input{options_, biases_, distance_rows_, sequences, features()};
+void Encoder::run_layers(const EncoderInput& input, bool first_tokens, float* x, const EncoderSpace& space) const {
+  LayerInput all{options_, biases_, distance_rows_, input.sequences, features()};
   for (const EncoderLayer& layer : layers_) {
-    input.first_tokens = first_tokens && &layer == &layers_.back();
+    all.first_tokens = first_tokens && &layer == &layers_.back();
     if (pre_norm()) {
-      run_pre_norm(layer, &layer == layers_.data(), input, x, space);
+      run_pre_norm(layer, &layer == layers_.data(), all, x, space);
     } else {
-      run_post_norm(layer, input, x, space);
+      run_post_norm(layer, all, x, space);
     }
+    if (input.between_layers != nullptr) (*input.between_layers)();
   }
   if (pre_norm()) {
-    add_layer_norm({x, layers_.empty() ? nullptr : space.sums, x, input.rows(), features(), final_norm_.weight,
+    add_layer_norm({x, layers_.empty() ? nullptr : space.sums, x, all.rows(), features(), final_norm_.weight,
                     final_norm_.bias, options_.norm_eps});
   }
-  if (first_tokens) scatter_first_tokens(sequences, features(), x);
+  if (first_tokens) scatter_first_tokens(input.sequences, features(), x);
 }
 
 void Encoder::run(const EncoderInput& input, float* output) const {
@@ -125,7 +126,8 @@ void Encoder::run_groups(const EncoderInput& input, bool first_tokens, float* ou
     const std::int64_t start = all.start(first);
     run_group({input.ids + start,
                input.types == nullptr ? nullptr : input.types + start,
-               {all.offsets + first, last - first}},
+               {all.offsets + first, last - first},
+               input.between_layers},
               first_tokens, output + start * features());
     first = last;
   }
@@ -139,7 +141,7 @@ void Encoder::run_group(const EncoderInput& input, bool first_tokens, float* out
   auto* start = reinterpret_cast<float*>(workspace.data.get());
   embed(input, output, start);
   float* const normed = start + tokens * features();
-  run_layers(input.sequences, first_tokens, output, {start, normed, normed + (pre_norm() ? tokens * features() : 0)});
+  run_layers(input, first_tokens, output, {start, normed, normed + (pre_norm() ? tokens * features() : 0)});
   workspaces_.give_back(std::move(workspace));
 }
 

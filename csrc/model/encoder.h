@@ -10,6 +10,7 @@
 // allocated between layers.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct EncoderInput {
   const std::int32_t* ids;
   const std::int32_t* types;
   Sequences sequences;
+  const std::function<void()>* between_layers = nullptr;  // what it throws ends the call
 };
 
 /// Threads may share one; calls do not change it.
@@ -62,7 +64,7 @@ class Encoder {
   void run_groups(const EncoderInput& input, bool first_tokens, float* output) const;
   void run_group(const EncoderInput& input, bool first_tokens, float* output) const;
   void embed(const EncoderInput& input, float* output, float* space) const;
-  void run_layers(const Sequences& sequences, bool first_tokens, float* x, const EncoderSpace& space) const;
+  void run_layers(const EncoderInput& input, bool first_tokens, float* x, const EncoderSpace& space) const;
   bool pre_norm() const { return options_.block_order == static_cast<std::int32_t>(BlockOrder::pre_norm); }
 
   EncoderOptions options_;

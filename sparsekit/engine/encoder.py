@@ -21,7 +21,7 @@ from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
 
-#: Tokens of a thread in a batch: the core computes that many at a time, and Ctrl-C is seen between batches.
+#: Tokens of a thread in a batch: the core computes that many at a time.
 _THREAD_TOKENS = 256
 
 
@@ -141,8 +141,7 @@ class Encoder:
             texts: texts, or one. Longer ones than the folder says, or `max_tokens`, are truncated, with a warning.
             prompt: what precedes every text; the prompt `prompt_name` if None.
             prompt_name: of a prompt of the folder; its default one, or none, if None.
-            batch_tokens: most tokens that are computed together; Ctrl-C ends the call between batches. None for 256 a
-                thread.
+            batch_tokens: most tokens that are computed together. None for 256 a thread.
             show_progress: show a bar on standard error.
 
         Returns:
