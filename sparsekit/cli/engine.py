@@ -30,7 +30,10 @@ def compile_folder(
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Where it is to be fastest: native, avx2, avx512 or neon.", metavar="TARGET")
+        str,
+        typer.Option(
+            help="Where it is to be fastest: native, measured here; or, by rule, avx2, avx512, neon.", metavar="TARGET"
+        ),
     ] = "native",
 ) -> None:
     """Compile an encoder into one file that runs without torch.
@@ -41,7 +44,8 @@ def compile_folder(
     from sparsekit.wording import size_text
 
     with noting(f"stopped; {out} is as it was"):
-        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target)
+        measured = target == "native"
+        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target, measure=measured)
     print_text(f"wrote {out}, {size_text(out.stat().st_size)}")
 
 

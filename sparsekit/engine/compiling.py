@@ -23,6 +23,7 @@ from sparsekit.engine.compiled_file import (
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
 from sparsekit.engine.families import Head
+from sparsekit.engine.layouts import Layouts
 from sparsekit.engine.linear_tensors import linear_tensors
 from sparsekit.engine.sentence_modules import DENSE_LAYER, DenseModule, read_modules
 from sparsekit.engine.weights import open_weights
@@ -46,6 +47,7 @@ def compile_model(
     embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
+    measure: bool = False,
 ) -> NDArray[np.uint8]: ...
 
 
@@ -58,6 +60,7 @@ def compile_model(
     embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
+    measure: bool = False,
 ) -> None: ...
 
 
@@ -69,6 +72,7 @@ def compile_model(
     embeddings: str | None = None,
     pooling: str | None = None,
     target: str = "native",
+    measure: bool = False,
 ) -> NDArray[np.uint8] | None:
     """Compile an encoder: all its weights, packed, in one file that `Encoder` maps; see `docs/compiled-model.md`.
 
@@ -85,6 +89,8 @@ def compile_model(
         pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
             for a classifier, the encoder is compiled without its head.
         target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
+        measure: time the layouts that a weight may have, here and now, instead of choosing by its sparsity: about a
+            second for each shape of layers.
 
     Returns:
         The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
@@ -94,23 +100,27 @@ def compile_model(
         OSError: the file cannot be written.
         ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
     """
-    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, target)
+    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, _layouts(target, measure))
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
     return None
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, target: str) -> CompiledModel:
+def _layouts(target: str, measure: bool) -> Layouts:
+    if target not in runtime.packing_targets():
+        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
+    return Layouts(target, measure=measure)
+
+
+def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, layouts: Layouts) -> CompiledModel:
     if embeddings is not None and embeddings not in _EMBEDDINGS:
         raise ValueError(f"embeddings must be None or one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
-    if target not in runtime.packing_targets():
-        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
     modules = read_modules(folder)
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
-    found = EncoderTensors(config, open_weights(modules.encoder, target))
+    found = EncoderTensors(config, open_weights(modules.encoder, layouts))
     tensors = list(found.read(dtype, embeddings))
     pooling = pooling or modules.pooling
     head = None if pooling else config.head
@@ -118,12 +128,12 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
         tensors += found.read_head(head, dtype)
         pooling = head.pooling
     if modules.dense is not None:
-        tensors += _dense_tensors(modules.dense, dtype, target)
+        tensors += _dense_tensors(modules.dense, dtype, layouts)
     return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
 
 
-def _dense_tensors(dense: DenseModule, dtype: str, target: str) -> Iterator[Tensor]:
-    weights = open_weights(dense.folder, target)
+def _dense_tensors(dense: DenseModule, dtype: str, layouts: Layouts) -> Iterator[Tensor]:
+    weights = open_weights(dense.folder, layouts)
     return linear_tensors(weights, NO_LAYER, "head_dense", DENSE_LAYER, dtype, dense.activation)
 
 

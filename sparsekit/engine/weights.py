@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
+from sparsekit.engine.layouts import Layouts
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.folder.weight_files import weight_files
 from sparsekit.formats import CSR
@@ -18,10 +19,6 @@ from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.formats.quantization import dequantize_rows
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
-#: Sparsity below which a weight is packed dense. At 0.3 that is 0.96 to 1.10 times as fast as sparse in float32 with 16
-#: tokens, 0.76 to 1.03 times with 128, in int8 1.8 to 2.2 and 1.08 to 1.28 times; at 0.2, float32 1.05 to 1.31 and 0.94
-#: to 1.13 times (AMD EPYC, family 25 model 1, AVX2, one thread). With one token dense is faster up to 0.6 and more.
-_DENSE = 0.3
 #: Ends of names in checkpoints converted from TensorFlow -> those that transformers gives them.
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -86,41 +83,32 @@ class Weights(Protocol):
         """The activation function that a linear layer applies to its result."""
 
 
-def open_weights(folder: Path, target: str) -> Weights:
+def open_weights(folder: Path, layouts: Layouts) -> Weights:
     """Open the weight files of a model folder.
 
     Args:
         folder: the folder.
-        target: what layers are packed for, as in `CSR.layouts`.
+        layouts: in which layers are packed.
 
     Raises:
         ValueError: they are missing, damaged or do not fit each other.
     """
     if (folder / MANIFEST).exists():
-        return _SparseWeights(folder, target)
-    return _PlainWeights(folder, target)
+        return _SparseWeights(folder, layouts)
+    return _PlainWeights(folder, layouts)
 
 
-def pack(weight: CSR, dtype: str, target: str) -> runtime.Packed:
-    """Pack the weight of a layer, dense where few weights are zero."""
-    return weight.pack(dtype, layout=_layout(weight.sparsity), target=target)
-
-
-def _layout(sparsity: float) -> str | None:
-    return "dense" if sparsity < _DENSE else None
-
-
-def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part, target: str) -> runtime.Packed:
+def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part, layouts: Layouts) -> runtime.Packed:
     if weight.ndim != 2:
         raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
-    return pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype, target)
+    return layouts.pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype)
 
 
 class _PlainWeights:
     """safetensors files as transformers writes them."""
 
-    def __init__(self, folder: Path, target: str) -> None:
-        self._target = target
+    def __init__(self, folder: Path, layouts: Layouts) -> None:
+        self._layouts = layouts
         if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
             raise ValueError(f"{folder} has no {WEIGHTS}; write it with transformers: "
                              f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(...)")  # fmt: skip
@@ -139,7 +127,7 @@ class _PlainWeights:
         return None
 
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
-        return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
+        return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._layouts)
 
     def activation(self, layer: str) -> None:
         return None
@@ -153,8 +141,8 @@ def _name_in_model(name: str) -> str:
 class _SparseWeights:
     """A folder of `sparsekit.save`."""
 
-    def __init__(self, folder: Path, target: str) -> None:
-        self._target = target
+    def __init__(self, folder: Path, layouts: Layouts) -> None:
+        self._layouts = layouts
         self._folder = ModelFolder(folder)
         manifest = self._folder.manifest
         weights = {f"{module}.weight" for module in (*manifest.layers, *manifest.embeddings)}
@@ -177,12 +165,12 @@ class _SparseWeights:
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
-            return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._target)
+            return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._layouts)
         if entry.in_model == "sparse" and part == WHOLE:
-            return self._folder.packed(layer, self._target, _layout(entry.sparsity))
+            return self._folder.packed(layer, self._layouts.pack)
         weight = self._folder.weight(layer)
         weight = weight.rows(part.rows(layer, weight.out_features))
-        return pack(weight, entry.dtype if entry.in_model == "sparse" else dtype, self._target)
+        return self._layouts.pack(weight, entry.dtype if entry.in_model == "sparse" else dtype)
 
     def activation(self, layer: str) -> str | None:
         entry = self._folder.manifest.layers.get(layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -172,13 +173,12 @@ class ModelFolder:
             raise ValueError(f"embeddings {embedding!r} in {self.path}: {error}") from error
         return codes, scales
 
-    def packed(self, layer: str, target: str = "native", layout: str | None = None) -> runtime.Packed:
+    def packed(self, layer: str, pack: Callable[..., runtime.Packed] = CSR.pack) -> runtime.Packed:
         """A layer's sparse weight as kernels run it.
 
         Args:
             layer: its name.
-            target: whose layouts, as in `CSR.layouts`.
-            layout: as in `CSR.pack`.
+            pack: packs a weight into a type and a `block`.
 
         Raises:
             ValueError: its arrays are damaged or no weight that can be packed.
@@ -189,6 +189,6 @@ class ModelFolder:
             raise ValueError(f"weight of layer {layer!r} in {self.path} must have full blocks of {entry.block}, got "
                              "rows of a block with entries in different columns")  # fmt: skip
         try:
-            return weight.pack(entry.dtype, block=entry.block, layout=layout, target=target)
+            return pack(weight, entry.dtype, block=entry.block)
         except ValueError as error:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
