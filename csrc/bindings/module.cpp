@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "csr_tuple.h"
+#include "decoder.h"
 #include "encoder.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
@@ -266,5 +267,6 @@ PYBIND11_MODULE(_C, m) {
         py::arg("added"), py::arg("output"), py::arg("rows"), py::arg("features"), py::arg("weight"), py::arg("bias"),
         py::arg("eps"));
 
+  bind_decoder(m);
   bind_encoder(m);
 }

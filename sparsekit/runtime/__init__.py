@@ -1,6 +1,7 @@
 """Run packed weights from numpy: instruction set, threads, operators, memory. Needs no torch."""
 
 from sparsekit.runtime.attention import NO_MASK, PlacedMask, attention, attention_at
+from sparsekit.runtime.decoder import CompiledDecoder, KeyValueCache
 from sparsekit.runtime.encoder import CompiledEncoder
 from sparsekit.runtime.instruction_set import (
     KernelUnavailableError,
@@ -29,9 +30,11 @@ from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num
 __all__ = [
     "ACTIVATIONS",
     "NO_MASK",
+    "CompiledDecoder",
     "CompiledEncoder",
     "KernelUnavailableError",
     "Packed",
+    "KeyValueCache",
     "PackedInfo",
     "PlacedMask",
     "activation_code",
