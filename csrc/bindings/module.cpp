@@ -15,6 +15,7 @@
 #include "operators/instruction_set.h"
 #include "operators/layer_norm.h"
 #include "operators/sparse_linear.h"
+#include "sampling.h"
 #include "threading/parallel.h"
 #include "threading/pool.h"
 
@@ -267,4 +268,5 @@ PYBIND11_MODULE(_C, m) {
         py::arg("eps"));
 
   bind_encoder(m);
+  bind_sampling(m);
 }

@@ -16,6 +16,13 @@ def check_float32(name: str, array: NDArray[np.float32]) -> None:
         raise TypeError(f"{name} must be a float32 array, got {found}; convert it with np.asarray({name}, np.float32)")
 
 
+def check_row(name: str, array: NDArray[Any], dtype: type[np.signedinteger]) -> None:
+    """Raise TypeError for anything but a contiguous array of these integers with one dimension."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a contiguous array of {np.dtype(dtype)} with one dimension, got {found}")
+
+
 def rows_contiguous(array: NDArray[Any]) -> NDArray[Any]:
     """The array, or a copy whose last dimension is contiguous and whose strides are whole entries."""
     whole = all(stride % array.itemsize == 0 for stride in array.strides)
