@@ -105,6 +105,20 @@ def add_layer_norm(
     bias: int,
     eps: float,
 ) -> None: ...
+def check_sampling(temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float) -> None: ...
+def sample(
+    logits: int,
+    vocabulary: int,
+    seen: int,
+    seen_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int,
+    step: int,
+) -> tuple[int, float]: ...
 
 class KeyValueCache:
     @property

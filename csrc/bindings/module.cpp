@@ -16,6 +16,7 @@
 #include "operators/instruction_set.h"
 #include "operators/layer_norm.h"
 #include "operators/sparse_linear.h"
+#include "sampling.h"
 #include "threading/parallel.h"
 #include "threading/pool.h"
 
@@ -269,4 +270,5 @@ PYBIND11_MODULE(_C, m) {
 
   bind_decoder(m);
   bind_encoder(m);
+  bind_sampling(m);
 }

@@ -25,6 +25,7 @@ from sparsekit.runtime.linear import (
 )
 from sparsekit.runtime.memory import keep_freed_memory
 from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info
+from sparsekit.runtime.sampling import checked_counter, checked_sampling, sample
 from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "available_isas",
     "build",
     "check_packed",
+    "checked_counter",
+    "checked_sampling",
     "current_isa",
     "follow_torch_threads",
     "joined_linear_at",
@@ -57,6 +60,7 @@ __all__ = [
     "packed_info",
     "packing_targets",
     "run_peak",
+    "sample",
     "set_num_threads",
     "use_isa",
     "version",
