@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -62,9 +62,7 @@ class RunningText:
         """Choose the next token; return the text that is certain with it."""
         done = self.completion
         seen = np.array(self.ids, np.int32)
-        token, log_probability = runtime.sample(
-            logits, seen, **self._settings, seed=self._seed, step=len(done.tokens)
-        )
+        token, log_probability = runtime.sample(logits, seen, **self._settings, seed=self._seed, step=len(done.tokens))
         done.seconds = time.perf_counter() - self._start
         done.first_token_seconds = done.first_token_seconds or done.seconds
         self.ids.append(token)
@@ -107,7 +105,7 @@ class Batch:
         self._most = most
         self._running: list[RunningText] = []
 
-    def run(self, texts: Sequence[RunningText]) -> Iterator[tuple[RunningText, str]]:
+    def run(self, texts: Sequence[RunningText]) -> Generator[tuple[RunningText, str], None, None]:
         """Continue texts to their ends.
 
         Yields:

@@ -20,6 +20,7 @@ from sparsekit.engine.compiled_file import (
     EncoderOptions,
     Tensor,
 )
+from sparsekit.engine.decoder_compiling import compiled_decoder, is_decoder
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
 from sparsekit.engine.families import Head
@@ -118,6 +119,10 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
         raise ValueError(f"embeddings must be None or one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
+    if is_decoder(folder):
+        if pooling is not None:
+            raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
+        return compiled_decoder(folder, dtype, embeddings, layouts)
     modules = read_modules(folder)
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
     found = EncoderTensors(config, open_weights(modules.encoder, layouts))
