@@ -144,17 +144,14 @@ void attend_tile(const sparsekit::AttentionHead& head, float* scratch) {
   finish_tile<vectors>(head, tile);
 }
 
-/// All queries of the head, in as few tiles as hold them, of about the same size: a narrow one loads more for each
-/// product.
+/// All queries of the head, in whole tiles and what is left. Operators cut heads at whole tiles, so a query is in the
+/// same one for every number of threads: where it has a window, the first key of the tile's decides on key blocks, and
+/// with them on its bits.
 inline void attention_f32(const sparsekit::AttentionHead& head, float* scratch) {
-  const std::int64_t vectors = (head.queries + Vec::width - 1) / Vec::width;
-  const std::int64_t tiles = (vectors + kAttentionVectors - 1) / kAttentionVectors;
-  for (std::int64_t i = 0; i < tiles; ++i) {
-    const std::int64_t begin = vectors * i / tiles;
-    const std::int64_t end = vectors * (i + 1) / tiles;
-    const std::int64_t first = begin * Vec::width;
-    const auto part = queries_of(head, {first, min(end * Vec::width, head.queries)});
-    end - begin == 1 ? attend_tile<1>(part, scratch) : attend_tile<kAttentionVectors>(part, scratch);
+  constexpr std::int64_t whole = AttentionTile<kAttentionVectors>::queries;
+  for (std::int64_t first = 0; first < head.queries; first += whole) {
+    const auto part = queries_of(head, {first, min(first + whole, head.queries)});
+    part.queries > Vec::width ? attend_tile<kAttentionVectors>(part, scratch) : attend_tile<1>(part, scratch);
   }
 }
 
