@@ -21,6 +21,7 @@
 
 #include "attention_mask.h"
 #include "attention_positions_f32.h"
+#include "attention_soft_cap.h"
 #include "attention_tile.h"
 #include "math.h"
 
@@ -36,7 +37,7 @@ void begin_tile(const sparsekit::AttentionHead& head, const AttentionTile<vector
 
 /// Scores of a key block and the largest so far. Rows beyond the last key repeat it. Like the other product a
 /// function of its own, or the addresses of rows do not stay in registers.
-template <int vectors>
+template <int vectors, bool capped>
 [[gnu::noinline]] void score_keys(const sparsekit::AttentionHead& head, const AttentionTile<vectors>& tile,
                                   sparsekit::Range keys, const MaskBlock& mask) {
   VecArray<vectors> max_score;
@@ -52,7 +53,7 @@ template <int vectors>
     for (int r = 0; r < kAttentionRows; ++r) {
       const std::int64_t key = first - keys.first + min(r, last);
       for (int v = 0; v < vectors; ++v, scores += Vec::width) {
-        Vec score = sum[r * vectors + v];
+        Vec score = with_soft_cap<capped>(head, sum[r * vectors + v]);
         if (mask.of_keys != nullptr) score = score + Vec::broadcast(mask.of_keys + key);
         if (mask.of_pairs != nullptr) {
           score = score + Vec::load(mask.of_pairs + key * tile.queries + v * Vec::width);
@@ -137,7 +138,8 @@ void attend_tile(const sparsekit::AttentionHead& head, float* scratch) {
     MaskBlock mask = mask_block<tile.queries>(head, keys, {tile.row, tile.mask, tile.scores, tile.biases});
     if (mask.hidden) continue;
     if (head.distance_rows != nullptr) add_positions<vectors>(head, tile, keys, mask);
-    score_keys<vectors>(head, tile, keys, mask);
+    head.soft_cap == 0.0F ? score_keys<vectors, false>(head, tile, keys, mask)
+                          : score_keys<vectors, true>(head, tile, keys, mask);
     exp_scores<vectors>(tile, keys.last - keys.first);
     add_values<vectors>(head, tile, keys);
   }
