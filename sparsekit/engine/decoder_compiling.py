@@ -18,9 +18,9 @@ from sparsekit.io.untrusted import read_object, regular_file
 
 def is_decoder(folder: Path) -> bool:
     """Whether a folder is a language model of a family of decoders."""
-    return (folder / CONFIG).exists() and read_object(regular_file(folder, CONFIG)).get(
-        "model_type"
-    ) in DECODER_FAMILIES
+    if not (folder / CONFIG).exists():
+        return False
+    return read_object(regular_file(folder, CONFIG)).get("model_type") in DECODER_FAMILIES
 
 
 def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: Layouts) -> CompiledModel:

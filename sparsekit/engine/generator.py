@@ -292,7 +292,7 @@ class Generator:
     def _template(self) -> ChatTemplate:
         if self._tokenizer_file is None:
             raise ValueError(
-                "a compiled model has no chat template; give Generator(..., tokenizer=), beside which it is"
+                "a compiled model has no chat template; give Generator(..., tokenizer=), which has it beside"
             )
         return ChatTemplate(self._tokenizer_file.parent)
 

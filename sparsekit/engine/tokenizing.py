@@ -164,13 +164,19 @@ def _limit(options: Mapping[str, Any], key: str) -> int:
 
 
 def open_tokenizer(file: Path) -> tokenizers.Tokenizer:
+    """Open a tokenizer.json.
+
+    Raises:
+        ModuleNotFoundError: tokenizers is not installed.
+        ValueError: the file is missing or damaged.
+    """
     try:
         import tokenizers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"texts need tokenizers: {how_to_install('engine')}", name=error.name) from error
     if not file.exists():
         raise ValueError(f"there is no {file}; write it with transformers, AutoTokenizer.from_pretrained(...)"
-                         ".save_pretrained(...), or give Encoder(..., tokenizer=)")  # fmt: skip
+                         ".save_pretrained(...), or give tokenizer=")  # fmt: skip
     text = regular_file(file.parent, file.name).read_text(encoding="utf-8")
     try:
         return tokenizers.Tokenizer.from_str(text)
