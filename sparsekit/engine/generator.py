@@ -301,8 +301,8 @@ class Generator:
         """generation_config.json, or what older folders have in config.json."""
         if self._tokenizer_file is None:
             return {}
-        found = read_options(self._tokenizer_file.parent, GENERATION_CONFIG)
-        return dict(found or read_options(self._tokenizer_file.parent, CONFIG))
+        folder = self._tokenizer_file.parent
+        return dict(read_options(folder, GENERATION_CONFIG if (folder / GENERATION_CONFIG).exists() else CONFIG))
 
     @cached_property
     def _end_tokens(self) -> frozenset[int]:
