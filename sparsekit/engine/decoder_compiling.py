@@ -7,20 +7,12 @@ from pathlib import Path
 from sparsekit import runtime
 from sparsekit.engine.compiled_file import DECODER_NORMS, CompiledModel, DecoderOptions
 from sparsekit.engine.decoder_config import DecoderConfig, read_decoder_config
-from sparsekit.engine.decoder_families import DECODER_FAMILIES
 from sparsekit.engine.decoder_tensors import DecoderTensors
 from sparsekit.engine.layouts import Layouts
 from sparsekit.engine.weights import open_weights
 from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.io.file_names import CONFIG
 from sparsekit.io.untrusted import read_object, regular_file
-
-
-def is_decoder(folder: Path) -> bool:
-    """Whether a folder is a language model of a family of decoders."""
-    if not (folder / CONFIG).exists():
-        return False
-    return read_object(regular_file(folder, CONFIG)).get("model_type") in DECODER_FAMILIES
 
 
 def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: Layouts) -> CompiledModel:
