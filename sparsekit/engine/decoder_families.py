@@ -21,8 +21,6 @@ DECODER_NORMS = (
 )
 ATTENTION_LINEARS = ("query", "key", "value", "attention_output")
 FEED_FORWARD_LINEARS = ("up", "gate", "down")
-#: The layer behind the hidden states, by its name in the model.
-HEAD = "lm_head"
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class DecoderFamily:
     windows: str = "none"
     interleaved: bool = False  # whether the shared module of query, key and value has those of one head together
     transposed: bool = False  # whether weights of linear layers are [in_features, out_features]
+    heads: tuple[str, ...] = ("lm_head",)  # names of the layer behind the hidden states
     #: Tensors that older versions of transformers stored, and computes now, with `{layer}` for the number of a layer.
     buffers: tuple[str, ...] = ("layers.{layer}.self_attn.rotary_emb.inv_freq",)
 
@@ -234,6 +233,7 @@ DECODER_FAMILIES: Mapping[str, DecoderFamily] = {
         fixed=_FIXED,
         norm="layer",
         interleaved=True,
+        heads=("lm_head", "embed_out"),  # in folders of sparsekit, and of transformers
         buffers=(
             "layers.{layer}.attention.bias",
             "layers.{layer}.attention.masked_bias",

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor
 from sparsekit.engine.decoder_config import DecoderConfig
-from sparsekit.engine.decoder_families import ATTENTION_LINEARS, DECODER_NORMS, FEED_FORWARD_LINEARS, HEAD
+from sparsekit.engine.decoder_families import ATTENTION_LINEARS, DECODER_NORMS, FEED_FORWARD_LINEARS
 from sparsekit.engine.embedding_tensors import matrix, table_tensor, tied_tensor
 from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
 from sparsekit.engine.module_names import ModuleNames, part_of
@@ -33,6 +33,9 @@ class DecoderTensors:
         self._weights = weights
         self._names = ModuleNames(config.family.modules, weights.names)
         self._modules = list(self._names.all(config.layers, lambda kind, layer: True))
+        heads = config.family.heads
+        self._head = next((name for name in heads if f"{name}.weight" in weights.names), heads[0])
+        self._groups: dict[int, int] = {}  # key-value heads of each layer
         self._check_names()
         self._check_head()
 
@@ -43,7 +46,7 @@ class DecoderTensors:
             if self._has_bias(kind):
                 yield f"{module}.bias"
         if not self._config.tied:
-            yield f"{HEAD}.weight"
+            yield f"{self._head}.weight"
 
     def _has_bias(self, kind: str) -> bool:
         return kind in self._config.with_bias or (kind in DECODER_NORMS and self._config.has_layer_norm)
@@ -58,13 +61,13 @@ class DecoderTensors:
             for layer in range(self._config.layers)
             for name in self._config.family.buffers
         }
-        left = sorted(set(self._weights.names) - set(wanted) - buffers - {f"{HEAD}.weight"})
+        left = sorted(set(self._weights.names) - set(wanted) - buffers - {f"{self._head}.weight"})
         if left:
             raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
 
     def _check_head(self) -> None:
         """A head that is stored beside the word embeddings it is tied to must be equal to them."""
-        name = f"{HEAD}.weight"
+        name = f"{self._head}.weight"
         if self._config.tied and name in self._weights.names:
             words = matrix(self._weights, f"{self._names.of('word_embeddings')}.weight")
             if not np.array_equal(matrix(self._weights, name), words, equal_nan=True):
@@ -91,7 +94,7 @@ class DecoderTensors:
             elif kind in (*ATTENTION_LINEARS, *FEED_FORWARD_LINEARS):
                 yield from self._linear(layer, kind, module, dtype)
         if not self._config.tied:
-            yield from linear_tensors(self._weights, NO_LAYER, "head", HEAD, dtype)
+            yield from linear_tensors(self._weights, NO_LAYER, "head", self._head, dtype)
         yield from self._positions()
 
     def _words(self, module: str, embeddings: str | None) -> Tensor:
@@ -120,7 +123,19 @@ class DecoderTensors:
     def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
         part = self._part(kind)
         activation = self._config.activation if kind == "up" and part.whole else None
-        yield from linear_tensors(self._weights, layer, kind, module, dtype, activation, part)
+        weight, *bias = linear_tensors(self._weights, layer, kind, module, dtype, activation, part)
+        if kind in ("query", "key", "value"):
+            self._check_heads(layer, kind, module, weight.rows)
+        yield weight
+        yield from bias
+
+    def _check_heads(self, layer: int, kind: str, module: str, rows: int) -> None:
+        """Layers may have fewer heads than others, but as many queries for each key as the configuration says."""
+        config = self._config
+        size = config.head_dim * (config.heads // config.key_heads if kind == "query" else 1)
+        if rows % size or self._groups.setdefault(layer, rows // size) != rows // size:
+            raise ValueError(f"{kind} of {module!r} must have {size} rows for each key-value head, as config.json "
+                             f"says, got {rows}")  # fmt: skip
 
     def _positions(self) -> Iterator[Tensor]:
         """Tables of angles, which of them each layer takes, and windows where a layer has one."""

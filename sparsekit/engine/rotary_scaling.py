@@ -180,7 +180,7 @@ def _longrope(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
     extension = rotary.extension()
     grown = math.sqrt(1 + math.log(extension) / math.log(rotary.original_positions)) if extension > 1 else 1.0
     factor = grown if rotary.options.get("attention_factor") is None else rotary.number("attention_factor")
-    return frequencies / np.asarray(short, np.float32), factor
+    return np.divide(frequencies, short, dtype=np.float32), factor
 
 
 _SCALINGS: Mapping[str, Callable[[Rotary], tuple[NDArray[np.float32], float]]] = {

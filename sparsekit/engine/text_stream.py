@@ -21,9 +21,10 @@ class TextStream:
 
     Args:
         tokenizer: what decodes.
-        stop: strings, or one, before which the text ends: of several, the one that is whole first, of these the longest.
+        stop: strings, or one, before which the text ends: of several, the one that is whole first, of these the
+            longest.
 
-    `stopped` says that the text has ended before a stop string; what is pushed from then on is ignored.
+    What is pushed once it has stopped is ignored.
 
     Raises:
         TypeError: a stop string is none.
@@ -36,6 +37,7 @@ class TextStream:
 
     @property
     def stopped(self) -> bool:
+        """Whether the text has ended before a stop string."""
         return self._cutter.stopped
 
     def push(self, token: int) -> str:

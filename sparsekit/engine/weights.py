@@ -19,12 +19,8 @@ from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.formats.quantization import dequantize_rows
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
-#: Ends of names in checkpoints, converted from TensorFlow or of GPT-NeoX -> those that transformers gives them.
-_RENAMED = {
-    "LayerNorm.gamma": "LayerNorm.weight",
-    "LayerNorm.beta": "LayerNorm.bias",
-    "embed_out.weight": "lm_head.weight",
-}
+#: Ends of names in checkpoints converted from TensorFlow -> those that transformers gives them.
+_RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 @dataclass(frozen=True)

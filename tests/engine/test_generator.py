@@ -196,8 +196,9 @@ MESSAGES = [{"role": "system", "content": "w3"}, {"role": "user", "content": 'w4
 
 def test_chats_follow_the_template(folder, tmp_path):
     write_tokenizer(tmp_path, bos_token={"content": "<s>"}, chat_template=TEMPLATE)
+    special = {"bos_token": "<s>"}
     theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(tmp_path / "tokenizer.json"), bos_token="<s>", chat_template=TEMPLATE
+        tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=TEMPLATE, **special
     )
     expected = theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
     assert ChatTemplate(tmp_path).prompt(MESSAGES) == expected

@@ -12,7 +12,7 @@ from sparsekit.engine.text_stream import TextStream
 TEXTS = [
     "Hello, world! It's 3 o'clock.",
     "Größe, naïve café",
-    "你好，世界",
+    "你好世界",
     "👩‍👩‍👧 family 🇫🇷 😀😀",
     "a  b\n\n c",
     "ไทย נְקֻדּוֹת",
@@ -42,7 +42,9 @@ def byte_fallback():
     """BPE with spaces as ▁ and bytes as tokens, as Llama 2 has it."""
     tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abc.", "ab", "▁a"]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    model = models.BPE(vocabulary, [("a", "b"), ("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    model = models.BPE(
+        vocabulary, [("a", "b"), ("▁", "a")], byte_fallback=True, fuse_unk=True, **{"unk_token": "<unk>"}
+    )
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
@@ -56,7 +58,7 @@ def byte_fallback():
 def word_piece():
     """Parts of words, whose decoder puts spaces between words and none before punctuation."""
     vocabulary = {token: number for number, token in enumerate(["[UNK]", "a", "##b", "##c", "b", "c", ".", "ß", "世"])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, **{"unk_token": "[UNK]"}))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
