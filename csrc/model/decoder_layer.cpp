@@ -13,11 +13,18 @@ namespace {
 
 bool centered(const DecoderOptions& options) { return options.norm == static_cast<std::int32_t>(NormKind::layer); }
 
-/// x = norm(x), where there is a norm.
+/// x = norm(x), as the model's others, where there is a norm.
 void normalize(const DecoderOptions& options, const NormWeights& norm, std::int64_t rows, std::int64_t features,
                float* x) {
   if (norm.weight == nullptr) return;
   add_layer_norm({x, nullptr, x, rows, features, norm.weight, norm.bias, options.norm_eps, nullptr, centered(options)});
+}
+
+/// x = norm(x), rows divided by their root mean square, where there is a norm.
+void normalize_root_mean_square(const DecoderOptions& options, const NormWeights& norm, std::int64_t rows,
+                                std::int64_t features, float* x) {
+  if (norm.weight == nullptr) return;
+  add_layer_norm({x, nullptr, x, rows, features, norm.weight, nullptr, options.norm_eps, nullptr, false});
 }
 
 /// Queries or keys of all tokens, as attention takes them.
@@ -26,9 +33,9 @@ void prepare(const DecoderLayer& layer, const DecoderRows& rows, const NormWeigh
   const std::int64_t head_dim = rows.options.head_dim;
   const std::int64_t tokens = rows.sequences.tokens();
   if (layer.normalizes_heads) {
-    normalize(rows.options, norm, tokens * heads, head_dim, x);
+    normalize_root_mean_square(rows.options, norm, tokens * heads, head_dim, x);
   } else {
-    normalize(rows.options, norm, tokens, heads * head_dim, x);
+    normalize_root_mean_square(rows.options, norm, tokens, heads * head_dim, x);
   }
   if (layer.rotary.positions > 0) rotate(layer.rotary, {heads, head_dim, rows.sequences, rows.first_positions, x});
 }
