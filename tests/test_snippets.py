@@ -28,6 +28,9 @@ def models(tmp_path_factory):
     """What pages speak of: a classifier, an encoder that was pruned, reviews."""
     folder = tmp_path_factory.mktemp("pages")
     tiny(folder / "my-classifier", "classification", num_hidden_layers=1)
+    tiny(folder / "my-language-model", "language", num_hidden_layers=1)
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    (folder / "my-language-model" / "chat_template.jinja").write_text(template)
     tiny(folder / "my-pruned-encoder", "embedding", num_hidden_layers=1, hidden_size=128, intermediate_size=512)
     encoder = transformers.AutoModel.from_pretrained(folder / "my-pruned-encoder")
     sparsekit.prune(encoder, 0.9)

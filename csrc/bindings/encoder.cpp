@@ -1,10 +1,10 @@
 #include "encoder.h"
 
-#include <chrono>
 #include <functional>
 #include <memory>
 
 #include "model/encoder.h"
+#include "signals.h"
 
 namespace py = pybind11;
 using namespace sparsekit;
@@ -16,22 +16,6 @@ using Address = std::uintptr_t;
 std::unique_ptr<Encoder> open_encoder(Address data, std::size_t bytes) {
   return std::make_unique<Encoder>(CompiledFile(reinterpret_cast<const std::byte*>(data), bytes));
 }
-
-/// Sees Ctrl-C in Python's main thread, at a pause that other threads, which may hold the GIL, do not feel.
-class SignalCheck {
- public:
-  void operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < kPause) return;
-    last_ = now;
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  }
-
- private:
-  static constexpr std::chrono::milliseconds kPause{50};
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 EncoderInput input_of(Address ids, Address types, Address offsets, std::int64_t sequences,
                       const std::function<void()>& between_layers) {

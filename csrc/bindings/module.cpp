@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "csr_tuple.h"
+#include "decoder.h"
 #include "encoder.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
@@ -15,6 +16,7 @@
 #include "operators/instruction_set.h"
 #include "operators/layer_norm.h"
 #include "operators/sparse_linear.h"
+#include "sampling.h"
 #include "threading/parallel.h"
 #include "threading/pool.h"
 
@@ -266,5 +268,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("added"), py::arg("output"), py::arg("rows"), py::arg("features"), py::arg("weight"), py::arg("bias"),
         py::arg("eps"));
 
+  bind_decoder(m);
   bind_encoder(m);
+  bind_sampling(m);
 }

@@ -47,6 +47,7 @@ struct AttentionHead {
   std::int64_t position_stride;       // floats between rows of both
   const std::int32_t* distance_rows;  // null without both
   float scale;
+  float soft_cap;  // scaled scores `s` become soft_cap * tanh(s) before biases and the mask; 0: they stay
 };
 
 }  // namespace sparsekit

@@ -21,6 +21,7 @@
 
 #include "attention_mask.h"
 #include "attention_positions_f32.h"
+#include "attention_soft_cap.h"
 #include "attention_tile.h"
 #include "math.h"
 
@@ -36,7 +37,7 @@ void begin_tile(const sparsekit::AttentionHead& head, const AttentionTile<vector
 
 /// Scores of a key block and the largest so far. Rows beyond the last key repeat it. Like the other product a
 /// function of its own, or the addresses of rows do not stay in registers.
-template <int vectors>
+template <int vectors, bool capped>
 [[gnu::noinline]] void score_keys(const sparsekit::AttentionHead& head, const AttentionTile<vectors>& tile,
                                   sparsekit::Range keys, const MaskBlock& mask) {
   VecArray<vectors> max_score;
@@ -52,7 +53,7 @@ template <int vectors>
     for (int r = 0; r < kAttentionRows; ++r) {
       const std::int64_t key = first - keys.first + min(r, last);
       for (int v = 0; v < vectors; ++v, scores += Vec::width) {
-        Vec score = sum[r * vectors + v];
+        Vec score = with_soft_cap<capped>(head, sum[r * vectors + v]);
         if (mask.of_keys != nullptr) score = score + Vec::broadcast(mask.of_keys + key);
         if (mask.of_pairs != nullptr) {
           score = score + Vec::load(mask.of_pairs + key * tile.queries + v * Vec::width);
@@ -137,24 +138,22 @@ void attend_tile(const sparsekit::AttentionHead& head, float* scratch) {
     MaskBlock mask = mask_block<tile.queries>(head, keys, {tile.row, tile.mask, tile.scores, tile.biases});
     if (mask.hidden) continue;
     if (head.distance_rows != nullptr) add_positions<vectors>(head, tile, keys, mask);
-    score_keys<vectors>(head, tile, keys, mask);
+    head.soft_cap == 0.0F ? score_keys<vectors, false>(head, tile, keys, mask)
+                          : score_keys<vectors, true>(head, tile, keys, mask);
     exp_scores<vectors>(tile, keys.last - keys.first);
     add_values<vectors>(head, tile, keys);
   }
   finish_tile<vectors>(head, tile);
 }
 
-/// All queries of the head, in as few tiles as hold them, of about the same size: a narrow one loads more for each
-/// product.
+/// All queries of the head, in whole tiles and what is left. Operators cut heads at whole tiles, so a query is in the
+/// same one for every number of threads: where it has a window, the first key of the tile's decides on key blocks, and
+/// with them on its bits.
 inline void attention_f32(const sparsekit::AttentionHead& head, float* scratch) {
-  const std::int64_t vectors = (head.queries + Vec::width - 1) / Vec::width;
-  const std::int64_t tiles = (vectors + kAttentionVectors - 1) / kAttentionVectors;
-  for (std::int64_t i = 0; i < tiles; ++i) {
-    const std::int64_t begin = vectors * i / tiles;
-    const std::int64_t end = vectors * (i + 1) / tiles;
-    const std::int64_t first = begin * Vec::width;
-    const auto part = queries_of(head, {first, min(end * Vec::width, head.queries)});
-    end - begin == 1 ? attend_tile<1>(part, scratch) : attend_tile<kAttentionVectors>(part, scratch);
+  constexpr std::int64_t whole = AttentionTile<kAttentionVectors>::queries;
+  for (std::int64_t first = 0; first < head.queries; first += whole) {
+    const auto part = queries_of(head, {first, min(first + whole, head.queries)});
+    part.queries > Vec::width ? attend_tile<kAttentionVectors>(part, scratch) : attend_tile<1>(part, scratch);
   }
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "attention_mask.h"
+#include "attention_soft_cap.h"
 #include "math.h"
 
 namespace {
@@ -91,12 +92,14 @@ inline Vec score_vector(const float* query, std::int64_t features, const float* 
 }
 
 /// Scores of `count` keys from `first` on, and hidden ones up to a whole vector. Returns the largest.
+template <bool capped>
 inline float score_few(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t first,
                        std::int64_t count, const float* mask, float* scores) {
   const float* keys = head.key + first * head.key_stride;
   Vec max_score = Vec::broadcast(*state.max_score);
   for (std::int64_t k = 0; k < count; k += Vec::width) {
-    Vec score = score_vector(state.query, head.head_dim, keys + k * head.key_stride, head.key_stride, count - k);
+    Vec score = with_soft_cap<capped>(
+        head, score_vector(state.query, head.head_dim, keys + k * head.key_stride, head.key_stride, count - k));
     if (mask != nullptr) score = score + Vec::load(mask + k);
     score.store(scores + k);
     for (std::int64_t i = count; i < k + Vec::width; ++i) scores[i] = kHidden;
@@ -185,7 +188,9 @@ inline void attend_key_block(const sparsekit::AttentionHead& head, const QuerySt
   if (masked && !mask_row(head, query, first, count, row)) return;
   if (head.bias != nullptr) add_biases(head.bias + query - first, count, masked, row);
   const bool added = masked || head.bias != nullptr;
-  const float max_score = score_few(head, state, first, count, added ? row : nullptr, scores);
+  const float* mask = added ? row : nullptr;
+  const float max_score = head.soft_cap == 0.0F ? score_few<false>(head, state, first, count, mask, scores)
+                                                : score_few<true>(head, state, first, count, mask, scores);
   const Vec rescale = exp_scores_few(state, max_score, count, scores);
   add_few(head, state, first, count, scores, rescale);
 }

@@ -1,4 +1,4 @@
-// Arguments of layer normalization kernels: raw pointers and sizes, already checked.
+// Arguments of layer and root-mean-square normalization kernels: raw pointers and sizes, already checked.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct LayerNormRows {
   const float* bias;    // [features] or null
   float eps;
   float* sums = nullptr;  // where sums are kept, [count, features], or null; may be `input`
+  bool centered = true;   // false: no mean is subtracted, as in RMSNorm
 };
 
 }  // namespace sparsekit

@@ -1,5 +1,6 @@
 // Layer normalization of a sum, (x - mean) / sqrt(variance + eps) * weight + bias with x = input + added, or of one
-// activation, x = input.
+// activation, x = input; or RMSNorm of it, x / sqrt(mean of x^2 + eps) * weight + bias (Zhang and Sennrich, "Root Mean
+// Square Layer Normalization").
 //
 //   for each four rows  input, added -> sums, written where the result goes, and their means
 //                       sums         -> mean squares of what they differ from the means by
@@ -8,6 +9,7 @@
 // A row stays in L1 over the three passes, so memory is read twice and written once; an addition and a normalization
 // apart read three times and write twice. Four rows at a time: while one waits for its mean, others are added.
 // The variance is that of the differences, not mean square minus squared mean, which cancels where the mean is large.
+// RMSNorm has no second pass: the first gives mean squares.
 #pragma once
 
 #include <cstddef>
@@ -56,8 +58,9 @@ template <class Visit, class Rest>
   return reduce_add(sums) / static_cast<float>(features);
 }
 
-/// Adds a row that starts at `at`, and returns the mean of the sums.
-[[gnu::always_inline]] inline float add_row(const sparsekit::LayerNormRows& rows, std::int64_t at) {
+/// Adds a row that starts at `at`, and returns the mean of `term` of each sum; term(0) is 0.
+template <class Term>
+[[gnu::always_inline]] inline float add_row(const sparsekit::LayerNormRows& rows, std::int64_t at, const Term& term) {
   const float* input = rows.input + at;
   const float* added = rows.added == nullptr ? nullptr : rows.added + at;
   float* output = rows.output + at;
@@ -68,14 +71,14 @@ template <class Visit, class Rest>
         const Vec sum = added == nullptr ? Vec::load(input + f) : Vec::load(input + f) + Vec::load(added + f);
         if (sums != nullptr) sum.store(sums + f);
         sum.store(output + f);
-        return sum;
+        return term(sum);
       },
       [&](std::int64_t f, std::int64_t count) {
         const Vec first = Vec::load_masked(input + f, count);
         const Vec sum = added == nullptr ? first : first + Vec::load_masked(added + f, count);
         if (sums != nullptr) sum.store_masked(sums + f, count);
         sum.store_masked(output + f, count);
-        return sum;
+        return term(sum);
       });
 }
 
@@ -118,25 +121,48 @@ template <int count>
   if (f < rows.features) features(f, rows.features - f);
 }
 
+/// Means of `count` rows from `start` on, whose sums lie in the output afterwards, and what they are scaled with.
 template <int count>
-inline void normalize_rows(const sparsekit::LayerNormRows& rows, std::int64_t first) {
-  const std::int64_t start = first * rows.features;
-  Vec mean[static_cast<std::size_t>(count)];
-  Vec scale[static_cast<std::size_t>(count)];
+[[gnu::always_inline]] inline void measure_centered(const sparsekit::LayerNormRows& rows, std::int64_t start, Vec* mean,
+                                                    Vec* scale) {
   for (int r = 0; r < count; ++r) {
-    mean[r] = Vec::broadcast(add_row(rows, start + r * rows.features));
+    mean[r] = Vec::broadcast(add_row(rows, start + r * rows.features, [](Vec sum) { return sum; }));
   }
   for (int r = 0; r < count; ++r) {
     const float variance = variance_of(rows.output + start + r * rows.features, mean[r], rows.features);
     scale[r] = Vec::broadcast(1.0F / __builtin_sqrtf(variance + rows.eps));
   }
+}
+
+/// The same without means.
+template <int count>
+[[gnu::always_inline]] inline void measure_squares(const sparsekit::LayerNormRows& rows, std::int64_t start, Vec* mean,
+                                                   Vec* scale) {
+  for (int r = 0; r < count; ++r) {
+    const float square = add_row(rows, start + r * rows.features, [](Vec sum) { return sum * sum; });
+    mean[r] = Vec::zero();
+    scale[r] = Vec::broadcast(1.0F / __builtin_sqrtf(square + rows.eps));
+  }
+}
+
+template <int count, bool centered>
+inline void normalize_rows(const sparsekit::LayerNormRows& rows, std::int64_t first) {
+  const std::int64_t start = first * rows.features;
+  Vec mean[static_cast<std::size_t>(count)];
+  Vec scale[static_cast<std::size_t>(count)];
+  centered ? measure_centered<count>(rows, start, mean, scale) : measure_squares<count>(rows, start, mean, scale);
   scale_features<count>(rows, rows.output + start, mean, scale);
 }
 
-inline void add_layer_norm_f32(const sparsekit::LayerNormRows& rows) {
+template <bool centered>
+inline void normalize_all(const sparsekit::LayerNormRows& rows) {
   std::int64_t row = 0;
-  for (; row + kNormRows <= rows.count; row += kNormRows) normalize_rows<kNormRows>(rows, row);
-  for (; row < rows.count; ++row) normalize_rows<1>(rows, row);
+  for (; row + kNormRows <= rows.count; row += kNormRows) normalize_rows<kNormRows, centered>(rows, row);
+  for (; row < rows.count; ++row) normalize_rows<1, centered>(rows, row);
+}
+
+inline void add_layer_norm_f32(const sparsekit::LayerNormRows& rows) {
+  rows.centered ? normalize_all<true>(rows) : normalize_all<false>(rows);
 }
 
 }  // namespace

@@ -54,6 +54,7 @@ const CompiledHeader& checked_header(const std::byte* data, std::size_t bytes) {
   if (header.tensors > (bytes - sizeof(CompiledHeader)) / sizeof(TensorEntry)) refuse("more tensors than fit");
   const auto zero = [](std::uint32_t value) { return value == 0; };
   if (!std::ranges::all_of(header.reserved, zero)) refuse("a reserved field is not 0");
+  if (header.kind > ModelKind::decoder) refuse("a model of an unknown kind");
   return header;
 }
 
@@ -121,6 +122,20 @@ CompiledFile::CompiledFile(const std::byte* data, std::size_t bytes)
     end = entry.start + entry.bytes;
   }
   if (aligned(end) != bytes) refuse("bytes behind its last tensor");
+}
+
+const EncoderOptions& CompiledFile::encoder() const {
+  if (header_->kind != ModelKind::encoder) {
+    throw std::invalid_argument("the compiled model is no encoder; open a language model with Generator");
+  }
+  return header_->encoder;
+}
+
+const DecoderOptions& CompiledFile::decoder() const {
+  if (header_->kind != ModelKind::decoder) {
+    throw std::invalid_argument("the compiled model is no decoder; open an encoder with Encoder");
+  }
+  return header_->decoder;
 }
 
 const TensorEntry* CompiledFile::find(std::uint32_t layer, Role role) const {

@@ -30,6 +30,7 @@ enum class Role : std::uint32_t {
   local_rotary = 12,
   windows = 13,
   distance_rows = 14,
+  rotary_kinds = 15,
   query = 16,
   query_bias = 17,
   key = 18,
@@ -50,6 +51,10 @@ enum class Role : std::uint32_t {
   gate_bias = 33,
   position_key = 34,
   position_query = 35,
+  query_norm_weight = 36,
+  key_norm_weight = 37,
+  attention_post_norm_weight = 38,
+  feed_forward_post_norm_weight = 39,
   projection_norm_weight = 48,
   projection_norm_bias = 49,
   head_dense = 64,
@@ -58,6 +63,8 @@ enum class Role : std::uint32_t {
   classifier_bias = 67,
   head_norm_weight = 68,
   head_norm_bias = 69,
+  head = 70,
+  head_bias = 71,
 };
 
 /// How a tensor [rows, columns] is stored.
@@ -104,6 +111,26 @@ struct EncoderOptions {
 };
 static_assert(sizeof(EncoderOptions) == 44);
 
+enum class NormKind : std::int32_t { layer = 0, root_mean_square = 1 };
+
+/// Those of a decoder, as above.
+struct DecoderOptions {
+  std::int32_t layers;
+  std::int32_t head_dim;
+  std::int32_t activation;  // of `up`: Activation
+  std::int32_t norm;        // NormKind
+  std::int32_t parallel;    // 1: attention and the feed-forward half of a layer have the same input
+  float norm_eps;
+  float attention_scale;
+  float attention_cap;  // scores become cap * tanh(score / cap); 0 for none
+  float logit_cap;      // the same of logits
+  float embedding_scale;
+  std::uint32_t reserved;  // 0
+};
+static_assert(sizeof(DecoderOptions) == sizeof(EncoderOptions));
+
+enum class ModelKind : std::uint32_t { encoder = 0, decoder = 1 };
+
 inline constexpr std::uint64_t kCompiledMagic = 0x4C444F4D4B505301;  // "\x01SPKMODL"
 inline constexpr std::uint32_t kCompiledVersion = 1;
 
@@ -112,9 +139,13 @@ struct CompiledHeader {
   std::uint32_t version;
   std::uint32_t tensors;
   std::uint64_t total_bytes;
-  EncoderOptions encoder;
+  union {
+    EncoderOptions encoder;
+    DecoderOptions decoder;
+  };
   std::uint32_t entries_crc32;  // of the entries
-  std::uint32_t reserved[14];   // 0
+  ModelKind kind;
+  std::uint32_t reserved[13];  // 0
 };
 static_assert(sizeof(CompiledHeader) == 128);
 
@@ -124,7 +155,9 @@ class CompiledFile {
   /// Throws std::invalid_argument for a buffer that is not at a multiple of 64 bytes, and for any contradiction.
   CompiledFile(const std::byte* data, std::size_t bytes);
 
-  const EncoderOptions& encoder() const { return header_->encoder; }
+  /// Throws std::invalid_argument for a model of another kind, as the next one.
+  const EncoderOptions& encoder() const;
+  const DecoderOptions& decoder() const;
   std::span<const TensorEntry> entries() const { return entries_; }
 
   /// The entry of a tensor; null where the file has none.

@@ -27,8 +27,7 @@ void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, 
   joined_linear({linear_call(layer.query, x, tokens, query), linear_call(layer.key, x, tokens, key),
                  linear_call(layer.value, x, tokens, value)});
   if (layer.rotary.positions > 0) {
-    rotate(layer.rotary, heads, input.sequences, query);
-    rotate(layer.rotary, heads, input.sequences, key);
+    for (float* rotated : {query, key}) rotate(layer.rotary, {heads, head_dim, input.sequences, nullptr, rotated});
   }
   sequence_attention({query, key, value, context, heads, head_dim, head_dim, input.sequences,
                       input.options.attention_scale, input.biases, layer.window, positions_of(layer, input),

@@ -5,6 +5,11 @@
 
 namespace sparsekit {
 
+Workspace make_workspace(std::size_t bytes) {
+  auto* data = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}));
+  return {std::unique_ptr<std::byte, AlignedDelete>(data), bytes};
+}
+
 Workspace WorkspacePool::take(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
@@ -17,8 +22,7 @@ Workspace WorkspacePool::take(std::size_t bytes) {
     }
     if (!kept_.empty()) kept_.erase(kept_.begin());  // the smallest makes room for the new one
   }
-  auto* data = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}));
-  return {std::unique_ptr<std::byte, AlignedDelete>(data), bytes};
+  return make_workspace(bytes);
 }
 
 void WorkspacePool::give_back(Workspace workspace) {

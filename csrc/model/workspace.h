@@ -20,6 +20,8 @@ struct Workspace {
   std::size_t bytes = 0;
 };
 
+Workspace make_workspace(std::size_t bytes);
+
 /// Hands out workspaces to calls that run at the same time, and keeps a few of those that came back.
 class WorkspacePool {
  public:

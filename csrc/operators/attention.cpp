@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -39,7 +40,20 @@ void check(const std::string& name, const Heads<Entry>& tensor, const FourSizes&
   }
 }
 
+void check_scores(const AttentionCall& call) {
+  if (call.window < 0 || (call.window > 0 && !call.causal)) {
+    throw std::invalid_argument("the window must not be negative, and goes with causal attention alone, got " +
+                                std::to_string(call.window) + (call.causal ? "" : " without causal") +
+                                "; 0 is for all keys");
+  }
+  if (!std::isfinite(call.soft_cap) || call.soft_cap < 0.0F) {
+    throw std::invalid_argument("the soft cap must be finite and not negative, got " + std::to_string(call.soft_cap) +
+                                "; 0 is for none");
+  }
+}
+
 void check(const AttentionCall& call) {
+  check_scores(call);
   const auto [batch, heads, queries, head_dim] = call.query.shape;
   const std::int64_t key_heads = call.key.shape[1];
   const std::int64_t keys = call.key.shape[2];
@@ -64,11 +78,32 @@ void gather_group(Heads<Entry>& tensor, std::int64_t group) {
   tensor.strides[1] *= group;
 }
 
-/// A single query sees all keys. Where several heads share theirs, they are read once for all of them.
+/// Keeps the last `seen` of a dimension. Returns how many entries they are behind the first.
+template <class Entry>
+std::int64_t keep_last(Heads<Entry>& tensor, std::size_t dimension, std::int64_t seen) {
+  const std::int64_t before = tensor.shape[dimension] - seen;
+  tensor.shape[dimension] = seen;
+  return before * tensor.strides[dimension];
+}
+
+/// Leaves out the keys before the window of a single query.
+void keep_window(AttentionCall& call) {
+  const std::int64_t seen = std::min(call.window, call.key.shape[2]);
+  call.key.data += keep_last(call.key, 2, seen);
+  call.value.data += keep_last(call.value, 2, seen);
+  if (call.mask.data == nullptr) return;
+  const std::int64_t entry = call.mask_of_bytes ? 1 : sizeof(float);
+  call.mask.data = static_cast<const std::byte*>(call.mask.data) + keep_last(call.mask, 3, seen) * entry;
+}
+
+/// A single query sees all keys, or those of its window. Where several heads share theirs, they are read once for all
+/// of them.
 AttentionCall without_groups(AttentionCall call) {
   const std::int64_t group = call.query.shape[1] / call.key.shape[1];
   if (call.query.shape[2] != 1) return call;
+  if (call.window > 0) keep_window(call);
   call.causal = false;
+  call.window = 0;
   if (group == 1) return call;
   gather_group(call.query, group);
   gather_group(call.output, group);
@@ -133,7 +168,9 @@ AttentionHead head_of(const AttentionCall& call, std::int64_t index, Range queri
   head.value_dim = call.value.shape[3];
   head.causal = call.causal;
   head.diagonal = head.keys - call.query.shape[2] + queries.first;
-  head.scale = call.scale;
+  head.span = call.window;
+  head.soft_cap = call.soft_cap;
+  head.scale = call.soft_cap == 0.0F ? call.scale : call.scale / call.soft_cap;
   if (call.mask.data == nullptr) return head;
   head.mask_kind = call.mask_of_bytes ? MaskKind::visible : MaskKind::added;
   head.mask_stride = one_row ? 0 : call.mask.strides[2];
@@ -147,7 +184,8 @@ AttentionHead head_of(const AttentionCall& call, std::int64_t index, Range queri
 int threads_for(const AttentionCall& call) {
   const auto [batch, heads, queries, head_dim] = call.query.shape;
   const std::int64_t features = head_dim + call.value.shape[3];
-  return batch * heads * queries * call.key.shape[2] * features < kInlineWork ? 1 : num_threads();
+  const std::int64_t keys = call.window == 0 ? call.key.shape[2] : std::min(call.window, call.key.shape[2]);
+  return batch * heads * queries * keys * features < kInlineWork ? 1 : num_threads();
 }
 
 /// Ranges that the queries of every head are cut into.

@@ -1,6 +1,8 @@
 #include "rotary.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "../kernels/range.h"
 #include "../threading/parallel.h"
@@ -30,28 +32,46 @@ std::int64_t sequence_of(const Sequences& sequences, std::int64_t token) {
   return std::upper_bound(ends, ends + sequences.count, token + sequences.offsets[0]) - ends;
 }
 
-void rotate_tokens(const RotaryTable& table, std::int64_t heads, const Sequences& sequences, Range tokens,
-                   float* input) {
+std::int64_t first_position(const RotaryCall& call, std::int64_t sequence) {
+  return call.first_positions == nullptr ? 0 : call.first_positions[sequence];
+}
+
+void check(const RotaryTable& table, const RotaryCall& call) {
+  if (call.head_dim < table.head_dim) {
+    throw std::invalid_argument("heads must have at least the " + std::to_string(table.head_dim) +
+                                " features of the rotary table, got " + std::to_string(call.head_dim));
+  }
+  for (std::int64_t i = 0; i < call.sequences.count; ++i) {
+    const std::int64_t first = first_position(call, i);
+    if (first >= 0 && first <= table.positions - call.sequences.length(i)) continue;
+    throw std::invalid_argument("positions must be from 0 to " + std::to_string(table.positions - 1) + ", got " +
+                                std::to_string(call.sequences.length(i)) + " tokens from position " +
+                                std::to_string(first) + " on in sequence " + std::to_string(i));
+  }
+}
+
+void rotate_tokens(const RotaryTable& table, const RotaryCall& call, Range tokens) {
+  const Sequences& sequences = call.sequences;
   std::int64_t sequence = sequence_of(sequences, tokens.first);
   for (std::int64_t t = tokens.first; t < tokens.last; ++t) {
     while (t >= sequences.start(sequence + 1)) ++sequence;
-    const float* row = table.rows + (t - sequences.start(sequence)) * table.head_dim;
-    float* head = input + t * heads * table.head_dim;
-    for (std::int64_t i = 0; i < heads; ++i) rotate_head(row, table.head_dim / 2, head + i * table.head_dim);
+    const std::int64_t position = first_position(call, sequence) + t - sequences.start(sequence);
+    const float* row = table.rows + position * table.head_dim;
+    float* head = call.input + t * call.heads * call.head_dim;
+    for (std::int64_t i = 0; i < call.heads; ++i) rotate_head(row, table.head_dim / 2, head + i * call.head_dim);
   }
 }
 
 }  // namespace
 
-void rotate(const RotaryTable& table, std::int64_t heads, const Sequences& sequences, float* input) {
-  const std::int64_t tokens = sequences.tokens();
+void rotate(const RotaryTable& table, const RotaryCall& call) {
+  check(table, call);
+  const std::int64_t tokens = call.sequences.tokens();
   if (tokens == 0) return;
-  const int threads = tokens * heads * table.head_dim < kInlineNumbers ? 1 : num_threads();
-  if (threads == 1) return rotate_tokens(table, heads, sequences, {0, tokens}, input);
+  const int threads = tokens * call.heads * table.head_dim < kInlineNumbers ? 1 : num_threads();
+  if (threads == 1) return rotate_tokens(table, call, {0, tokens});
   const std::int64_t tasks = std::min<std::int64_t>(tokens, kTasksPerThread * threads);
-  parallel(tasks, [&](std::int64_t i) {
-    rotate_tokens(table, heads, sequences, {tokens * i / tasks, tokens * (i + 1) / tasks}, input);
-  });
+  parallel(tasks, [&](std::int64_t i) { rotate_tokens(table, call, {tokens * i / tasks, tokens * (i + 1) / tasks}); });
 }
 
 }  // namespace sparsekit

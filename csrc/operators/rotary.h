@@ -12,8 +12,18 @@ struct RotaryTable {
   std::int64_t head_dim = 0;
 };
 
-/// Turns features `f` and `f + head_dim / 2` of every head by angle `f` of the token's position in its sequence;
-/// input[tokens, heads * head_dim]. Sequences have at most `table.positions` tokens.
-void rotate(const RotaryTable& table, std::int64_t heads, const Sequences& sequences, float* input);
+/// Which heads are turned; those of a token lie next to each other.
+struct RotaryCall {
+  std::int64_t heads;
+  std::int64_t head_dim;  // at least the table's: features behind those of the table stay as they are
+  Sequences sequences;
+  const std::int64_t* first_positions;  // [sequences], of the first token of each: those before it are in a cache; or
+                                        // null where all are 0
+  float* input;                         // [tokens, heads * head_dim]
+};
+
+/// Turns features `f` and `f + table.head_dim / 2` of every head by angle `f` of the token's position. Throws
+/// std::invalid_argument for heads that are narrower than the table, and for positions that it has not.
+void rotate(const RotaryTable& table, const RotaryCall& call);
 
 }  // namespace sparsekit

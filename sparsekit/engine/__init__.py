@@ -1,7 +1,8 @@
-"""Run whole encoders in the core: no torch, no Python between layers. Needs numpy, and tokenizers for texts."""
+"""Run whole models in the core: no torch, no Python between layers. Needs numpy, and tokenizers for texts."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sparsekit.engine.encoder import Encoder
@@ -9,18 +10,27 @@ from sparsekit.engine.labels import Classification
 from sparsekit.engine.spans import Span
 
 if TYPE_CHECKING:
+    from sparsekit.engine.batch import Completion
     from sparsekit.engine.compiling import compile_model
+    from sparsekit.engine.generator import Generator, Stream
+    from sparsekit.engine.sampling import Sampling
 
-__all__ = ["Classification", "Encoder", "Span", "compile_model"]
+__all__ = ["Classification", "Completion", "Encoder", "Generator", "Sampling", "Span", "Stream", "compile_model"]
+
+#: Names imported on first use -> where they are: a process that runs a compiled encoder has no need of them.
+_LATER = {
+    "Completion": "batch",
+    "Generator": "generator",
+    "Sampling": "sampling",
+    "Stream": "generator",
+    "compile_model": "compiling",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what compiles on first use: a process that runs a compiled file has no need of it."""
-    if name != "compile_model":
+    if name not in _LATER:
         raise AttributeError(f"module 'sparsekit.engine' has no attribute {name!r}")
-    from sparsekit.engine.compiling import compile_model
-
-    return compile_model
+    return getattr(import_module(f"sparsekit.engine.{_LATER[name]}"), name)
 
 
 def __dir__() -> list[str]:

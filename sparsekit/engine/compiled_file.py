@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ ROLES = {
     "local_rotary": 12,
     "windows": 13,
     "distance_rows": 14,
+    "rotary_kinds": 15,
     "query": 16,
     "query_bias": 17,
     "key": 18,
@@ -54,6 +55,10 @@ ROLES = {
     "gate_bias": 33,
     "position_key": 34,
     "position_query": 35,
+    "query_norm_weight": 36,
+    "key_norm_weight": 37,
+    "attention_post_norm_weight": 38,
+    "feed_forward_post_norm_weight": 39,
     "projection_norm_weight": 48,
     "projection_norm_bias": 49,
     "head_dense": 64,
@@ -62,6 +67,8 @@ ROLES = {
     "classifier_bias": 67,
     "head_norm_weight": 68,
     "head_norm_bias": 69,
+    "head": 70,
+    "head_bias": 71,
 }
 #: How a tensor is stored -> its number.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
@@ -74,13 +81,19 @@ TASKS = {"embedding": 0, "classification": 1, "token_classification": 2}
 #: The activation function of a head that linear layers do not have: its number follows theirs.
 TANH = 5
 
-_HEADER = struct.Struct("<8sIIQ4i2f5iI56x")
+#: Norms of a decoder -> their number.
+DECODER_NORMS = {"layer": 0, "rms": 1}
+
+_HEADER = struct.Struct("<8sIIQ44sII52x")
 _ENTRY = struct.Struct("<4I2q2Q")
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
     """What the tensors of an encoder do not say, in the order of the header."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("<4i2f5i")
+    model_kind: ClassVar[int] = 0
 
     layers: int
     head_dim: int
@@ -93,6 +106,25 @@ class EncoderOptions:
     block_order: int  # a number of `BLOCK_ORDERS`
     task: int  # a number of `TASKS`
     head_activation: int  # of `head_dense`: a number of `runtime.ACTIVATIONS`, or `TANH`
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """What the tensors of a decoder do not say, in the order of the header."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("<5i5f4x")
+    model_kind: ClassVar[int] = 1
+
+    layers: int
+    head_dim: int
+    activation: int  # of `up`, a number of `runtime.ACTIVATIONS`
+    norm: int  # a number of `DECODER_NORMS`
+    parallel: int  # 1: attention and the feed-forward half of a layer have the same input
+    norm_eps: float
+    attention_scale: float
+    attention_cap: float  # scores become `cap * tanh(score / cap)`; 0 for none
+    logit_cap: float  # the same of logits
+    embedding_scale: float  # of word embeddings
 
 
 @dataclass(frozen=True)
@@ -151,18 +183,19 @@ class CompiledModel:
     """A compiled model to be written.
 
     Args:
-        options: of the encoder.
-        tensors: of the encoder, in any order.
+        options: of the model.
+        tensors: of the model, in any order.
 
     `nbytes` is its size.
     """
 
-    def __init__(self, options: EncoderOptions, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, options: EncoderOptions | DecoderOptions, tensors: Sequence[Tensor]) -> None:
         self._tensors = sorted(tensors, key=lambda tensor: tensor.key)
         starts, self.nbytes = _starts(self._tensors)
         entries = b"".join(map(_entry, self._tensors, starts))
         head = (MAGIC, VERSION, len(starts), self.nbytes)
-        self._start = _HEADER.pack(*head, *astuple(options), zlib.crc32(entries)) + entries
+        packed = options.layout.pack(*astuple(options))
+        self._start = _HEADER.pack(*head, packed, zlib.crc32(entries), options.model_kind) + entries
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Its bytes, in pieces that follow one another."""

@@ -20,11 +20,14 @@ from sparsekit.engine.compiled_file import (
     EncoderOptions,
     Tensor,
 )
+from sparsekit.engine.decoder_compiling import compiled_decoder
+from sparsekit.engine.decoder_families import DECODER_FAMILIES, DecoderFamily
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
 from sparsekit.engine.encoder_tensors import EncoderTensors
-from sparsekit.engine.families import Head
+from sparsekit.engine.families import FAMILIES, Head
 from sparsekit.engine.layouts import Layouts
 from sparsekit.engine.linear_tensors import linear_tensors
+from sparsekit.engine.model_type import family_of
 from sparsekit.engine.sentence_modules import DENSE_LAYER, DenseModule, read_modules
 from sparsekit.engine.weights import open_weights
 from sparsekit.formats.dtypes import weight_dtype
@@ -119,7 +122,12 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
     modules = read_modules(folder)
-    config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
+    options = read_object(regular_file(modules.encoder, CONFIG))
+    if isinstance(family_of(options, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily):
+        if pooling is not None:
+            raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
+        return compiled_decoder(modules.encoder, dtype, embeddings, layouts)
+    config = read_config(options)
     found = EncoderTensors(config, open_weights(modules.encoder, layouts))
     tensors = list(found.read(dtype, embeddings))
     pooling = pooling or modules.pooling

@@ -7,6 +7,17 @@ from typing import Any
 
 from sparsekit.engine.refusals import refusal
 
+#: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
+ACTIVATION_NAMES = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
 #: Most positions where a compiled model holds something of each.
 _MOST_POSITIONS = 2**17
 
@@ -33,6 +44,49 @@ def flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{key} of config.json must be true or false, got {value!r:.80}")
     return value
+
+
+def activation_named(name: object, key: str) -> str:
+    """A name of `runtime.ACTIVATIONS` for that of transformers.
+
+    Args:
+        name: what the configuration says.
+        key: where it does.
+
+    Raises:
+        ValueError: the engine has no such activation function.
+    """
+    if not isinstance(name, str) or name not in ACTIVATION_NAMES:
+        raise refusal(f"{key}={name!r:.80}, only {', '.join(ACTIVATION_NAMES)}")
+    return ACTIVATION_NAMES[name]
+
+
+def number(value: object, key: str, least: float, most: float) -> float:
+    """A number of a configuration.
+
+    Args:
+        value: what the configuration says.
+        key: where it does.
+        least: it must be.
+        most: it may be.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{key} of config.json must be a number from {least:g} to {most:g}, got {value!r:.80}")
+    return float(value)
+
+
+def epsilon(value: object, key: str) -> float:
+    """What a norm adds to the variance.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1:
+        raise ValueError(f"{key} of config.json must be a number between 0 and 1, got {value!r:.80}")
+    return float(value)
 
 
 def positions(config: Mapping[str, Any], default: int) -> int:

@@ -6,23 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparsekit.engine.config_values import flag, whole
+from sparsekit.engine.config_values import ACTIVATION_NAMES, activation_named, epsilon, flag, whole
 from sparsekit.engine.families import FAMILIES, Family, Head
+from sparsekit.engine.model_type import check_fixed, family_of
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_config import RelativeConfig, read_relative
 from sparsekit.engine.rotary_config import RotaryConfig, read_rotary
 
-#: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
 #: Keys that must have this value where they are there.
 _FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
@@ -113,16 +103,8 @@ def _is_projected(options: _Options) -> bool:
 
 
 def _family_of(config: Mapping[str, Any]) -> Family:
-    model_type = config.get("model_type")
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    if family is None:
-        raise refusal(f"models of model_type {model_type!r:.80}, only {', '.join(FAMILIES)}")
-    for key, value in {**_FIXED, **family.fixed}.items():
-        if config.get(key) not in (value, None):
-            raise refusal(f"{model_type} with {key}={config[key]!r:.80}, only {value!r}")
-    quantization = config.get("quantization_config") or {"quant_method": "sparsekit"}
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparsekit":
-        raise refusal(f"weights quantized with another library, quantization_config={quantization!r:.80}")
+    family = family_of(config, FAMILIES)
+    check_fixed(config, {**_FIXED, **family.fixed})
     return family
 
 
@@ -138,7 +120,7 @@ def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
 
 def _configured(head: Head, config: Mapping[str, Any]) -> Head:
     """A head with the options of its configuration, which may leave them out."""
-    words = {"activation": {**_ACTIVATIONS, "tanh": "tanh"}, "pooling": {"cls": "cls", "mean": "mean"}}
+    words = {"activation": {**ACTIVATION_NAMES, "tanh": "tanh"}, "pooling": {"cls": "cls", "mean": "mean"}}
     found: dict[str, Any] = {}
     for option, key in head.keys.items():
         name = config.get(key, getattr(head, option))
@@ -168,14 +150,7 @@ class _Options:
         return value
 
     def norm_eps(self) -> float:
-        value = self._values["norm_eps"]
-        if type(value) not in (int, float) or not 0 < value < 1:
-            key = self._keys["norm_eps"]
-            raise ValueError(f"{key} of config.json must be a number between 0 and 1, got {value!r:.80}")
-        return float(value)
+        return epsilon(self._values["norm_eps"], self._keys.get("norm_eps", "norm_eps"))
 
     def activation(self) -> str:
-        name = self._values["activation"]
-        if not isinstance(name, str) or name not in _ACTIVATIONS:
-            raise refusal(f"{self._keys['activation']}={name!r:.80}, only {', '.join(_ACTIVATIONS)}")
-        return _ACTIVATIONS[name]
+        return activation_named(self._values["activation"], self._keys["activation"])

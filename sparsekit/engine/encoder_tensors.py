@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor
+from sparsekit.engine.embedding_tensors import matrix, table_tensor
 from sparsekit.engine.encoder_config import EncoderConfig
 from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
-from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
-from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_table
+from sparsekit.engine.linear_tensors import linear_tensors, stored_vector
+from sparsekit.engine.module_names import ModuleNames, part_of
+from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_frequencies, rotary_table
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_tensors import relative_tensors
 from sparsekit.engine.rotary_config import RotaryConfig
-from sparsekit.engine.weights import WHOLE, Part, Weights
-from sparsekit.formats.quantization import quantize_rows
+from sparsekit.engine.weights import Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -36,31 +37,11 @@ class EncoderTensors:
     def __init__(self, config: EncoderConfig, weights: Weights) -> None:
         self._config = config
         self._weights = weights
-        self._prefix = self._find_prefix()
-        if config.layers > len(weights.names):
-            raise ValueError(
-                f"config.json says {config.layers} layers, the weight files hold {len(weights.names)} tensors"
-            )
-        self._modules = [
-            (NO_LAYER if layer is None else layer, kind, self._name(kind, layer))
-            for layer in (None, *range(config.layers))
-            for kind, module in config.family.modules.items()
-            if config.has(kind, layer) and (layer is None) == ("{layer}" not in module)
-        ]
+        self._names = ModuleNames(config.family.modules, weights.names)
+        self._prefix = self._names.prefix
+        self._modules = list(self._names.all(config.layers, config.has))
         self._check_names()
         self._heads: int | None = None  # of biases by distance
-
-    def _find_prefix(self) -> str:
-        """What precedes the names of the encoder's tensors, such as "bert."."""
-        words = self._config.family.modules["word_embeddings"] + ".weight"
-        found = [name.removesuffix(words) for name in self._weights.names if f".{name}".endswith(f".{words}")]
-        if len(found) != 1:
-            raise ValueError(f"expected one tensor {words!r}, got {len(found)}; is config.json that of the weights?")
-        return found[0]
-
-    def _name(self, kind: str, layer: int | None = None) -> str:
-        """The name of a module, of a layer or of none."""
-        return self._prefix + self._config.family.modules[kind].format(layer=layer)
 
     def _check_names(self) -> None:
         """Refuse tensors that are not read: they might change what the model computes."""
@@ -69,7 +50,7 @@ class EncoderTensors:
         )
         own = {name for name in self._weights.names if name.startswith(roots)}
         known = {f"{module}.weight" for _, _, module in self._modules}
-        known |= {f"{self._name(kind)}.weight" for kind in self._config.family.ignored}
+        known |= {f"{self._names.of(kind)}.weight" for kind in self._config.family.ignored}
         known |= {f"{module}.bias" for _, kind, module in self._modules if kind not in self._config.without_bias}
         left = sorted(own - known - {self._prefix + name for name in _BUFFERS})
         if left:
@@ -87,7 +68,7 @@ class EncoderTensors:
         """
         for layer, kind, module in self._modules:
             if kind in TABLES:
-                yield self._table(layer, kind, module, embeddings)
+                yield self._table(kind, module, embeddings)
             elif kind in BIASES:
                 yield self._biases(kind, module)
             elif kind in NORMS:
@@ -98,7 +79,7 @@ class EncoderTensors:
             yield from self._rotary(self._config.rotary)
         if self._config.relative is not None:
             relative, layers, eps = self._config.relative, self._config.layers, self._config.norm_eps
-            yield from relative_tensors(relative, layers, eps, self._weights, self._name)
+            yield from relative_tensors(relative, layers, eps, self._weights, self._names.of)
 
     def read_head(self, head: Head, dtype: str) -> Iterator[Tensor]:
         """The tensors of the model's head; its last layer is float32 where it is dense in the model.
@@ -118,37 +99,19 @@ class EncoderTensors:
         name = head.classifier.format(encoder=self._prefix)
         yield from linear_tensors(self._weights, NO_LAYER, "classifier", name, "float32")
 
-    def _matrix(self, name: str) -> NDArray[np.float32]:
-        check_name(self._weights, name)
-        values = self._weights.floats(name)
-        if values.ndim != 2:
-            raise ValueError(f"{name!r} must have two dimensions, got shape {list(values.shape)}")
-        return values
-
-    def _table(self, layer: int, kind: str, module: str, embeddings: str | None) -> Tensor:
-        name = f"{module}.weight"
-        check_name(self._weights, name)
-        stored = self._weights.quantized(module)
-        if stored is not None and embeddings != "float32":
-            self._check_features(name, stored[0].shape[1])
-            return Tensor.of_scaled_rows(layer, kind, *stored)
-        values = self._matrix(name)
-        self._check_features(name, values.shape[1])
-        if embeddings == "int8" and kind == "word_embeddings":
-            return Tensor.of_scaled_rows(layer, kind, *_quantized(name, values))
-        return Tensor.of_floats(layer, kind, values)
-
-    def _check_features(self, name: str, features: int) -> None:
-        if self._config.rotary is not None and features != self._config.features:
-            raise ValueError(f"{name!r} must have {self._config.features} columns, as config.json says, got {features}")
+    def _table(self, kind: str, module: str, embeddings: str | None) -> Tensor:
+        """Other embeddings than those of words stay in the type in which they are stored, unless that is to change."""
+        dtype = embeddings if kind == "word_embeddings" or embeddings == "float32" else None
+        columns = None if self._config.rotary is None else self._config.features
+        return table_tensor(self._weights, kind, module, dtype, columns)
 
     def _biases(self, kind: str, module: str) -> Tensor:
         """Of all distances that positions allow, for each head."""
-        buckets = self._matrix(f"{module}.weight")
+        buckets = matrix(self._weights, f"{module}.weight")
         if len(buckets) != BUCKETS:
             raise ValueError(f"{module + '.weight'!r} must have {BUCKETS} rows, got {len(buckets)}")
-        positions = self._name("position_embeddings")
-        tokens = len(self._matrix(f"{positions}.weight")) - self._config.first_position
+        positions = self._names.of("position_embeddings")
+        tokens = len(matrix(self._weights, f"{positions}.weight")) - self._config.first_position
         if tokens < 1:
             raise ValueError(f"{positions + '.weight'!r} must have more than {self._config.first_position} rows")
         self._heads = buckets.shape[1]
@@ -163,36 +126,25 @@ class EncoderTensors:
 
     def _rotary(self, rotary: RotaryConfig) -> Iterator[Tensor]:
         """Tables of rotary position embeddings, and the windows of layers where one has any."""
-        head_dim = self._config.head_dim
-        yield Tensor.of_floats(NO_LAYER, "rotary", rotary_table(rotary.base, rotary.positions, head_dim))
+        yield Tensor.of_floats(NO_LAYER, "rotary", self._rotary_table(rotary.base, rotary.positions))
         if any(rotary.windows):
-            local = rotary_table(rotary.local_base, rotary.positions, head_dim)
+            local = self._rotary_table(rotary.local_base, rotary.positions)
             yield Tensor.of_floats(NO_LAYER, "local_rotary", local)
             yield Tensor.of_floats(NO_LAYER, "windows", np.array(rotary.windows, np.float32))
+
+    def _rotary_table(self, base: float, positions: int) -> NDArray[np.float32]:
+        return rotary_table(rotary_frequencies(base, self._config.head_dim), positions)
 
     def _norm(self, layer: int, kind: str, module: str) -> Iterator[Tensor]:
         yield stored_vector(self._weights, layer, f"{kind}_weight", f"{module}.weight")
         if kind not in self._config.without_bias:
             yield stored_vector(self._weights, layer, f"{kind}_bias", f"{module}.bias")
 
-    def _part(self, kind: str) -> Part:
-        """Which part of a module a linear layer is."""
-        modules = self._config.family.modules
-        sharing = [other for other, module in modules.items() if module == modules[kind]]
-        return Part(sharing.index(kind), len(sharing))
-
     def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
-        part = self._part(kind)
-        activation = self._config.activation if kind == "up" and part == WHOLE else None
+        part = part_of(self._config.family.modules, kind)
+        activation = self._config.activation if kind == "up" and part.whole else None
         weight, *bias = linear_tensors(self._weights, layer, kind, module, dtype, activation, part)
         if kind == "query":
             self._check_heads(module, weight.rows)
         yield weight
         yield from bias
-
-
-def _quantized(name: str, values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    try:
-        return quantize_rows(values)
-    except ValueError as error:
-        raise ValueError(f"{name!r} {error}") from error

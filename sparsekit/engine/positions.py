@@ -53,18 +53,30 @@ def _log_buckets(distances: NDArray[np.int64], single: int, farthest: int) -> ND
     return np.where(far <= single, distances, np.sign(distances) * beyond)
 
 
-def rotary_table(base: float, positions: int, head_dim: int) -> NDArray[np.float32]:
+def rotary_frequencies(base: float, dims: int) -> NDArray[np.float32]:
+    """What angles of rotary position embeddings grow by from one position to the next, as transformers rounds them.
+
+    Args:
+        base: frequency `f` is `1 / base ** (2 f / dims)`.
+        dims: features of a head that are rotated.
+
+    Returns:
+        float32, shape [dims / 2], rounded up.
+    """
+    exponents = np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)
+    return np.float32(1) / np.float32(base) ** exponents
+
+
+def rotary_table(frequencies: NDArray[np.float32], positions: int, factor: float = 1.0) -> NDArray[np.float32]:
     """Cosines and sines of rotary position embeddings, with the roundings of transformers.
 
     Args:
-        base: of the angles: angle `f` of position `p` is `p / base ** (2 f / head_dim)`.
+        frequencies: of the angles: angle `f` of position `p` is `p * frequencies[f]`.
         positions: rows of the table.
-        head_dim: features of a head, even.
+        factor: of the cosines and sines.
 
     Returns:
-        float32, shape [positions, head_dim]: cosines of the angles, then their sines.
+        float32, shape [positions, 2 * frequencies]: cosines of the angles, then their sines.
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1) / np.float32(base) ** exponents
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * np.float32(factor)

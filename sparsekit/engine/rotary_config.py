@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsekit.engine.config_values import positions, whole
+from sparsekit.engine.layer_types import GLOBAL, LOCAL, read_layer_types
 from sparsekit.engine.refusals import refusal
 
-#: Types of layers: those that see all tokens, and those that see a window.
-_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 #: Older key -> angle base by default, as transformers has them.
-_BASES = {_GLOBAL: ("global_rope_theta", 160_000.0), _LOCAL: ("local_rope_theta", 10_000.0)}
+_BASES = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
 
 
 @dataclass(frozen=True)
@@ -32,28 +31,23 @@ def read_rotary(config: Mapping[str, Any], layers: int) -> RotaryConfig:
         ValueError: the engine does not run such a model, or a value is impossible.
     """
     types = _layer_types(config, layers)
-    window = whole(config, "local_attention", 128, 2) // 2 if _LOCAL in types else 0
+    window = whole(config, "local_attention", 128, 2) // 2 if LOCAL in types else 0
     if config.get("sliding_window") not in (None, window):
         raise refusal(f"sliding_window={config['sliding_window']!r:.80} beside local_attention")
     return RotaryConfig(
         positions(config, 8192),
-        _base(config, _GLOBAL),
-        _base(config, _LOCAL),
-        tuple(window * (kind == _LOCAL) for kind in types),
+        _base(config, GLOBAL),
+        _base(config, LOCAL),
+        tuple(window * (kind == LOCAL) for kind in types),
     )
 
 
 def _layer_types(config: Mapping[str, Any], layers: int) -> Sequence[str]:
-    types = config.get("layer_types")
-    if types is None:
-        every = whole(config, "global_attn_every_n_layers", 3, 1)
-        return [_LOCAL if layer % every else _GLOBAL for layer in range(layers)]
-    if not isinstance(types, list) or len(types) != layers:
-        raise ValueError(f"layer_types of config.json must be a list of {layers} types, got {types!r:.80}")
-    unknown = [kind for kind in types if kind not in (_GLOBAL, _LOCAL)]
-    if unknown:
-        raise refusal(f"layers of type {unknown[0]!r:.80}, only {_GLOBAL}, {_LOCAL}")
-    return types
+    types = read_layer_types(config, layers)
+    if types is not None:
+        return types
+    every = whole(config, "global_attn_every_n_layers", 3, 1)
+    return [LOCAL if layer % every else GLOBAL for layer in range(layers)]
 
 
 def _base(config: Mapping[str, Any], kind: str) -> float:
@@ -61,8 +55,8 @@ def _base(config: Mapping[str, Any], kind: str) -> float:
     everything = config.get("rope_parameters") or {}
     if config.get("rope_scaling") is not None:
         raise refusal(f"rope_scaling={config['rope_scaling']!r:.80}")
-    if not isinstance(everything, dict) or not {_GLOBAL, _LOCAL}.issuperset(everything):
-        raise refusal(f"rope_parameters={everything!r:.80}, only those of {_GLOBAL} and {_LOCAL}")
+    if not isinstance(everything, dict) or not {GLOBAL, LOCAL}.issuperset(everything):
+        raise refusal(f"rope_parameters={everything!r:.80}, only those of {GLOBAL} and {LOCAL}")
     parameters = everything.get(kind) or {}
     if not isinstance(parameters, dict):
         raise ValueError(f"rope_parameters of config.json must hold objects, got {parameters!r:.80}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER = "tokenizer.json"
-_TOKENIZER_OPTIONS = "tokenizer_config.json"
+TOKENIZER_OPTIONS = "tokenizer_config.json"
 #: Texts that are tokenized at a time: the tokenizer's own objects take many times what ids do.
 _AT_A_TIME = 1024
 
@@ -54,8 +54,8 @@ class Tokenizer:
 
     def __init__(self, file: Path, folder: Path, max_tokens: int) -> None:
         sentence = read_options(file.parent, SENTENCE_OPTIONS)
-        options = read_options(file.parent, _TOKENIZER_OPTIONS)
-        self._tokenizer = _open(file)
+        options = read_options(file.parent, TOKENIZER_OPTIONS)
+        self._tokenizer = open_tokenizer(file)
         self._lower = sentence.get("do_lower_case") is True
         self._prompts = read_options(folder, SENTENCE_CONFIG)
         self.max_tokens = min(_limit(sentence, "max_seq_length"), _limit(options, "model_max_length"), max_tokens)
@@ -163,14 +163,20 @@ def _limit(options: Mapping[str, Any], key: str) -> int:
     return value if type(value) is int and value >= 1 else sys.maxsize
 
 
-def _open(file: Path) -> tokenizers.Tokenizer:
+def open_tokenizer(file: Path) -> tokenizers.Tokenizer:
+    """Open a tokenizer.json.
+
+    Raises:
+        ModuleNotFoundError: tokenizers is not installed.
+        ValueError: the file is missing or damaged.
+    """
     try:
         import tokenizers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"texts need tokenizers: {how_to_install('engine')}", name=error.name) from error
     if not file.exists():
         raise ValueError(f"there is no {file}; write it with transformers, AutoTokenizer.from_pretrained(...)"
-                         ".save_pretrained(...), or give Encoder(..., tokenizer=)")  # fmt: skip
+                         ".save_pretrained(...), or give tokenizer=")  # fmt: skip
     text = regular_file(file.parent, file.name).read_text(encoding="utf-8")
     try:
         return tokenizers.Tokenizer.from_str(text)

@@ -25,21 +25,47 @@ _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.
 
 @dataclass(frozen=True)
 class Part:
-    """One of several equal parts of a linear layer's rows."""
+    """Some of several equal parts of a linear layer's rows, from `first` up to, without, `last`."""
 
-    index: int = 0
+    first: int = 0
+    last: int = 1
     count: int = 1
+    #: Rows that have these parts, again and again, such as those of a head; 0 for all rows at once.
+    period: int = 0
+    #: Whether the model stores its dense weight as [in_features, out_features].
+    transposed: bool = False
 
-    def rows(self, layer: str, out_features: int) -> slice:
+    @property
+    def whole(self) -> bool:
+        """Whether it is all rows."""
+        return self.last - self.first == self.count
+
+    def rows(self, layer: str, out_features: int) -> slice | NDArray[np.int64]:
         """Its rows.
 
         Raises:
             ValueError: the layer does not have so many parts.
         """
-        if out_features % self.count:
+        period = self.period or out_features
+        if period % self.count:
             raise ValueError(f"layer {layer!r} must have {self.count} equal parts, got {out_features} rows")
-        size = out_features // self.count
-        return slice(self.index * size, (self.index + 1) * size)
+        if out_features % period:
+            raise ValueError(f"layer {layer!r} must have a multiple of {period} rows, got {out_features}")
+        size = period // self.count
+        if period == out_features:
+            return slice(self.first * size, self.last * size)
+        return np.arange(out_features).reshape(-1, period)[:, self.first * size : self.last * size].reshape(-1)
+
+    def of(self, layer: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Its rows of a dense weight as the model stores it, shape [out_features, in_features].
+
+        Raises:
+            ValueError: the weight does not have two dimensions, or the layer not so many parts.
+        """
+        if weight.ndim != 2:
+            raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
+        rows = weight.T if self.transposed else weight
+        return rows[self.rows(layer, len(rows))]
 
 
 #: All of a layer.
@@ -99,9 +125,7 @@ def open_weights(folder: Path, layouts: Layouts) -> Weights:
 
 
 def _pack_dense(layer: str, weight: NDArray[np.float32], dtype: str, part: Part, layouts: Layouts) -> runtime.Packed:
-    if weight.ndim != 2:
-        raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
-    return layouts.pack(CSR.from_dense(weight[part.rows(layer, len(weight))]), dtype)
+    return layouts.pack(CSR.from_dense(part.of(layer, weight)), dtype)
 
 
 class _PlainWeights:
@@ -166,7 +190,7 @@ class _SparseWeights:
         entry = self._folder.manifest.layers.get(layer)
         if entry is None:
             return _pack_dense(layer, self.floats(f"{layer}.weight"), dtype, part, self._layouts)
-        if entry.in_model == "sparse" and part == WHOLE:
+        if entry.in_model == "sparse" and part.whole:
             return self._folder.packed(layer, self._layouts.pack)
         weight = self._folder.weight(layer)
         weight = weight.rows(part.rows(layer, weight.out_features))

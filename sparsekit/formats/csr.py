@@ -180,12 +180,18 @@ class CSR:
         """The weight with its zeros, float32, shape [out_features, in_features]."""
         return _C.to_dense(self._tuple)
 
-    def rows(self, rows: slice) -> CSR:
-        """Rows that follow one another, as a weight of their own; values stay in their type.
+    def rows(self, rows: slice | NDArray[np.int64]) -> CSR:
+        """Some rows as a weight of their own; values stay in their type.
+
+        Args:
+            rows: their numbers, or a slice of rows that follow one another.
 
         Raises:
+            IndexError: there is no such row.
             ValueError: the slice has a step.
         """
+        if not isinstance(rows, slice):
+            return self._numbered_rows(rows)
         first, last, step = rows.indices(self.out_features)
         if step != 1:
             raise ValueError(f"rows must follow one another, got a step of {step}")
@@ -196,6 +202,19 @@ class CSR:
             self.col_indices[entries],
             self.values[entries],
             (len(crow_indices) - 1, self.in_features),
+            None if self.scales is None else self.scales[rows],
+        )
+
+    def _numbered_rows(self, rows: NDArray[np.int64]) -> CSR:
+        lengths = np.diff(self.crow_indices)[rows]
+        crow_indices = np.concatenate([[0], np.cumsum(lengths)])
+        moved = np.repeat(self.crow_indices[:-1][rows] - crow_indices[:-1], lengths)
+        entries = np.arange(crow_indices[-1]) + moved
+        return CSR(
+            crow_indices,
+            self.col_indices[entries],
+            self.values[entries],
+            (len(rows), self.in_features),
             None if self.scales is None else self.scales[rows],
         )
 

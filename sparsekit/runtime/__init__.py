@@ -1,6 +1,7 @@
 """Run packed weights from numpy: instruction set, threads, operators, memory. Needs no torch."""
 
 from sparsekit.runtime.attention import NO_MASK, PlacedMask, attention, attention_at
+from sparsekit.runtime.decoder import CompiledDecoder, KeyValueCache
 from sparsekit.runtime.encoder import CompiledEncoder
 from sparsekit.runtime.instruction_set import (
     KernelUnavailableError,
@@ -24,13 +25,16 @@ from sparsekit.runtime.linear import (
 )
 from sparsekit.runtime.memory import keep_freed_memory
 from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info
+from sparsekit.runtime.sampling import checked_counter, checked_sampling, sample
 from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
 
 __all__ = [
     "ACTIVATIONS",
     "NO_MASK",
+    "CompiledDecoder",
     "CompiledEncoder",
     "KernelUnavailableError",
+    "KeyValueCache",
     "Packed",
     "PackedInfo",
     "PlacedMask",
@@ -42,6 +46,8 @@ __all__ = [
     "available_isas",
     "build",
     "check_packed",
+    "checked_counter",
+    "checked_sampling",
     "current_isa",
     "follow_torch_threads",
     "joined_linear_at",
@@ -54,6 +60,7 @@ __all__ = [
     "packed_info",
     "packing_targets",
     "run_peak",
+    "sample",
     "set_num_threads",
     "use_isa",
     "version",

@@ -16,6 +16,13 @@ def check_float32(name: str, array: NDArray[np.float32]) -> None:
         raise TypeError(f"{name} must be a float32 array, got {found}; convert it with np.asarray({name}, np.float32)")
 
 
+def check_row(name: str, array: NDArray[Any], dtype: type[np.signedinteger]) -> None:
+    """Raise TypeError for anything but a contiguous array of these integers with one dimension."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a contiguous array of {np.dtype(dtype)} with one dimension, got {found}")
+
+
 def rows_contiguous(array: NDArray[Any]) -> NDArray[Any]:
     """The array, or a copy whose last dimension is contiguous and whose strides are whole entries."""
     whole = all(stride % array.itemsize == 0 for stride in array.strides)
@@ -36,3 +43,11 @@ def feature_row(name: str, row: NDArray[np.float32] | None, features: int) -> tu
         raise ValueError(f"{name} must have shape [{features}], got {list(row.shape)}")
     row = np.ascontiguousarray(row)
     return row, row.ctypes.data
+
+
+def check_tokens(ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+    """Raise TypeError or ValueError where ids [tokens] and offsets [sequences + 1] are not those of sequences."""
+    check_row("ids", ids, np.int32)
+    check_row("offsets", offsets, np.int64)
+    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets must rise from 0 to the number of tokens, {ids.size}, got {offsets}")

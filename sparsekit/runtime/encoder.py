@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C
+from sparsekit.runtime.arrays import check_row, check_tokens
 from sparsekit.runtime.threads import follow_torch_threads
 
 #: The task whose output has a row for each token: csrc/model/head.h.
@@ -86,19 +87,10 @@ def _placed(
     ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None
 ) -> tuple[int, int, int, int]:
     """Addresses of ids, types and offsets, and the number of sequences."""
-    _check("ids", ids, np.int32)
-    _check("offsets", offsets, np.int64)
-    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
-        raise ValueError(f"offsets must rise from 0 to the number of tokens, {ids.size}, got {offsets}")
+    check_tokens(ids, offsets)
     if types is not None:
-        _check("types", types, np.int32)
+        check_row("types", types, np.int32)
         if types.shape != ids.shape:
             raise ValueError(f"types must have the shape of ids, {list(ids.shape)}, got {list(types.shape)}")
     follow_torch_threads()
     return ids.ctypes.data, 0 if types is None else types.ctypes.data, offsets.ctypes.data, offsets.size - 1
-
-
-def _check(name: str, array: NDArray[np.int32] | NDArray[np.int64], dtype: type[np.signedinteger]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{name} must be a contiguous array of {np.dtype(dtype)} with one dimension, got {found}")

@@ -13,7 +13,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from sparsekit import convert, prune, save
 from sparsekit.distillation import drop_layers
 from sparsekit.engine import Encoder, compile_model
-from sparsekit.engine.positions import distance_biases, rotary_table
+from sparsekit.engine.positions import distance_biases, rotary_frequencies, rotary_table
 from sparsekit.pruning import prune_heads, prune_neurons
 
 #: Shorter and longer than windows and tiles, one token, none, and what goes through the layers on its own.
@@ -44,7 +44,7 @@ def test_biases_are_those_of_transformers():
 
 
 def test_angles_grow_with_the_position():
-    table = rotary_table(100.0, 5, 4)
+    table = rotary_table(rotary_frequencies(100.0, 4), 5)
     angles = np.arange(5)[:, None] / np.array([1.0, 10.0])
     np.testing.assert_allclose(table, np.concatenate([np.cos(angles), np.sin(angles)], 1), rtol=1e-6, atol=1e-7)
 

@@ -2,7 +2,7 @@
 //
 // A score is a product of head_dim terms, off by at most (head_dim + 3) eps times its magnitude. The weights of a query
 // are then off by twice the largest error of its scores, relatively, and by the 1.8e-7 of exp; sums of `keys` terms add
-// their rounding.
+// their rounding. A soft cap has a slope of at most 1, and adds the 1e-6 of tanh.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,8 @@ struct AttentionCase {
   std::int64_t heads = 2;
   std::int64_t key_heads = 2;
   std::int64_t batch = 2;
+  std::int64_t window = 0;
+  float soft_cap = 0.0F;
 
   bool of_bytes() const { return mask == Mask::key_bytes || mask == Mask::bytes || mask == Mask::same_bytes; }
   std::int64_t mask_rows() const { return mask == Mask::key_bytes || mask == Mask::key_floats ? 1 : queries; }
@@ -37,7 +39,8 @@ struct AttentionCase {
   std::string name() const {
     return sparsekit::current_isa() + ", " + std::to_string(queries) + " queries, " + std::to_string(keys) + " keys, " +
            std::to_string(head_dim) + " and " + std::to_string(value_dim) + " features, mask " +
-           std::to_string(static_cast<int>(mask)) + (causal ? ", causal" : "");
+           std::to_string(static_cast<int>(mask)) + (causal ? ", causal" : "") + ", window " + std::to_string(window) +
+           ", soft cap " + std::to_string(soft_cap);
   }
 };
 
@@ -73,7 +76,9 @@ class AttentionProblem {
                                   {nullptr, {}, {}},
                                   c.of_bytes(),
                                   c.causal,
-                                  scale()};
+                                  scale(),
+                                  c.window,
+                                  c.soft_cap};
     if (c.mask == Mask::none) return call;
     call.mask = {c.of_bytes() ? static_cast<const void*>(bytes()) : floats_.data(),
                  {c.batch, c.heads, c.queries, c.keys},
@@ -102,6 +107,7 @@ class AttentionProblem {
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
   static constexpr double kEps = std::numeric_limits<float>::epsilon();
   static constexpr double kExpError = 1.8e-7;
+  static constexpr double kTanhError = 1e-6;
 
   static std::size_t count(std::int64_t number) { return static_cast<std::size_t>(number); }
 
@@ -138,7 +144,9 @@ class AttentionProblem {
 
   double added(std::int64_t text, std::int64_t query, std::int64_t key) {
     const AttentionCase& c = case_;
-    if (c.causal && key > query + c.keys - c.queries) return -double{kInfinity};
+    const std::int64_t position = query + c.keys - c.queries;
+    if (c.causal && key > position) return -double{kInfinity};
+    if (c.window > 0 && key <= position - c.window) return -double{kInfinity};
     if (c.mask == Mask::none) return 0.0;
     const std::int64_t at = (text * c.mask_rows() + (c.mask_rows() == 1 ? 0 : query)) * c.keys + key;
     if (!c.of_bytes()) return double{floats_.data()[at]};
@@ -155,16 +163,23 @@ class AttentionProblem {
       const float* key =
           key_.data() + ((text * c.keys + k) * c.key_heads + head / (c.heads / c.key_heads)) * c.head_dim;
       double magnitude = 0;
-      double score = added(text, query, k);
-      const double shift = std::isinf(score) ? 0.0 : std::fabs(score);
+      double score = 0;
       for (std::int64_t d = 0; d < c.head_dim; ++d) {
         const double product = double{scale()} * double{q[d]} * double{key[d]};
         score += product;
         magnitude += std::fabs(product);
       }
-      weights[count(k)] = score;
-      largest = std::max(largest, score);
-      error = std::max(error, static_cast<double>(c.head_dim + 3) * kEps * (magnitude + shift));
+      double capped_error = 0;
+      if (c.soft_cap > 0.0F) {
+        score = double{c.soft_cap} * std::tanh(score / double{c.soft_cap});
+        capped_error = (kTanhError + 2 * kEps) * std::fabs(score) + kEps * magnitude;
+      }
+      const double shift = added(text, query, k);
+      weights[count(k)] = score + shift;
+      largest = std::max(largest, score + shift);
+      if (std::isinf(shift)) continue;
+      error =
+          std::max(error, static_cast<double>(c.head_dim + 3) * kEps * (magnitude + std::fabs(shift)) + capped_error);
     }
     double total = 0;
     for (double& weight : weights) total += weight = std::isinf(largest) ? 0.0 : std::exp(weight - largest);

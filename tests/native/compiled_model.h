@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "layer.h"
@@ -91,7 +92,9 @@ inline void set_checksums(AlignedBytes& file) {
   std::memcpy(file.data.get(), &header, sizeof header);
 }
 
-inline AlignedBytes compiled(const Tensors& tensors, const sparsekit::EncoderOptions& options) {
+/// `Options` of an encoder or a decoder.
+template <class Options>
+AlignedBytes compiled(const Tensors& tensors, const Options& options) {
   const auto aligned = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
   std::vector<sparsekit::TensorEntry> entries;
   std::size_t end = sizeof(sparsekit::CompiledHeader) + tensors.size() * sizeof(sparsekit::TensorEntry);
@@ -102,13 +105,17 @@ inline AlignedBytes compiled(const Tensors& tensors, const sparsekit::EncoderOpt
     end = aligned(end) + tensor.bytes.size();
   }
   AlignedBytes file(aligned(end));
-  const sparsekit::CompiledHeader header{sparsekit::kCompiledMagic,
-                                         sparsekit::kCompiledVersion,
-                                         static_cast<std::uint32_t>(entries.size()),
-                                         file.size,
-                                         options,
-                                         0,
-                                         {}};
+  sparsekit::CompiledHeader header{};
+  header.magic = sparsekit::kCompiledMagic;
+  header.version = sparsekit::kCompiledVersion;
+  header.tensors = static_cast<std::uint32_t>(entries.size());
+  header.total_bytes = file.size;
+  if constexpr (std::is_same_v<Options, sparsekit::DecoderOptions>) {
+    header.kind = sparsekit::ModelKind::decoder;
+    header.decoder = options;
+  } else {
+    header.encoder = options;
+  }
   std::memcpy(file.data.get(), &header, sizeof header);
   std::memcpy(file.data.get() + sizeof header, entries.data(), entries.size() * sizeof(entries[0]));
   auto entry = entries.begin();

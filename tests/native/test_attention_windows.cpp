@@ -50,6 +50,8 @@ class Problem {
     compute();
   }
 
+  std::vector<float> output() { return {output_.data(), output_.data() + size()}; }
+
   std::string wrong() {
     const auto count = static_cast<std::int64_t>(case_.offsets.size()) - 1;
     std::fill_n(output_.data(), size(), 7.0F);
@@ -147,10 +149,13 @@ void check_case(const Case& given) {
   Problem problem(given);
   for (const std::string& isa : available_isas()) {
     use_isa(isa);
+    std::vector<float> alone;
     for (const int threads : {1, 3}) {
       set_pool_threads(threads);
       const std::string wrong = problem.wrong();
       CHECK_CASE(wrong.empty(), given.name() + ": " + wrong);
+      if (threads == 1) alone = problem.output();
+      CHECK_CASE(same_bits(problem.output(), alone), given.name() + ", " + std::to_string(threads) + " threads");
     }
   }
 }

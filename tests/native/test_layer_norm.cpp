@@ -2,7 +2,8 @@
 // that cannot be accessed, large means, infinities and NaN, threads, and calls that must be refused.
 //
 // A sum is off by eps of its size, the mean of n of them by at most (n + 2) eps of their mean size; what a number
-// differs from the mean by is off by both, and the variance relatively by twice that over the standard deviation.
+// differs from the mean by is off by both, and the variance relatively by twice that over the standard deviation. A
+// mean square is off by at most (n + 6) eps of itself.
 #include <cmath>
 
 #include "check.h"
@@ -21,10 +22,12 @@ constexpr float kVarianceEps = 1e-5F;
 
 class NormProblem {
  public:
-  NormProblem(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F)
+  NormProblem(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F,
+              bool centered = true)
       : count_(count),
         features_(features),
         affine_(affine),
+        centered_(centered),
         input_(size(), place),
         added_(size(), place),
         output_(size(), place),
@@ -44,7 +47,9 @@ class NormProblem {
             features_,
             affine_ ? weight_.data() : nullptr,
             affine_ ? bias_.data() : nullptr,
-            kVarianceEps};
+            kVarianceEps,
+            nullptr,
+            centered_};
   }
 
   float* input() { return input_.data(); }
@@ -53,7 +58,7 @@ class NormProblem {
   /// First number that is too far from the exact one, as text, or nothing.
   std::string wrong() {
     for (std::int64_t row = 0; row < count_; ++row) {
-      const std::string found = wrong_in(row * features_);
+      const std::string found = centered_ ? wrong_in(row * features_) : wrong_square(row * features_);
       if (!found.empty()) return found;
     }
     return "";
@@ -67,11 +72,28 @@ class NormProblem {
     for (std::size_t i = 0; i < random.size(); ++i) floats[i] = random[i] + shift;
   }
 
+  double sum_at(std::int64_t i) { return double{input_.data()[i]} + double{added_.data()[i]}; }
+
+  /// Of a row that starts at `start`, of RMSNorm.
+  std::string wrong_square(std::int64_t start) {
+    const auto n = static_cast<double>(features_);
+    double square = 0;
+    for (std::int64_t f = 0; f < features_; ++f) square += sum_at(start + f) * sum_at(start + f) / n;
+    const double root = std::sqrt(square + double{kVarianceEps});
+    for (std::int64_t f = 0; f < features_; ++f) {
+      const double scaled = sum_at(start + f) / root * (affine_ ? double{weight_.data()[f]} : 1.0);
+      const double exact = scaled + (affine_ ? double{bias_.data()[f]} : 0.0);
+      const double bound = std::fabs(scaled) * (0.5 * (n + 6) + 6) * kEps + kEps * std::fabs(exact) + 1e-37;
+      const double found = double{output_.data()[start + f]};
+      if (std::fabs(found - exact) <= bound) continue;
+      return "number " + std::to_string(start + f) + " is " + std::to_string(found) + ", not " + std::to_string(exact);
+    }
+    return "";
+  }
+
   std::string wrong_in(std::int64_t start) {
     const auto n = static_cast<double>(features_);
-    const auto sum = [&](std::int64_t f) {
-      return double{input_.data()[start + f]} + double{added_.data()[start + f]};
-    };
+    const auto sum = [&](std::int64_t f) { return sum_at(start + f); };
     double mean = 0;
     double size = 0;
     for (std::int64_t f = 0; f < features_; ++f) mean += sum(f) / n;
@@ -97,6 +119,7 @@ class NormProblem {
   std::int64_t count_;
   std::int64_t features_;
   bool affine_;
+  bool centered_;
   PlacedFloats input_;
   PlacedFloats added_;
   PlacedFloats output_;
@@ -104,8 +127,9 @@ class NormProblem {
   PlacedFloats bias_;
 };
 
-void check_case(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F) {
-  NormProblem problem(count, features, place, affine, shift);
+void check_case(std::int64_t count, std::int64_t features, Place place, bool affine, float shift = 0.0F,
+                bool centered = true) {
+  NormProblem problem(count, features, place, affine, shift, centered);
   for (const auto& isa : available_isas()) {
     use_isa(isa);
     add_layer_norm(problem.rows());
@@ -119,7 +143,9 @@ void sizes() {
   for (const std::int64_t count : {1, 2, 3, 4, 5, 9}) {
     for (const std::int64_t features : {1, 2, 7, 8, 15, 16, 17, 31, 63, 64, 65, 130, 384, 1000}) {
       ++at;
-      check_case(count, features, static_cast<Place>(at % 3), at % 2 == 0);
+      for (const bool centered : {true, false}) {
+        check_case(count, features, static_cast<Place>(at % 3), at % 2 == 0, 0.0F, centered);
+      }
     }
   }
   check_case(0, 8, Place::heap, true);
@@ -128,7 +154,9 @@ void sizes() {
 
 /// A mean that is far larger than what the numbers differ by.
 void large_means() {
-  for (const float shift : {100.0F, -10000.0F}) check_case(3, 200, Place::shifted, true, shift);
+  for (const float shift : {100.0F, -10000.0F}) {
+    for (const bool centered : {true, false}) check_case(3, 200, Place::shifted, true, shift, centered);
+  }
 }
 
 /// A row that holds an infinity or NaN is NaN, as torch's; its neighbors are not.
@@ -142,21 +170,29 @@ void poison_stays_in_its_row() {
       add_layer_norm(problem.rows());
       const std::vector<float> found = problem.output();
       for (std::size_t i = 0; i < found.size(); ++i) CHECK_CASE(std::isnan(found[i]) == (i / 37 == 2), isa);
+      LayerNormRows rows = problem.rows();
+      rows.centered = false;  // an infinite mean square leaves 0 of finite numbers
+      add_layer_norm(rows);
+      const std::vector<float> scaled = problem.output();
+      for (std::size_t i = 0; i < scaled.size(); ++i) {
+        const bool none = i / 37 == 2 && (std::isnan(poison) || i % 37 == 36);
+        CHECK_CASE(std::isnan(scaled[i]) == none, isa);
+      }
     }
   }
 }
 
 /// Rows have the same bits whoever computes them, and wherever they stand.
-void thread_counts_agree() {
+void thread_counts_agree(bool centered) {
   for (const auto& isa : available_isas()) {
     use_isa(isa);
     set_pool_threads(1);
-    NormProblem problem(451, 390, Place::heap, true);
+    NormProblem problem(451, 390, Place::heap, true, 0.0F, centered);
     add_layer_norm(problem.rows());
     const std::vector<float> expected = problem.output();
     for (const int threads : {2, 3, 4}) {
       set_pool_threads(threads);
-      NormProblem again(451, 390, Place::heap, true);
+      NormProblem again(451, 390, Place::heap, true, 0.0F, centered);
       add_layer_norm(again.rows());
       CHECK_CASE(same_bits(again.output(), expected), isa + ", " + std::to_string(threads) + " threads");
     }
@@ -165,11 +201,11 @@ void thread_counts_agree() {
 }
 
 /// Sums that are kept are those of the operands, also in the place of one; alone they have the same norm.
-void keeps_sums_and_takes_one_activation() {
+void keeps_sums_and_takes_one_activation(bool centered) {
   for (const auto& isa : available_isas()) {
     use_isa(isa);
     for (const std::int64_t features : {1, 37, 64, 390}) {
-      NormProblem problem(301, features, Place::page_end, true);
+      NormProblem problem(301, features, Place::page_end, true, 0.0F, centered);
       LayerNormRows rows = problem.rows();
       const std::vector<float> before(rows.input, rows.input + 301 * features);
       add_layer_norm(rows);
@@ -206,8 +242,10 @@ int main() {
   sizes();
   large_means();
   poison_stays_in_its_row();
-  thread_counts_agree();
-  keeps_sums_and_takes_one_activation();
+  for (const bool centered : {true, false}) {
+    thread_counts_agree(centered);
+    keeps_sums_and_takes_one_activation(centered);
+  }
   refuses_calls();
   return check::result();
 }

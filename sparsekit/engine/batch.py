@@ -1,0 +1,144 @@
+"""Texts that are continued together, token by token: they join and leave between steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from sparsekit import runtime
+from sparsekit.engine.prefix_caches import PrefixCaches
+from sparsekit.engine.sampling import Sampling
+from sparsekit.engine.text_stream import TextStream
+
+
+@dataclass
+class Completion:
+    """What follows a prompt.
+
+    `finish` says why it ends: "end" at a token that ends texts, "stop" before a stop string, "length" after as many
+    tokens as were wanted or the context has room for, "canceled"; "" while it goes on.
+    """
+
+    prompt_tokens: int
+    reused_tokens: int = 0  # of the prompt: a cache held them
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)  # the one that ends the text among them
+    log_probabilities: list[float] = field(default_factory=list)  # of `tokens`, before penalties and filters
+    finish: str = ""
+    first_token_seconds: float = 0.0  # from the start of the text's computation
+    seconds: float = 0.0  # to its end
+
+
+class RunningText:
+    """A text that is being continued.
+
+    Args:
+        prompt: its tokens so far.
+        most: tokens that it may have in the end.
+        sampling: how tokens are chosen.
+        stream: turns them into text.
+    """
+
+    def __init__(self, prompt: Sequence[int], most: int, sampling: Sampling, stream: TextStream) -> None:
+        self.ids = list(prompt)
+        self.completion = Completion(prompt_tokens=len(prompt))
+        self.cache: runtime.KeyValueCache | None = None
+        self._most = most
+        self._settings = {name: value for name, value in asdict(sampling).items() if name != "seed"}
+        self._seed = sampling.seed_of_text()
+        self._stream = stream
+        self._start = 0.0
+
+    def start(self, cache: runtime.KeyValueCache) -> None:
+        """Compute on a cache, which holds the first tokens or none."""
+        self.cache = cache
+        self.completion.reused_tokens = cache.tokens
+        self._start = time.perf_counter()
+
+    def choose(self, logits: np.ndarray, end_tokens: frozenset[int]) -> str:
+        """Choose the next token; return the text that is certain with it."""
+        done = self.completion
+        seen = np.array(self.ids, np.int32)
+        token, log_probability = runtime.sample(logits, seen, **self._settings, seed=self._seed, step=len(done.tokens))
+        done.seconds = time.perf_counter() - self._start
+        done.first_token_seconds = done.first_token_seconds or done.seconds
+        self.ids.append(token)
+        done.tokens.append(token)
+        done.log_probabilities.append(log_probability)
+        if token in end_tokens:
+            return self.finish("end")
+        piece = self._stream.push(token)
+        done.text += piece
+        if self._stream.stopped:
+            done.finish = "stop"
+        elif len(self.ids) >= self._most:
+            piece += self.finish("length")
+        return piece
+
+    def finish(self, reason: str) -> str:
+        """End the text; return what is left of it."""
+        rest = self._stream.finish()
+        self.completion.text += rest
+        self.completion.finish = reason
+        return rest
+
+
+class Batch:
+    """Continues texts together.
+
+    Args:
+        decoder: computes them.
+        caches: where their caches come from and go to.
+        end_tokens: tokens that end a text.
+        most: texts that are continued at a time; others wait.
+    """
+
+    def __init__(
+        self, decoder: runtime.CompiledDecoder, caches: PrefixCaches, end_tokens: frozenset[int], most: int
+    ) -> None:
+        self._decoder = decoder
+        self._caches = caches
+        self._end_tokens = end_tokens
+        self._most = most
+        self._running: list[RunningText] = []
+
+    def run(self, texts: Sequence[RunningText]) -> Generator[tuple[RunningText, str], None, None]:
+        """Continue texts to their ends.
+
+        Yields:
+            For each token a text and the piece that is certain with it, which may be empty.
+        """
+        waiting = list(reversed(texts))
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self._most:
+                    self._join(waiting.pop())
+                yield from self._step()
+        finally:
+            for text in list(self._running):
+                self._leave(text)
+
+    def _join(self, text: RunningText) -> None:
+        others = [(other.ids, other.cache) for other in self._running if other.cache is not None]
+        text.start(self._caches.take(text.ids, others))
+        self._running.append(text)
+
+    def _leave(self, text: RunningText) -> None:
+        self._running.remove(text)
+        if text.cache is not None:
+            self._caches.give_back(text.ids, text.cache)
+
+    def _step(self) -> Iterator[tuple[RunningText, str]]:
+        """One more token for each text."""
+        caches = [text.cache for text in self._running if text.cache is not None]
+        new = [text.ids[cache.tokens :] for text, cache in zip(self._running, caches, strict=True)]
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in new])]).astype(np.int64)
+        logits = self._decoder.run(np.concatenate(new).astype(np.int32), offsets, caches)
+        for text, row in zip(list(self._running), logits, strict=True):
+            piece = text.choose(row, self._end_tokens)
+            if text.completion.finish:
+                self._leave(text)
+            yield text, piece

@@ -1,0 +1,52 @@
+"""A decoder's folder as the bytes of a compiled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparsekit import runtime
+from sparsekit.engine.compiled_file import DECODER_NORMS, CompiledModel, DecoderOptions
+from sparsekit.engine.decoder_config import DecoderConfig, read_decoder_config
+from sparsekit.engine.decoder_tensors import DecoderTensors
+from sparsekit.engine.layouts import Layouts
+from sparsekit.engine.weights import open_weights
+from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.io.file_names import CONFIG
+from sparsekit.io.untrusted import read_object, regular_file
+
+
+def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: Layouts) -> CompiledModel:
+    """Compile a causal language model.
+
+    Args:
+        folder: a model folder of `sparsekit.save` or transformers.
+        dtype: of linear layers that are dense in the model, as in `compile_model`, and of a head that is not tied.
+        embeddings: of word embeddings, with those of a tied head: "float32" or "int8"; None as they are stored.
+        layouts: in which layers are packed.
+
+    Raises:
+        ValueError: the engine does not run the model, or the folder is damaged.
+    """
+    config = read_decoder_config(read_object(regular_file(folder, CONFIG)))
+    tensors = DecoderTensors(config, open_weights(folder, layouts)).read(weight_dtype(dtype), embeddings)
+    return CompiledModel(_options(config), list(tensors))
+
+
+def decoder_buffer(folder: Path, dtype: str = "float32", embeddings: str | None = None) -> bytes:
+    """The bytes of `compiled_decoder`."""
+    return b"".join(compiled_decoder(folder, dtype, embeddings, Layouts()).pieces())
+
+
+def _options(config: DecoderConfig) -> DecoderOptions:
+    return DecoderOptions(
+        layers=config.layers,
+        head_dim=config.head_dim,
+        activation=runtime.ACTIVATIONS[config.activation],
+        norm=DECODER_NORMS[config.family.norm],
+        parallel=int(config.parallel),
+        norm_eps=config.norm_eps,
+        attention_scale=config.attention_scale,
+        attention_cap=config.attention_cap,
+        logit_cap=config.logit_cap,
+        embedding_scale=config.embedding_scale,
+    )

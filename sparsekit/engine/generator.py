@@ -1,0 +1,331 @@
+"""`Generator`: a whole language model in the core, from prompts to texts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator as Generated
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsekit import runtime
+from sparsekit.engine.batch import Batch, Completion, RunningText
+from sparsekit.engine.batches import joined_input, split_rows
+from sparsekit.engine.chat_template import ChatTemplate, Message
+from sparsekit.engine.compiled_file import read_compiled
+from sparsekit.engine.prefix_caches import PrefixCaches
+from sparsekit.engine.sampling import end_tokens_of, sampling_of
+from sparsekit.engine.text_stream import TextStream
+from sparsekit.engine.tokenizing import TOKENIZER, check_texts, open_tokenizer, read_options
+from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
+from sparsekit.io.hub_cache import local_folder
+from sparsekit.progress import Progress
+
+#: Texts that are continued at a time.
+_TEXTS = 8
+
+
+class Generator:
+    """A causal language model that runs without torch. Threads may share it.
+
+    Args:
+        model: a model folder, compiled in memory, or the name of one in the local hub cache; or a file of
+            `compile_model`.
+        dtype: see `compile_model`, as for the next one; "float32" if None.
+        embeddings: as the folder has them if None.
+        tokenizer: tokenizer.json, beside it the other files of a tokenizer; None for the one in the model folder.
+        context: most tokens of a text, its prompt among them; None for all that the model has positions for.
+        threads: of the pool, for the whole process; None leaves them as they are.
+        mmap: map a file, so that processes share its memory; else read it.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: the engine does not run the model; a file is damaged; an argument is unknown or does not fit.
+        RuntimeError: `threads` are given and torch is loaded, whose threads are used.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        *,
+        dtype: str | None = None,
+        embeddings: str | None = None,
+        tokenizer: Path | str | None = None,
+        context: int | None = None,
+        threads: int | None = None,
+        mmap: bool = True,
+    ) -> None:
+        if threads is not None:
+            runtime.set_num_threads(threads)
+        self._tokenizer_file = None if tokenizer is None else Path(tokenizer)
+        if Path(model).is_file():
+            if dtype is not None or embeddings is not None:
+                raise ValueError("a compiled model has its own types; compile it again with compile_model")
+            self._core = runtime.CompiledDecoder(read_compiled(Path(model), mmap))
+        else:
+            from sparsekit.engine.compiling import compile_model
+
+            folder = local_folder(model)
+            self._tokenizer_file = self._tokenizer_file or folder / TOKENIZER
+            compiled = compile_model(folder, dtype=dtype or "float32", embeddings=embeddings)
+            self._core = runtime.CompiledDecoder(compiled)
+        if context is not None and not 1 <= context <= self._core.max_tokens:
+            raise ValueError(f"context must be from 1 to the {self._core.max_tokens} tokens that the model has "
+                             f"positions for, got {context}")  # fmt: skip
+        self._context = context or self._core.max_tokens
+        self._caches = PrefixCaches(self._core, self._context)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text, its prompt among them."""
+        return self._context
+
+    @property
+    def cache_bytes(self) -> int:
+        """What is kept in memory of each token of a text."""
+        return self._core.cache_bytes
+
+    def generate(
+        self,
+        prompts: str | Iterable[str],
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        show_progress: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """Continue a prompt, or many at a time.
+
+        Args:
+            prompts: texts, or one.
+            max_new_tokens: most tokens of each continuation.
+            stop: strings, or one, before which a continuation ends.
+            cancel: ends all of them within a token when it is set, by another thread.
+            show_progress: show a bar on standard error.
+            sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`: see `Sampling`. What is
+                left out is as generation_config.json says.
+
+        Returns:
+            The continuation of one prompt, or a list of them.
+
+        Raises:
+            TypeError: a prompt is no str, or an option of another type.
+            ModuleNotFoundError: tokenizers is not installed.
+            ValueError: a prompt has no tokens, or more than the context; an option is unknown or impossible; there is
+                no tokenizer.
+            RuntimeError: the model gives NaN.
+        """
+        given = [prompts] if isinstance(prompts, str) else prompts
+        done = self.complete(
+            given, max_new_tokens=max_new_tokens, stop=stop, cancel=cancel, show_progress=show_progress, **sampling
+        )
+        return done[0].text if isinstance(prompts, str) else [one.text for one in done]
+
+    def complete(
+        self,
+        prompts: Iterable[str],
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        show_progress: bool = False,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """As `generate`, with tokens, log-probabilities, why each text ends, and times.
+
+        Args:
+            prompts: texts.
+            max_new_tokens: as for `generate`, like the others.
+            stop: likewise.
+            cancel: likewise.
+            show_progress: likewise.
+            sampling: likewise.
+
+        Raises:
+            TypeError: as `generate`, like the others.
+            ValueError: likewise.
+        """
+        given = [self._tokens(prompt) for prompt in check_texts(prompts)]
+        texts = [self._text(ids, max_new_tokens, stop, sampling) for ids in given]
+        with Progress[str](title="generate", unit="texts", total=len(texts), hidden=not show_progress) as progress:
+            for text, _ in self._run(texts, cancel):
+                progress.update(int(bool(text.completion.finish)))
+        return [text.completion for text in texts]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """Continue a prompt piece by piece.
+
+        Args:
+            prompt: a text.
+            max_new_tokens: as for `generate`, like the others.
+            stop: likewise.
+            cancel: likewise.
+            sampling: likewise.
+
+        Returns:
+            An iterator over pieces of text; `close` ends the text.
+
+        Raises:
+            TypeError: as `generate`, like the others.
+            ValueError: likewise.
+        """
+        (checked,) = check_texts([prompt])
+        return self._stream(self._tokens(checked), max_new_tokens, stop, cancel, sampling)
+
+    def chat(self, messages: Sequence[Message], **options: Any) -> str:
+        """Answer messages, by the folder's chat template.
+
+        Args:
+            messages: each with a "role", "system", "user" or "assistant", and "content".
+            options: those of `generate`.
+
+        Raises:
+            ModuleNotFoundError: jinja2 is not installed.
+            ValueError: there is no template, or it refuses the messages; as `generate`.
+        """
+        return "".join(self.stream_chat(messages, **options))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """As `chat`, piece by piece.
+
+        Args:
+            messages: as for `chat`.
+            max_new_tokens: as for `stream`, like the others.
+            stop: likewise.
+            cancel: likewise.
+            sampling: likewise.
+
+        Raises:
+            ModuleNotFoundError: as `chat`.
+            ValueError: likewise.
+        """
+        ids = self._tokens(self._template.prompt(messages), special_tokens=False)  # the template has them
+        return self._stream(ids, max_new_tokens, stop, cancel, sampling)
+
+    def logits(self, ids: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """Logits of every token.
+
+        Args:
+            ids: token ids of each sequence.
+
+        Returns:
+            For each sequence float32, shape [tokens, vocabulary].
+
+        Raises:
+            TypeError: ids are no integers.
+            ValueError: the model has no such ids; a sequence has none, or more than the context.
+        """
+        given = joined_input(ids, None)
+        caches = [self._core.make_cache(self._context) for _ in ids]
+        return split_rows(self._core.run(given.ids, given.offsets, caches, all_tokens=True), given.offsets)
+
+    def _tokens(self, prompt: str, special_tokens: bool = True) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=special_tokens).ids
+        if not 1 <= len(ids) < self._context:
+            raise ValueError(f"a prompt must have from 1 to {self._context - 1} tokens, which leaves room for one more "
+                             f"in the context, got {len(ids)}")  # fmt: skip
+        return ids
+
+    def _text(
+        self, ids: Sequence[int], max_new_tokens: int, stop: str | Sequence[str], sampling: Mapping[str, Any]
+    ) -> RunningText:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        most = min(len(ids) + max_new_tokens, self._context)
+        return RunningText(ids, most, sampling_of(self._generation_config, sampling), TextStream(self._tokenizer, stop))
+
+    def _stream(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int,
+        stop: str | Sequence[str],
+        cancel: threading.Event | None,
+        sampling: Mapping[str, Any],
+    ) -> Stream:
+        text = self._text(ids, max_new_tokens, stop, sampling)
+        return Stream(text.completion, self._run([text], cancel))
+
+    def _run(
+        self, texts: Sequence[RunningText], cancel: threading.Event | None
+    ) -> Generated[tuple[RunningText, str], None, None]:
+        batch = Batch(self._core, self._caches, self._end_tokens, _TEXTS)
+        try:
+            with closing(batch.run(texts)) as running:
+                for text, piece in running:
+                    yield text, piece
+                    if cancel is not None and cancel.is_set():
+                        break
+        finally:
+            for text in texts:
+                if not text.completion.finish:
+                    text.finish("canceled")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        if self._tokenizer_file is None:
+            raise ValueError(f"a compiled model has no tokenizer; give Generator(..., tokenizer=) a {TOKENIZER}")
+        return open_tokenizer(self._tokenizer_file)
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if self._tokenizer_file is None:
+            raise ValueError(
+                "a compiled model has no chat template; give Generator(..., tokenizer=), which has it beside"
+            )
+        return ChatTemplate(self._tokenizer_file.parent)
+
+    @cached_property
+    def _generation_config(self) -> dict[str, Any]:
+        """generation_config.json, or what older folders have in config.json."""
+        if self._tokenizer_file is None:
+            return {}
+        folder = self._tokenizer_file.parent
+        return dict(read_options(folder, GENERATION_CONFIG if (folder / GENERATION_CONFIG).exists() else CONFIG))
+
+    @cached_property
+    def _end_tokens(self) -> frozenset[int]:
+        return end_tokens_of(self._generation_config)
+
+
+class Stream:
+    """Pieces of a continuation, as they become certain. `completion` is what there is of it so far."""
+
+    def __init__(self, completion: Completion, run: Generated[tuple[RunningText, str], None, None]) -> None:
+        self.completion = completion
+        self._run = run
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> str:
+        """The next piece that is not empty."""
+        for _, piece in self._run:
+            if piece:
+                return piece
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the continuation; its cache is kept for texts that begin alike."""
+        self._run.close()

@@ -1,0 +1,66 @@
+"""Where the modules of a family lie in the weights of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Set
+
+from sparsekit.engine.compiled_file import NO_LAYER
+from sparsekit.engine.weights import Part
+
+
+class ModuleNames:
+    """Names of a family's modules in a model.
+
+    Args:
+        modules: of the family: what a module holds -> its name, with `{layer}` for the number of its layer.
+        names: of the model's tensors.
+
+    `prefix` is what precedes the names, such as "bert.".
+
+    Raises:
+        ValueError: there are no word embeddings, or several.
+    """
+
+    def __init__(self, modules: Mapping[str, str], names: Set[str]) -> None:
+        self._modules = modules
+        words = modules["word_embeddings"] + ".weight"
+        found = [name.removesuffix(words) for name in names if f".{name}".endswith(f".{words}")]
+        if len(found) != 1:
+            raise ValueError(f"expected one tensor {words!r}, got {len(found)}; is config.json that of the weights?")
+        self.prefix = found[0]
+        self._tensors = len(names)
+
+    def of(self, kind: str, layer: int | None = None) -> str:
+        """The name of a module, of a layer or of none."""
+        return self.prefix + self._modules[kind].format(layer=layer)
+
+    def all(self, layers: int, has: Callable[[str, int | None], bool]) -> Iterator[tuple[int, str, str]]:
+        """Layer or `NO_LAYER`, kind and name of every module.
+
+        Args:
+            layers: of the model.
+            has: whether it has a module, of a layer or of none.
+
+        Raises:
+            ValueError: there are fewer tensors than layers.
+        """
+        if layers > self._tensors:
+            raise ValueError(f"config.json says {layers} layers, the weight files hold {self._tensors} tensors")
+        for layer in (None, *range(layers)):
+            for kind, module in self._modules.items():
+                if has(kind, layer) and (layer is None) == ("{layer}" not in module):
+                    yield NO_LAYER if layer is None else layer, kind, self.of(kind, layer)
+
+
+def part_of(modules: Mapping[str, str], kind: str, shares: Mapping[str, int] | None = None) -> Part:
+    """Which rows of its module a linear layer has: modules of one name hold those of several, one behind the other.
+
+    Args:
+        modules: of the family.
+        kind: of the linear layer.
+        shares: kinds of linear layers -> how many parts of the rows they have, 1 by default.
+    """
+    sharing = [other for other, module in modules.items() if module == modules[kind]]
+    sizes = [1 if shares is None or len(sharing) == 1 else shares.get(other, 1) for other in sharing]
+    place = sharing.index(kind)
+    return Part(sum(sizes[:place]), sum(sizes[: place + 1]), sum(sizes))
