@@ -51,6 +51,12 @@ std::int64_t DecoderTensors::max_tokens() const {
   return most;
 }
 
+EmbeddingTable DecoderTensors::words() const {
+  const TensorEntry& found = entry(kNoLayer, Role::word_embeddings);
+  if (found.kind != TensorKind::packed) return table(Role::word_embeddings, features_);
+  return packed_table(file().data(found), found.bytes);
+}
+
 LinearWeights DecoderTensors::head() const {
   const bool tied = !has(kNoLayer, Role::head);
   const std::int64_t vocabulary = entry(kNoLayer, Role::word_embeddings).rows;

@@ -13,7 +13,8 @@ class DecoderTensors : ModelTensors {
   explicit DecoderTensors(const CompiledFile& file);
 
   std::int64_t features() const { return features_; }
-  EmbeddingTable words() const { return table(Role::word_embeddings, features_); }
+  /// A table, or a weight in a dense layout, which may be the head's too.
+  EmbeddingTable words() const;
   EmbeddingTable positions() const { return optional_table(Role::position_embeddings, features_); }
   NormWeights final_norm() const { return norm(kNoLayer, Role::final_norm_weight, Role::final_norm_bias, features_); }
   /// The word embeddings where the file has no other.

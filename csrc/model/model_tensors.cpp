@@ -32,15 +32,16 @@ EmbeddingTable ModelTensors::table(Role role, std::int64_t features) const {
   if (found.columns != features)
     refuse_model(tensor_name(kNoLayer, role) + " must have " + std::to_string(features) + " columns");
   if (found.rows < 1) refuse_model(tensor_name(kNoLayer, role) + " has no rows");
-  if (found.kind == TensorKind::packed) return packed_table(file_.data(found), found.bytes);
   EmbeddingTable table;
   table.rows = found.rows;
   table.features = found.columns;
   if (found.kind == TensorKind::floats) {
     table.floats = floats(found);
-  } else {
+  } else if (found.kind == TensorKind::scaled_rows) {
     table.scales = floats(found);
     table.bytes = reinterpret_cast<const std::int8_t*>(table.scales + found.rows);
+  } else {
+    refuse_model(tensor_name(kNoLayer, role) + " must be a table");
   }
   return table;
 }

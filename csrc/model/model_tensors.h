@@ -30,7 +30,7 @@ class ModelTensors {
   const TensorEntry& entry(std::uint32_t layer, Role role) const;
   const float* floats(const TensorEntry& entry) const { return reinterpret_cast<const float*>(file_.data(entry)); }
 
-  /// [rows, features]: floats, scaled rows, or a packed weight.
+  /// [rows, features]: floats or scaled rows.
   EmbeddingTable table(Role role, std::int64_t features) const;
   /// Without rows where the file has none.
   EmbeddingTable optional_table(Role role, std::int64_t features) const;

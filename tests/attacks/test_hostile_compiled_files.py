@@ -14,7 +14,6 @@ from tiny_encoders import encoder
 from sparsekit import finalize, prune
 from sparsekit.engine import Encoder, compile_model
 from sparsekit.engine.compiled_file import (
-    _HEADER,
     KINDS,
     NO_LAYER,
     ROLES,
@@ -24,10 +23,11 @@ from sparsekit.engine.compiled_file import (
     aligned_buffer,
 )
 
+START = struct.Struct("<8sIIQ4i2f5iII52x")
 ENTRY = struct.Struct("<4I2q2Q")
 OPTIONS = [field.name for field in fields(EncoderOptions)]
 #: Fields of the header, of an entry, and of a packed weight's header from byte 16 on.
-HEADER = ["magic", "version", "tensors", "total", *OPTIONS, "entries_crc"]
+HEADER = ["magic", "version", "tensors", "total", *OPTIONS, "entries_crc", "model_kind"]
 FIELDS = ["layer", "role", "kind", "crc", "rows", "columns", "start", "size"]
 PACKED = ["out_features", "in_features", "nnz", "entries", "column_blocks", "slice_offsets", "row_lengths"]
 PACKED += ["slot_to_row", "row_to_slot", "values", "columns", "total", "scales", "row_sums"]
@@ -53,8 +53,8 @@ class Forged:
 
     @classmethod
     def of(cls, good: bytes) -> "Forged":
-        header = dict(zip(HEADER, _HEADER.unpack_from(good), strict=True))
-        places = range(_HEADER.size, _HEADER.size + ENTRY.size * header["tensors"], ENTRY.size)
+        header = dict(zip(HEADER, START.unpack_from(good), strict=True))
+        places = range(START.size, START.size + ENTRY.size * header["tensors"], ENTRY.size)
         entries = [dict(zip(FIELDS, ENTRY.unpack_from(good, place), strict=True)) for place in places]
         return cls(header, entries, bytearray(good))
 
@@ -73,7 +73,7 @@ class Forged:
         if self.wrong != "entries_crc":
             self.header["entries_crc"] = zlib.crc32(entries)
         made = bytearray(self.data)
-        made[: _HEADER.size + len(entries)] = _HEADER.pack(*self.header.values()) + entries
+        made[: START.size + len(entries)] = START.pack(*self.header.values()) + entries
         return bytes(made)
 
 
@@ -179,8 +179,15 @@ def test_headers_and_lists_of_tensors(good, change, message, tmp_path):
     refused(model.bytes(), message, tmp_path)
 
 
+def test_kinds_of_models(good, tmp_path):
+    for kind, message in ((1, "no encoder; open a language model with Generator"), (2, "a model of an unknown kind")):
+        model = Forged.of(good)
+        model.header["model_kind"] = kind
+        refused(model.bytes(), message, tmp_path)
+
+
 def test_reserved_fields(good, tmp_path):
-    for place in (_HEADER.size - 40, _HEADER.size - 1):
+    for place in (START.size - 40, START.size - 1):
         refused(good[:place] + b"\1" + good[place + 1 :], "a reserved field is not 0", tmp_path)
 
 
