@@ -12,6 +12,7 @@ import sparsekit
 from sparsekit.cli.bench import bench_layers, bench_model
 from sparsekit.cli.classifying import classify, rank
 from sparsekit.cli.engine import compile_folder, embed
+from sparsekit.cli.generating import chat, generate
 from sparsekit.cli.machine import demo, info
 from sparsekit.cli.models import convert, verify
 from sparsekit.cli.options import console
@@ -28,7 +29,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=Stoppable,
 )
-for verb in (info, demo, compress, prune, distill, convert, evaluate, verify, plot, embed, classify, rank):
+_VERBS = (info, demo, compress, prune, distill, convert, evaluate, verify, plot, embed, classify, rank, generate, chat)
+for verb in _VERBS:
     app.command()(verb)
 app.command("compile")(compile_folder)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")

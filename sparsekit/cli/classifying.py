@@ -10,30 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsekit.cli.options import need
+from sparsekit.cli.options import EngineModel, PoolThreads, need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sparsekit.engine import Encoder
 
-_Model = Annotated[
-    str, typer.Argument(help="Model folder, a name in the local hub cache, or a compiled file.", metavar="MODEL")
-]
 _Tokenizer = Annotated[
     Path | None, typer.Option(help="tokenizer.json, for a compiled file; labels come from beside it.", metavar="FILE")
 ]
-_Threads = Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")]
 
 
 def classify(
-    model: _Model,
+    model: EngineModel,
     tokenizer: _Tokenizer = None,
     aggregation: Annotated[
         str, typer.Option(help="Of tokens to spans: none, simple, first, average or max.", metavar="HOW")
     ] = "simple",
     pairs: Annotated[bool, typer.Option("--pairs", help="A line holds two texts with a tab between.")] = False,
-    threads: _Threads = None,
+    threads: PoolThreads = None,
 ) -> None:
     """Label texts, a line each, from standard input: a JSON line each.
 
@@ -53,10 +49,10 @@ def classify(
 
 
 def rank(
-    model: _Model,
+    model: EngineModel,
     query: Annotated[str, typer.Option(help="What the documents should answer.", metavar="TEXT")],
     tokenizer: _Tokenizer = None,
-    threads: _Threads = None,
+    threads: PoolThreads = None,
 ) -> None:
     """Rank documents, a line each, from standard input, best first.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsekit.cli.options import need, print_text
+from sparsekit.cli.options import EngineModel, PoolThreads, need, print_text
 from sparsekit.cli.stopping import noting
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def compile_folder(
         ),
     ] = "native",
 ) -> None:
-    """Compile an encoder into one file that runs without torch.
+    """Compile an encoder or a language model into one file.
+
+    It runs without torch.
 
     [bold]sparsekit compile my-sparse-encoder --out encoder.bin[/]
     """
@@ -50,9 +52,7 @@ def compile_folder(
 
 
 def embed(
-    model: Annotated[
-        str, typer.Argument(help="Model folder, a name in the local hub cache, or a compiled file.", metavar="MODEL")
-    ],
+    model: EngineModel,
     out: Annotated[
         Path | None, typer.Option(help="File for the vectors, .npy; else standard output.", metavar="OUT")
     ] = None,
@@ -60,7 +60,7 @@ def embed(
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")] = None,
+    threads: PoolThreads = None,
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens that are computed together; else 256 a thread.", metavar="N")
     ] = None,

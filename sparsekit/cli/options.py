@@ -31,6 +31,11 @@ Ignore: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     list[int] | None, typer.Option(min=1, help="Threads, and processors, of every engine.", metavar="N")
 ]
+# Of the engine's verbs.
+EngineModel: TypeAlias = Annotated[
+    str, typer.Argument(help="Model folder, a name in the local hub cache, or a compiled file.", metavar="MODEL")
+]
+PoolThreads: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Threads; else one a processor.", metavar="N")]
 Json: TypeAlias = Annotated[Path | None, typer.Option(help="Write the measurements here.", metavar="FILE")]
 
 

@@ -23,7 +23,7 @@ from sparsekit.runtime.linear import (
     linear_at,
     linear_input_gradient_at,
 )
-from sparsekit.runtime.memory import keep_freed_memory
+from sparsekit.runtime.memory import keep_freed_memory, resident_bytes
 from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info
 from sparsekit.runtime.sampling import checked_counter, checked_sampling, sample
 from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
@@ -59,6 +59,7 @@ __all__ = [
     "num_threads",
     "packed_info",
     "packing_targets",
+    "resident_bytes",
     "run_peak",
     "sample",
     "set_num_threads",

@@ -1,13 +1,17 @@
-"""Keep freed memory in the process instead of returning it to the system."""
+"""Memory of this process: keep what is freed, say what is resident."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 #: glibc's names of what `mallopt` sets, from its malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 #: The most that glibc takes for blocks of their own.
 _LARGEST_BLOCK = 32 << 20
+#: Linux: sizes of this process, in pages; the second one is what is resident.
+_SIZES = Path("/proc/self/statm")
 
 
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
@@ -36,3 +40,12 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
         return False
     capped = min(limit, 2**31 - 1)
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) and mallopt(_TRIM_THRESHOLD, capped))
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM, pages of mapped files among it; None where the system is not Linux."""
+    try:
+        pages = int(_SIZES.read_text().split()[1])
+    except FileNotFoundError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

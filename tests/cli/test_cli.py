@@ -34,7 +34,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 VERBS = ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
-VERBS += ["embed", "classify", "rank", "compile"]
+VERBS += ["embed", "classify", "rank", "compile", "generate", "chat"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -46,7 +46,8 @@ def test_every_verb_has_help(verb):
 
 
 def test_help_fits_80_columns():
-    for verb in ([], ["bench", "layers"], ["compress"], ["prune"], ["embed"], ["classify"], ["rank"], ["compile"]):
+    verbs = ("compress", "prune", "embed", "classify", "rank", "compile", "generate", "chat")
+    for verb in ([], ["bench", "layers"], *([name] for name in verbs)):
         told = command(*verb, "--help", COLUMNS="80").stdout
         assert max(map(len, told.splitlines())) <= 80
 

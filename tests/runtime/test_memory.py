@@ -4,9 +4,11 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from sparsekit import keep_freed_memory
+from sparsekit.runtime import memory, resident_bytes
 
 FAULTS = """
 import ctypes, resource, sys
@@ -45,3 +47,16 @@ def test_no_new_pages_are_taken_again_and_again():
 def test_a_negative_limit_is_refused():
     with pytest.raises(ValueError, match="limit must not be negative, got -1"):
         keep_freed_memory(-1)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads Linux's own files")
+def test_resident_memory_grows_with_what_is_written():
+    before = resident_bytes()
+    block = np.ones(32 << 20, np.uint8)
+    grown = resident_bytes() - before
+    assert block.nbytes * 0.9 <= grown <= block.nbytes * 1.5
+
+
+def test_resident_memory_is_unknown_without_linux(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_SIZES", tmp_path / "statm")
+    assert resident_bytes() is None
