@@ -156,7 +156,8 @@ void caches_hold_what_was_computed(const Opened& model) {
   CHECK_THROWS(cache.truncate(-1), "got -1");
   CHECK_THROWS(other.copy(cache, 13), "the 12 that the other one holds");
   CHECK_THROWS(little.copy(cache, 6), "the 5 that there is room for");
-  CHECK_THROWS(model.cache(0), "needs room for a token");
+  CHECK_THROWS(model.cache(0), "needs room for 1 to ");
+  CHECK_THROWS(model.cache(std::int64_t{1} << 57), "needs room for 1 to ");
   CHECK(cache.tokens() == 12 && other.tokens() == 12 && little.tokens() == 5);
 }
 

@@ -154,6 +154,15 @@ void refuses_inputs() {
   CHECK_THROWS(run({1, 2, 3, 4, 5}, {0, 1, 5}), "sequence 1 must have from 1 to 3 new tokens, got 4");
   CHECK_THROWS(run(std::vector<std::int32_t>(701), {0, 701}), "sequence 0 must have from 1 to 700 new tokens, got 701");
   CHECK(cache.tokens() == 0 && second.tokens() == 0);
+  CacheShape shape = decoder.cache_shape();
+  shape.heads[1] = 1;
+  KeyValueCache foreign(shape, 10);
+  KeyValueCache* const foreign_ones[] = {&foreign};
+  const std::int32_t id = 1;
+  const std::int64_t offsets[] = {0, 1};
+  std::vector<float> logits(kVocabulary);
+  CHECK_THROWS(decoder.run({&id, {offsets, 1}, foreign_ones}, LogitsOf::last, logits.data()), "is of another model");
+  CHECK_THROWS(foreign.copy(cache, 0), "caches of different models");
   run(std::vector<std::int32_t>(700), {0, 700});
   CHECK_THROWS(run({1}, {0, 1}), "from 1 to 0 new tokens, got 1");
 }
