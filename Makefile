@@ -134,7 +134,7 @@ haswell: native
 
 # A while of each fuzzer. What they find is printed; inputs of the C++ ones are kept in build/fuzz for the next time.
 FUZZ_SECONDS ?= 60
-FUZZERS := fuzz_csr fuzz_encoder
+FUZZERS := fuzz_csr fuzz_model
 has_libfuzzer = echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' | \
   clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null
 

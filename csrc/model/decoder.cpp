@@ -50,6 +50,9 @@ void Decoder::check(const DecoderInput& input) const {
   const Sequences& sequences = input.sequences;
   if (sequences.count < 0 || sequences.offsets[0] != 0) throw std::invalid_argument("offsets must start at 0");
   for (std::int64_t i = 0; i < sequences.count; ++i) {
+    if (input.caches[i]->shape() != cache_shape_) {
+      throw std::invalid_argument("the cache of sequence " + std::to_string(i) + " is of another model");
+    }
     const std::int64_t most = std::min(input.caches[i]->capacity(), max_tokens_) - input.caches[i]->tokens();
     if (sequences.length(i) >= 1 && sequences.length(i) <= most) continue;
     throw std::invalid_argument("sequence " + std::to_string(i) + " must have from 1 to " + std::to_string(most) +

@@ -45,8 +45,8 @@ class Decoder {
 
   /// Computes the logits of the last token of each sequence, [sequences, vocabulary], or of each token,
   /// [tokens, vocabulary]. Caches hold the tokens afterwards; where the call throws they hold those of whole pieces
-  /// that were computed before. Throws std::invalid_argument for ids that the model does not have, and for tokens that
-  /// a cache has no room for.
+  /// that were computed before. Throws std::invalid_argument for ids that the model does not have, for tokens that a
+  /// cache has no room for, and for caches of another shape.
   void run(const DecoderInput& input, LogitsOf which, float* logits) const;
 
  private:

@@ -13,6 +13,8 @@ struct CacheShape {
   std::vector<std::int64_t> heads;  // of keys, in each layer
   std::int64_t head_dim = 0;
 
+  bool operator==(const CacheShape&) const = default;
+
   /// Floats of a token in all layers.
   std::int64_t floats() const;
 };
@@ -21,8 +23,10 @@ struct CacheShape {
 /// tokens come: a page that holds none takes no room.
 class KeyValueCache {
  public:
-  /// Room for `capacity` tokens.
+  /// Room for `capacity` tokens. Throws std::invalid_argument for none, and for more than there are addresses for.
   KeyValueCache(const CacheShape& shape, std::int64_t capacity);
+
+  const CacheShape& shape() const { return shape_; }
 
   /// Tokens that it holds.
   std::int64_t tokens() const { return tokens_; }
@@ -38,14 +42,14 @@ class KeyValueCache {
   /// Keeps the first `count` tokens alone. Throws std::invalid_argument where it has not as many.
   void truncate(std::int64_t count);
 
-  /// Holds the first `count` tokens of another one of the same shape afterwards, in place of its own.
-  /// Throws std::invalid_argument where that has not as many, or this no room for them.
+  /// Holds the first `count` tokens of another one afterwards, in place of its own. Throws std::invalid_argument where
+  /// that has not as many or another shape, or this no room for them.
   void copy(KeyValueCache& other, std::int64_t count);
 
  private:
   float* floats() { return reinterpret_cast<float*>(memory_.data.get()); }
 
-  std::int64_t head_dim_;
+  CacheShape shape_;
   std::int64_t capacity_;
   std::int64_t tokens_ = 0;
   std::vector<std::int64_t> starts_;  // floats before each layer, and of all

@@ -40,7 +40,7 @@ class CompiledDecoder:
         """An empty cache with room for `capacity` tokens; it takes memory as tokens come.
 
         Raises:
-            ValueError: the capacity is below 1.
+            ValueError: the capacity is below 1, or more than there are addresses for.
         """
         return self._native.make_cache(capacity)
 
@@ -66,7 +66,8 @@ class CompiledDecoder:
 
         Raises:
             TypeError: an array has another type.
-            ValueError: a shape does not fit, the model has no such ids, or a cache no room for the tokens.
+            ValueError: a shape does not fit, the model has no such ids, or a cache no room for the tokens or another
+                shape.
         """
         check_tokens(ids, offsets)
         if len(caches) != offsets.size - 1 or len({id(cache) for cache in caches}) != len(caches):

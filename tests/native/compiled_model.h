@@ -54,6 +54,13 @@ inline Tensor float_tensor(std::int64_t rows, std::int64_t columns, unsigned see
   return {std::move(dense), sparsekit::TensorKind::floats, rows, columns, std::move(bytes)};
 }
 
+inline Tensor floats_of(std::int64_t rows, std::int64_t columns, const std::vector<float>& numbers) {
+  Tensor tensor = float_tensor(rows, columns, 1);
+  tensor.dense = numbers;
+  std::memcpy(tensor.bytes.data(), numbers.data(), tensor.bytes.size());
+  return tensor;
+}
+
 /// A table in int8: scales of the rows, then values.
 inline Tensor int8_table(std::int64_t rows, std::int64_t columns, unsigned seed) {
   Tensor table = float_tensor(rows, columns, seed);
@@ -126,11 +133,11 @@ AlignedBytes compiled(const Tensors& tensors, const Options& options) {
   return file;
 }
 
-inline constexpr std::int64_t kVocabulary = 50, kFeatures = 24, kPositions = 20;
+inline constexpr std::int64_t kVocabulary = 50, kFeatures = 24, kHeadDim = 8, kPositions = 20;
 
 inline sparsekit::EncoderOptions small_options() {
   return {2,
-          8,
+          kHeadDim,
           2,
           static_cast<std::int32_t>(sparsekit::Activation::gelu),
           1e-12F,

@@ -4,7 +4,7 @@
 #include "compiled_model.h"
 #include "model/head.h"
 
-inline constexpr std::int64_t kTokens = 18, kHeadDim = 8;
+inline constexpr std::int64_t kTokens = 18;
 
 /// A model and its options.
 struct EncoderFamily {
@@ -14,13 +14,6 @@ struct EncoderFamily {
   AlignedBytes file() const { return compiled(tensors, options); }
   Tensor& of(Role role, std::uint32_t layer = sparsekit::kNoLayer) { return tensors[{layer, role}]; }
 };
-
-inline Tensor floats_of(std::int64_t rows, std::int64_t columns, const std::vector<float>& numbers) {
-  Tensor tensor = float_tensor(rows, columns, 1);
-  tensor.dense = numbers;
-  std::memcpy(tensor.bytes.data(), numbers.data(), tensor.bytes.size());
-  return tensor;
-}
 
 inline EncoderFamily projected(sparsekit::Layout layout) {
   constexpr std::int64_t width = 37;

@@ -1,8 +1,8 @@
-// A whole decoder with every instruction set against double precision: texts at once, token by token, in batches and in
-// pieces, over caches that are cut and copied; compiled models that contradict themselves are refused.
-#include <numeric>
-
+// Whole decoders with every instruction set against double precision: texts at once, token by token, in batches and in
+// pieces, for every number of threads, over caches that are cut and copied.
+#include "check.h"
 #include "exact_decoder.h"
+#include "model/decoder.h"
 #include "operators/instruction_set.h"
 #include "threading/pool.h"
 
@@ -10,135 +10,190 @@ using namespace sparsekit;
 
 namespace {
 
+using Ids = std::vector<std::int32_t>;
+
 /// Logits are about 1, of sums that have up to 40 terms: 5e-5 is about 420 roundings of the last bit.
 constexpr double kTolerance = 5e-5;
+/// More than 256, which one thread sends through the layers together.
+constexpr std::int64_t kLong = 600;
 
-std::vector<std::int32_t> text(std::int64_t tokens, std::int32_t seed = 0) {
-  std::vector<std::int32_t> ids;
-  for (std::int32_t i = 0; i < tokens; ++i)
-    ids.push_back((i * 31 + seed + i / 7) % static_cast<std::int32_t>(kVocabulary));
+Ids text(std::int64_t tokens, std::int64_t seed = 0) {
+  Ids ids;
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    ids.push_back(static_cast<std::int32_t>((i * 31 + seed + i / 7) % kVocabulary));
+  }
   return ids;
 }
 
-double furthest(const double* expected, const std::vector<float>& found) {
+Ids part(const Ids& ids, std::int64_t first, std::int64_t behind) {
+  return {ids.begin() + first, ids.begin() + behind};
+}
+
+Ids joined(Ids one, const Ids& other) {
+  one.insert(one.end(), other.begin(), other.end());
+  return one;
+}
+
+/// A model in memory, its decoder, and its exact logits.
+struct Opened {
+  DecoderFamily family;
+  AlignedBytes file;
+  Decoder decoder;
+
+  explicit Opened(DecoderFamily made)
+      : family(std::move(made)), file(family.file()), decoder(CompiledFile(file.data.get(), file.size)) {}
+
+  KeyValueCache cache(std::int64_t capacity) const { return {decoder.cache_shape(), capacity}; }
+  Doubles exact(const Ids& ids) const { return ExactDecoder(family.tensors, family.options).logits(ids); }
+
+  std::vector<float> run(const Ids& ids, std::vector<std::int64_t> offsets, std::vector<KeyValueCache*> caches,
+                         LogitsOf which = LogitsOf::last, const std::function<void()>* between = nullptr) const {
+    const std::size_t rows = which == LogitsOf::all ? ids.size() : caches.size();
+    std::vector<float> logits(rows * kVocabulary, 7.0F);
+    const Sequences sequences{offsets.data(), static_cast<std::int64_t>(caches.size())};
+    decoder.run({ids.data(), sequences, caches.data(), between}, which, logits.data());
+    return logits;
+  }
+  std::vector<float> run(const Ids& ids, KeyValueCache& cache, LogitsOf which = LogitsOf::last) const {
+    return run(ids, {0, static_cast<std::int64_t>(ids.size())}, {&cache}, which);
+  }
+};
+
+/// Of rows of `found` from `row` on, those from `first` on of the exact ones.
+double furthest(const Doubles& exact, std::int64_t first, const std::vector<float>& found, std::int64_t row = 0,
+                std::int64_t rows = 1) {
   double most = 0.0;
-  for (std::size_t i = 0; i < found.size(); ++i)
-    most = std::max(most, std::fabs(expected[i] - static_cast<double>(found[i])));
+  for (std::int64_t i = 0; i < rows * kVocabulary; ++i) {
+    const double expected = exact[static_cast<std::size_t>(first * kVocabulary + i)];
+    const double difference = expected - static_cast<double>(found[static_cast<std::size_t>(row * kVocabulary + i)]);
+    most = std::isnan(difference) ? INFINITY : std::max(most, std::fabs(difference));
+  }
   return most;
 }
 
-/// Logits of the last tokens, or of all.
-std::vector<float> run(const Decoder& decoder, const std::vector<std::int32_t>& ids, std::vector<std::int64_t> offsets,
-                       std::vector<KeyValueCache*> caches, LogitsOf which = LogitsOf::last) {
-  const std::size_t rows = which == LogitsOf::all ? ids.size() : caches.size();
-  std::vector<float> logits(rows * kVocabulary, 7.0F);
-  decoder.run({ids.data(), {offsets.data(), static_cast<std::int64_t>(caches.size())}, caches.data()}, which,
-              logits.data());
-  return logits;
-}
+void computes(const Opened& model, const std::string& name) {
+  const Ids ids = text(20);
+  const Doubles exact = model.exact(ids);
+  KeyValueCache whole = model.cache(20);
+  CHECK_CASE(furthest(exact, 0, model.run(ids, whole, LogitsOf::all), 0, 20) < kTolerance, name + " at once");
+  CHECK(whole.tokens() == 20);
 
-void computes(const SmallDecoder& made) {
-  const AlignedBytes file = compiled(made);
-  const Decoder decoder(CompiledFile(file.data.get(), file.size));
-  const std::vector<std::int32_t> ids = text(20);
-  const Doubles exact = ExactDecoder(made.tensors, made.options).logits(ids);
-  KeyValueCache whole(decoder.cache_shape(), 20);
-  CHECK(furthest(exact.data(), run(decoder, ids, {0, 20}, {&whole}, LogitsOf::all)) < kTolerance);
-
-  KeyValueCache stepped(decoder.cache_shape(), 33);
-  run(decoder, text(6), {0, 6}, {&stepped});
+  KeyValueCache stepped = model.cache(33);
+  model.run(part(ids, 0, 6), stepped);
   for (std::int64_t t = 6; t < 20; ++t) {
-    const auto logits = run(decoder, {ids[static_cast<std::size_t>(t)]}, {0, 1}, {&stepped});
-    CHECK(furthest(exact.data() + t * kVocabulary, logits) < kTolerance);
+    CHECK_CASE(furthest(exact, t, model.run(part(ids, t, t + 1), stepped)) < kTolerance, name + " by tokens");
   }
 
-  std::vector<std::int32_t> both = text(9, 3);
-  const Doubles other = ExactDecoder(made.tensors, made.options).logits(both);
-  both.insert(both.end(), ids.begin() + 12, ids.end());
-  KeyValueCache first(decoder.cache_shape(), 20);
+  const Ids other = text(9, 3);
+  KeyValueCache first = model.cache(20);
   whole.truncate(12);
-  const std::vector<float> logits = run(decoder, both, {0, 9, 17}, {&first, &whole});
-  CHECK(furthest(other.data() + 8 * kVocabulary, {logits.begin(), logits.begin() + kVocabulary}) < kTolerance);
-  CHECK(furthest(exact.data() + 19 * kVocabulary, {logits.begin() + kVocabulary, logits.end()}) < kTolerance);
+  const auto logits = model.run(joined(other, part(ids, 12, 20)), {0, 9, 17}, {&first, &whole});
+  CHECK_CASE(furthest(model.exact(other), 8, logits) < kTolerance, name + " in a batch");
+  CHECK_CASE(furthest(exact, 19, logits, 1) < kTolerance, name + " in a batch, from a cache");
 }
 
-/// Longer than what goes through the layers together.
-void computes_in_pieces(const SmallDecoder& made) {
-  const AlignedBytes file = compiled(made);
-  const Decoder decoder(CompiledFile(file.data.get(), file.size));
-  const std::vector<std::int32_t> ids = text(650);
-  const Doubles exact = ExactDecoder(made.tensors, made.options).logits(ids);
-  KeyValueCache first(decoder.cache_shape(), kContext);
-  KeyValueCache second(decoder.cache_shape(), kContext);
-  std::vector<std::int32_t> both = text(3, 5);
-  both.insert(both.end(), ids.begin(), ids.end());
-  const std::vector<float> logits = run(decoder, both, {0, 3, 653}, {&first, &second});
-  CHECK(furthest(exact.data() + 649 * kVocabulary, {logits.begin() + kVocabulary, logits.end()}) < kTolerance);
-  set_pool_threads(3);
-  KeyValueCache third(decoder.cache_shape(), kContext);
-  CHECK(furthest(exact.data(), run(decoder, ids, {0, 650}, {&third}, LogitsOf::all)) < kTolerance);
+/// A text that is too long to go through the layers at once, alone and behind a short one that goes with its first
+/// part.
+void computes_in_pieces(const Opened& model, const std::string& name) {
+  const Ids ids = text(kLong);
+  const Ids small = text(3, 5);
+  const Doubles exact = model.exact(ids);
+  KeyValueCache alone = model.cache(kContext);
+  CHECK_CASE(furthest(exact, 0, model.run(ids, alone, LogitsOf::all), 0, kLong) < kTolerance, name + " in pieces");
+  KeyValueCache first = model.cache(kContext);
+  KeyValueCache second = model.cache(kContext);
+  KeyValueCache third = model.cache(kContext);
+  const auto logits =
+      model.run(joined(joined(small, ids), small), {0, 3, 3 + kLong, 6 + kLong}, {&first, &second, &third});
+  const Doubles exact_small = model.exact(small);
+  CHECK_CASE(furthest(exact_small, 2, logits) < kTolerance, name + " before pieces");
+  CHECK_CASE(furthest(exact, kLong - 1, logits, 1) < kTolerance, name + " in pieces of a batch");
+  CHECK_CASE(furthest(exact_small, 2, logits, 2) < kTolerance, name + " behind pieces");
+  CHECK(first.tokens() == 3 && second.tokens() == kLong && third.tokens() == 3);
+}
+
+/// A text, then a token of each of three.
+std::vector<float> answers(const Opened& model, std::int64_t tokens) {
+  KeyValueCache cache = model.cache(kContext);
+  std::vector<float> found = model.run(text(tokens), cache, LogitsOf::all);
+  KeyValueCache second = model.cache(kContext);
+  KeyValueCache third = model.cache(40);
+  const auto first_ones = model.run(joined(text(100, 1), text(30, 2)), {0, 100, 130}, {&second, &third});
+  const auto next = model.run({3, 4, 5}, {0, 1, 2, 3}, {&cache, &second, &third});
+  found.insert(found.end(), first_ones.begin(), first_ones.end());
+  found.insert(found.end(), next.begin(), next.end());
+  return found;
+}
+
+void has_the_same_bits_for_every_number_of_threads(const Opened& model, const std::string& name) {
+  const std::vector<float> short_ones = answers(model, 200);
+  const std::vector<float> long_ones = answers(model, kLong);
+  for (const int threads : {2, 7}) {
+    set_pool_threads(threads);
+    CHECK_CASE(same_bits(answers(model, 200), short_ones), name + ", short, threads: " + std::to_string(threads));
+    CHECK_CASE(same_bits(answers(model, kLong), long_ones), name + ", long, threads: " + std::to_string(threads));
+  }
   set_pool_threads(1);
 }
 
-void caches_hold_what_was_computed(const Decoder& decoder) {
-  const std::vector<std::int32_t> ids = text(12);
-  KeyValueCache cache(decoder.cache_shape(), 12);
-  const std::vector<float> expected = run(decoder, ids, {0, 12}, {&cache});
-  KeyValueCache other(decoder.cache_shape(), 40);
+void caches_hold_what_was_computed(const Opened& model) {
+  const Ids ids = text(12);
+  KeyValueCache cache = model.cache(12);
+  const Doubles exact = model.exact(ids);
+  const std::vector<float> expected = model.run(ids, cache);
+  KeyValueCache other = model.cache(40);
   other.copy(cache, 11);
-  CHECK(other.tokens() == 11);
-  const std::vector<float> again = run(decoder, {ids.back()}, {0, 1}, {&other});
-  CHECK(furthest(Doubles(expected.begin(), expected.end()).data(), again) < kTolerance);
-  CHECK_THROWS(run(decoder, {1}, {0, 1}, {&cache}), "must have from 1 to 0 new tokens, got 1");
-  CHECK_THROWS(cache.truncate(13), "from 0 to the 12 that it holds, got 13");
-  CHECK_THROWS(cache.copy(other, 13), "the 12 that the other one holds");
-  CHECK_THROWS(KeyValueCache(decoder.cache_shape(), 0), "needs room for a token");
+  CHECK(other.tokens() == 11 && other.capacity() == 40 && cache.tokens() == 12);
+  CHECK(furthest(exact, 11, model.run(part(ids, 11, 12), other)) < kTolerance);
+  cache.truncate(0);
+  CHECK(same_bits(model.run(ids, cache), expected));
+  KeyValueCache little = model.cache(5);
+  little.copy(cache, 5);
+  CHECK(little.tokens() == 5);
 
-  KeyValueCache stopped(decoder.cache_shape(), 12);
-  const std::function<void()> stop = [] { throw std::runtime_error("stopped"); };
-  const std::vector<std::int64_t> offsets{0, 12};
-  KeyValueCache* const caches[] = {&stopped};
-  std::vector<float> logits(kVocabulary);
-  const auto run_stopped = [&] {
-    decoder.run({ids.data(), {offsets.data(), 1}, caches, &stop}, LogitsOf::last, logits.data());
-  };
-  CHECK(check::wrong_throw<std::runtime_error>(run_stopped, "stopped").empty());
-  CHECK(stopped.tokens() == 0);
-  CHECK(run(decoder, ids, {0, 12}, {&stopped}) == expected);
+  CHECK_THROWS(model.run({1}, cache), "must have from 1 to 0 new tokens, got 1");
+  CHECK_THROWS(cache.truncate(13), "from 0 to the 12 that it holds, got 13");
+  CHECK_THROWS(cache.truncate(-1), "got -1");
+  CHECK_THROWS(other.copy(cache, 13), "the 12 that the other one holds");
+  CHECK_THROWS(little.copy(cache, 6), "the 5 that there is room for");
+  CHECK_THROWS(model.cache(0), "needs room for 1 to ");
+  CHECK_THROWS(model.cache(std::int64_t{1} << 57), "needs room for 1 to ");
+  CHECK(cache.tokens() == 12 && other.tokens() == 12 && little.tokens() == 5);
 }
 
-void open(const AlignedBytes& file) { const Decoder decoder(CompiledFile(file.data.get(), file.size)); }
+/// Throws when it is called for the `calls`th time.
+std::function<void()> stop_at(int calls) {
+  return [calls, count = 0]() mutable {
+    if (++count == calls) throw std::runtime_error("stopped");
+  };
+}
 
-void refuses_what_does_not_fit() {
-  const auto with = [](std::uint32_t layer, Role role, Tensor tensor) {
-    SmallDecoder made = small_gemma();
-    made.tensors[{layer, role}] = std::move(tensor);
-    return compiled(made);
-  };
-  const auto optioned = [](auto change) {
-    SmallDecoder made = small_gemma();
-    change(made.options);
-    return compiled(made);
-  };
-  const char* shape = "does not fit the tensors around it";
-  constexpr Layout layout = Layout::sell_f32;
-  CHECK_THROWS(open(with(0, Role::key, sparse_tensor(12, kFeatures, 1, layout))), shape);
-  CHECK_THROWS(open(with(1, Role::query, sparse_tensor(24, kFeatures, 1, layout))), "whole heads");
-  CHECK_THROWS(open(with(1, Role::down, sparse_tensor(kFeatures, 34, 1, layout))), shape);
-  CHECK_THROWS(open(with(0, Role::key_norm_weight, float_tensor(5, 1, 1))), "must have 8 floats");
-  CHECK_THROWS(open(with(kNoLayer, Role::rotary, float_tensor(9, 10, 1))), "even number of columns");
-  CHECK_THROWS(open(with(kNoLayer, Role::word_embeddings, float_tensor(50, kFeatures, 1))), "must be a packed weight");
-  CHECK_THROWS(open(with(kNoLayer, Role::rotary_kinds, float_tensor(2, 1, 1))), "a table that is not there");
-  CHECK_THROWS(open(optioned([](auto& options) { options.layers = 3; })), "tensor 13 must have 3 floats");
-  CHECK_THROWS(open(optioned([](auto& options) { options.head_dim = 0; })), "negative");
-  CHECK_THROWS(open(optioned([](auto& options) { options.norm = 2; })), "unknown norm");
-  CHECK_THROWS(open(optioned([](auto& options) { options.parallel = 2; })), "parallel must be 0 or 1");
-  CHECK_THROWS(open(optioned([](auto& options) { options.activation = 9; })), "unknown activation function");
-  CHECK_THROWS(open(optioned([](auto& options) { options.logit_cap = -1.0F; })), "caps must not be negative");
-  CHECK_THROWS(open(optioned([](auto& options) { options.norm_eps = 0.0F; })), "numbers must be finite");
-  CHECK_THROWS(open(optioned([](auto& options) { options.reserved = 1; })), "reserved");
-  const AlignedBytes encoder = compiled(small_encoder(layout), small_options());
-  CHECK_THROWS(open(encoder), "no decoder; open an encoder with Encoder");
+void stops_between_layers(const Opened& model) {
+  const Ids ids = text(kLong);
+  const std::vector<std::int64_t> offsets{0, kLong - 10};
+  KeyValueCache cache = model.cache(kContext);
+  KeyValueCache expected = model.cache(kContext);
+  model.run(part(ids, 0, 10), cache);
+  model.run(part(ids, 0, 10), expected);
+  for (const int calls : {1, 2, 3, 4}) {
+    const auto stop = stop_at(calls);
+    const auto stopped = [&] { return model.run(part(ids, 10, kLong), offsets, {&cache}, LogitsOf::last, &stop); };
+    CHECK_THROWS_AS(std::runtime_error, stopped(), "stopped");
+    CHECK(cache.tokens() == 10 + (calls - 1) / kLayers * 256);
+    cache.truncate(10);
+  }
+  CHECK(same_bits(model.run(part(ids, 10, kLong), cache), model.run(part(ids, 10, kLong), expected)));
+}
+
+/// Embeddings that are looked up in an int8 weight, and multiplied with inputs that are rounded to 254 steps.
+void shares_embeddings_in_int8() {
+  Tensor words = sparse_tensor(kVocabulary, kFeatures, 1, Layout::dense_s8);
+  for (float& value : words.dense) value = std::round(value * 127.0F) / 127.0F;
+  DecoderFamily family = llama(Layout::csr_f32);
+  family.of(Role::word_embeddings) = words;
+  const Opened model(std::move(family));
+  KeyValueCache cache = model.cache(20);
+  CHECK(furthest(model.exact(text(20)), 0, model.run(text(20), cache, LogitsOf::all), 0, 20) < 0.05);
 }
 
 }  // namespace
@@ -147,12 +202,15 @@ int main() {
   set_pool_threads(1);
   for (const std::string& isa : available_isas()) {
     use_isa(isa);
-    for (const SmallDecoder& made : {small_llama(), small_gemma(), small_neox(), small_olmo()}) computes(made);
+    for (const auto& [name, make] : kDecoders) {
+      for (const Layout layout : {Layout::csr_f32, Layout::sell_f32}) computes(Opened(make(layout)), isa + " " + name);
+      has_the_same_bits_for_every_number_of_threads(Opened(make(Layout::sell_f32)), isa + " " + name);
+    }
+    shares_embeddings_in_int8();
   }
-  computes_in_pieces(small_gemma());
-  const AlignedBytes file = compiled(small_llama());
-  const Decoder decoder(CompiledFile(file.data.get(), file.size));
-  caches_hold_what_was_computed(decoder);
-  refuses_what_does_not_fit();
+  for (const auto& [name, make] : kDecoders) computes_in_pieces(Opened(make(Layout::csr_f32)), name);
+  const Opened model(gemma(Layout::csr_f32));
+  caches_hold_what_was_computed(model);
+  stops_between_layers(model);
   return check::result();
 }

@@ -1,9 +1,11 @@
-// Compiled models of all families of which bytes were changed, their checksums made right again: they are refused, or a
-// batch runs through them. Everything else must end in std::invalid_argument, and nothing may read or write beyond what
-// is there.
+// Compiled encoders and decoders of all families of which bytes were changed, their checksums made right again: they
+// are refused, or a batch runs through them. Everything else must end in std::invalid_argument, and nothing may read or
+// write beyond what is there.
 #include <fuzzer/FuzzedDataProvider.h>
 
+#include "../native/decoder_families.h"
 #include "../native/encoder_families.h"
+#include "model/decoder.h"
 #include "model/encoder.h"
 #include "operators/instruction_set.h"
 
@@ -27,8 +29,8 @@ EncoderFamily hidden_states(Layout layout) {
   return family;
 }
 
-/// Whatever a compiled model may hold is in one of them.
-EncoderFamily (*const kFamilies[])(Layout) = {
+/// Whatever a compiled encoder may hold is in one of them, and of a decoder in one of `kDecoders`.
+EncoderFamily (*const kEncoders[])(Layout) = {
     bert,
     hidden_states,
     int8_tables,
@@ -48,24 +50,31 @@ EncoderFamily (*const kFamilies[])(Layout) = {
 constexpr Layout kLayouts[] = {Layout::sell_f32, Layout::csr_f32, Layout::bitmask_f32, Layout::sell_s8,
                                Layout::dense_s8};
 
+constexpr std::size_t kFamilies = std::size(kEncoders) + std::size(kDecoders);
+
 struct GoodFile {
   AlignedBytes file;
   std::size_t head;  // bytes of the header and the entries
 };
 
+template <class Family>
+GoodFile good_file_of(const Family& family) {
+  return {family.file(), sizeof(CompiledHeader) + family.tensors.size() * sizeof(TensorEntry)};
+}
+
 const GoodFile& good_file(std::size_t family, std::size_t layout) {
   static std::map<std::pair<std::size_t, std::size_t>, GoodFile> files;
   const auto found = files.find({family, layout});
   if (found != files.end()) return found->second;
-  const EncoderFamily made = kFamilies[family](kLayouts[layout]);
-  const std::size_t head = sizeof(CompiledHeader) + made.tensors.size() * sizeof(TensorEntry);
-  return files.emplace(std::pair{family, layout}, GoodFile{made.file(), head}).first->second;
+  GoodFile made = family < std::size(kEncoders)
+                      ? good_file_of(kEncoders[family](kLayouts[layout]))
+                      : good_file_of(kDecoders[family - std::size(kEncoders)].make(kLayouts[layout]));
+  return files.emplace(std::pair{family, layout}, std::move(made)).first->second;
 }
 
-/// An index of one of `values`.
-template <class Values>
-std::size_t choose(FuzzedDataProvider& data, const Values& values) {
-  return data.ConsumeIntegralInRange<std::size_t>(0, std::size(values) - 1);
+/// An index below `count`.
+std::size_t choose(FuzzedDataProvider& data, std::size_t count) {
+  return data.ConsumeIntegralInRange<std::size_t>(0, count - 1);
 }
 
 /// Writes numbers to the header and the entries, and bytes anywhere.
@@ -93,17 +102,40 @@ void run_batch(const Encoder& encoder) {
   encoder.encode(input, output.data());
 }
 
+/// Two texts at once, then a token of each, and one more behind a part of the first.
+void run_texts(const Decoder& decoder) {
+  const std::int64_t offsets[] = {0, 9, 13};
+  const std::int64_t next_offsets[] = {0, 1, 2};
+  const std::int32_t ids[] = {0, 3, 1, 2, 4, 2, 0, 1, 1, 3, 2, 4, 0};
+  std::vector<float> logits(std::size(ids) * static_cast<std::size_t>(decoder.vocabulary()));
+  KeyValueCache first(decoder.cache_shape(), 10);
+  KeyValueCache second(decoder.cache_shape(), 16);
+  KeyValueCache* const caches[] = {&first, &second};
+  decoder.run({ids, {offsets, 2}, caches}, LogitsOf::all, logits.data());
+  decoder.run({ids, {next_offsets, 2}, caches}, LogitsOf::last, logits.data());
+  first.truncate(6);
+  second.copy(first, 4);
+  decoder.run({ids, {next_offsets, 1}, caches + 1}, LogitsOf::last, logits.data());
+}
+
+void run(const AlignedBytes& bytes) {
+  const CompiledFile file(bytes.data.get(), bytes.size);
+  CompiledHeader header;
+  std::memcpy(&header, bytes.data.get(), sizeof header);
+  header.kind == ModelKind::decoder ? run_texts(Decoder(file)) : run_batch(Encoder(file));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   FuzzedDataProvider data(bytes, size);
   const std::size_t family = choose(data, kFamilies);
-  const GoodFile& good = good_file(family, choose(data, kLayouts));
+  const GoodFile& good = good_file(family, choose(data, std::size(kLayouts)));
   AlignedBytes file(good.file);
   change(data, file, good.head);
   set_checksums(file);
   try {
-    run_batch(Encoder(CompiledFile(file.data.get(), file.size)));
+    run(file);
   } catch (const std::invalid_argument&) {
   }
   return 0;
