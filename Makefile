@@ -57,7 +57,7 @@ $(INSTALLED): $(BIN)/python $(BUILD_INPUTS)
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# One process for each core, up to four: a process takes 1.5 GB. With more threads in each they would wait for each other.
+# One process for each core, up to four: a process takes more than 1 GB. With more threads in each they would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: native

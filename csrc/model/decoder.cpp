@@ -13,12 +13,6 @@
 #include "decoder_tensors.h"
 
 namespace sparsekit {
-namespace {
-
-/// As in encoder.cpp.
-constexpr std::int64_t kGroupTokens = 256;
-
-}  // namespace
 
 /// Pieces of sequences that go through the layers together; their tokens lie one after the other in the call's.
 struct Decoder::Group {

@@ -4,27 +4,24 @@
 #include <functional>
 
 #include "../operators/attention.h"
-#include "../operators/gate.h"
 #include "../operators/layer_norm.h"
 #include "../operators/sparse_linear.h"
+#include "feed_forward.h"
 
 namespace sparsekit {
 namespace {
 
 bool centered(const DecoderOptions& options) { return options.norm == static_cast<std::int32_t>(NormKind::layer); }
 
-/// x = norm(x), as the model's others, where there is a norm.
-void normalize(const DecoderOptions& options, const NormWeights& norm, std::int64_t rows, std::int64_t features,
-               float* x) {
+/// x = norm(x), where there is a norm.
+void normalize(const NormWeights& norm, std::int64_t rows, std::int64_t features, float eps, bool centered, float* x) {
   if (norm.weight == nullptr) return;
-  add_layer_norm({x, nullptr, x, rows, features, norm.weight, norm.bias, options.norm_eps, nullptr, centered(options)});
+  add_layer_norm({x, nullptr, x, rows, features, norm.weight, norm.bias, eps, nullptr, centered});
 }
 
-/// x = norm(x), rows divided by their root mean square, where there is a norm.
-void normalize_root_mean_square(const DecoderOptions& options, const NormWeights& norm, std::int64_t rows,
-                                std::int64_t features, float* x) {
-  if (norm.weight == nullptr) return;
-  add_layer_norm({x, nullptr, x, rows, features, norm.weight, nullptr, options.norm_eps, nullptr, false});
+/// x = norm(x) of what a half adds to the residual, where there is a norm behind it.
+void normalize_half(const DecoderRows& rows, const NormWeights& norm, float* x) {
+  normalize(norm, rows.sequences.tokens(), rows.features, rows.options.norm_eps, centered(rows.options), x);
 }
 
 /// Queries or keys of all tokens, as attention takes them.
@@ -32,11 +29,8 @@ void prepare(const DecoderLayer& layer, const DecoderRows& rows, const NormWeigh
              float* x) {
   const std::int64_t head_dim = rows.options.head_dim;
   const std::int64_t tokens = rows.sequences.tokens();
-  if (layer.normalizes_heads) {
-    normalize_root_mean_square(rows.options, norm, tokens * heads, head_dim, x);
-  } else {
-    normalize_root_mean_square(rows.options, norm, tokens, heads * head_dim, x);
-  }
+  const std::int64_t parts = layer.normalizes_heads ? heads : 1;  // of a token, each normalized by itself
+  normalize(norm, tokens * parts, heads * head_dim / parts, rows.options.norm_eps, false, x);
   if (layer.rotary.positions > 0) rotate(layer.rotary, {heads, head_dim, rows.sequences, rows.first_positions, x});
 }
 
@@ -99,22 +93,16 @@ void attend(const DecoderLayer& layer, std::size_t index, const DecoderRows& row
     attend_sequence(layer, index, rows, i, query, context);
   }
   linear(linear_call(layer.attention_output, context, tokens, space.sums));
-  normalize(rows.options, layer.attention_post_norm, tokens, rows.features, space.sums);
+  normalize_half(rows, layer.attention_post_norm, space.sums);
 }
 
-/// output = down(activation(up(x))), gated where there is a gate.
-void feed_forward(const DecoderLayer& layer, const DecoderRows& rows, const float* x, float* space, float* output) {
+/// output = down(activation(up(x))), gated where there is a gate, and normalized where there is a norm behind it.
+void run_feed_forward(const DecoderLayer& layer, const DecoderRows& rows, const float* x, float* hidden,
+                      float* output) {
   const std::int64_t tokens = rows.sequences.tokens();
-  const LinearCall up = linear_call(layer.up, x, tokens, space, static_cast<Activation>(rows.options.activation));
-  if (layer.gate) {
-    const std::int64_t numbers = tokens * layer.up.out_features;
-    joined_linear({up, linear_call(*layer.gate, x, tokens, space + numbers)});
-    multiply_gate(space, space + numbers, numbers);
-  } else {
-    linear(up);
-  }
-  linear(linear_call(layer.down, space, tokens, output));
-  normalize(rows.options, layer.feed_forward_post_norm, tokens, rows.features, output);
+  feed_forward(layer.up, layer.gate, layer.down, static_cast<Activation>(rows.options.activation), x, tokens, hidden,
+               output);
+  normalize_half(rows, layer.feed_forward_post_norm, output);
 }
 
 void add(const float* added, std::int64_t count, float* x) { std::transform(x, x + count, added, x, std::plus<>()); }
@@ -145,10 +133,10 @@ void run_layer(const DecoderLayer& layer, std::size_t index, const DecoderRows& 
   };
   attend(layer, index, rows, normed(layer.attention_norm, index == 0 ? nullptr : space.sums), space);
   if (rows.options.parallel != 0) {
-    feed_forward(layer, rows, normed(layer.output_norm, nullptr), space.rest, space.others);
+    run_feed_forward(layer, rows, normed(layer.output_norm, nullptr), space.rest, space.others);
     add(space.others, tokens * rows.features, space.sums);
   } else {
-    feed_forward(layer, rows, normed(layer.output_norm, space.sums), space.rest, space.sums);
+    run_feed_forward(layer, rows, normed(layer.output_norm, space.sums), space.rest, space.sums);
   }
 }
 

@@ -15,9 +15,6 @@ namespace sparsekit {
 namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 24;
-/// Tokens of a thread that go through the layers together, a longer sequence aside: what lies between two operators
-/// then stays in cache.
-constexpr std::int64_t kGroupTokens = 256;
 
 }  // namespace
 

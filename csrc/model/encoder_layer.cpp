@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "../operators/gate.h"
 #include "../operators/layer_norm.h"
 #include "../operators/sparse_linear.h"
+#include "feed_forward.h"
 
 namespace sparsekit {
 namespace {
@@ -37,18 +37,9 @@ void attend(const EncoderLayer& layer, const LayerInput& input, const float* x, 
 }
 
 /// space.sums = down(activation(up(x))), gated where there is a gate.
-void feed_forward(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
-  const std::int64_t tokens = input.rows();
-  float* const hidden = space.rest;
-  const LinearCall up = linear_call(layer.up, x, tokens, hidden, static_cast<Activation>(input.options.activation));
-  if (layer.gate) {
-    const std::int64_t numbers = tokens * layer.up.out_features;
-    joined_linear({up, linear_call(*layer.gate, x, tokens, hidden + numbers)});
-    multiply_gate(hidden, hidden + numbers, numbers);
-  } else {
-    linear(up);
-  }
-  linear(linear_call(layer.down, hidden, tokens, space.sums));
+void run_feed_forward(const EncoderLayer& layer, const LayerInput& input, const float* x, const EncoderSpace& space) {
+  feed_forward(layer.up, layer.gate, layer.down, static_cast<Activation>(input.options.activation), x, input.rows(),
+               space.rest, space.sums);
 }
 
 }  // namespace
@@ -65,7 +56,7 @@ void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x,
   attend(layer, input, x, space);
   if (input.first_tokens) gather_first_tokens(input.sequences, input.features, x);
   add_norm(layer.attention_norm);
-  feed_forward(layer, input, x, space);
+  run_feed_forward(layer, input, x, space);
   add_norm(layer.output_norm);
 }
 
@@ -79,7 +70,7 @@ void run_pre_norm(const EncoderLayer& layer, bool first, const LayerInput& input
   attend(layer, input, normed ? space.normed : x, space);
   if (input.first_tokens) gather_first_tokens(input.sequences, input.features, x);
   add_norm(layer.output_norm, space.sums, input.rows());
-  feed_forward(layer, input, space.normed, space);
+  run_feed_forward(layer, input, space.normed, space);
 }
 
 }  // namespace sparsekit

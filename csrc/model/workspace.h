@@ -10,6 +10,9 @@
 
 namespace sparsekit {
 
+/// Tokens of a thread that go through the layers together: what lies between two operators then stays in cache.
+inline constexpr std::int64_t kGroupTokens = 256;
+
 struct AlignedDelete {
   void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
 };

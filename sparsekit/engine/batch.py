@@ -7,8 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsekit import runtime
+from sparsekit.engine.batches import joined_input
 from sparsekit.engine.prefix_caches import PrefixCaches
 from sparsekit.engine.sampling import Sampling
 from sparsekit.engine.text_stream import TextStream
@@ -45,20 +47,18 @@ class RunningText:
     def __init__(self, prompt: Sequence[int], most: int, sampling: Sampling, stream: TextStream) -> None:
         self.ids = list(prompt)
         self.completion = Completion(prompt_tokens=len(prompt))
-        self.cache: runtime.KeyValueCache | None = None
         self._most = most
         self._settings = {name: value for name, value in asdict(sampling).items() if name != "seed"}
         self._seed = sampling.seed_of_text()
         self._stream = stream
         self._start = 0.0
 
-    def start(self, cache: runtime.KeyValueCache) -> None:
-        """Compute on a cache, which holds the first tokens or none."""
-        self.cache = cache
-        self.completion.reused_tokens = cache.tokens
+    def start(self, reused_tokens: int) -> None:
+        """Its computation begins, with so many first tokens in a cache."""
+        self.completion.reused_tokens = reused_tokens
         self._start = time.perf_counter()
 
-    def choose(self, logits: np.ndarray, end_tokens: frozenset[int]) -> str:
+    def choose(self, logits: NDArray[np.float32], end_tokens: frozenset[int]) -> str:
         """Choose the next token; return the text that is certain with it."""
         done = self.completion
         seen = np.array(self.ids, np.int32)
@@ -103,7 +103,7 @@ class Batch:
         self._caches = caches
         self._end_tokens = end_tokens
         self._most = most
-        self._running: list[RunningText] = []
+        self._running: list[tuple[RunningText, runtime.KeyValueCache]] = []
 
     def run(self, texts: Sequence[RunningText]) -> Generator[tuple[RunningText, str], None, None]:
         """Continue texts to their ends.
@@ -118,27 +118,22 @@ class Batch:
                     self._join(waiting.pop())
                 yield from self._step()
         finally:
-            for text in list(self._running):
-                self._leave(text)
+            for text, cache in self._running:
+                self._caches.give_back(text.ids, cache)
 
     def _join(self, text: RunningText) -> None:
-        others = [(other.ids, other.cache) for other in self._running if other.cache is not None]
-        text.start(self._caches.take(text.ids, others))
-        self._running.append(text)
-
-    def _leave(self, text: RunningText) -> None:
-        self._running.remove(text)
-        if text.cache is not None:
-            self._caches.give_back(text.ids, text.cache)
+        cache = self._caches.take(text.ids, [(other.ids, cache) for other, cache in self._running])
+        text.start(cache.tokens)
+        self._running.append((text, cache))
 
     def _step(self) -> Iterator[tuple[RunningText, str]]:
         """One more token for each text."""
-        caches = [text.cache for text in self._running if text.cache is not None]
-        new = [text.ids[cache.tokens :] for text, cache in zip(self._running, caches, strict=True)]
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in new])]).astype(np.int64)
-        logits = self._decoder.run(np.concatenate(new).astype(np.int32), offsets, caches)
-        for text, row in zip(list(self._running), logits, strict=True):
+        running = list(self._running)
+        given = joined_input([text.ids[cache.tokens :] for text, cache in running], None)
+        logits = self._decoder.run(given.ids, given.offsets, [cache for _, cache in running])
+        for (text, cache), row in zip(running, logits, strict=True):
             piece = text.choose(row, self._end_tokens)
             if text.completion.finish:
-                self._leave(text)
+                self._running.remove((text, cache))
+                self._caches.give_back(text.ids, cache)
             yield text, piece

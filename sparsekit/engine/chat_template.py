@@ -6,16 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsekit.engine.tokenizing import TOKENIZER_OPTIONS, read_options
 from sparsekit.extras import how_to_install
 from sparsekit.io.untrusted import regular_file
 
+if TYPE_CHECKING:
+    from jinja2.nodes import Node
+    from jinja2.parser import Parser
+
 #: Newer folders keep the template in a file of its own.
 _TEMPLATE = "chat_template.jinja"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
-_ROLES = ("system", "user", "assistant", "tool")
 
 #: A message: "role" and "content".
 Message = Mapping[str, str]
@@ -35,14 +38,25 @@ class ChatTemplate:
     def __init__(self, folder: Path) -> None:
         try:
             from jinja2.exceptions import TemplateError
+            from jinja2.ext import Extension
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"chats need jinja2: {how_to_install('engine')}", name=error.name) from error
+
+        class Generation(Extension):
+            """`{% generation %}`, with which templates mark what the model wrote: its content alone."""
+
+            tags = {"generation"}  # noqa: RUF012 - as the class above has it
+
+            def parse(self, parser: Parser) -> list[Node]:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
         options = read_options(folder, TOKENIZER_OPTIONS)
         self._error = TemplateError
         self._special = {name: _text_of(options.get(name)) for name in _SPECIAL}
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
         )
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": self._raise, "strftime_now": _now}
@@ -60,8 +74,6 @@ class ChatTemplate:
         for message in messages:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise ValueError(f"a message must have a role and content, got {message!r:.80}")
-            if message["role"] not in _ROLES:
-                raise ValueError(f"roles are {', '.join(_ROLES)}, got {message['role']!r:.80}")
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
         except self._error as error:

@@ -27,8 +27,10 @@ def cached_encoder(
     file = cache_folder("compiled") / f"{_key(folder, dtype, str(embeddings), str(pooling))}.sparsekit"
     with suppress(FileNotFoundError, ValueError):  # ValueError: it is damaged
         return runtime.CompiledEncoder(read_compiled(file, mmap))
-    from sparsekit.engine.compiling import compile_model
+    from sparsekit.engine.compiling import compile_model, is_decoder
 
+    if is_decoder(folder):
+        raise ValueError(f"{folder} is a language model; open it with Generator")
     compile_model(folder, file, dtype=dtype, embeddings=embeddings, pooling=pooling)
     return runtime.CompiledEncoder(read_compiled(file, mmap))
 

@@ -82,7 +82,7 @@ TASKS = {"embedding": 0, "classification": 1, "token_classification": 2}
 TANH = 5
 
 #: Norms of a decoder -> their number.
-DECODER_NORMS = {"layer": 0, "rms": 1}
+NORM_KINDS = {"layer": 0, "rms": 1}
 
 _HEADER = struct.Struct("<8sIIQ44sII52x")
 _ENTRY = struct.Struct("<4I2q2Q")
@@ -118,7 +118,7 @@ class DecoderOptions:
     layers: int
     head_dim: int
     activation: int  # of `up`, a number of `runtime.ACTIVATIONS`
-    norm: int  # a number of `DECODER_NORMS`
+    norm: int  # a number of `NORM_KINDS`
     parallel: int  # 1: attention and the feed-forward half of a layer have the same input
     norm_eps: float
     attention_scale: float

@@ -77,7 +77,9 @@ def compile_model(
     target: str = "native",
     measure: bool = False,
 ) -> NDArray[np.uint8] | None:
-    """Compile an encoder: all its weights, packed, in one file that `Encoder` maps; see `docs/compiled-model.md`.
+    """Compile a model: all its weights, packed, in one file that `Encoder` or `Generator` maps.
+
+    `docs/compiled-model.md` specifies it.
 
     The file runs on every processor; `target` says where it is to be fastest.
 
@@ -87,13 +89,13 @@ def compile_model(
         path: the file to write, atomically; None to return its bytes.
         dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
             keep theirs.
-        embeddings: of word embeddings: "float32", or "int8" with a scale for each row; None for the type in which the
-            folder has them (16 bits as float32). Those in int8 are taken over as they are.
-        pooling: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if it does. Given
-            for a classifier, the encoder is compiled without its head.
+        embeddings: of word embeddings, and of a head that is tied to them: "float32", or "int8" with a scale for each
+            row; None for the type in which the folder has them (16 bits as float32). Those in int8 are taken over as
+            they are, tied ones rounded anew.
+        pooling: of encoders: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if
+            it does. Given for a classifier, the encoder is compiled without its head.
         target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
-        measure: time the layouts that a weight may have, here and now, instead of choosing by its sparsity: about a
-            second for each shape of layers.
+        measure: time the layouts that a weight may have, here and now, instead of choosing by its sparsity.
 
     Returns:
         The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
@@ -110,6 +112,16 @@ def compile_model(
     return None
 
 
+def is_decoder(folder: Path) -> bool:
+    """Whether a model folder holds a language model, and no encoder.
+
+    Raises:
+        ValueError: the engine runs no such models, or the folder is damaged.
+    """
+    config = read_object(regular_file(read_modules(folder).encoder, CONFIG))
+    return isinstance(family_of(config, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily)
+
+
 def _layouts(target: str, measure: bool) -> Layouts:
     if target not in runtime.packing_targets():
         raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
@@ -122,12 +134,11 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
     modules = read_modules(folder)
-    options = read_object(regular_file(modules.encoder, CONFIG))
-    if isinstance(family_of(options, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily):
+    if is_decoder(folder):
         if pooling is not None:
             raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
         return compiled_decoder(modules.encoder, dtype, embeddings, layouts)
-    config = read_config(options)
+    config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
     found = EncoderTensors(config, open_weights(modules.encoder, layouts))
     tensors = list(found.read(dtype, embeddings))
     pooling = pooling or modules.pooling

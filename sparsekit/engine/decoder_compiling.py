@@ -1,11 +1,11 @@
-"""A decoder's folder as the bytes of a compiled model."""
+"""A decoder's folder as a compiled model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sparsekit import runtime
-from sparsekit.engine.compiled_file import DECODER_NORMS, CompiledModel, DecoderOptions
+from sparsekit.engine.compiled_file import NORM_KINDS, CompiledModel, DecoderOptions
 from sparsekit.engine.decoder_config import DecoderConfig, read_decoder_config
 from sparsekit.engine.decoder_tensors import DecoderTensors
 from sparsekit.engine.layouts import Layouts
@@ -32,17 +32,12 @@ def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: 
     return CompiledModel(_options(config), list(tensors))
 
 
-def decoder_buffer(folder: Path, dtype: str = "float32", embeddings: str | None = None) -> bytes:
-    """The bytes of `compiled_decoder`."""
-    return b"".join(compiled_decoder(folder, dtype, embeddings, Layouts()).pieces())
-
-
 def _options(config: DecoderConfig) -> DecoderOptions:
     return DecoderOptions(
         layers=config.layers,
         head_dim=config.head_dim,
         activation=runtime.ACTIVATIONS[config.activation],
-        norm=DECODER_NORMS[config.family.norm],
+        norm=NORM_KINDS[config.family.norm],
         parallel=int(config.parallel),
         norm_eps=config.norm_eps,
         attention_scale=config.attention_scale,

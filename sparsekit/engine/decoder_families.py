@@ -39,7 +39,7 @@ class DecoderFamily:
     biases: Mapping[str, bool | tuple[str, bool]] = field(default_factory=dict)
     #: Key of config.json -> the value that it must have where it is there.
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    norm: str = "rms"  # a key of `compiled_file.DECODER_NORMS`
+    norm: str = "rms"  # a key of `compiled_file.NORM_KINDS`
     norm_offset: float = 0.0  # added to weights of norms
     scaled_embeddings: bool = False  # by the root of their features
     rotary: bool = True  # whether queries and keys are rotated

@@ -313,8 +313,10 @@ def _check_none(**arguments: str | None) -> None:
 
 
 def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None) -> runtime.CompiledEncoder:
-    from sparsekit.engine.compiling import compile_model
+    from sparsekit.engine.compiling import compile_model, is_decoder
 
+    if is_decoder(folder):
+        raise ValueError(f"{folder} is a language model; open it with Generator")
     return runtime.CompiledEncoder(compile_model(folder, dtype=dtype, embeddings=embeddings, pooling=pooling))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from sparsekit.engine.tokenizing import TOKENIZER, check_texts, open_tokenizer, 
 from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
+
+if TYPE_CHECKING:
+    import tokenizers
 
 #: Texts that are continued at a time.
 _TEXTS = 8
@@ -68,9 +71,11 @@ class Generator:
                 raise ValueError("a compiled model has its own types; compile it again with compile_model")
             self._core = runtime.CompiledDecoder(read_compiled(Path(model), mmap))
         else:
-            from sparsekit.engine.compiling import compile_model
+            from sparsekit.engine.compiling import compile_model, is_decoder
 
             folder = local_folder(model)
+            if not is_decoder(folder):
+                raise ValueError(f"{folder} is an encoder; open it with Encoder")
             self._tokenizer_file = self._tokenizer_file or folder / TOKENIZER
             compiled = compile_model(folder, dtype=dtype or "float32", embeddings=embeddings)
             self._core = runtime.CompiledDecoder(compiled)
@@ -90,6 +95,30 @@ class Generator:
         """What is kept in memory of each token of a text."""
         return self._core.cache_bytes
 
+    @overload
+    def generate(
+        self,
+        prompts: str,
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        show_progress: bool = False,
+        **sampling: Any,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Iterable[str],
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        show_progress: bool = False,
+        **sampling: Any,
+    ) -> list[str]: ...
+
     def generate(
         self,
         prompts: str | Iterable[str],
@@ -99,7 +128,7 @@ class Generator:
         cancel: threading.Event | None = None,
         show_progress: bool = False,
         **sampling: Any,
-    ) -> Any:
+    ) -> str | list[str]:
         """Continue a prompt, or many at a time.
 
         Args:
@@ -119,7 +148,7 @@ class Generator:
             ModuleNotFoundError: tokenizers is not installed.
             ValueError: a prompt has no tokens, or more than the context; an option is unknown or impossible; there is
                 no tokenizer.
-            RuntimeError: the model gives NaN.
+            FloatingPointError: the model gives NaN.
         """
         given = [prompts] if isinstance(prompts, str) else prompts
         done = self.complete(
@@ -283,10 +312,14 @@ class Generator:
                     text.finish("canceled")
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> tokenizers.Tokenizer:
+        """Without the truncation and padding that its file may hold."""
         if self._tokenizer_file is None:
             raise ValueError(f"a compiled model has no tokenizer; give Generator(..., tokenizer=) a {TOKENIZER}")
-        return open_tokenizer(self._tokenizer_file)
+        tokenizer = open_tokenizer(self._tokenizer_file)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     @cached_property
     def _template(self) -> ChatTemplate:

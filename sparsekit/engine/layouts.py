@@ -12,9 +12,8 @@ from sparsekit import runtime
 from sparsekit.formats import CSR
 from sparsekit.timing.comparing import compare
 
-#: Sparsity below which a weight is packed dense. At 0.3 that is 0.96 to 1.10 times as fast as sparse in float32 with 16
-#: tokens, 0.76 to 1.03 times with 128, in int8 1.8 to 2.2 and 1.08 to 1.28 times; at 0.2, float32 1.05 to 1.31 and 0.94
-#: to 1.13 times (AMD EPYC, family 25 model 1, AVX2, one thread). With one token dense is faster up to 0.6 and more.
+#: Sparsity below which a weight is packed dense where layouts are not measured: about where both took the same time on
+#: AVX2, in float32 with 16 to 128 tokens. In int8, and with one token, dense is worth it beyond.
 _DENSE = 0.3
 #: Between these sparsities both dense and sparse layouts are measured.
 _BOTH = (0.05, 0.7)

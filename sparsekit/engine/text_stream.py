@@ -50,7 +50,10 @@ class TextStream:
 
 
 class _Decoder:
-    """Decodes new tokens behind those of the piece before, on which a space at their start depends."""
+    """Decodes new tokens behind those of the piece before, on which a space at their start depends.
+
+    tokenizers' own DecodeStream does not give the rest of a text, and raises where bytes turn out to be no UTF-8.
+    """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer

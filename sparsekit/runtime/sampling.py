@@ -47,7 +47,7 @@ def sample(
     Raises:
         TypeError: an argument has another type.
         ValueError: an argument has an impossible value or shape.
-        RuntimeError: the logits hold NaN or infinity, or nothing but minus infinity.
+        FloatingPointError: the logits hold NaN or infinity, or nothing but minus infinity.
 
     >>> token, log_probability = sample(np.log(np.array([0.25, 0.75], np.float32)))
     >>> token, round(log_probability, 4)
@@ -61,7 +61,10 @@ def sample(
     seen = np.empty(0, np.int32) if seen is None else seen
     check_row("seen", seen, np.int32)
     numbers = checked_counter("seed", seed), checked_counter("step", step)
-    return _C.sample(logits.ctypes.data, logits.size, seen.ctypes.data, seen.size, *options, *numbers)
+    try:
+        return _C.sample(logits.ctypes.data, logits.size, seen.ctypes.data, seen.size, *options, *numbers)
+    except RuntimeError as error:
+        raise FloatingPointError(str(error)) from None
 
 
 def checked_sampling(

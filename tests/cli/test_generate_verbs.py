@@ -104,7 +104,7 @@ def test_what_is_refused(folder, tmp_path):
     assert "got 0" in refusal("generate", folder, lines="")
     assert "top_p=0.5 has no effect where temperature is 0" in refusal("generate", folder, PROMPT, "--top-p", 0.5)
     encoder("bert").save_pretrained(tmp_path / "encoder")
-    assert "open an encoder with Encoder" in refusal("generate", tmp_path / "encoder", PROMPT)
+    assert "is an encoder; open it with Encoder" in refusal("generate", tmp_path / "encoder", PROMPT)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "abacus"}')
     assert "abacus" in refusal("generate", tmp_path / "other", PROMPT)

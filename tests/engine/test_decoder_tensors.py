@@ -12,16 +12,20 @@ from tiny_decoders import DECODERS, decoder, logits, tokens
 from tiny_encoders import change_json
 
 from sparsekit import convert, densify, prune, runtime, save
-from sparsekit.engine.decoder_compiling import decoder_buffer
+from sparsekit.engine import compile_model
 from sparsekit.engine.decoder_families import DECODER_FAMILIES
 from sparsekit.pruning import prune_heads, prune_neurons
 
 IDS = tokens()
 
 
+def compiled(folder, dtype="float32", embeddings=None) -> bytes:
+    return compile_model(folder, dtype=dtype, embeddings=embeddings).tobytes()
+
+
 def assert_same(folder, model, relative=1e-4, ids=IDS, **arguments):
     expected = logits(model, ids)
-    found = NumpyDecoder(decoder_buffer(folder, **arguments)).logits(ids)
+    found = NumpyDecoder(compiled(folder, **arguments)).logits(ids)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
 
@@ -43,7 +47,7 @@ def test_head_tied_or_not_and_types_of_weights(family, tmp_path):
         model = decoder(family, tie_word_embeddings=tied)
         model.save_pretrained(tmp_path / str(tied))
         assert_same(tmp_path / str(tied), model)
-        entries = entries_of(decoder_buffer(tmp_path / str(tied), embeddings="int8"))
+        entries = entries_of(compiled(tmp_path / str(tied), embeddings="int8"))
         assert ((-1, "head") in entries) == (not tied)
         assert entries[-1, "word_embeddings"][0] == ("packed" if tied else "scaled_rows")
 
@@ -51,7 +55,7 @@ def test_head_tied_or_not_and_types_of_weights(family, tmp_path):
 @pytest.mark.parametrize("family", DECODERS)
 def test_int8_weights_are_the_nearest_codes(family, tmp_path):
     decoder(family).save_pretrained(tmp_path)
-    exact, rounded = (NumpyDecoder(decoder_buffer(tmp_path, *dtypes)) for dtypes in ((), ("int8", "int8")))
+    exact, rounded = (NumpyDecoder(compiled(tmp_path, *dtypes)) for dtypes in ((), ("int8", "int8")))
     assert exact.tensors.keys() == rounded.tensors.keys()
     for key, values in exact.tensors.items():
         linear = values.ndim == 2 and key[1] not in ("position_embeddings", "rotary", "local_rotary")
@@ -62,7 +66,7 @@ def test_int8_weights_are_the_nearest_codes(family, tmp_path):
 def test_a_tied_table_is_packed_dense_in_its_type(tmp_path):
     decoder("smollm3").save_pretrained(tmp_path)
     for embeddings, dtype in ((None, "float32"), ("float32", "float32"), ("int8", "int8")):
-        _, shape, data = entries_of(decoder_buffer(tmp_path, "int8", embeddings))[-1, "word_embeddings"]
+        _, shape, data = entries_of(compiled(tmp_path, "int8", embeddings))[-1, "word_embeddings"]
         info = runtime.packed_info(aligned(data))
         assert (info.layout, info.dtype, info.out_features, info.in_features) == ("dense", dtype, *shape)
 
@@ -73,13 +77,13 @@ def test_the_bare_model_with_a_tied_head(tmp_path):
     assert_same(tmp_path, model)
     change_json(tmp_path / "config.json", tie_word_embeddings=False)
     with pytest.raises(ValueError, match=r"lack 'lm_head.weight'"):
-        decoder_buffer(tmp_path)
+        compiled(tmp_path)
 
 
 def test_options_of_the_header(tmp_path):
     decoder("gemma2").save_pretrained(tmp_path / "gemma2")
     decoder("gpt_neox").save_pretrained(tmp_path / "gpt_neox")
-    gemma, neox = (options_of(decoder_buffer(tmp_path / name)) for name in ("gemma2", "gpt_neox"))
+    gemma, neox = (options_of(compiled(tmp_path / name)) for name in ("gemma2", "gpt_neox"))
     whole = ("layers", "head_dim", "activation", "norm", "parallel")
     assert [gemma[name] for name in whole] == [3, 10, runtime.ACTIVATIONS["gelu_tanh"], 1, 0]
     assert [neox[name] for name in whole] == [3, 12, runtime.ACTIVATIONS["gelu"], 0, 1]
@@ -110,7 +114,7 @@ def test_windows_and_angles_of_layers(family, windows, kinds, tmp_path):
         shorter["sliding_window_pattern"] = 2
     for changes in ({}, shorter):
         (tmp_path / "config.json").write_text(json.dumps({**stored, **changes}))
-        entries = entries_of(decoder_buffer(tmp_path))
+        entries = entries_of(compiled(tmp_path))
         for role, expected in (("windows", windows), ("rotary_kinds", kinds)):
             found = entries.get((-1, role))
             assert (None if found is None else np.frombuffer(found[2], np.float32).tolist()) == expected
@@ -150,7 +154,7 @@ def test_longrope_up_to_the_original_length(tmp_path):
     model = decoder("phi3", rope_parameters=parameters, original_max_position_embeddings=30)
     model.save_pretrained(tmp_path)
     assert_same(tmp_path, model)
-    assert entries_of(decoder_buffer(tmp_path))[-1, "rotary"][1] == (30, 6)
+    assert entries_of(compiled(tmp_path))[-1, "rotary"][1] == (30, 6)
 
 
 def test_gemma3_with_a_scaled_global_base(tmp_path):
@@ -270,7 +274,7 @@ def test_what_is_not_computed_is_refused(family, changes, match, tmp_path):
     decoder(family).save_pretrained(tmp_path)
     change_json(tmp_path / "config.json", **changes)
     with pytest.raises(ValueError, match=match):
-        decoder_buffer(tmp_path)
+        compiled(tmp_path)
 
 
 def test_unknown_tensors_are_refused(tmp_path):
@@ -279,4 +283,4 @@ def test_unknown_tensors_are_refused(tmp_path):
     arrays = safetensors.numpy.load_file(path)
     safetensors.numpy.save_file({**arrays, "model.layers.0.self_attn.sinks": np.ones(4, np.float32)}, path)
     with pytest.raises(ValueError, match=r"tensors like 'model.layers.0.self_attn.sinks'"):
-        decoder_buffer(tmp_path)
+        compiled(tmp_path)

@@ -13,7 +13,7 @@ from tiny_decoders import DECODERS, decoder, logits, tokens
 from tiny_encoders import assert_close, change_json, encoder
 
 import sparsekit
-from sparsekit.engine import Generator, compile_model
+from sparsekit.engine import Encoder, Generator, compile_model
 from sparsekit.engine.chat_template import ChatTemplate
 
 WORDS = {"<s>": 0, "</s>": 1, **{f"w{number}": number for number in range(2, 97)}}
@@ -184,11 +184,12 @@ def test_nan_is_never_chosen(tmp_path):
     model = decoder("llama").eval()
     model.lm_head.weight.data[5] = torch.nan
     generator = Generator(saved(model, tmp_path / "model"))
-    with pytest.raises(RuntimeError, match="NaN"):
+    with pytest.raises(FloatingPointError, match="NaN"):
         generator.generate(PROMPTS[1])
 
 
-TEMPLATE = """{{ bos_token }}{% for message in messages %}{% if message.role == 'tool' %}\
+TEMPLATE = """{{ bos_token }}{% generation %}w5 {% endgeneration %}\
+{% for message in messages %}{% if message.role == 'tool' %}\
 {{ raise_exception('no tools') }}{% endif %}{{ message['role'] }}: {{ message.content | tojson }}{% endfor %}
 {% if add_generation_prompt %}assistant:{% endif %}"""
 MESSAGES = [{"role": "system", "content": "w3"}, {"role": "user", "content": 'w4 "ä"'}]
@@ -208,8 +209,6 @@ def test_chats_follow_the_template(folder, tmp_path):
         generator.chat([{"role": "tool", "content": "w3"}])
     with pytest.raises(ValueError, match="must have a role and content"):
         generator.chat([{"role": "user"}])
-    with pytest.raises(ValueError, match="roles are system, user, assistant, tool, got 'pope'"):
-        generator.chat([{"role": "pope", "content": ""}])
 
 
 def test_templates_are_sandboxed(tmp_path):
@@ -223,6 +222,22 @@ def test_templates_are_sandboxed(tmp_path):
     write_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="has no chat template"):
         ChatTemplate(tmp_path)
+
+
+def test_the_tokenizers_own_truncation_and_padding_are_left_out(folder, tmp_path):
+    words = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    words.enable_truncation(5)
+    words.enable_padding(length=40, pad_id=7)
+    words.save(str(tmp_path / "tokenizer.json"))
+    found = Generator(folder, tokenizer=tmp_path / "tokenizer.json").complete([PROMPTS[3]], max_new_tokens=NEW)
+    assert found[0].prompt_tokens == 20
+    assert found[0].tokens == Generator(folder).complete([PROMPTS[3]], max_new_tokens=NEW)[0].tokens
+
+
+def test_other_models_are_refused_before_they_are_compiled(folder):
+    for cache in (False, True):
+        with pytest.raises(ValueError, match="is a language model; open it with Generator"):
+            Encoder(folder, cache=cache)
 
 
 def test_a_compiled_file(folder, tmp_path):
@@ -253,7 +268,7 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="ids must be"):
         generator.logits([[97]])
     encoder("bert").save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ValueError, match="no decoder; open an encoder with Encoder"):
+    with pytest.raises(ValueError, match="is an encoder; open it with Encoder"):
         Generator(tmp_path / "encoder")
     with pytest.raises(ValueError, match="makes vectors of an encoder"):
         compile_model(folder, pooling="mean")
