@@ -10,6 +10,7 @@
 #include "encoder.h"
 #include "formats/blocks.h"
 #include "formats/check_packed.h"
+#include "formats/dense_int4.h"
 #include "formats/pack.h"
 #include "formats/packed.h"
 #include "operators/attention.h"
@@ -107,7 +108,12 @@ py::tuple unpack(const Array<std::uint8_t>& packed) {
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
   py::object scales = py::none();
-  if (layout.scaled) scales = Array<float>(header.out_features, weight.scales);
+  if (layout.grouped()) {
+    const std::vector<float> found = group_scales_of(weight);
+    scales = Array<float>({header.out_features, groups_of(header.in_features)}, found.data());
+  } else if (layout.scaled) {
+    scales = Array<float>(header.out_features, weight.scales);
+  }
   return to_tuple(layout.unpack(weight, header.nnz), scales, header.out_features, header.in_features);
 }
 

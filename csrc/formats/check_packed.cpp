@@ -9,6 +9,7 @@
 
 #include "check_dense.h"
 #include "damaged.h"
+#include "dense_int4.h"
 #include "packed.h"
 #include "sell.h"
 
@@ -85,7 +86,7 @@ struct Columns {
 
 /// Input features that a column block has.
 std::int64_t block_width(const PackedWeight& weight, std::int64_t column_block) {
-  return std::min(weight.block_width(), weight.in_features - weight.first_column(column_block));
+  return std::min(weight.width, weight.in_features - weight.first_column(column_block));
 }
 
 bool all_below(const std::uint8_t* columns, std::int64_t count, std::int64_t width) {
@@ -242,6 +243,7 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
+  if (layout.grouped()) return check_group_scales(weight);
   if (layout.scaled) check_scales(weight);
   if (weight.family == Family::dense) {
     if (layout.scaled) check_dense_s8(weight);

@@ -59,17 +59,30 @@ void check_columns(const CsrView& csr) {
   }
 }
 
-void check_int8(const CsrView& csr) {
-  if (csr.scales_size != csr.out_features) {
-    refuse("scales must have shape [out_features] = [" + text(csr.out_features) + "], got [" + text(csr.scales_size) +
-           "]");
+void check_scales_of(const CsrView& csr) {
+  const std::int64_t each = csr.row_scales();
+  if (csr.scales_size != csr.out_features * each) {
+    const bool rows = csr.dtype == DType::int8;
+    refuse(rows ? "scales must have shape [out_features] = [" + text(csr.out_features) + "], got [" +
+                      text(csr.scales_size) + "]"
+                : "scales must have shape [out_features, groups] = [" + text(csr.out_features) + ", " + text(each) +
+                      "], got " + text(csr.scales_size) + " of them");
   }
-  for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    if (!(csr.scales[r] > 0.0F && std::isfinite(csr.scales[r] * 127.0F))) {
-      refuse("scales must be positive and finite, as 127 times them, got " + std::to_string(csr.scales[r]) +
-             " in row " + text(r));
+  for (std::int64_t i = 0; i < csr.scales_size; ++i) {
+    if (!(csr.scales[i] > 0.0F && std::isfinite(csr.scales[i] * 127.0F))) {
+      refuse("scales must be positive and finite, as 127 times them, got " + std::to_string(csr.scales[i]) +
+             " in row " + text(i / each));
     }
   }
+}
+
+void check_int4(const CsrView& csr) {
+  const auto* values = csr.values_as<Int4>();
+  const auto* wrong = std::find_if(values, values + csr.values_size, [](Int4 v) { return v.code < -8 || v.code > 7; });
+  if (wrong != values + csr.values_size) refuse("int4 values must be from -8 to 7, got " + text(wrong->code));
+}
+
+void check_int8(const CsrView& csr) {
   const auto* values = csr.values_as<std::int8_t>();
   if (std::find(values, values + csr.values_size, std::int8_t{-128}) != values + csr.values_size) {
     refuse("int8 values must be from -127 to 127, got -128");
@@ -100,14 +113,16 @@ void validate(const CsrView& csr) {
   check_lengths(csr);
   check_rows(csr);
   check_columns(csr);
+  if (dtype_entry(csr.dtype).scaled) check_scales_of(csr);
   if (csr.dtype == DType::int8) check_int8(csr);
+  if (csr.dtype == DType::int4) check_int4(csr);
 }
 
 CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int64_t in_features, const float* scales) {
   return std::visit(
       [&](const auto& csr) -> CsrView {
         using Value = typename std::decay_t<decltype(csr.values)>::value_type;
-        return {.crow_indices = csr.crow_indices.data(),
+        CsrView view{.crow_indices = csr.crow_indices.data(),
                 .crow_size = static_cast<std::int64_t>(csr.crow_indices.size()),
                 .col_indices = csr.col_indices.data(),
                 .col_size = static_cast<std::int64_t>(csr.col_indices.size()),
@@ -116,8 +131,9 @@ CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int6
                 .out_features = out_features,
                 .in_features = in_features,
                 .dtype = kDType<Value>,
-                .scales = scales,
-                .scales_size = scales == nullptr ? 0 : out_features};
+                .scales = scales};
+        if (scales != nullptr) view.scales_size = out_features * view.row_scales();
+        return view;
       },
       arrays);
 }
@@ -127,9 +143,11 @@ std::vector<float> float_values(const CsrView& csr) {
   with_values(csr, [&](const auto* values) {
     std::transform(values, values + csr.values_size, floats.begin(), [](auto value) { return to_float(value); });
   });
-  if (csr.dtype != DType::int8) return floats;
+  if (!dtype_entry(csr.dtype).scaled) return floats;
   for (std::int64_t r = 0; r < csr.out_features; ++r) {
-    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) floats.data()[i] *= csr.scales[r];
+    for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
+      floats.data()[i] *= csr.scales[csr.scale_index(r, csr.col_indices[i])];
+    }
   }
   return floats;
 }
@@ -161,11 +179,13 @@ CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int
 
 void csr_to_dense(const CsrView& csr, float* dense) {
   std::fill(dense, dense + csr.out_features * csr.in_features, 0.0F);
+  const bool scaled = dtype_entry(csr.dtype).scaled;
   with_values(csr, [&](const auto* values) {
     for (std::int64_t r = 0; r < csr.out_features; ++r) {
-      const float scale = csr.dtype == DType::int8 ? csr.scales[r] : 1.0F;
       for (std::int64_t i = csr.crow_indices[r]; i < csr.crow_indices[r + 1]; ++i) {
-        dense[r * csr.in_features + csr.col_indices[i]] = to_float(values[i]) * scale;
+        const std::int32_t column = csr.col_indices[i];
+        const float scale = scaled ? csr.scales[csr.scale_index(r, column)] : 1.0F;
+        dense[r * csr.in_features + column] = to_float(values[i]) * scale;
       }
     }
   });

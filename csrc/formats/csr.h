@@ -21,8 +21,16 @@ struct CsrView {
   std::int64_t out_features;
   std::int64_t in_features;
   DType dtype = DType::float32;
-  const float* scales = nullptr;  // of int8 values: [out_features]
+  const float* scales = nullptr;  // of int8 values: [out_features], of int4: [out_features, groups]
   std::int64_t scales_size = 0;
+
+  /// Scales of a row.
+  std::int64_t row_scales() const { return dtype == DType::int4 ? groups_of(in_features) : 1; }
+
+  /// Where the scale of a value is.
+  std::int64_t scale_index(std::int64_t row, std::int64_t column) const {
+    return dtype == DType::int4 ? row * groups_of(in_features) + column / kGroup : row;
+  }
 
   template <class Value>
   const Value* values_as() const {
@@ -32,7 +40,7 @@ struct CsrView {
 
 /// Throws std::invalid_argument, saying what was expected and found, unless the arrays are a well-formed CSR matrix:
 /// `crow_indices` starts at 0, never falls and ends at nnz; columns rise strictly within a row and are in range; int8
-/// values are from -127 to 127 and have a positive scale for every row that leaves them finite.
+/// values are from -127 to 127, int4 from -8 to 7, and their scales are positive and leave them finite.
 void validate(const CsrView& csr);
 
 template <class Value>
@@ -42,8 +50,8 @@ struct CsrArraysOf {
   std::vector<Value> values;
 };
 using CsrArrays = CsrArraysOf<float>;
-using AnyCsrArrays =
-    std::variant<CsrArraysOf<float>, CsrArraysOf<BFloat16>, CsrArraysOf<Float16>, CsrArraysOf<std::int8_t>>;
+using AnyCsrArrays = std::variant<CsrArraysOf<float>, CsrArraysOf<BFloat16>, CsrArraysOf<Float16>,
+                                  CsrArraysOf<std::int8_t>, CsrArraysOf<Int4>>;
 
 /// Empty arrays with room for a matrix of this size; `crow_indices` holds its first 0.
 template <class Value>
@@ -56,11 +64,11 @@ CsrArraysOf<Value> csr_with_capacity(std::int64_t out_features, std::int64_t nnz
   return csr;
 }
 
-/// `scales`: of int8 values, [out_features].
+/// `scales`: of int8 and int4 values.
 CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int64_t in_features,
                 const float* scales = nullptr);
 
-/// The values as floats, [nnz]: those of int8 times the scales of their rows.
+/// The values as floats, [nnz]: those of int8 and int4 times their scales.
 std::vector<float> float_values(const CsrView& csr);
 
 /// Keeps every entry that does not compare equal to zero (so NaN stays). `dense` is row-major
@@ -84,6 +92,8 @@ auto with_values(const CsrView& csr, const Body& body) {
       return body(csr.values_as<Float16>());
     case DType::int8:
       return body(csr.values_as<std::int8_t>());
+    case DType::int4:
+      return body(csr.values_as<Int4>());
     default:
       return body(csr.values_as<float>());
   }

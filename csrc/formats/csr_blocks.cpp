@@ -19,7 +19,7 @@ void plan_window(const CsrView& csr, std::int64_t height, const PackedShape& sha
   for (std::int64_t b = 0; b < shape.column_blocks; ++b) {
     std::int64_t lengths[kSortWindow];
     for (std::int64_t g = 0; g < size; ++g) {
-      lengths[g] = window.advance_to(csr, g, shape.first_column(b) + shape.block_width());
+      lengths[g] = window.advance_to(csr, g, shape.first_column(b) + shape.width);
     }
     const auto at = static_cast<std::size_t>(shape.order_index(b, start));
     std::uint8_t* slot_to_row = plan.slot_to_row.data() + at;

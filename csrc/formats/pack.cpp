@@ -1,6 +1,7 @@
 #include "pack.h"
 
 #include <stdexcept>
+#include <string>
 
 #include "blocks.h"
 
@@ -17,8 +18,8 @@ std::int64_t block_height(const CsrView& csr) {
 
 Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales, Family family) : csr_(csr) {
   validate(csr);
-  if (dtype == DType::int8 && csr.dtype != DType::int8 && scales == nullptr) {
-    throw std::invalid_argument("int8 weights need scales, got none");
+  if (dtype_entry(dtype).scaled && csr.dtype != dtype && scales == nullptr) {
+    throw std::invalid_argument(std::string(dtype_entry(dtype).name) + " weights need scales, got none");
   }
   if (csr.dtype != dtype && csr.dtype != DType::float32) {
     floats_ = float_values(csr);
@@ -26,7 +27,7 @@ Packing::Packing(const CsrView& csr, DType dtype, std::int64_t height, const flo
     csr_.dtype = DType::float32;
     csr_.scales = nullptr;
   }
-  if (family == Family::dense) height = 1;
+  if (family == Family::dense || dtype == DType::int4) height = 1;
   if (height == 0) height = block_height(csr_);
   if (height > 1) fill_blocks(height, full_block_entries(csr_, height, 0.0));
   plan_ = plan_pack(csr_, layout_for(dtype, height, family), scales);

@@ -18,7 +18,7 @@ std::int64_t block_height(const CsrView& csr);
 class Packing {
  public:
   /// Values of another type than `dtype` are converted. `height`: rows of a block, 0 for those that the weight has;
-  /// zeros are stored where blocks are not full. `scales`: for int8, [out_features]; those of int8 values stay.
+  /// zeros are stored where blocks are not full. `scales`: for int8, [out_features], and int4, [out_features, groups]; those of values of the type stay.
   /// `family`: of the layout, where there are two. Throws
   /// std::invalid_argument for a malformed CSR, and as `plan_pack`.
   Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales, Family family);

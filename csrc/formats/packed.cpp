@@ -10,6 +10,7 @@
 
 #include "csr_blocks.h"
 #include "dense.h"
+#include "dense_int4.h"
 #include "row_groups.h"
 #include "row_sums.h"
 #include "sell.h"
@@ -18,7 +19,7 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x54494B4553524150;
-constexpr std::uint32_t kVersion = 7;
+constexpr std::uint32_t kVersion = 8;
 
 template <class Value, int height>
 constexpr LayoutEntry sell(Layout layout, const char* name) {
@@ -78,6 +79,23 @@ constexpr LayoutEntry dense(Layout layout, const char* name) {
           unpack_dense<Value>};
 }
 
+constexpr LayoutEntry dense_int4() {
+  return {.layout = Layout::dense_s4,
+          .name = "dense_s4",
+          .dtype = DType::int4,
+          .height = 1,
+          .value_bytes = 1,
+          .scaled = true,
+          .quantizes = false,
+          .overlapping = false,
+          .paired = false,
+          .family = Family::dense,
+          .padding = 0,
+          .sixths = 1,
+          .fill = fill_dense_int4,
+          .unpack = unpack_dense_int4};
+}
+
 /// The one list of layouts.
 constexpr LayoutEntry kLayouts[] = {
     sell<float, 1>(Layout::sell_f32, "sell_f32"),
@@ -104,6 +122,7 @@ constexpr LayoutEntry kLayouts[] = {
     dense<BFloat16>(Layout::dense_bf16, "dense_bf16"),
     dense<Float16>(Layout::dense_fp16, "dense_fp16"),
     dense<std::int8_t>(Layout::dense_s8, "dense_s8"),
+    dense_int4(),
 };
 
 std::uint64_t aligned(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -119,10 +138,21 @@ const LayoutEntry& layout_entry(Layout layout) {
   throw std::invalid_argument("unknown layout " + std::to_string(static_cast<std::uint32_t>(layout)));
 }
 
+namespace {
+
+/// Input features of a column block; of a dense weight, those that kernels take together.
+std::int64_t block_width(const LayoutEntry& layout) {
+  if (layout.family == Family::dense) return layout.grouped() ? 2 * kQuad : kQuad;
+  return layout.family == Family::sell ? kColumnBlock : kCsrColumnBlock;
+}
+
+}  // namespace
+
 PackedShape shape_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features) {
-  PackedShape shape{0, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping, layout.family};
+  PackedShape shape{0, padded_row_groups(out_features, layout.height) / kSlice, layout.overlapping, layout.family,
+                    block_width(layout)};
   const std::int64_t step = shape.first_column(1);
-  const std::int64_t more = std::max<std::int64_t>(0, in_features - shape.block_width());
+  const std::int64_t more = std::max<std::int64_t>(0, in_features - shape.width);
   shape.column_blocks = 1 + (more + step - 1) / step;
   return shape;
 }
@@ -154,6 +184,16 @@ Layout layout_for(DType dtype, std::int64_t height, Family family) {
 
 namespace {
 
+std::int64_t value_bytes(const LayoutEntry& layout, std::int64_t entries) {
+  return entries * layout.height * layout.value_bytes / (layout.grouped() ? 2 : 1);
+}
+
+std::uint64_t scale_bytes(const LayoutEntry& layout, const PackedHeader& header, const PackedShape& shape) {
+  if (!layout.scaled) return 0;
+  if (!layout.grouped()) return static_cast<std::uint64_t>(header.out_features) * sizeof(float);
+  return static_cast<std::uint64_t>(shape.slices * kSlice * groups_of(header.in_features)) * sizeof(Float16);
+}
+
 std::uint64_t column_bytes(const LayoutEntry& layout, std::uint64_t slots, std::int64_t entries) {
   if (layout.family == Family::dense) return 0;
   return layout.family == Family::bitmask ? slots * static_cast<std::uint64_t>(kMaskBytes)
@@ -183,12 +223,12 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
       aligned(header.slice_offsets_start + ((shape.sliced() ? slices : slots) + 1) * sizeof(std::uint32_t));
   header.slot_to_row_start = aligned(header.row_lengths_start + (shape.sliced() ? slots : 0));
   header.row_to_slot_start = aligned(header.slot_to_row_start + ordered);
-  const std::uint64_t rows = layout.scaled ? static_cast<std::uint64_t>(out_features) : 0;
+  const std::uint64_t rows = layout.quantizes ? static_cast<std::uint64_t>(out_features) : 0;
   header.scales_start = aligned(header.row_to_slot_start + ordered);
-  header.row_sums_start = aligned(header.scales_start + rows * sizeof(float));
-  header.values_start = aligned(header.row_sums_start + (layout.quantizes ? rows : 0) * sizeof(std::int32_t));
+  header.row_sums_start = aligned(header.scales_start + scale_bytes(layout, header, shape));
+  header.values_start = aligned(header.row_sums_start + rows * sizeof(std::int32_t));
   header.columns_start =
-      aligned(header.values_start + static_cast<std::uint64_t>(header.entries * layout.height * layout.value_bytes));
+      aligned(header.values_start + static_cast<std::uint64_t>(value_bytes(layout, header.entries)));
   header.total_bytes = aligned(header.columns_start + column_bytes(layout, slots, header.entries));
   return header;
 }
@@ -200,6 +240,7 @@ namespace {
 /// The order of rows and where their entries go; a dense weight needs neither.
 void plan_slots(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
   if (layout.family == Family::sell) return plan_sell(csr, layout, plan);
+  if (layout.grouped()) return plan_dense_int4(csr, layout, plan);
   if (layout.family == Family::dense) return plan.slice_offsets.assign(1, 0);
   plan_csr_blocks(csr, layout, plan);
 }
@@ -210,14 +251,15 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   const LayoutEntry& layout = layout_entry(wanted);
   PackPlan plan;
   if (csr.dtype == layout.dtype) scales = csr.scales == nullptr ? scales : csr.scales;
-  if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features);
+  const std::int64_t row_scales = layout.grouped() ? groups_of(csr.in_features) : 1;
+  if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features * row_scales);
   // Every stripe of SELL holds a nonzero, so this bounds the stripes too.
   if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
     throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
                                 std::to_string(csr.values_size));
   }
   check_row_groups(csr, layout.height);
-  if (layout.scaled) check_scaled_rows(csr, plan.scales);
+  if (layout.scaled) check_scaled_rows(csr, plan.scales, layout.dtype);
   if (layout.quantizes) plan.row_sums = row_sums_of(csr, plan.scales);
   plan_slots(csr, layout, plan);
   const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.family == Family::sell ? kStripe : 1);
@@ -236,9 +278,13 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
   copy(plan.row_lengths, header.row_lengths_start);
   copy(plan.slot_to_row, header.slot_to_row_start);
   copy(plan.row_to_slot, header.row_to_slot_start);
-  copy(plan.scales, header.scales_start);
-  copy(plan.row_sums, header.row_sums_start);
   const LayoutEntry& layout = layout_entry(header.layout);
+  if (layout.grouped()) {
+    copy(plan.group_scales, header.scales_start);
+  } else {
+    copy(plan.scales, header.scales_start);
+  }
+  copy(plan.row_sums, header.row_sums_start);
   if (layout.family == Family::sell) {
     std::memset(buffer + header.columns_start, layout.padding, static_cast<std::size_t>(header.entries));
   }
@@ -249,7 +295,7 @@ namespace {
 
 /// Whether a buffer of so many bytes has room for what its header counts; if not, computing offsets could overflow.
 bool has_room(const PackedHeader& header, const LayoutEntry& layout, std::size_t bytes) {
-  const auto most = static_cast<std::int64_t>(bytes);
+  const auto most = static_cast<std::int64_t>(bytes) * (layout.grouped() ? 2 : 1);
   const bool fits = layout.family != Family::dense || header.out_features * header.in_features <= most;
   return fits && header.out_features / layout.height <= most && header.entries >= 0 && header.entries <= most &&
          header.nnz >= 0 && header.nnz <= header.entries * layout.height;
@@ -297,6 +343,7 @@ PackedWeight packed_view(const PackedHeader& header) {
           reinterpret_cast<const std::uint8_t*>(base + header.slot_to_row_start),
           reinterpret_cast<const std::uint8_t*>(base + header.row_to_slot_start),
           reinterpret_cast<const float*>(base + header.scales_start),
+          reinterpret_cast<const Float16*>(base + header.scales_start),
           reinterpret_cast<const std::int32_t*>(base + header.row_sums_start),
           header.out_features,
           header.in_features,

@@ -1,8 +1,8 @@
 // A packed weight: one buffer that describes itself, so that it can live in a torch tensor, a numpy array or shared
 // memory, and be copied byte for byte.
 //
-//   [ header, 128 bytes | slice_offsets | row_lengths | slot_to_row | row_to_slot | scales | row_sums | values |
-//   columns ]
+//   [ header, 128 bytes | slice_offsets | row_lengths | slot_to_row | row_to_slot | scales or group_scales | row_sums |
+//   values | columns ]
 //
 // Each part begins at a multiple of 64 bytes, and so does the end.
 #pragma once
@@ -47,7 +47,8 @@ struct PackPlan {
   std::vector<std::uint8_t> row_lengths;
   std::vector<std::uint8_t> slot_to_row;
   std::vector<std::uint8_t> row_to_slot;
-  std::vector<float> scales;
+  std::vector<float> scales;  // of int4 values as CSR has them
+  std::vector<Float16> group_scales;
   std::vector<std::int32_t> row_sums;
 };
 
@@ -57,8 +58,8 @@ struct LayoutEntry {
   const char* name;          // as in `Layout`
   DType dtype;               // of its values
   std::int64_t height;       // rows of a row group
-  std::int64_t value_bytes;  // of one value
-  bool scaled;               // whether output features have `scales`
+  std::int64_t value_bytes;  // of one value; of two int4
+  bool scaled;               // whether values are in units of scales
   bool quantizes;            // inputs too: whether output features have `row_sums`
   bool overlapping;          // whether its column blocks overlap, with one order of rows
   bool paired;               // whether neighboring rows begin with the columns that they share
@@ -69,6 +70,9 @@ struct LayoutEntry {
   void (*fill)(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
   /// Back to CSR, columns sorted, values as they are. `nnz` is known from the header.
   AnyCsrArrays (*unpack)(const PackedWeight& weight, std::int64_t nnz);
+
+  /// Whether every group of a row has a scale.
+  bool grouped() const { return dtype == DType::int4; }
 
   /// Whether kernels compute the gradient for the input.
   bool has_gradient() const { return !scaled && family != Family::dense; }
@@ -92,8 +96,8 @@ const char* family_name(Family family);
 /// not stored as bitmasks but as CSR. Throws std::invalid_argument when there is none.
 Layout layout_for(DType dtype, std::int64_t height, Family family);
 
-/// The values of `csr` are of the layout's type or float32. `scales`: of the output features, [out_features], positive,
-/// for float32 values in a layout that has them; else null. Throws
+/// The values of `csr` are of the layout's type or float32. `scales`: positive, [out_features] or, of groups,
+/// [out_features, groups], for float32 values in a layout that has them; else null. Throws
 /// std::invalid_argument when the layout cannot hold the weight: 2^32 nonzeros or more; in row groups of several
 /// rows, where these have entries in different columns; with scales also values that are not finite, or rows so
 /// long that their sums could leave 32 bits.

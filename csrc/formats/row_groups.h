@@ -13,10 +13,10 @@ namespace sparsekit {
 /// Throws std::invalid_argument where rows of one row group have entries in different columns.
 void check_row_groups(const CsrView& csr, std::int64_t height);
 
-/// Throws where values cannot be stored in units of `scales`, [out_features]: these must be positive, all finite.
-void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales);
+/// Throws where values cannot be stored in units of `scales`, as many for each row, as `dtype`: these must be positive, all finite.
+void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales, DType dtype);
 
-/// A value of a CSR in the type of a layout; `scale`: of the row, for int8.
+/// A value of a CSR in the type of a layout; `scale`: of its row for int8, of its group for int4.
 template <class Value, class Source>
 Value stored(Source value, float scale) {
   if constexpr (std::is_same_v<Value, Source>) {
@@ -25,6 +25,8 @@ Value stored(Source value, float scale) {
     return to_bfloat16(value);
   } else if constexpr (std::is_same_v<Value, Float16>) {
     return to_float16(value);
+  } else if constexpr (std::is_same_v<Value, Int4>) {
+    return quantize_int4(value, scale);
   } else {
     return quantize(value, scale);
   }

@@ -59,6 +59,10 @@ std::int8_t quantize(float value, float scale) {
   return static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F));
 }
 
+Int4 quantize_int4(float value, float scale) {
+  return {static_cast<std::int8_t>(std::clamp(std::nearbyint(value / scale), -8.0F, 7.0F))};
+}
+
 float to_float(BFloat16 value) { return float_of(std::uint32_t{value.bits} << 16); }
 
 float to_float(Float16 value) {

@@ -32,6 +32,7 @@ enum class Layout : std::uint32_t {
   dense_bf16 = 22,
   dense_fp16 = 23,
   dense_s8 = 24,
+  dense_s4 = 25,
 };
 
 /// How rows are stored: SELL-C-sigma (formats/sell.h), one after the other in column blocks, with columns of a byte or
@@ -47,6 +48,17 @@ struct BFloat16 {
 struct Float16 {
   std::uint16_t bits;
 };
+
+/// A whole number from -8 to 7, in units of the scale of its group.
+struct Int4 {
+  std::int8_t code;
+};
+
+/// Input features whose int4 values in a row have one scale: a group. 64 nonzeros at 50% sparsity.
+inline constexpr std::int64_t kGroup = 128;
+
+/// Groups of a row.
+constexpr std::int64_t groups_of(std::int64_t in_features) { return (in_features + kGroup - 1) / kGroup; }
 
 /// Inputs of a column block of SELL: as many as four pairs of AVX-512 registers hold as byte planes.
 inline constexpr std::int64_t kColumnBlock = 128;
@@ -109,23 +121,18 @@ struct PackedShape {
   std::int64_t slices;  // of a column block
   bool overlapping;     // column blocks, with one order of rows for all of them
   Family family;
+  std::int64_t width;  // input features of a column block
 
   /// Whether the rows of a slice lie side by side.
   bool sliced() const { return family == Family::sell; }
 
-  /// Input features of a column block.
-  std::int64_t block_width() const {
-    if (family == Family::dense) return kQuad;
-    return sliced() ? kColumnBlock : kCsrColumnBlock;
-  }
-
   /// First input feature of a column block.
   std::int64_t first_column(std::int64_t column_block) const {
-    return column_block * (overlapping ? kColumnBlockStep : block_width());
+    return column_block * (overlapping ? kColumnBlockStep : width);
   }
 
   /// Input features of a token, rounded up to whole column blocks.
-  std::int64_t padded_features() const { return first_column(column_blocks - 1) + block_width(); }
+  std::int64_t padded_features() const { return first_column(column_blocks - 1) + width; }
 
   /// Values of a dense weight, with padding.
   std::int64_t dense_values() const { return slices * kSlice * padded_features(); }
@@ -156,6 +163,7 @@ struct PackedWeight : PackedShape {
   const std::uint8_t* slot_to_row;
   const std::uint8_t* row_to_slot;
   const float* scales;           // of int8 values: [out_features]
+  const Float16* group_scales;   // of int4 values: [slices, groups, 16 rows]
   const std::int32_t* row_sums;  // of int8 values in SELL: [out_features], the sum of a row's values
   std::int64_t out_features;
   std::int64_t in_features;

@@ -127,9 +127,9 @@ void spmm_csr_transposed(const sparsekit::PackedWeight& weight, const void* pack
   auto* sums = static_cast<float*>(results);
   for (std::int64_t i = 0; i < (features.last - features.first) * tile; ++i) sums[i] = 0.0F;
   const sparsekit::Range groups = row_groups_of<Format>({0, weight.out_features});
-  for (std::int64_t first = features.first; first < features.last; first += weight.block_width()) {
+  for (std::int64_t first = features.first; first < features.last; first += weight.width) {
     float* block_sums = sums + (first - features.first) * tile;
-    for_csr_rows<Format>(weight, first / weight.block_width(), groups,
+    for_csr_rows<Format>(weight, first / weight.width, groups,
                          [&](std::int64_t group, const CsrRow<Format>& row) {
                            const std::int64_t first_row = group * Format::height;
                            const std::int64_t count = min(Format::height, weight.out_features - first_row);

@@ -65,7 +65,7 @@ void spmv_bitmask(const sparsekit::PackedWeight& weight, const void* packed, voi
   for (std::int64_t b = 0; b < weight.column_blocks; ++b) {
     float last[8];
     const Eights inputs(activation + weight.first_column(b),
-                        min(weight.block_width(), weight.in_features - weight.first_column(b)), last);
+                        min(weight.width, weight.in_features - weight.first_column(b)), last);
     for_slots(weight, b, row_groups_of<Format>(rows), [&](std::int64_t row, std::int64_t slot) {
       const float sum = dot_expanded<Format>(values + weight.slot_offsets[slot],
                                              weight.columns + slot * sparsekit::kMaskBytes, inputs);

@@ -6,6 +6,7 @@
 
 #include "attention_f32.h"
 #include "attention_few_f32.h"
+#include "gemm_s4.h"
 #include "gemm_s8.h"
 #include "isa/vector.h"
 #include "layer_norm_f32.h"
@@ -210,6 +211,19 @@ constexpr Kernel gemm_s8() {
           .store = store_rows_s8};
 }
 
+constexpr Kernel gemm_of_int4() {
+  return {.name = "gemm",
+          .layout = sparsekit::Layout::dense_s4,
+          .tile = kGemmTile,
+          .min_tokens = min_tokens(1),
+          .input_bytes = kGemmTile * 2,  // a byte, and the numbers of the groups
+          .head_bytes = kTileRowsBytes + kGemmTile * 64,
+          .packs_whole = true,
+          .multiply = gemm_s4,
+          .pack = pack_rows_s4,
+          .store = store_tokens_f32<1>};
+}
+
 /// Whether packing likes CSR better for float values. Of the other layout there are tiles of up to eight tokens: for
 /// weights that another machine has packed.
 constexpr bool kPrefersCsr = kThresholds.layouts.min_csr_sparsity == 0.0;
@@ -305,6 +319,7 @@ constexpr KernelTable table() {
   all.add(gemm_f32<sparsekit::BFloat16>(sparsekit::Layout::dense_bf16));
   all.add(gemm_f32<sparsekit::Float16>(sparsekit::Layout::dense_fp16));
   all.add(gemm_s8());
+  all.add(gemm_of_int4());
   add_s8_kernels<SellS8>(all);
   add_s8_kernels<Sell4x1S8>(all);
   return all;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "../formats/dense.h"
+#include "../formats/dense_int4.h"
 #include "../formats/values.h"
 
 namespace sparsekit {
@@ -38,6 +39,15 @@ void write_packed_rows(const EmbeddingTable& table, const std::int32_t* ids, std
 }
 
 template <class Write>
+void write_int4_rows(const EmbeddingTable& table, const std::int32_t* ids, std::int64_t count, float* output,
+                     const Write& write) {
+  const PackedWeight weight = packed_view(*table.packed);
+  for (std::int64_t i = 0; i < count; ++i, output += table.features) {
+    for (std::int64_t f = 0; f < table.features; ++f) write(output[f], dense_int4_weight(weight, ids[i], f));
+  }
+}
+
+template <class Write>
 void for_packed_rows(const EmbeddingTable& table, const std::int32_t* ids, std::int64_t count, float* output,
                      const Write& write) {
   switch (layout_entry(table.packed->layout).dtype) {
@@ -49,6 +59,8 @@ void for_packed_rows(const EmbeddingTable& table, const std::int32_t* ids, std::
       return write_packed_rows<Float16>(table, ids, count, output, write);
     case DType::int8:
       return write_packed_rows<std::int8_t>(table, ids, count, output, write);
+    case DType::int4:
+      return write_int4_rows(table, ids, count, output, write);
   }
 }
 

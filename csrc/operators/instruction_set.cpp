@@ -109,6 +109,7 @@ std::vector<std::string> packing_targets() {
 
 std::vector<Family> candidate_families(const CsrView& csr, DType dtype, const std::string& target) {
   const LayoutThresholds thresholds = thresholds_of(target);
+  if (dtype == DType::int4) return {Family::dense};
   const double least = dtype == DType::int8 ? thresholds.min_csr_sparsity_s8 : thresholds.min_csr_sparsity;
   if (least <= 0) return {Family::csr};
   if (least > 1) return {Family::sell};

@@ -71,7 +71,7 @@ int threads_for(const Products& products) {
 
 /// Output features that a task may start at: multiples of this.
 std::int64_t unit_of(const Product& product) {
-  return product.forward() ? kSortWindow * product.weight.height : product.weight.block_width();
+  return product.forward() ? kSortWindow * product.weight.height : product.weight.width;
 }
 
 /// Whether whole tiles give every thread about the same work.
@@ -118,7 +118,7 @@ std::int64_t share_start(const Product& product, std::int64_t index, std::int64_
   if (index == 0) return 0;
   const std::int64_t start = product.forward()
                                  ? balanced_row(product, index, count)
-                                 : product.weight.column_blocks * index / count * product.weight.block_width();
+                                 : product.weight.column_blocks * index / count * product.weight.width;
   return index == count ? product.outputs() : std::min(start, product.outputs());
 }
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import _C, runtime
+from sparsekit.formats.csr_arrays import floats, integers, scales_array, stored_values
 from sparsekit.formats.dtypes import BY_NAME, WEIGHT_DTYPES, weight_dtype
-from sparsekit.formats.quantization import SCALE_METHODS
+from sparsekit.formats.quantization import SCALE_METHODS, scales_shape
 from sparsekit.formats.tensors import as_array
 
 if TYPE_CHECKING:
@@ -21,42 +22,6 @@ if TYPE_CHECKING:
 #: Block sizes that kernels know, and their height: 4x1 is four neighboring output features with entries in the same
 #: columns.
 BLOCKS = {"1x1": 1, "4x1": 4}
-
-
-def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, described: str) -> None:
-    if given.ndim != ndim or given.dtype.kind not in kinds:
-        found = f"{given.ndim} dimensions of {given.dtype}"
-        raise TypeError(f"{name} must be a {ndim}-dimensional array of {described}, got {found}")
-
-
-def _integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
-    """One-dimensional integer array in `dtype`, refusing values that do not fit."""
-    given = np.asarray(array)
-    _check_array(name, given, 1, "iu", "integers")
-    if given.size and not np.can_cast(given.dtype, dtype):
-        limits, low, high = np.iinfo(dtype), int(given.min()), int(given.max())
-        if low < limits.min or high > limits.max:
-            raise ValueError(f"{name} must fit in {limits.dtype}, got values from {low} to {high}")
-    return np.ascontiguousarray(given, dtype=dtype)
-
-
-def _floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
-    given = np.asarray(array)
-    _check_array(name, given, ndim, "f", "floats")
-    with np.errstate(over="ignore"):
-        narrow = np.ascontiguousarray(given, dtype=np.float32)
-    if given.dtype.itemsize > narrow.dtype.itemsize:
-        beyond = given[np.isinf(narrow) & np.isfinite(given)]
-        if beyond.size:
-            raise ValueError(f"{name} must fit in float32, got {beyond[0]}; the largest is {np.finfo(np.float32).max}")
-    return narrow
-
-
-def _values(array: Any) -> NDArray[Any]:
-    """One-dimensional values in a type of stored weights: other floats as float32."""
-    given = np.asarray(array)
-    stored = [BY_NAME[name].numpy for name in WEIGHT_DTYPES]
-    return np.ascontiguousarray(given) if given.ndim == 1 and given.dtype in stored else _floats("values", given, 1)
 
 
 def _height(block: str) -> int:
@@ -77,7 +42,9 @@ class CSR:
         values: shape [nnz]: float32, float16, int8, or the bits of bfloat16 as uint16, which numpy lacks. Other float
             types are converted to float32.
         shape: (out_features, in_features).
-        scales: of int8 values, float32, shape [out_features]: a weight is its value times the scale of its row.
+        scales: of int8 values, float32, shape [out_features]: a weight is its value times the scale of its row. With
+            scales of shape [out_features, groups], numbers that float16 holds, the values are int4, -8 to 7: a group is
+            128 input features of a row.
 
     Raises:
         TypeError: an array has the wrong number of dimensions or no integer or float type.
@@ -94,17 +61,17 @@ class CSR:
     col_indices: NDArray[np.int32]
     values: NDArray[Any]
     shape: tuple[int, int]
-    scales: NDArray[np.float32] | None = None
+    scales: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crow_indices", _integers("crow_indices", self.crow_indices, np.int64))
-        object.__setattr__(self, "col_indices", _integers("col_indices", self.col_indices, np.int32))
-        object.__setattr__(self, "values", _values(self.values))
-        if (self.dtype == "int8") != (self.scales is not None):
-            found = "none" if self.scales is None else f"some with {self.dtype} values"
-            raise ValueError(f"int8 values, and no others, have scales; got {found}")
+        object.__setattr__(self, "crow_indices", integers("crow_indices", self.crow_indices, np.int64))
+        object.__setattr__(self, "col_indices", integers("col_indices", self.col_indices, np.int32))
+        object.__setattr__(self, "values", stored_values(self.values))
+        if (self.values.dtype == np.int8) != (self.scales is not None):
+            found = "none" if self.scales is None else f"some with {self.values.dtype} values"
+            raise ValueError(f"int8 and int4 values, and no others, have scales; got {found}")
         if self.scales is not None:
-            object.__setattr__(self, "scales", _floats("scales", self.scales, 1))
+            object.__setattr__(self, "scales", scales_array(self.scales))
         out_features, in_features = self.shape
         object.__setattr__(self, "shape", (int(out_features), int(in_features)))
         self.validate()
@@ -120,7 +87,8 @@ class CSR:
     @property
     def _tuple(self) -> _C.CSRTuple:
         """The weight as the native core takes it."""
-        return self.crow_indices, self.col_indices, self.values, self.dtype, self.scales, self.shape
+        scales = None if self.scales is None else self.scales.astype(np.float32, copy=False)
+        return self.crow_indices, self.col_indices, self.values, self.dtype, scales, self.shape
 
     @classmethod
     def _of_tuple(cls, csr: _C.CSRTuple) -> CSR:
@@ -129,11 +97,13 @@ class CSR:
 
     @property
     def dtype(self) -> str:
-        """Type of the stored weights: "float32", "bfloat16", "float16" or "int8"."""
+        """Type of the stored weights: "float32", "bfloat16", "float16", "int8" or "int4"."""
+        if self.scales is not None:
+            return "int8" if self.scales.ndim == 1 else "int4"
         return next(name for name in WEIGHT_DTYPES if BY_NAME[name].numpy == self.values.dtype)
 
     def float_values(self) -> NDArray[np.float32]:
-        """The values as float32, shape [nnz]: those of int8 times the scales of their rows."""
+        """The values as float32, shape [nnz]: those of int8 and int4 times their scales."""
         values: NDArray[np.float32] = self.values if self.dtype == "float32" else _C.float_values(self._tuple)
         return values
 
@@ -174,7 +144,7 @@ class CSR:
         Raises:
             TypeError: `weight` is not two-dimensional or not floating point.
         """
-        return cls._of_tuple(_C.from_dense(_floats("weight", weight, 2)))
+        return cls._of_tuple(_C.from_dense(floats("weight", weight, 2)))
 
     def to_dense(self) -> NDArray[np.float32]:
         """The weight with its zeros, float32, shape [out_features, in_features]."""
@@ -326,11 +296,12 @@ class CSR:
 
         Args:
             dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
-                memory; or "int8", with a scale for each row: inputs are then quantized too
-                in the layout "sell". A torch dtype does as well. Values that have this type stay as they are, those of
-                int8 with their scales.
-            scale_method: how int8 scales are found, a name of `quantization.SCALE_METHODS`.
-            scales: int8 scales to use as they are, float32, shape [out_features].
+                memory; "int8", with a scale for each row: inputs are then quantized too in the layouts "sell" and
+                "dense"; or "int4", with a scale for each group of 128 input features of a row and inputs that are
+                quantized group by group, in the layout "dense" alone. A torch dtype does as well. Values that have this
+                type stay as they are, with their scales.
+            scale_method: how scales are found, a name of `quantization.SCALE_METHODS`.
+            scales: scales to use as they are, float32, shape [out_features] for int8, [out_features, groups] for int4.
             block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
                 blocks are not full.
             layout: None for the one that the target prefers, the first of `layouts`; "sell" (SELL-C-sigma), "csr" (CSR
@@ -340,23 +311,27 @@ class CSR:
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a
-                value is beyond 65,504; for int8, one is not finite or a row has more than 66,311 nonzeros.
+                value is beyond 65,504; for int8 and int4, one is not finite; for int8, a row has more than 66,311
+                nonzeros.
         """
         dtype = weight_dtype(dtype)
-        found = self._scales(scale_method, scales) if dtype == "int8" else None
+        found = self._scales_for(dtype, scale_method, scales) if dtype in ("int8", "int4") else None
         layout = self.layouts(dtype, target)[0] if layout is None else layout
         return _C.pack(self._tuple, dtype, 0 if block is None else _height(block), found, layout)
 
-    def _scales(self, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    def _scales_for(self, dtype: str, method: str, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if method not in SCALE_METHODS:
             raise ValueError(f"scale_method must be one of {', '.join(SCALE_METHODS)}, got {method!r}")
+        kept = self.scales if self.dtype == dtype else None
         if scales is None:
-            return SCALE_METHODS[method](self) if self.scales is None else self.scales
-        if self.scales is not None:
-            raise ValueError("int8 values have scales, which stay; pack them without others")
-        found = _floats("scales", scales, 1)
-        if found.shape != (self.out_features,):
-            raise ValueError(f"scales must have shape [out_features] = [{self.out_features}], got {list(found.shape)}")
+            return SCALE_METHODS[method](self, dtype) if kept is None else kept.astype(np.float32, copy=False)
+        if kept is not None:
+            raise ValueError(f"{dtype} values have scales, which stay; pack them without others")
+        expected = scales_shape(dtype, self.shape)
+        found = floats("scales", scales, len(expected))
+        if found.shape != expected:
+            names = "out_features" if dtype == "int8" else "out_features, groups"
+            raise ValueError(f"scales must have shape [{names}] = {list(expected)}, got {list(found.shape)}")
         return found
 
     @classmethod

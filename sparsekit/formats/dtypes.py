@@ -66,14 +66,16 @@ DTYPES = (
     DType("uint8", "U8", 2, np.dtype("u1")),
     DType("bool", "BOOL", 9, np.dtype("u1")),
 )
-BY_NAME: Mapping[str, DType] = {dtype.name: dtype for dtype in DTYPES}
+#: Two in a byte of a file; one in a byte of an array.
+INT4 = DType("int4", "U8", 22, np.dtype("i1"))
+BY_NAME: Mapping[str, DType] = {dtype.name: dtype for dtype in (*DTYPES, INT4)}
 BY_SAFETENSORS: Mapping[str, DType] = {dtype.safetensors: dtype for dtype in DTYPES}
 BY_ONNX: Mapping[int, DType] = {dtype.onnx: dtype for dtype in DTYPES}
 
 #: Types of float weights, and of the inputs of layers.
 FLOATS = ("float32", "bfloat16", "float16")
 #: Types of stored weights.
-WEIGHT_DTYPES = (*FLOATS, "int8")
+WEIGHT_DTYPES = (*FLOATS, "int8", "int4")
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:

@@ -1,8 +1,14 @@
-"""int8 weights with a scale for each row: `value = code * scale` with codes from -127 to 127."""
+"""Weights in units of a scale, `value = code * scale`: int8 with one for each row, int4 with one for each group.
+
+Codes of int8 go from -127 to 127, those of int4 from -8 to 7. A group is 128 input features of a row, as GPTQ and AWQ
+cut rows; its scale is a float16.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,59 +19,115 @@ if TYPE_CHECKING:
 
 Scales: TypeAlias = NDArray[np.float32]
 
+#: Input features whose int4 values in a row have one scale: a group.
+GROUP = 128
+
 _MOST = 127
+#: Least and largest code, by type.
+_CODES = {"int8": (-127, 127), "int4": (-8, 7)}
+_SMALLEST_FLOAT16 = 2.0**-24
 #: Parts of the largest value that `by_mse` tries as the largest code.
 _TRIED = np.linspace(0.4, 1.0, 25)
-#: Percentile of a row's magnitudes that `by_percentile` maps to the largest code.
+#: Percentile of magnitudes that `by_percentile` maps to the largest code.
 _PERCENTILE = 99.5
 
 
-def _by_row(reduce: np.ufunc, weight: CSR, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Numbers of the nonzeros reduced row by row; 0 for empty rows."""
-    starts, ends = weight.crow_indices[:-1], weight.crow_indices[1:]
-    result = np.zeros(weight.out_features)
-    filled = ends > starts
-    if filled.any():
-        result[filled] = reduce.reduceat(numbers, starts[filled])
-    return result
+def groups_of(in_features: int) -> int:
+    """Groups of a row.
+
+    >>> groups_of(576)
+    5
+    """
+    return -(-in_features // GROUP)
 
 
-def _positive(scales: NDArray[np.float64]) -> Scales:
-    """Rows without anything but zeros get the scale 1."""
-    return np.where(scales > 0, scales, 1.0).astype(np.float32)
+def scales_shape(dtype: str, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the scales of a weight: [out_features] for int8, [out_features, groups] for int4."""
+    return shape[:1] if dtype == "int8" else (shape[0], groups_of(shape[1]))
 
 
-def by_absmax(weight: CSR) -> Scales:
-    """The largest magnitude of a row becomes the largest code: nothing is clipped."""
-    return _positive(_by_row(np.maximum, weight, np.abs(weight.float_values())) / _MOST)
+@dataclass(frozen=True)
+class _Segments:
+    """The values that have a scale in common: those of a row, or of a group of it."""
+
+    dtype: str
+    shape: tuple[int, ...]  # of the scales
+    values: NDArray[np.float32]  # of all segments, one after the other
+    starts: NDArray[np.int64]  # of each segment
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, weight: CSR, dtype: str) -> _Segments:
+        shape, lengths = scales_shape(dtype, weight.shape), np.diff(weight.crow_indices)
+        if dtype == "int4":
+            rows = np.repeat(np.arange(weight.out_features) * groups_of(weight.in_features), lengths)
+            lengths = np.bincount(rows + weight.col_indices // GROUP, minlength=math.prod(shape))
+        return cls(dtype, shape, weight.float_values(), np.cumsum(lengths) - lengths, lengths)
+
+    def reduce(self, function: np.ufunc, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Numbers of the values reduced segment by segment; 0 for empty ones."""
+        result = np.zeros(self.lengths.size)
+        filled = self.lengths > 0
+        if filled.any():
+            result[filled] = function.reduceat(numbers, self.starts[filled])
+        return result
+
+    def each(self, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scale of every value."""
+        return np.repeat(scales, self.lengths)
+
+    def rounded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values in units of their scales, as codes."""
+        return np.clip(np.rint(values), *_CODES[self.dtype])
+
+    def finished(self, scales: NDArray[np.float64]) -> Scales:
+        """Scales as they are stored; segments without anything but zeros get the scale 1.
+
+        Raises:
+            ValueError: one is beyond float16.
+        """
+        positive = np.where(scales > 0, scales, 1.0).reshape(self.shape)
+        if self.dtype == "int8":
+            return positive.astype(np.float32)
+        if positive.max(initial=0.0) > np.finfo(np.float16).max:
+            raise ValueError(f"int4 scales go up to 65,504, got {positive.max():.6g}; use another dtype")
+        return np.maximum(positive, _SMALLEST_FLOAT16).astype(np.float16).astype(np.float32)
 
 
-def by_percentile(weight: CSR) -> Scales:
-    """The 99.5th percentile of a row's magnitudes becomes the largest code: few outliers are clipped."""
-    magnitudes = np.abs(weight.float_values())
-    rows = zip(weight.crow_indices[:-1], weight.crow_indices[1:], strict=True)
-    found = [np.percentile(magnitudes[a:b], _PERCENTILE) if b > a else 0.0 for a, b in rows]
-    return _positive(np.asarray(found, np.float64) / _MOST)
+def _largest(segments: _Segments) -> NDArray[np.float64]:
+    """Scales with which the largest magnitude of a segment is the largest code."""
+    return segments.reduce(np.maximum, np.abs(segments.values)) / _CODES[segments.dtype][1]
 
 
-def by_mse(weight: CSR) -> Scales:
-    """Of several scales below that of `by_absmax`, the one with the least squared error of the row."""
-    values = weight.float_values()
-    largest = by_absmax(weight).astype(np.float64)
-    row_of = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
-    best, least = largest, np.full(weight.out_features, np.inf)
+def by_absmax(weight: CSR, dtype: str = "int8") -> Scales:
+    """The largest magnitude of a row or group becomes the largest code: nothing is clipped."""
+    segments = _Segments.of(weight, dtype)
+    return segments.finished(_largest(segments))
+
+
+def by_percentile(weight: CSR, dtype: str = "int8") -> Scales:
+    """The 99.5th percentile of a row's or group's magnitudes becomes the largest code: few outliers are clipped."""
+    segments = _Segments.of(weight, dtype)
+    parts = np.split(np.abs(segments.values), segments.starts[1:])
+    found = [np.percentile(part, _PERCENTILE) if part.size else 0.0 for part in parts[: segments.lengths.size]]
+    return segments.finished(np.asarray(found, np.float64) / _CODES[dtype][1])
+
+
+def by_mse(weight: CSR, dtype: str = "int8") -> Scales:
+    """Of several scales below that of `by_absmax`, the one with the least squared error of the row or group."""
+    segments = _Segments.of(weight, dtype)
+    largest = np.where(_largest(segments) > 0, _largest(segments), 1.0)
+    best, least = largest, np.full(largest.size, np.inf)
     for part in _TRIED:
-        scales = largest * part
-        each = scales[row_of]
-        codes = np.clip(np.rint(values / each), -_MOST, _MOST)
-        error = _by_row(np.add, weight, ((codes * each - values) ** 2).astype(np.float32))
-        better = error < least
-        best, least = np.where(better, scales, best), np.where(better, error, least)
-    return _positive(best)
+        each = segments.each(largest * part)
+        error = segments.rounded(segments.values / each) * each - segments.values
+        summed = segments.reduce(np.add, (error**2).astype(np.float32))
+        best, least = np.where(summed < least, largest * part, best), np.minimum(summed, least)
+    return segments.finished(best)
 
 
 #: Ways to choose scales, by name.
-SCALE_METHODS: dict[str, Callable[[CSR], Scales]] = {
+SCALE_METHODS: dict[str, Callable[[CSR, str], Scales]] = {
     "absmax": by_absmax,
     "percentile": by_percentile,
     "mse": by_mse,

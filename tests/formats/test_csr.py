@@ -59,7 +59,7 @@ def test_values_stay_in_the_type_in_which_they_are_stored(dtype, block):
 
 def test_int8_values_need_scales():
     csr = build()
-    with pytest.raises(ValueError, match="int8 values, and no others, have scales; got none"):
+    with pytest.raises(ValueError, match="int8 and int4 values, and no others, have scales; got none"):
         CSR(csr.crow_indices, csr.col_indices, csr.values.astype(np.int8), csr.shape)
     with pytest.raises(ValueError, match="got some with float32 values"):
         CSR(csr.crow_indices, csr.col_indices, csr.values, csr.shape, np.ones(csr.out_features, np.float32))

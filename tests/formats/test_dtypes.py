@@ -20,11 +20,11 @@ def test_names_and_sizes(dtype):
 
 
 def test_each_name_is_of_one_type():
-    assert len(BY_NAME) == len(BY_SAFETENSORS) == len(BY_ONNX) == len(DTYPES)
+    assert len(BY_NAME) - 1 == len(BY_SAFETENSORS) == len(BY_ONNX) == len(DTYPES)  # int4 is stored in bytes
     assert BY_NAME.keys() >= set(WEIGHT_DTYPES)
 
 
 def test_types_of_weights():
     assert [weight_dtype(BY_NAME[name].torch_dtype) for name in WEIGHT_DTYPES] == list(WEIGHT_DTYPES)
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, got torch.int16"):
+    with pytest.raises(ValueError, match="float32, bfloat16, float16, int8, int4, got torch.int16"):
         weight_dtype(torch.int16)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "formats/csr.h"
+#include "formats/dense_int4.h"
 #include "formats/packed.h"
 #include "operators/sparse_linear.h"
 #include "operators/sparse_product.h"
@@ -81,9 +82,11 @@ inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, d
   return layer_from_dense(std::move(dense), out_features, in_features);
 }
 
-/// A heap buffer of exactly the packed size. Values in [-1, 1) are stored in int8 as multiples of 1/127.
+/// A heap buffer of exactly the packed size. Values in [-1, 1) are stored in int8 as multiples of 1/127, in int4 of 1/8.
 inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::sell_f32) {
-  const std::vector<float> scales(static_cast<std::size_t>(csr.out_features), 1.0F / 127);
+  const bool grouped = sparsekit::layout_entry(layout).grouped();
+  const std::int64_t each = grouped ? sparsekit::groups_of(csr.in_features) : 1;
+  const std::vector<float> scales(static_cast<std::size_t>(csr.out_features * each), grouped ? 0.125F : 1.0F / 127);
   const sparsekit::PackPlan plan = sparsekit::plan_pack(csr, layout, scales.data());
   Bytes buffer(plan.header.total_bytes);
   sparsekit::write_packed(csr, plan, buffer.data());
@@ -100,7 +103,10 @@ inline sparsekit::AnyCsrArrays unpacked(const Bytes& weight) {
 inline sparsekit::CsrArrays unpacked_floats(const Bytes& weight) {
   const sparsekit::PackedHeader& header = sparsekit::packed_header(weight.data(), weight.size());
   const sparsekit::AnyCsrArrays arrays = unpacked(weight);
-  const float* scales = sparsekit::packed_view(header).scales;
+  const sparsekit::PackedWeight view = sparsekit::packed_view(header);
+  const bool grouped = sparsekit::layout_entry(header.layout).grouped();
+  const std::vector<float> of_groups = grouped ? sparsekit::group_scales_of(view) : std::vector<float>();
+  const float* scales = grouped ? of_groups.data() : view.scales;
   const sparsekit::CsrView csr = sparsekit::view_of(arrays, header.out_features, header.in_features, scales);
   return {{csr.crow_indices, csr.crow_indices + csr.crow_size},
           {csr.col_indices, csr.col_indices + csr.col_size},
@@ -116,7 +122,7 @@ inline Layer held(const Layer& layer, const Bytes& weight) {
 inline std::vector<sparsekit::Layout> float_layouts() {
   std::vector<sparsekit::Layout> found;
   for (const sparsekit::LayoutEntry& entry : sparsekit::layout_entries()) {
-    if (!entry.quantizes) found.push_back(entry.layout);
+    if (!entry.quantizes && !entry.grouped()) found.push_back(entry.layout);
   }
   return found;
 }

@@ -46,6 +46,7 @@ std::int64_t good_entries(const Bytes& buffer) { return packed_header(buffer.dat
 void refuses_dense_damage(const Bytes& good, const LayoutEntry& entry) {
   using Byte = std::uint8_t;
   if (!entry.scaled) return;
+  if (entry.grouped()) return refuses<std::uint16_t>(good, {&PackedHeader::scales_start, 69, 0}, "positive and finite");
   refuses<float>(good, {&PackedHeader::scales_start, 69, -1.0F}, "positive and finite");
   refuses<std::int32_t>(good, {&PackedHeader::row_sums_start, 69, 1 << 30}, "another sum of int8 values in row 69");
   refuses<Byte>(good, {&PackedHeader::values_start, 0, 128}, "from -127 to 127, got -128");

@@ -125,7 +125,7 @@ void refuses() {
   scales[1] = 1.0F;
   const AnyCsrArrays low = with_values_of(layer, std::vector<std::int8_t>(15, std::int8_t{-128}));
   CHECK_THROWS(validate(view_of(low, 3, 5, scales.data())), "from -127 to 127, got -128");
-  CHECK_THROWS(dtype_named("int4"), "dtype must be one of float32, bfloat16, float16, int8, got 'int4'");
+  CHECK_THROWS(dtype_named("int2"), "dtype must be one of float32, bfloat16, float16, int8, int4, got 'int2'");
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ def test_state_dicts_that_hold_no_weight_are_refused_by_torch_in_words(sparse, k
     ("key", "change", "why"),
     [
         ("values", lambda t: torch.full_like(t, -128), "int8 values must be from -127 to 127, got -128"),
-        ("values", lambda t: t.float(), "int8 values, and no others, have scales; got some with float32 values"),
+        ("values", lambda t: t.float(), "int8 and int4 values, and no others, have scales; got some with float32"),
         ("scales", lambda t: t.double() * 1e300, "scales must fit in float32, got"),
         ("scales", lambda t: torch.full_like(t, 1e38), "scales must be positive and finite, as 127 times them"),
         ("scales", lambda t: None, "scales must be a dense tensor, got NoneType"),

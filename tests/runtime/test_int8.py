@@ -96,7 +96,7 @@ def test_a_state_dict_holds_bytes_and_loads_bit_for_bit():
     assert copy.deepcopy(sparse).dtype == "int8"
     with pytest.raises(RuntimeError, match=r"scales must have shape \[out_features\] = \[96\]"):
         fresh.load_state_dict({**state, "scales": state["scales"][:5]})
-    with pytest.raises(RuntimeError, match="int8 values, and no others, have scales"):
+    with pytest.raises(RuntimeError, match="int8 and int4 values, and no others, have scales"):
         fresh.load_state_dict({**state, "values": state["values"].float()})
 
 
@@ -154,8 +154,8 @@ def test_gradients_are_refused_in_words():
 
 def test_unknown_arguments_are_refused():
     weight = CSR.from_torch(pruned().weight)
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, got 'int4'"):
-        weight.pack("int4")
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, int4, got 'int2'"):
+        weight.pack("int2")
     with pytest.raises(ValueError, match="scale_method must be one of absmax, percentile, mse"):
         weight.pack("int8", scale_method="median")
     with pytest.raises(ValueError, match=r"scales must have shape \[out_features\] = \[96\], got \[2\]"):
@@ -163,11 +163,11 @@ def test_unknown_arguments_are_refused():
     with pytest.raises(ValueError, match="scales must be positive and finite"):
         weight.pack("int8", scales=np.zeros(96, np.float32))
     with pytest.raises(ValueError, match="dtype must be one of"):
-        convert(nn.Sequential(pruned()), dtype="int4")
+        convert(nn.Sequential(pruned()), dtype="int2")
 
 
 def test_torch_dtypes_name_the_type_of_weights():
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int8):
         assert f"torch.{SparseLinear.from_linear(pruned(), dtype=dtype).dtype}" == str(dtype)
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, got torch.float64"):
+    with pytest.raises(ValueError, match="float32, bfloat16, float16, int8, int4, got torch.float64"):
         SparseLinear.from_linear(pruned(), dtype=torch.float64)

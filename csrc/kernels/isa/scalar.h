@@ -134,6 +134,43 @@ inline VecI32 dot(VecI32 sum, QuadInput bytes, QuadValues values) {
   return sum;
 }
 
+inline VecI32 operator+(VecI32 a, VecI32 b) { return {a.v + b.v}; }
+inline Vec to_floats(VecI32 v) { return {static_cast<float>(v.v)}; }
+
+/// Four weights from 0 to 15 of one row, as bytes.
+struct NibbleQuad {
+  std::uint8_t v[4];
+
+  /// Those in the lower halves of bytes, and in the upper ones.
+  static void load(const std::uint8_t* p, NibbleQuad (&two)[2]) {
+    for (int i = 0; i < 4; ++i) {
+      two[0].v[i] = p[i] & 15;
+      two[1].v[i] = p[i] >> 4;
+    }
+  }
+};
+
+/// Four signed bytes of a token.
+struct SignedQuad {
+  std::int8_t v[4];
+
+  static SignedQuad broadcast(const std::int8_t* p) { return {p[0], p[1], p[2], p[3]}; }
+};
+
+/// Quads that a `NibbleSum` adds before it would overflow.
+inline constexpr int kNibbleQuads = 1 << 16;
+
+/// Sum of products of nibbles and signed bytes.
+struct NibbleSum {
+  std::int32_t v;
+
+  static NibbleSum zero() { return {0}; }
+  void add(NibbleQuad weights, SignedQuad x) {
+    for (int i = 0; i < 4; ++i) v += weights.v[i] * x.v[i];
+  }
+  VecI32 widened() const { return {v}; }
+};
+
 /// sums - zero_point * row_sums, as a float.
 inline Vec without_zero_point(VecI32 sums, VecI32 row_sums, std::int32_t zero_point) {
   return {static_cast<float>(sums.v - zero_point * row_sums.v)};

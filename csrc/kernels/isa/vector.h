@@ -75,6 +75,19 @@ static_assert(Vec8::width <= 8, "a tile of eight tokens has whole vectors");
 static_assert(Widens<float, Vec> && Widens<sparsekit::BFloat16, Vec> && Widens<sparsekit::Float16, Vec>);
 static_assert(Widens<float, Vec8> && Widens<sparsekit::BFloat16, Vec8> && Widens<sparsekit::Float16, Vec8>);
 static_assert(IntegerVector<VecI32, Vec>);
+
+/// Nibbles of as many rows as `I` has lanes, two quads in each byte vector, times a token's signed bytes: exact sums.
+template <class S, class I, class V>
+concept AddsNibbles =
+    requires(S sum, NibbleQuad (&two)[2], const std::uint8_t* nibbles, const std::int8_t* bytes, I i) {
+      { S::zero() } -> Same<S>;
+      NibbleQuad::load(nibbles, two);
+      sum.add(two[0], SignedQuad::broadcast(bytes));
+      { sum.widened() } -> Same<I>;
+      { i + i } -> Same<I>;
+      { to_floats(i) } -> Same<V>;
+    };
+static_assert(AddsNibbles<NibbleSum, VecI32, Vec> && kNibbleQuads % 2 == 0);
 static_assert(kRegisters >= 16, "kernels keep up to 16 vectors in registers");
 static_assert(kSame<decltype(kByteOffset), const std::int32_t>);
 static_assert(kSame<decltype(kThresholds), const sparsekit::Thresholds>);

@@ -62,6 +62,54 @@ struct Int8Quads {
   static Int8Quads load(const std::int8_t* p) { return {vld1q_s8(p)}; }
 };
 
+/// Four weights from 0 to 15 of each row, as bytes.
+struct NibbleQuad {
+  int8x16_t v;
+
+  /// Those in the lower halves of bytes, and in the upper ones.
+  static void load(const std::uint8_t* p, NibbleQuad (&two)[2]) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    two[0].v = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
+    two[1].v = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+  }
+};
+
+/// Four signed bytes of a token, for every row.
+struct SignedQuad {
+  int8x16_t v;
+
+  static SignedQuad broadcast(const std::int8_t* p) { return {vreinterpretq_s8_s32(vdupq_n_s32(load_int32(p)))}; }
+};
+
+#ifdef __ARM_FEATURE_DOTPROD
+/// Quads that a `NibbleSum` adds before it would overflow.
+inline constexpr int kNibbleQuads = 1 << 16;
+
+/// Sums of products of nibbles and signed bytes, of each row.
+struct NibbleSum {
+  int32x4_t v;
+
+  static NibbleSum zero() { return {vdupq_n_s32(0)}; }
+  void add(NibbleQuad weights, SignedQuad x) { v = vdotq_s32(v, weights.v, x.v); }
+  VecI32 widened() const { return {v}; }
+};
+#else
+/// Quads that a `NibbleSum` adds before it would overflow: a sum of two products is at most 3,810.
+inline constexpr int kNibbleQuads = 8;
+
+/// Sums of products of nibbles and signed bytes, two of 16 bits for each row.
+struct NibbleSum {
+  int16x8_t v;
+
+  static NibbleSum zero() { return {vdupq_n_s16(0)}; }
+  void add(NibbleQuad weights, SignedQuad x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(weights.v), vget_low_s8(x.v));
+    v = vaddq_s16(v, vpaddq_s16(low, vmull_high_s8(weights.v, x.v)));
+  }
+  VecI32 widened() const { return {vpaddlq_s16(v)}; }
+};
+#endif
+
 /// 128 bytes of one token, as two tables of 64.
 struct ByteTable {
   uint8x16x4_t low;

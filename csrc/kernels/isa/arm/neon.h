@@ -129,6 +129,9 @@ struct VecI32 {
   }
 };
 
+inline VecI32 operator+(VecI32 a, VecI32 b) { return {vaddq_s32(a.v, b.v)}; }
+inline Vec to_floats(VecI32 v) { return {vcvtq_f32_s32(v.v)}; }
+
 /// sums - zero_point * row_sums, as floats.
 inline Vec without_zero_point(VecI32 sums, VecI32 row_sums, std::int32_t zero_point) {
   return {vcvtq_f32_s32(vmlsq_s32(sums.v, row_sums.v, vdupq_n_s32(zero_point)))};

@@ -115,6 +115,9 @@ struct VecI32 {
   }
 };
 
+inline VecI32 operator+(VecI32 a, VecI32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline Vec to_floats(VecI32 v) { return {_mm256_cvtepi32_ps(v.v)}; }
+
 /// sums - zero_point * row_sums, as floats.
 inline Vec without_zero_point(VecI32 sums, VecI32 row_sums, std::int32_t zero_point) {
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sums.v, _mm256_mullo_epi32(row_sums.v, _mm256_set1_epi32(zero_point))))};

@@ -97,6 +97,54 @@ inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
 }
 #endif
 
+/// Four weights from 0 to 15 of each row, as bytes.
+struct NibbleQuad {
+  __m256i v;
+
+  /// Those in the lower halves of bytes, and in the upper ones.
+  static void load(const std::uint8_t* p, NibbleQuad (&two)[2]) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m256i lower = _mm256_set1_epi8(15);
+    two[0].v = _mm256_and_si256(bytes, lower);
+    two[1].v = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), lower);
+  }
+};
+
+/// Four signed bytes of a token, for every row.
+struct SignedQuad {
+  __m256i v;
+
+  static SignedQuad broadcast(const std::int8_t* p) { return {_mm256_set1_epi32(load_int32(p))}; }
+};
+
+#ifdef __AVXVNNI__
+/// Quads that a `NibbleSum` adds before it would overflow.
+inline constexpr int kNibbleQuads = 1 << 16;
+
+/// Sums of products of nibbles and signed bytes, of each row.
+struct NibbleSum {
+  __m256i v;
+
+  static NibbleSum zero() { return {_mm256_setzero_si256()}; }
+  void add(NibbleQuad weights, SignedQuad x) { v = _mm256_dpbusd_avx_epi32(v, weights.v, x.v); }
+  VecI32 widened() const { return {v}; }
+};
+#else
+/// Quads that a `NibbleSum` adds before it would overflow: a sum of two products is at most 3,810.
+inline constexpr int kNibbleQuads = 8;
+
+/// Sums of products of nibbles and signed bytes, two of 16 bits for each row.
+struct NibbleSum {
+  __m256i v;
+
+  static NibbleSum zero() { return {_mm256_setzero_si256()}; }
+  void add(NibbleQuad weights, SignedQuad x) {
+    v = _mm256_add_epi16(v, _mm256_maddubs_epi16(weights.v, x.v));
+  }
+  VecI32 widened() const { return {_mm256_madd_epi16(v, _mm256_set1_epi16(1))}; }
+};
+#endif
+
 /// 128 bytes of one token, as eight tables of 16.
 struct ByteTable {
   __m256i part[8];

@@ -96,6 +96,54 @@ inline VecI32 dot(VecI32 sum, QuadInput words, QuadValues values) {
 }
 #endif
 
+/// Four weights from 0 to 15 of each row, as bytes.
+struct NibbleQuad {
+  __m512i v;
+
+  /// Those in the lower halves of bytes, and in the upper ones.
+  static void load(const std::uint8_t* p, NibbleQuad (&two)[2]) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    const __m512i lower = _mm512_set1_epi8(15);
+    two[0].v = _mm512_and_si512(bytes, lower);
+    two[1].v = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), lower);
+  }
+};
+
+/// Four signed bytes of a token, for every row.
+struct SignedQuad {
+  __m512i v;
+
+  static SignedQuad broadcast(const std::int8_t* p) { return {_mm512_set1_epi32(load_int32(p))}; }
+};
+
+#ifdef __AVX512VNNI__
+/// Quads that a `NibbleSum` adds before it would overflow.
+inline constexpr int kNibbleQuads = 1 << 16;
+
+/// Sums of products of nibbles and signed bytes, of each row.
+struct NibbleSum {
+  __m512i v;
+
+  static NibbleSum zero() { return {_mm512_setzero_si512()}; }
+  void add(NibbleQuad weights, SignedQuad x) { v = _mm512_dpbusd_epi32(v, weights.v, x.v); }
+  VecI32 widened() const { return {v}; }
+};
+#else
+/// Quads that a `NibbleSum` adds before it would overflow: a sum of two products is at most 3,810.
+inline constexpr int kNibbleQuads = 8;
+
+/// Sums of products of nibbles and signed bytes, two of 16 bits for each row.
+struct NibbleSum {
+  __m512i v;
+
+  static NibbleSum zero() { return {_mm512_setzero_si512()}; }
+  void add(NibbleQuad weights, SignedQuad x) {
+    v = _mm512_add_epi16(v, _mm512_maddubs_epi16(weights.v, x.v));
+  }
+  VecI32 widened() const { return {_mm512_madd_epi16(v, _mm512_set1_epi16(1))}; }
+};
+#endif
+
 /// 128 bytes of one token, as eight tables of 16.
 struct ByteTable {
   __m512i part[8];

@@ -1,0 +1,119 @@
+#include "dense_int4.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "damaged.h"
+#include "row_groups.h"
+#include "values.h"
+
+namespace sparsekit {
+namespace {
+
+/// What is added to a weight, so that it is not negative.
+constexpr int kOffset = 8;
+
+/// The byte with a weight, and the half of it.
+struct Place {
+  std::int64_t byte;
+  unsigned shift;
+
+  Place(const PackedShape& shape, std::int64_t row, std::int64_t column)
+      : byte((row / kSlice * shape.padded_features() + column / 8 * 8) * kSlice / 2 + row % kSlice * kQuad +
+             column % kQuad),
+        shift(column % 8 < kQuad ? 0 : 4) {}
+
+  int code(const std::uint8_t* values) const { return (values[byte] >> shift & 15) - kOffset; }
+
+  void put(std::uint8_t* values, int code) const {
+    values[byte] = static_cast<std::uint8_t>((values[byte] & 0xF0 >> shift) | (code + kOffset) << shift);
+  }
+};
+
+/// Where the scale of a group is.
+std::int64_t scale_place(std::int64_t groups, std::int64_t row, std::int64_t group) {
+  return (row / kSlice * groups + group) * kSlice + row % kSlice;
+}
+
+Float16 exact_float16(float scale) {
+  const Float16 narrow = to_float16(scale);
+  if (to_float(narrow) == scale) return narrow;
+  throw std::invalid_argument("int4 scales must be numbers that float16 holds, got " + std::to_string(scale));
+}
+
+template <class Source>
+void fill_from(const CsrView& csr, const PackPlan& plan, std::uint8_t* values) {
+  const PackedShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+  const std::int64_t groups = groups_of(csr.in_features);
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
+      const std::int64_t column = csr.col_indices[i];
+      const float scale = plan.scales[static_cast<std::size_t>(row * groups + column / kGroup)];
+      Place(shape, row, column).put(values, stored<Int4>(csr.values_as<Source>()[i], scale).code);
+    }
+  }
+}
+
+}  // namespace
+
+void plan_dense_int4(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
+  const PackedShape shape = shape_for(layout, csr.out_features, csr.in_features);
+  const std::int64_t groups = groups_of(csr.in_features);
+  plan.slice_offsets.assign(1, 0);
+  plan.group_scales.assign(static_cast<std::size_t>(shape.slices * kSlice * groups), Float16{0});
+  for (std::int64_t row = 0; row < csr.out_features; ++row) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const float scale = plan.scales[static_cast<std::size_t>(row * groups + g)];
+      plan.group_scales[static_cast<std::size_t>(scale_place(groups, row, g))] = exact_float16(scale);
+    }
+  }
+}
+
+void fill_dense_int4(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t*) {
+  auto* bytes = reinterpret_cast<std::uint8_t*>(values);
+  std::fill_n(bytes, plan.header.entries / 2, static_cast<std::uint8_t>(kOffset << 4 | kOffset));
+  if (csr.dtype == DType::int4) {
+    fill_from<Int4>(csr, plan, bytes);
+  } else {
+    fill_from<float>(csr, plan, bytes);
+  }
+}
+
+AnyCsrArrays unpack_dense_int4(const PackedWeight& weight, std::int64_t nnz) {
+  const auto* values = static_cast<const std::uint8_t*>(weight.values);
+  auto csr = csr_with_capacity<Int4>(weight.out_features, nnz);
+  for (std::int64_t row = 0; row < weight.out_features; ++row) {
+    for (std::int64_t column = 0; column < weight.in_features; ++column) {
+      const int code = Place(weight, row, column).code(values);
+      if (code == 0) continue;
+      csr.col_indices.push_back(static_cast<std::int32_t>(column));
+      csr.values.push_back({static_cast<std::int8_t>(code)});
+    }
+    csr.crow_indices.push_back(static_cast<std::int64_t>(csr.values.size()));
+  }
+  return csr;
+}
+
+float dense_int4_weight(const PackedWeight& weight, std::int64_t row, std::int64_t column) {
+  const Float16 scale = weight.group_scales[scale_place(groups_of(weight.in_features), row, column / kGroup)];
+  const int code = Place(weight, row, column).code(static_cast<const std::uint8_t*>(weight.values));
+  return static_cast<float>(code) * to_float(scale);
+}
+
+std::vector<float> group_scales_of(const PackedWeight& weight) {
+  const std::int64_t groups = groups_of(weight.in_features);
+  std::vector<float> scales;
+  for (std::int64_t row = 0; row < weight.out_features; ++row) {
+    for (std::int64_t g = 0; g < groups; ++g) scales.push_back(to_float(weight.group_scales[scale_place(groups, row, g)]));
+  }
+  return scales;
+}
+
+void check_group_scales(const PackedWeight& weight) {
+  for (const float scale : group_scales_of(weight)) {
+    if (!(scale > 0.0F && std::isfinite(scale))) refuse_packed("scales must be positive and finite");
+  }
+}
+
+}  // namespace sparsekit
