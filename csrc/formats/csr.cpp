@@ -123,15 +123,15 @@ CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int6
       [&](const auto& csr) -> CsrView {
         using Value = typename std::decay_t<decltype(csr.values)>::value_type;
         CsrView view{.crow_indices = csr.crow_indices.data(),
-                .crow_size = static_cast<std::int64_t>(csr.crow_indices.size()),
-                .col_indices = csr.col_indices.data(),
-                .col_size = static_cast<std::int64_t>(csr.col_indices.size()),
-                .values = csr.values.data(),
-                .values_size = static_cast<std::int64_t>(csr.values.size()),
-                .out_features = out_features,
-                .in_features = in_features,
-                .dtype = kDType<Value>,
-                .scales = scales};
+                     .crow_size = static_cast<std::int64_t>(csr.crow_indices.size()),
+                     .col_indices = csr.col_indices.data(),
+                     .col_size = static_cast<std::int64_t>(csr.col_indices.size()),
+                     .values = csr.values.data(),
+                     .values_size = static_cast<std::int64_t>(csr.values.size()),
+                     .out_features = out_features,
+                     .in_features = in_features,
+                     .dtype = kDType<Value>,
+                     .scales = scales};
         if (scales != nullptr) view.scales_size = out_features * view.row_scales();
         return view;
       },

@@ -105,7 +105,8 @@ std::vector<float> group_scales_of(const PackedWeight& weight) {
   const std::int64_t groups = groups_of(weight.in_features);
   std::vector<float> scales;
   for (std::int64_t row = 0; row < weight.out_features; ++row) {
-    for (std::int64_t g = 0; g < groups; ++g) scales.push_back(to_float(weight.group_scales[scale_place(groups, row, g)]));
+    for (std::int64_t g = 0; g < groups; ++g)
+      scales.push_back(to_float(weight.group_scales[scale_place(groups, row, g)]));
   }
   return scales;
 }

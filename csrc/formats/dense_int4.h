@@ -1,14 +1,14 @@
 // The layout `dense_s4`: every weight, zero or not, in four bits.
 //
 // Panels of 16 rows as in formats/dense.h, eight input features at a time: a pair of quads. A byte holds a weight of
-// the first quad in its lower half and one of the second in its upper half, both plus 8, so that a mask and a shift make
-// unsigned bytes of them:
+// the first quad in its lower half and one of the second in its upper half, both plus 8, so that a mask and a shift
+// make unsigned bytes of them:
 //
 //   values         [panels, in_features / 8, 16, 4]
 //   group_scales   Float16 [panels, groups, 16]
 //
-// Groups are 128 input features of a row. That is how GPTQ and AWQ cut rows, and it lets kernels add a group exactly, as
-// integers, before they scale it. Padding is zeros: weights of 0, scales of 0.
+// Groups are 128 input features of a row. That is how GPTQ and AWQ cut rows, and it lets kernels add a group exactly,
+// as integers, before they scale it. Padding is zeros: weights of 0, scales of 0.
 #pragma once
 
 #include "packed.h"

@@ -18,9 +18,9 @@ std::int64_t block_height(const CsrView& csr);
 class Packing {
  public:
   /// Values of another type than `dtype` are converted. `height`: rows of a block, 0 for those that the weight has;
-  /// zeros are stored where blocks are not full. `scales`: for int8, [out_features], and int4, [out_features, groups]; those of values of the type stay.
-  /// `family`: of the layout, where there are two. Throws
-  /// std::invalid_argument for a malformed CSR, and as `plan_pack`.
+  /// zeros are stored where blocks are not full. `scales`: for int8, [out_features], and int4, [out_features, groups];
+  /// those of values of the type stay. `family`: of the layout, where there are two. Throws std::invalid_argument for a
+  /// malformed CSR, and as `plan_pack`.
   Packing(const CsrView& csr, DType dtype, std::int64_t height, const float* scales, Family family);
   Packing(const Packing&) = delete;
   Packing& operator=(const Packing&) = delete;

@@ -227,8 +227,7 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
   header.scales_start = aligned(header.row_to_slot_start + ordered);
   header.row_sums_start = aligned(header.scales_start + scale_bytes(layout, header, shape));
   header.values_start = aligned(header.row_sums_start + rows * sizeof(std::int32_t));
-  header.columns_start =
-      aligned(header.values_start + static_cast<std::uint64_t>(value_bytes(layout, header.entries)));
+  header.columns_start = aligned(header.values_start + static_cast<std::uint64_t>(value_bytes(layout, header.entries)));
   header.total_bytes = aligned(header.columns_start + column_bytes(layout, slots, header.entries));
   return header;
 }

@@ -13,7 +13,8 @@ namespace sparsekit {
 /// Throws std::invalid_argument where rows of one row group have entries in different columns.
 void check_row_groups(const CsrView& csr, std::int64_t height);
 
-/// Throws where values cannot be stored in units of `scales`, as many for each row, as `dtype`: these must be positive, all finite.
+/// Throws where values cannot be stored in units of `scales`, as many for each row, as `dtype`: these must be positive,
+/// all finite.
 void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales, DType dtype);
 
 /// A value of a CSR in the type of a layout; `scale`: of its row for int8, of its group for int4.

@@ -129,21 +129,20 @@ void spmm_csr_transposed(const sparsekit::PackedWeight& weight, const void* pack
   const sparsekit::Range groups = row_groups_of<Format>({0, weight.out_features});
   for (std::int64_t first = features.first; first < features.last; first += weight.width) {
     float* block_sums = sums + (first - features.first) * tile;
-    for_csr_rows<Format>(weight, first / weight.width, groups,
-                         [&](std::int64_t group, const CsrRow<Format>& row) {
-                           const std::int64_t first_row = group * Format::height;
-                           const std::int64_t count = min(Format::height, weight.out_features - first_row);
-                           for (unsigned i = 0; i < row.count; ++i) {
-                             float* sum = block_sums + row.columns[i] * static_cast<std::size_t>(tile);
-                             for (std::int64_t r = 0; r < count; ++r) {
-                               const V value = V::broadcast(row.values + i * static_cast<unsigned>(Format::height) + r);
-                               const float* x = gradient + (first_row + r) * tile;
-                               for (int at = 0; at < tile; at += V::width) {
-                                 fma(value, V::load(x + at), V::load(sum + at)).store(sum + at);
-                               }
-                             }
-                           }
-                         });
+    for_csr_rows<Format>(weight, first / weight.width, groups, [&](std::int64_t group, const CsrRow<Format>& row) {
+      const std::int64_t first_row = group * Format::height;
+      const std::int64_t count = min(Format::height, weight.out_features - first_row);
+      for (unsigned i = 0; i < row.count; ++i) {
+        float* sum = block_sums + row.columns[i] * static_cast<std::size_t>(tile);
+        for (std::int64_t r = 0; r < count; ++r) {
+          const V value = V::broadcast(row.values + i * static_cast<unsigned>(Format::height) + r);
+          const float* x = gradient + (first_row + r) * tile;
+          for (int at = 0; at < tile; at += V::width) {
+            fma(value, V::load(x + at), V::load(sum + at)).store(sum + at);
+          }
+        }
+      }
+    });
   }
 }
 

@@ -2,7 +2,8 @@
 //
 //   byte = round(x / scale),  scale = largest magnitude / 127
 //
-//   token    [ scales of its groups | 8 times the sum of a group's bytes | bytes, whole pairs of quads ], see `Int4Token`
+//   token    [ scales of its groups | 8 times the sum of a group's bytes | bytes, whole pairs of quads ], see
+//   `Int4Token`
 //
 // Sums of products are integers, so they are the same in every order, and every instruction set rounds to the same
 // bytes: a token has the same output alone and among others. A scale for each group keeps a few large inputs from

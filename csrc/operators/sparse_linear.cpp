@@ -68,7 +68,8 @@ void linear_input_gradient(const LinearCall& call) {
     throw std::invalid_argument("the gradient for the input takes neither bias nor activation function");
   }
   if (layout_entry(header.layout).scaled) {
-    throw std::invalid_argument("a weight with int8 or int4 values has no gradient for its input; use float values to train");
+    throw std::invalid_argument(
+        "a weight with int8 or int4 values has no gradient for its input; use float values to train");
   }
   if (layout_entry(header.layout).family == Family::dense) {
     throw std::invalid_argument(

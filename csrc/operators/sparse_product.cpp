@@ -116,9 +116,8 @@ std::int64_t balanced_row(const Product& product, std::int64_t index, std::int64
 /// First output feature of share `index` of `count`.
 std::int64_t share_start(const Product& product, std::int64_t index, std::int64_t count) {
   if (index == 0) return 0;
-  const std::int64_t start = product.forward()
-                                 ? balanced_row(product, index, count)
-                                 : product.weight.column_blocks * index / count * product.weight.width;
+  const std::int64_t start = product.forward() ? balanced_row(product, index, count)
+                                               : product.weight.column_blocks * index / count * product.weight.width;
   return index == count ? product.outputs() : std::min(start, product.outputs());
 }
 

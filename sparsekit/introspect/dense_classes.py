@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+#: What a layer whose weight was rounded may have besides: introspect/int4_scales.py keeps it there.
+INT4_SCALES = "int4_scales"
 #: Attributes of `nn.Linear` and of `Conv1D`.
 _PLAIN = frozenset({*vars(nn.Linear(1, 1, device="meta")), "nf", "nx"})
 
@@ -95,7 +97,8 @@ def _small(cls: type[nn.Module], bias: bool) -> nn.Module:
 
 def _own_state(layer: nn.Module) -> list[str]:
     """Parameters, buffers, modules and attributes of a layer that `nn.Linear` does not have."""
-    tensors = {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias", "parametrizations"}
+    usual = {"weight", "bias", "parametrizations", INT4_SCALES}
+    tensors = {*layer._parameters, *layer._buffers, *layer._modules} - usual
     return sorted(tensors | {name for name in vars(layer) if name not in _PLAIN and not name.startswith("_")})
 
 

@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize
 
 from sparsekit import ops, runtime
 from sparsekit.formats import CSR
+from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.formats.tensors import as_array, values_array, values_tensor
 from sparsekit.introspect.dense_classes import is_conv1d, is_conv1d_class, new_dense, why_not_linear
+from sparsekit.introspect.int4_scales import kept_scales
 from sparsekit.nn.absent_weight import absent_weight
 
 _WEIGHT_KEYS = ("crow_indices", "col_indices", "values")
@@ -142,13 +144,14 @@ class SparseLinear(nn.Module):
             raise TypeError(f"expected a torch.nn.Linear, got {reason}")
         dense: Any = linear
         weight = dense.weight.T if is_conv1d(linear) else dense.weight
+        kept = kept_scales(linear) if scales is None and weight_dtype(dtype) == "int4" else None
         layer = cls.from_csr(
             CSR.from_torch(weight),
             dense.bias,
             activation,
             dtype,
             scale_method=scale_method,
-            scales=scales,
+            scales=scales if kept is None else as_array("scales", kept),
             block=block,
             layout=layout,
         )

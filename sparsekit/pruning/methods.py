@@ -61,7 +61,7 @@ METHODS = {
             "sparsegpt",
             "layer by layer, corrects the weights that stay to preserve each layer's outputs",
             function=prune_sparsegpt,
-            takes=("damping", "on_layer"),
+            takes=("damping", "dtype", "on_layer"),
             scored_by="wanda",
         ),
         Method(

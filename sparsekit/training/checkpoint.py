@@ -20,12 +20,14 @@ from torch import nn
 
 from sparsekit.io.atomic_file import write_atomically
 from sparsekit.pruning.layers import oriented
+from sparsekit.pruning.masks.int4_rounding import apply_rounding, rounding_of
 from sparsekit.pruning.masks.parametrization import apply_mask, mask_of
 from sparsekit.training.processes import from_all, process_number, wait_for_all
 from sparsekit.training.sharding import load_whole_state, parts_like, whole_tensors
 
 _FORMAT = "2"
 _MASK = re.compile(r"(?P<layer>.*)\.parametrizations\.(?P<name>\w+)\.0\.mask")
+_ROUNDING = re.compile(r"(?P<layer>.*)\.parametrizations\.weight\.1\.scales")
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -117,19 +119,27 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _add_parametrization(model: nn.Module, key: str, tensor: torch.Tensor) -> None:
+    """Mask or round a layer where the name of a tensor says so and it does not yet."""
+    found = _MASK.fullmatch(key)
+    if found:
+        layer = model.get_submodule(found["layer"])
+        if mask_of(layer, found["name"]) is None:
+            apply_mask(layer, oriented(layer, tensor.clone()), name=found["name"])
+    found = _ROUNDING.fullmatch(key)
+    if found and rounding_of(model.get_submodule(found["layer"])) is None:
+        apply_rounding(model.get_submodule(found["layer"]), tensor.clone())
+
+
 def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load a state dict into a model; layers that have a mask there get one.
+    """Load a state dict into a model; layers that have a mask there, and scales to round to, get them.
 
     Raises:
         ValueError: names or shapes do not fit.
     """
     try:
         for key in state:
-            found = _MASK.fullmatch(key)
-            if found:
-                layer = model.get_submodule(found["layer"])
-                if mask_of(layer, found["name"]) is None:
-                    apply_mask(layer, oriented(layer, state[key].clone()), name=found["name"])
+            _add_parametrization(model, key, state[key])
         load_whole_state(model, state)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"the checkpoint is of another model: {error}") from error

@@ -82,7 +82,8 @@ inline Layer random_layer(std::int64_t out_features, std::int64_t in_features, d
   return layer_from_dense(std::move(dense), out_features, in_features);
 }
 
-/// A heap buffer of exactly the packed size. Values in [-1, 1) are stored in int8 as multiples of 1/127, in int4 of 1/8.
+/// A heap buffer of exactly the packed size. Values in [-1, 1) are stored in int8 as multiples of 1/127, in int4 of
+/// 1/8.
 inline Bytes packed(const sparsekit::CsrView& csr, sparsekit::Layout layout = sparsekit::Layout::sell_f32) {
   const bool grouped = sparsekit::layout_entry(layout).grouped();
   const std::int64_t each = grouped ? sparsekit::groups_of(csr.in_features) : 1;

@@ -224,5 +224,6 @@ def test_empty_batches_and_empty_weights(isa):
 
 def test_kernel_names_follow_the_grammar(isa):
     for name, tile, from_batch in runtime.kernels():
-        assert re.fullmatch(r"(gemm|spmm|spmv|spmv_plain)_(dense|sell|csr|bitmask)_(4x1_)?(f32|bf16|fp16|s[84])_\d+", name)
+        layouts = r"(dense|sell|csr|bitmask)_(4x1_)?(f32|bf16|fp16|s8|s4)"
+        assert re.fullmatch(rf"(gemm|spmm|spmv|spmv_plain)_{layouts}_\d+", name)
         assert 1 <= from_batch <= tile

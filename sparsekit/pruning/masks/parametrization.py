@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from sparsekit.introspect.int4_scales import keep_scales
 from sparsekit.pruning.layers import oriented
+from sparsekit.pruning.masks.int4_rounding import Int4Rounding, rounding_of
 
 
 class Mask(nn.Module):
@@ -84,14 +86,14 @@ def _unshare_class(module: nn.Module) -> None:
 
 
 def finalize(model: nn.Module) -> nn.Module:
-    """Bake all masks in: weights become plain parameters with zeros. Returns the model.
+    """Bake all masks in: weights become plain parameters with zeros, rounded ones as they are. Returns the model.
 
     Raises:
         ValueError: a masked weight has other parametrizations too; remove those first.
     """
     masked = [(path, module, name) for path, module in model.named_modules() for name in masked_parameters(module)]
     for path, module, name in masked:
-        if len(module.parametrizations[name]) > 1:
+        if not all(isinstance(step, Mask | Int4Rounding) for step in module.parametrizations[name]):
             raise ValueError(f"{path}.{name} has other parametrizations beside its mask; remove them first")
     for _, module, name in masked:
         remove_mask(module, name)
@@ -99,6 +101,9 @@ def finalize(model: nn.Module) -> nn.Module:
 
 
 def remove_mask(module: nn.Module, name: str = "weight") -> None:
-    """Bake the mask of one parameter in."""
+    """Bake the mask of one parameter in, and its rounding, whose scales stay with the module."""
+    rounding = rounding_of(module, name)
     _unshare_class(module)
     parametrize.remove_parametrizations(module, name)
+    if rounding is not None:
+        keep_scales(module, rounding.scales)

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from sparsekit.introspect.int4_scales import GROUP
 from sparsekit.introspect.module_paths import lies_within, name_within
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress
 from sparsekit.pruning.calibration.batches import Batch
 from sparsekit.pruning.fidelity_warning import warns_if_far
 from sparsekit.pruning.layers import select_prunable, weight_of
-from sparsekit.pruning.masks.from_scores import check_structure
+from sparsekit.pruning.masks.from_scores import check_structure, group_width
+from sparsekit.pruning.masks.int4_rounding import apply_rounding
 from sparsekit.pruning.masks.parametrization import assign_masked
 from sparsekit.pruning.sparsegpt.moments import TransformerBlockPair
 from sparsekit.pruning.sparsegpt.samples import layers_by_input, samples_of
-from sparsekit.pruning.sparsegpt.solver import match_targets, prune_weight
+from sparsekit.pruning.sparsegpt.solver import match_targets, prune_and_round
 from sparsekit.pruning.sparsity import sparsities_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure
@@ -40,12 +42,20 @@ def _transformer_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn
     return found
 
 
+def _check_dtype(dtype: str | None, mask_structure: str) -> None:
+    if dtype not in (None, "int4"):
+        raise ValueError(f"dtype must be None or 'int4', got {dtype!r}")
+    if dtype is not None and GROUP % group_width(mask_structure):
+        raise ValueError(f"int4 scales are of {GROUP} columns, which {mask_structure} does not divide")
+
+
 def _prune_layers(
     pair: TransformerBlockPair,
     layers: dict[str, nn.Module],
     sparsity: Mapping[str, float],
     mask_structure: str,
     damping: float,
+    dtype: str | None,
 ) -> Iterator[tuple[str, float]]:
     """Prune a transformer block's layers in the order they run; yields each layer's name in it and its sparsity."""
     for group in layers_by_input(pair.pruned, pair.number, layers, pair.samples[0]):
@@ -53,10 +63,12 @@ def _prune_layers(
         for name in group:
             layer = layers[name]
             matched = match_targets(weight_of(layer).float(), moments.hessian, moments.cross, damping)
-            weight, mask = prune_weight(
-                matched, moments.hessian, sparsity[name], mask_structure=mask_structure, damping=damping
+            weight, mask, scales = prune_and_round(
+                matched, moments.hessian, sparsity[name], dtype, mask_structure, damping
             )
             assign_masked(layer, weight, mask)
+            if scales is not None:
+                apply_rounding(layer, scales)
             yield name, 1.0 - mask.float().mean().item()
     pair.advance()
 
@@ -69,6 +81,7 @@ def _prune_all(
     sparsity: Mapping[str, float],
     mask_structure: str,
     damping: float,
+    dtype: str | None,
     on_layer: Callable[[str], None],
 ) -> dict[str, float]:
     """Prune each transformer block on the outputs of those before it; returns every layer's sparsity."""
@@ -80,7 +93,7 @@ def _prune_all(
         inside = {name: layers[whole] for name, whole in names.items()}
         wanted = {name: sparsity[whole] for name, whole in names.items()}
         pair = TransformerBlockPair(number, block, copy.deepcopy(block), samples, dense_samples)
-        for name, got in _prune_layers(pair, inside, wanted, mask_structure, damping):
+        for name, got in _prune_layers(pair, inside, wanted, mask_structure, damping, dtype):
             reached[names[name]] = got
             on_layer(names[name])
     return reached
@@ -98,6 +111,7 @@ def prune_sparsegpt(
     ignore: Iterable[str] = (),
     mask_structure: str = "unstructured",
     damping: float = 0.01,
+    dtype: str | None = None,
     on_layer: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Prune a model by SparseGPT, in place: mask weights and correct those that stay; no training.
@@ -118,6 +132,9 @@ def prune_sparsegpt(
         ignore: layers to leave out, in the same notation.
         mask_structure: "unstructured", "N:M" or "RxC", as in `prune`.
         damping: ridge, as a fraction of the mean diagonal of the layer's Hessian.
+        dtype: "int4": round the weights that stay as well, and correct what that changes, with a scale for each group
+            of 128 input features of a row. The scales stay through later training, which rounds with a straight-through
+            gradient; `convert(dtype="int4")` takes them. None: round nothing.
         on_layer: called with the name of every layer that is done.
 
     Returns:
@@ -125,8 +142,9 @@ def prune_sparsegpt(
 
     Raises:
         TypeError, ValueError: as `prune`; also when there are no batches, no transformer blocks, or layers outside
-            them.
+            them; `dtype` is unknown, or groups of the mask's structure do not fit into 128 columns.
     """
+    _check_dtype(dtype, mask_structure)
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")
     layers = select_prunable(model, targets, ignore)
@@ -145,7 +163,7 @@ def prune_sparsegpt(
 
     try:
         with undo_on_failure(model):
-            return _prune_all(model, blocks, batches, layers, wanted, mask_structure, damping, done)
+            return _prune_all(model, blocks, batches, layers, wanted, mask_structure, damping, dtype, done)
     finally:
         shown.close()
         model.train(was_training)

@@ -2,14 +2,18 @@
 
 The layer's error on its inputs X is `|| W X - target ||^2`, a quadratic in every row of W with the Hessian
 `H = X X^T`. As in SparseGPT (Frantar and Alistarh, arXiv 2301.00774), columns are pruned from left to right; a pruned
-weight's error is compensated in the columns to its right (optimal brain surgeon).
+weight's error is compensated in the columns to its right (optimal brain surgeon). Rounding to int4 is one more error
+of the same kind: the weights that stay are rounded as they are passed, as in GPTQ (Frantar et al., arXiv 2210.17323).
 """
 
 from __future__ import annotations
 
 import torch
 
+from sparsekit.introspect.int4_scales import GROUP
 from sparsekit.pruning.masks.from_scores import group_width, masks_by_sparsity
+from sparsekit.pruning.masks.int4_rounding import round_to_int4
+from sparsekit.pruning.sparsegpt.group_scales import group_scales
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
@@ -46,14 +50,22 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     return factor
 
 
-def _prune_columns(columns: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Prune columns in place, left to right; returns each column's error per unit of the factor's diagonal."""
+def _prune_columns(
+    columns: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor, scales: torch.Tensor | None
+) -> torch.Tensor:
+    """Prune, and with `scales` round, columns in place, left to right.
+
+    Returns:
+        Each column's error per unit of the factor's diagonal.
+    """
     errors = torch.empty_like(columns)
     for j in range(columns.shape[1]):
-        error = torch.where(mask[:, j], 0.0, columns[:, j]) / factor[j, j]
-        columns[:, j:] -= error[:, None] * factor[j, j:]
+        column = columns[:, j]
+        kept = torch.where(mask[:, j], column if scales is None else round_to_int4(column, scales), 0.0)
+        error = (column - kept) / factor[j, j]
+        columns[:, j + 1 :] -= error[:, None] * factor[j, j + 1 :]
+        columns[:, j] = kept
         errors[:, j] = error
-    columns *= mask
     return errors
 
 
@@ -64,7 +76,7 @@ def prune_weight(
     *,
     mask_structure: str = "unstructured",
     damping: float = 0.01,
-    column_block: int = 128,
+    column_block: int = GROUP,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prune one weight to a sparsity and correct the weights that stay.
 
@@ -79,17 +91,47 @@ def prune_weight(
     Returns:
         The corrected weight and its mask (bool, True kept), both of the weight's shape.
     """
+    pruned, mask, _ = prune_and_round(weight, hessian, sparsity, None, mask_structure, damping, column_block)
+    return pruned, mask
+
+
+def prune_and_round(
+    weight: torch.Tensor,
+    hessian: torch.Tensor,
+    sparsity: float,
+    dtype: str | None,
+    mask_structure: str,
+    damping: float,
+    column_block: int = GROUP,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`prune_weight`, and round the weights that stay.
+
+    Args:
+        weight: as for `prune_weight`, like the others.
+        hessian: the layer's.
+        sparsity: fraction to prune.
+        dtype: "int4", or None to round nothing.
+        mask_structure: as in `prune`.
+        damping: ridge.
+        column_block: columns whose mask is chosen together; with a `dtype` a group, whose scale is.
+
+    Returns:
+        Weight, mask and scales, float32, shape [out_features, groups]; None for those without a `dtype`.
+    """
     weight = weight.clone()
     column_block = max(1, column_block // group_width(mask_structure)) * group_width(mask_structure)
     factor = _inverse_factor(hessian, damping)
     mask = torch.empty_like(weight, dtype=torch.bool)
+    found = []
     for first in range(0, weight.shape[1], column_block):
         last = min(first + column_block, weight.shape[1])
         columns = weight[:, first:last].clone()
         score = (columns / factor[first:last, first:last].diagonal()).square()
         kept = masks_by_sparsity({"weight": score}, sparsity, mask_structure=mask_structure)["weight"]
-        errors = _prune_columns(columns, kept, factor[first:last, first:last])
+        scales = None if dtype is None else group_scales(columns * kept)
+        errors = _prune_columns(columns, kept, factor[first:last, first:last], scales)
+        found.append(scales)
         weight[:, first:last] = columns
         mask[:, first:last] = kept
         weight[:, last:] -= errors @ factor[first:last, last:]
-    return weight, mask
+    return weight, mask, None if dtype is None else torch.stack([one for one in found if one is not None], dim=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from sparsekit.pruning import METHODS, allocate_sparsity, pruning_report
+from sparsekit.pruning import METHODS, allocate_sparsity, prune_sparsegpt, pruning_report
 from sparsekit.pruning import prune as prune_model
 from sparsekit.pruning.masks.from_scores import structure_sparsity
 from sparsekit.pruning.methods import weight_methods
@@ -37,6 +37,7 @@ class Prune(StageSettings):
     sparsity: float | None = Field(default=None, ge=0, lt=1)
     criterion: Criterion = "sparsegpt"
     mask_structure: MaskStructure = "unstructured"
+    dtype: Literal["int4"] | None = None  # round the weights that stay as well; of sparsegpt
     scope: Literal["row", "layer", "global"] | None = None
     spread: float = Field(default=0.0, ge=0, le=1)  # largest deviation of a layer's sparsity from the mean; 0: uniform
     samples: int = Field(default=512, ge=1)  # texts to calibrate on
@@ -48,6 +49,8 @@ class Prune(StageSettings):
         wanted_sparsity(self.sparsity, None, self.mask_structure)
         if self.scope is not None and not METHODS[self.criterion].scopes:
             raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
+        if self.dtype is not None and "dtype" not in METHODS[self.criterion].takes:
+            raise ValueError(f"criterion {self.criterion!r} does not round; leave out dtype, or use sparsegpt")
         if self.spread and (self.scope == "global" or structure_sparsity(self.mask_structure) is not None):
             raise ValueError("spread is for layers whose sparsity is free: leave out scope global, N:M, or spread")
         return self
@@ -94,6 +97,12 @@ def _sparsity(job: Job, settings: Prune, chosen: dict[str, Any]) -> float | dict
     )
 
 
+def _prune(job: Job, settings: Prune, chosen: dict[str, Any]) -> dict[str, float]:
+    if settings.dtype is not None:
+        return prune_sparsegpt(job.model, dtype=settings.dtype, **chosen)
+    return prune_model(job.model, criterion=settings.criterion, scope=settings.scope, **chosen)
+
+
 def prune(job: Job, settings: Prune) -> dict[str, Any]:
     """Prune weights and keep the masks."""
     job.keep_teacher()
@@ -101,7 +110,7 @@ def prune(job: Job, settings: Prune) -> dict[str, Any]:
     chosen: dict[str, Any] = {"targets": settings.targets, "ignore": ignore, "mask_structure": settings.mask_structure}
     chosen |= {"sparsity": _sparsity(job, settings, chosen)}
     calibrated = calibration(job, settings.samples, settings.criterion)
-    reached = prune_model(job.model, criterion=settings.criterion, scope=settings.scope, **calibrated, **chosen)
+    reached = _prune(job, settings, calibrated | chosen)
     return _reported(job, settings, reached)
 
 

@@ -138,9 +138,7 @@ struct NibbleSum {
   __m256i v;
 
   static NibbleSum zero() { return {_mm256_setzero_si256()}; }
-  void add(NibbleQuad weights, SignedQuad x) {
-    v = _mm256_add_epi16(v, _mm256_maddubs_epi16(weights.v, x.v));
-  }
+  void add(NibbleQuad weights, SignedQuad x) { v = _mm256_add_epi16(v, _mm256_maddubs_epi16(weights.v, x.v)); }
   VecI32 widened() const { return {_mm256_madd_epi16(v, _mm256_set1_epi16(1))}; }
 };
 #endif

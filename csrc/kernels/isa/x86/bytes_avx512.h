@@ -137,9 +137,7 @@ struct NibbleSum {
   __m512i v;
 
   static NibbleSum zero() { return {_mm512_setzero_si512()}; }
-  void add(NibbleQuad weights, SignedQuad x) {
-    v = _mm512_add_epi16(v, _mm512_maddubs_epi16(weights.v, x.v));
-  }
+  void add(NibbleQuad weights, SignedQuad x) { v = _mm512_add_epi16(v, _mm512_maddubs_epi16(weights.v, x.v)); }
   VecI32 widened() const { return {_mm512_madd_epi16(v, _mm512_set1_epi16(1))}; }
 };
 #endif

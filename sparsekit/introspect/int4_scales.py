@@ -1,0 +1,46 @@
+"""Scales of int4 that go with a dense layer whose weight was rounded to them, until the layer is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsekit.introspect.dense_classes import INT4_SCALES, is_conv1d
+
+#: Input features whose weights in a row have one scale.
+GROUP = 128
+
+#: How far from a whole number of steps a weight may be: those of float16 and bfloat16 were rounded once more.
+_OFF_GRID = 0.05
+
+
+def each_scale(scales: torch.Tensor, in_features: int) -> torch.Tensor:
+    """The scale of every weight, shape [out_features, in_features], of scales [out_features, groups]."""
+    return scales.repeat_interleave(GROUP, dim=1)[:, :in_features]
+
+
+def keep_scales(layer: nn.Module, scales: torch.Tensor) -> None:
+    """Keep scales with a layer: they move and are copied with it, and are in no state dict.
+
+    Args:
+        layer: a linear layer or a `Conv1D`.
+        scales: float32, shape [out_features, groups].
+    """
+    layer.register_buffer(INT4_SCALES, scales.detach(), persistent=False)
+
+
+@torch.no_grad()
+def kept_scales(layer: nn.Module) -> torch.Tensor | None:
+    """Scales that go with a layer; None where there are none, or its weight has left them since.
+
+    Returns:
+        float32, shape [out_features, groups].
+    """
+    scales = layer._buffers.get(INT4_SCALES)
+    if scales is None:
+        return None
+    weight: Any = layer.weight
+    steps = (weight.T if is_conv1d(layer) else weight).float() / each_scale(scales, weight.numel() // scales.shape[0])
+    return scales if bool(((steps - steps.round()).abs() <= _OFF_GRID).all()) else None
