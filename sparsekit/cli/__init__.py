@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import sparsekit
-from sparsekit.cli.bench import bench_layers, bench_model
+from sparsekit.cli.bench import bench_language, bench_layers, bench_model
 from sparsekit.cli.classifying import classify, rank
 from sparsekit.cli.engine import compile_folder, embed
 from sparsekit.cli.generating import chat, generate
@@ -36,6 +36,7 @@ app.command("compile")(compile_folder)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")
 bench_app.command("layers")(bench_layers)
 bench_app.command("model")(bench_model)
+bench_app.command("language")(bench_language)
 app.add_typer(bench_app, name="bench")
 
 #: What wrong input raises; shown as one line instead of a traceback.

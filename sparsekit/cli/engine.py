@@ -21,7 +21,7 @@ def compile_folder(
     model: Annotated[str, typer.Argument(help="Model folder, or a name in the local hub cache.", metavar="MODEL")],
     out: Annotated[Path, typer.Option(help="File to write.", metavar="OUT")],
     dtype: Annotated[
-        str, typer.Option(help="Of dense layers: float32, bfloat16, float16 or int8.", metavar="DTYPE")
+        str, typer.Option(help="Of dense layers: float32, bfloat16, float16, int8, int4.", metavar="DTYPE")
     ] = "float32",
     embeddings: Annotated[
         str | None, typer.Option(help="Of word embeddings: float32 or int8; else as in MODEL.", metavar="DTYPE")

@@ -29,10 +29,10 @@ class ModelOptions:
         typer.Option(help="tokenizer.json, for a compiled file; its options lie beside it.", metavar="FILE"),
     ] = None
     dtype: Annotated[
-        str | None, typer.Option(help="Of dense layers: float32, bfloat16, float16 or int8.", metavar="DTYPE")
+        str | None, typer.Option(help="Of dense layers: float32, bfloat16, float16, int8, int4.", metavar="DTYPE")
     ] = None
     embeddings: Annotated[
-        str | None, typer.Option(help="Of word embeddings: float32 or int8; else as in MODEL.", metavar="DTYPE")
+        str | None, typer.Option(help="Of word embeddings: float32, int8, int4; else as in MODEL.", metavar="DTYPE")
     ] = None
     context: Annotated[
         int | None, typer.Option(min=1, help="Most tokens, with the prompt; else what MODEL allows.", metavar="N")

@@ -37,8 +37,8 @@ from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.untrusted import read_object, regular_file
 
 _HEAD_ACTIVATIONS = {**runtime.ACTIVATIONS, "tanh": TANH}
-#: Types of word embeddings.
-_EMBEDDINGS = ("float32", "int8")
+#: Types of word embeddings; int4 is for language models alone.
+_EMBEDDINGS = ("float32", "int8", "int4")
 
 
 @overload
@@ -87,11 +87,11 @@ def compile_model(
         folder: a model folder of `sparsekit.save`, transformers or sentence-transformers, or the name of a model in
             the local hub cache.
         path: the file to write, atomically; None to return its bytes.
-        dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16" or "int8". Sparse ones
-            keep theirs.
-        embeddings: of word embeddings, and of a head that is tied to them: "float32", or "int8" with a scale for each
-            row; None for the type in which the folder has them (16 bits as float32). Those in int8 are taken over as
-            they are, tied ones rounded anew.
+        dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16", "int8" or "int4". Sparse
+            ones keep theirs.
+        embeddings: of word embeddings, and of a head that is tied to them: "float32", "int8" with a scale for each row,
+            or, of language models, "int4" with one for 128 features of a row; None for the type in which the folder has
+            them (16 bits as float32). Those in int8 are taken over as they are, tied ones rounded anew.
         pooling: of encoders: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if
             it does. Given for a classifier, the encoder is compiled without its head.
         target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
@@ -138,6 +138,8 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
         if pooling is not None:
             raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
         return compiled_decoder(modules.encoder, dtype, embeddings, layouts)
+    if embeddings == "int4":
+        raise ValueError("embeddings of encoders are float32 or int8, got 'int4', which is for language models")
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
     found = EncoderTensors(config, open_weights(modules.encoder, layouts))
     tensors = list(found.read(dtype, embeddings))

@@ -21,7 +21,7 @@ def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: 
     Args:
         folder: a model folder of `sparsekit.save` or transformers.
         dtype: of linear layers that are dense in the model, as in `compile_model`, and of a head that is not tied.
-        embeddings: of word embeddings, with those of a tied head: "float32" or "int8"; None as they are stored.
+        embeddings: of word embeddings, with those of a tied head: "float32", "int8" or "int4"; None as they are stored.
         layouts: in which layers are packed.
 
     Raises:

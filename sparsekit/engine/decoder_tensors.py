@@ -78,8 +78,8 @@ class DecoderTensors:
 
         Args:
             dtype: of linear layers that are dense in the model, and of a head that is not tied.
-            embeddings: of word embeddings, with those of a tied head, "float32" or "int8"; None as they are stored,
-                those of a tied head as float32.
+            embeddings: of word embeddings, with those of a tied head, "float32", "int8" or "int4"; None as they are
+                stored, those of a tied head as float32.
 
         Raises:
             ValueError: a tensor is missing or damaged, or has a shape that a decoder's cannot have.

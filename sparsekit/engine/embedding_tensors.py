@@ -39,14 +39,16 @@ def table_tensor(weights: Weights, role: str, module: str, dtype: str | None, co
         weights: of the model.
         role: of the tensor.
         module: its name in the model.
-        dtype: "float32" or "int8"; None for the type in which they are stored, 16 bits as float32.
+        dtype: "float32", "int8" or "int4"; None for the type in which they are stored, 16 bits as float32.
         columns: that they must have; None for any number.
 
     Raises:
-        ValueError: they are missing or damaged, or have another shape; they are not finite and are to be int8.
+        ValueError: they are missing or damaged, or have another shape; they are not finite and are to be int8 or int4.
     """
     name = f"{module}.weight"
     check_name(weights, name)
+    if dtype == "int4":
+        return tied_tensor(weights, role, module, dtype, columns)
     stored = weights.quantized(module)
     if stored is not None and dtype != "float32":
         _check_columns(name, stored[0].shape[1], columns)
@@ -57,15 +59,15 @@ def table_tensor(weights: Weights, role: str, module: str, dtype: str | None, co
     return Tensor.of_floats(NO_LAYER, role, values)
 
 
-def tied_tensor(weights: Weights, role: str, module: str, dtype: str | None, columns: int) -> Tensor:
+def tied_tensor(weights: Weights, role: str, module: str, dtype: str | None, columns: int | None) -> Tensor:
     """Embeddings that are looked up, and that the head of the model multiplies with: packed, with all zeros.
 
     Args:
         weights: of the model.
         role: of the tensor.
         module: its name in the model.
-        dtype: "float32" or "int8"; None for float32.
-        columns: that they must have.
+        dtype: "float32", "int8" or "int4"; None for float32.
+        columns: that they must have; None for any number.
 
     Raises:
         ValueError: as `table_tensor`.

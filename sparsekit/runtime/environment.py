@@ -23,6 +23,7 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "tokenizers",
+    "xllamacpp",
 )
 
 

@@ -63,9 +63,20 @@ def test_int8_weights_are_the_nearest_codes(family, tmp_path):
         assert (np.abs(rounded.tensors[key] - values) <= 0.5001 * step).all(), key
 
 
+@pytest.mark.parametrize("family", DECODERS)
+def test_int4_weights_are_the_nearest_codes(family, tmp_path):
+    for tied in (True, False):
+        decoder(family, tie_word_embeddings=tied).save_pretrained(tmp_path / str(tied))
+        exact, rounded = (NumpyDecoder(compiled(tmp_path / str(tied), *types)) for types in ((), ("int4", "int4")))
+        for key, values in exact.tensors.items():
+            linear = values.ndim == 2 and key[1] not in ("position_embeddings", "rotary", "local_rotary")
+            step = np.abs(values).max(axis=-1, keepdims=True) / 7 if linear else 0  # a row is one group here
+            assert (np.abs(rounded.tensors[key] - values) <= 0.502 * step).all(), key
+
+
 def test_a_tied_table_is_packed_dense_in_its_type(tmp_path):
     decoder("smollm3").save_pretrained(tmp_path)
-    for embeddings, dtype in ((None, "float32"), ("float32", "float32"), ("int8", "int8")):
+    for embeddings, dtype in ((None, "float32"), ("float32", "float32"), ("int8", "int8"), ("int4", "int4")):
         _, shape, data = entries_of(compiled(tmp_path, "int8", embeddings))[-1, "word_embeddings"]
         info = runtime.packed_info(aligned(data))
         assert (info.layout, info.dtype, info.out_features, info.in_features) == ("dense", dtype, *shape)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparsekit.bench.peer import Peer, is_ours
+from sparsekit.bench.peer import Installable, is_ours
 from sparsekit.bench.summary import (
     Cell,
     Group,
@@ -27,7 +27,7 @@ from sparsekit.wording import counted
 
 
 def usable_engines(
-    peers: Mapping[str, Peer[Any]], asked: Sequence[str] | None, default: Sequence[str], console: Console
+    peers: Mapping[str, Installable], asked: Sequence[str] | None, default: Sequence[str], console: Console
 ) -> list[str]:
     """Engines of `peers` to measure: those asked for, or the installed ones of the default; missing ones are named.
 

@@ -1,0 +1,43 @@
+"""One engine in a process of its own: reads requests, a line of JSON each, and answers alike.
+
+python -m sparsekit.bench.language.child KIND MODEL THREADS CONTEXT
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from sparsekit.bench.language.engines import OPENERS, Engine
+from sparsekit.runtime.memory import resident_bytes
+
+
+def _answers_alone() -> TextIO:
+    """What standard output was; engines that print do so elsewhere."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def _answer(engine: Engine, request: dict[str, Any]) -> Any:
+    if request["what"] == "memory":
+        return resident_bytes()
+    if request["what"] == "first_token":
+        return engine.first_token(request["prompts"][0])
+    return engine.decode(request["prompts"], request["count"])
+
+
+def main(kind: str, model: str, threads: str, context: str) -> None:
+    """Serve until standard input ends."""
+    answers = _answers_alone()
+    engine = OPENERS[kind](Path(model), int(threads), int(context))
+    print(json.dumps("open"), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(engine, json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,143 @@
+"""The models that engines of the language benchmark open: pruned and compiled, or as GGUF."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsekit.bench.language.gguf_file import write_gguf
+from sparsekit.bench.layers.weights import mask_structure
+from sparsekit.bench.peer import not_installed
+from sparsekit.formats.csr import BLOCKS
+from sparsekit.formats.dtypes import WEIGHT_DTYPES
+from sparsekit.progress import Progress
+
+#: Types of weights that llama.cpp is measured with.
+GGUF_TYPES = ("Q8_0", "Q4_0", "F16")
+_WITH_TYPE = "sparsekit-engine"
+
+
+@dataclass(frozen=True)
+class LanguagePeer:
+    """An engine: what opens it, what must be installed, which weights it has.
+
+    Attributes:
+        kind: a name of `engines.OPENERS`.
+        modules: that must be installed.
+        sparse: whether it skips zeros, so that it is measured at every sparsity.
+        dtype: of the weights.
+        block: of the mask.
+    """
+
+    kind: str
+    modules: Sequence[str] = ()
+    sparse: bool = False
+    dtype: str = "float32"
+    block: str = "1x1"
+
+    @property
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+        return not_installed(self.modules)
+
+
+def _ours() -> dict[str, LanguagePeer]:
+    found = {}
+    for block in BLOCKS:
+        for dtype in WEIGHT_DTYPES:
+            parts = [_WITH_TYPE, *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
+            if dtype != "int4" or block == "1x1":  # int4 has no layout of blocks
+                found["-".join(parts)] = LanguagePeer("sparsekit", ("tokenizers",), True, dtype, block)
+    return found
+
+
+#: Engines by name.
+LANGUAGE_PEERS: dict[str, LanguagePeer] = {
+    **_ours(),
+    "torch": LanguagePeer("torch", ("transformers",)),
+    **{f"llama.cpp-{kind}": LanguagePeer("llama.cpp", ("xllamacpp", "gguf"), dtype=kind) for kind in GGUF_TYPES},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One engine with one model."""
+
+    engine: str
+    sparsity: float | None  # None for an engine whose time does not depend on it
+    model: Path
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the weights on disk."""
+        if self.model.is_file():
+            return self.model.stat().st_size
+        return sum(file.stat().st_size for file in self.model.glob("*.safetensors"))
+
+
+def _pruned(folder: Path, sparsity: float, block: str, to: Path) -> Path:
+    """A dense folder with the smallest weights as zeros; made once."""
+    from transformers import AutoModelForCausalLM
+
+    from sparsekit.pruning import finalize, prune
+
+    if to.exists():
+        return to
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    if sparsity > 0:
+        prune(model, sparsity, ignore=["lm_head"], mask_structure=mask_structure(block))
+    finalize(model)
+    model.save_pretrained(to.with_suffix(".part"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, to.with_suffix(".part"))
+    return to.with_suffix(".part").rename(to)
+
+
+def _compiled(folder: Path, peer: LanguagePeer, sparsity: float, work: Path) -> Path:
+    from sparsekit.engine import compile_model
+
+    pruned = _pruned(folder, sparsity, peer.block, work / f"{sparsity:g}-{peer.block}")
+    file = work / f"{sparsity:g}-{peer.block}-{peer.dtype}.sparsekit"
+    if not file.exists():
+        embeddings = peer.dtype if peer.dtype in ("int8", "int4") else None
+        compile_model(pruned, file, dtype=peer.dtype, embeddings=embeddings, measure=True)
+    return file
+
+
+def _gguf(folder: Path, peer: LanguagePeer, work: Path) -> Path:
+    file = work / f"{peer.dtype}.gguf"
+    if not file.exists():
+        write_gguf(folder, file.with_suffix(".part"), peer.dtype)
+        file.with_suffix(".part").rename(file)
+    return file
+
+
+def candidates(folder: Path, engines: Sequence[str], sparsities: Sequence[float], work: Path) -> list[Candidate]:
+    """Every engine with its models, sparse ones once for each sparsity.
+
+    Args:
+        folder: a causal model of transformers, dense.
+        engines: names in `LANGUAGE_PEERS`.
+        sparsities: fractions of zeros.
+        work: folder for what is made; what is there already is used again.
+
+    Raises:
+        ValueError: an engine does not run the model.
+    """
+    wanted = [(engine, at) for engine in engines for at in _sparsities(engine, sparsities)]
+    found = []
+    for engine, at in Progress(wanted, title="prepare", unit="models"):
+        peer = LANGUAGE_PEERS[engine]
+        if peer.kind == "sparsekit":
+            found.append(Candidate(engine, at, _compiled(folder, peer, at or 0.0, work)))
+        else:
+            found.append(Candidate(engine, None, folder if peer.kind == "torch" else _gguf(folder, peer, work)))
+    return found
+
+
+def _sparsities(engine: str, sparsities: Sequence[float]) -> Sequence[float | None]:
+    return sparsities if LANGUAGE_PEERS[engine].sparse else [None]
