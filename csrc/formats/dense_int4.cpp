@@ -42,17 +42,22 @@ Float16 exact_float16(float scale) {
   throw std::invalid_argument("int4 scales must be numbers that float16 holds, got " + std::to_string(scale));
 }
 
-template <class Source>
-void fill_from(const CsrView& csr, const PackPlan& plan, std::uint8_t* values) {
-  const PackedShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+/// Calls `visit(row, column, code)` for every value.
+template <class Source, class Visit>
+void for_codes_of(const CsrView& csr, const std::vector<float>& scales, const Visit& visit) {
   const std::int64_t groups = groups_of(csr.in_features);
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     for (std::int64_t i = csr.crow_indices[row]; i < csr.crow_indices[row + 1]; ++i) {
       const std::int64_t column = csr.col_indices[i];
-      const float scale = plan.scales[static_cast<std::size_t>(row * groups + column / kGroup)];
-      Place(shape, row, column).put(values, stored<Int4>(csr.values_as<Source>()[i], scale).code);
+      const float scale = scales[static_cast<std::size_t>(row * groups + column / kGroup)];
+      visit(row, column, stored<Int4>(csr.values_as<Source>()[i], scale).code);
     }
   }
+}
+
+template <class Visit>
+void for_codes(const CsrView& csr, const std::vector<float>& scales, const Visit& visit) {
+  csr.dtype == DType::int4 ? for_codes_of<Int4>(csr, scales, visit) : for_codes_of<float>(csr, scales, visit);
 }
 
 }  // namespace
@@ -70,14 +75,18 @@ void plan_dense_int4(const CsrView& csr, const LayoutEntry& layout, PackPlan& pl
   }
 }
 
+std::int64_t int4_nonzeros(const CsrView& csr, const std::vector<float>& scales) {
+  std::int64_t count = 0;
+  for_codes(csr, scales, [&](std::int64_t, std::int64_t, int code) { count += code != 0 ? 1 : 0; });
+  return count;
+}
+
 void fill_dense_int4(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t*) {
   auto* bytes = reinterpret_cast<std::uint8_t*>(values);
   std::fill_n(bytes, plan.header.entries / 2, static_cast<std::uint8_t>(kOffset << 4 | kOffset));
-  if (csr.dtype == DType::int4) {
-    fill_from<Int4>(csr, plan, bytes);
-  } else {
-    fill_from<float>(csr, plan, bytes);
-  }
+  const PackedShape shape = shape_for(layout_entry(plan.header.layout), csr.out_features, csr.in_features);
+  for_codes(csr, plan.scales,
+            [&](std::int64_t row, std::int64_t column, int code) { Place(shape, row, column).put(bytes, code); });
 }
 
 AnyCsrArrays unpack_dense_int4(const PackedWeight& weight, std::int64_t nnz) {

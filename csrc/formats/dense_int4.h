@@ -18,6 +18,9 @@ namespace sparsekit {
 /// `plan.group_scales` from `plan.scales`. Throws std::invalid_argument for scales that Float16 does not hold exactly.
 void plan_dense_int4(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan);
 
+/// Values of a CSR that are not stored as 0, in units of `scales`.
+std::int64_t int4_nonzeros(const CsrView& csr, const std::vector<float>& scales);
+
 /// `fill` and `unpack` of a LayoutEntry. Weights that are zero are no entries of what `unpack_dense_int4` gives.
 void fill_dense_int4(const CsrView& csr, const PackPlan& plan, std::byte* values, std::uint8_t* columns);
 AnyCsrArrays unpack_dense_int4(const PackedWeight& weight, std::int64_t nnz);

@@ -262,7 +262,8 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   if (layout.quantizes) plan.row_sums = row_sums_of(csr, plan.scales);
   plan_slots(csr, layout, plan);
   const std::int64_t entries = std::int64_t{plan.slice_offsets.back()} * (layout.family == Family::sell ? kStripe : 1);
-  plan.header = header_for(layout, csr.out_features, csr.in_features, csr.values_size, entries);
+  const std::int64_t nnz = layout.grouped() ? int4_nonzeros(csr, plan.scales) : csr.values_size;
+  plan.header = header_for(layout, csr.out_features, csr.in_features, nnz, entries);
   return plan;
 }
 

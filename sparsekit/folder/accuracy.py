@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sparsekit import runtime
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.formats import CSR
+from sparsekit.formats.quantization import GROUP
 
 #: Layers multiply `_TOKENS` random tokens, each alone and repeated so often: kernels differ for one token and many.
 _SEED, _TOKENS, _REPEATS = 0, 4, 16
@@ -56,20 +57,31 @@ def _products(weight: CSR, values: NDArray[np.float64], x: NDArray[np.float64]) 
         return np.stack([np.bincount(rows, values * token[weight.col_indices], weight.out_features) for token in x])
 
 
-def _bound(weight: CSR, x: NDArray[np.float64], *, int8: bool) -> NDArray[np.float64]:
+def _bound(weight: CSR, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Largest error that rounding explains, for every output.
 
     Sums of k terms in float32 are off by at most about k * eps times the sum of their magnitudes (Higham, Accuracy and
     Stability of Numerical Algorithms, section 3.1). Inputs of int8 layers are rounded to 255 steps from the smallest to
-    the largest of a token, zero among them: by half a step, and half of one for where zero lies.
+    the largest of a token, zero among them: by half a step, and half of one for where zero lies. Those of int4 layers
+    are rounded to multiples of a 127th of the largest magnitude in their group, by half of that.
     """
     magnitudes = np.abs(weight.float_values()).astype(np.float64)
     terms = np.diff(weight.crow_indices) + 1
     bound = terms * _EPS * _products(weight, magnitudes, np.abs(x)) + _TINY
-    if int8:
+    if weight.dtype == "int4":
+        bound += 0.501 * _products(weight, magnitudes, _group_steps(x))
+    if weight.dtype == "int8":
         steps = (x.max(1, initial=0.0) - x.min(1, initial=0.0)) / 255
         bound += 1.001 * steps[:, None] * _products(weight, magnitudes, np.ones((1, weight.in_features)))
     return bound
+
+
+def _group_steps(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the inputs of int4 layers are rounded to multiples of, the shape of `x`."""
+    starts = np.arange(0, x.shape[1], GROUP)
+    largest = np.maximum.reduceat(np.abs(x), starts, axis=1) if starts.size else x
+    steps: NDArray[np.float64] = np.repeat(largest, GROUP, axis=1)[:, : x.shape[1]] / 127
+    return steps
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int =
     many = np.tile(x, (_REPEATS, 1))
     found = np.concatenate([*(runtime.linear(token[None], packed) for token in x), runtime.linear(many, packed)])
     exact = _products(weight, weight.float_values().astype(np.float64), x.astype(np.float64))
-    bound = _bound(weight, x.astype(np.float64), int8=stored.manifest.layers[name].dtype == "int8")
+    bound = _bound(weight, x.astype(np.float64))
     largest = max(float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), _TINY)
     most = float(bound[np.isfinite(bound)].max(initial=0.0)) / largest
     return compare(found, np.tile(exact, (_REPEATS + 1, 1)), most)

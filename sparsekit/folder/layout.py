@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from sparsekit.formats.dtypes import BY_NAME, BY_SAFETENSORS
+from sparsekit.formats.quantization import scales_shape
 from sparsekit.io.file_names import CARD, CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, RECIPE, VERIFICATION, WEIGHTS
 
 #: Version of the format; a reader refuses any other.
@@ -47,10 +48,11 @@ def offset_dtype(most: int) -> str:
     return "U32" if most < 2**32 else "I64"
 
 
-#: How a sparse weight may be stored, in CSR or as a dense array; the first one where both take as many bytes.
-FORMS = ("csr", "dense")
-#: Arrays of one form or the other, by the last part of their names.
-PLACES = ("crow_indices", "col_indices", "zeros")
+#: How a sparse weight may be stored: in CSR, with a bit for each place, or as a dense array. The first one where
+#: several take as many bytes.
+FORMS = ("csr", "bitmask", "dense")
+#: Arrays of one form or another, by the last part of their names.
+PLACES = ("crow_indices", "col_indices", "mask", "zeros")
 
 
 def weight_arrays(
@@ -66,19 +68,27 @@ def weight_arrays(
         zeros: number of entries that are zero; they are listed in a dense array where some places are no entries.
     """
     out_features, in_features = shape
-    value_dtype, size = BY_NAME[dtype].safetensors, out_features * in_features
+    size = out_features * in_features
     arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
     if form == "csr":
         arrays["crow_indices"] = (offset_dtype(nnz), (out_features + 1,))
         arrays["col_indices"] = (column_dtype(in_features), (nnz,))
-        arrays["values"] = (value_dtype, (nnz,))
-    else:
-        arrays["values"] = (value_dtype, shape)
-        if nnz < size:
-            arrays["zeros"] = (offset_dtype(size), (zeros,))
-    if dtype == "int8":
-        arrays["scales"] = ("F32", (out_features,))
+    elif form == "bitmask":
+        arrays["mask"] = ("U8", (out_features, (in_features + 7) // 8))
+    elif nnz < size:
+        arrays["zeros"] = (offset_dtype(size), (zeros,))
+    arrays["values"] = (BY_NAME[dtype].safetensors, _values_shape(shape, dtype, nnz, form))
+    if dtype in ("int8", "int4"):
+        arrays["scales"] = ("F32" if dtype == "int8" else "F16", scales_shape(dtype, shape))
     return arrays
+
+
+def _values_shape(shape: tuple[int, int], dtype: str, nnz: int, form: str) -> tuple[int, ...]:
+    """Values of int4 lie two in a byte."""
+    count = math.prod(shape) if form == "dense" else nnz
+    if dtype == "int4":
+        return ((count + 1) // 2,)
+    return shape if form == "dense" else (nnz,)
 
 
 def nbytes_of(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:

@@ -44,7 +44,7 @@ class LayerEntry:
     shape: tuple[int, int]  # out_features, in_features
     dtype: str  # of the stored weights
     nnz: int  # number of entries
-    form: str = "csr"  # of the arrays: "csr", or "dense" for one array with zeros where there is no entry
+    form: str = "csr"  # of the arrays: one of `FORMS`
     in_model: str = "sparse"  # "sparse" for a SparseLinear, "dense" for a dense layer with many zeros
     block: str = "1x1"
     activation: str | None = None  # that the layer applies to its result
@@ -66,7 +66,7 @@ class LayerEntry:
         if type(self.nnz) is not int or not 0 <= self.nnz <= out_features * in_features:
             raise ValueError(f"nnz must be from 0 to {out_features} * {in_features}, got {self.nnz!r:.80}")
         if self.in_model == "dense" and (
-            self.dtype == "int8" or self.form != "csr" or self.block != "1x1" or self.activation is not None
+            self.dtype in ("int8", "int4") or self.form != "csr" or self.block != "1x1" or self.activation is not None
         ):
             raise ValueError("a layer that is dense in the model has a float dtype, the form csr, blocks of 1x1 and no "
                              "activation function")  # fmt: skip

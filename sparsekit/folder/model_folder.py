@@ -38,6 +38,8 @@ def memory_of(layer: LayerEntry) -> int:
     out_features, in_features = layer.shape
     if layer.in_model == "dense":
         return out_features * in_features * 4
+    if layer.dtype == "int4":  # packed with its zeros
+        return (out_features + 16) * (in_features + 128) * 5 // 8
     return (out_features + 16) * ((in_features // 128 + 1) * _CELL_BYTES + _ROW_BYTES)
 
 

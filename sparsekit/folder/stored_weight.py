@@ -1,11 +1,13 @@
-"""A sparse weight as the arrays of a model folder, and back: CSR, or a dense array where that takes fewer bytes.
+"""A sparse weight as the arrays of a model folder, and back: in the form that takes the fewest bytes.
 
-A dense array has zeros where the weight has no entry. Entries that are zero themselves, such as small weights in int8
-or those that fill up blocks, are listed in `zeros` by their places, unless every place is an entry.
+CSR has a column for each entry, a bitmask a bit for each place. A dense array has zeros where the weight has no entry.
+There, entries that are zero themselves, such as small weights in int8 or those that fill up blocks, are listed in
+`zeros` by their places, unless every place is an entry.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from sparsekit.folder.layout import FORMS, nbytes_of, weight_arrays
 from sparsekit.folder.manifest import LayerEntry
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
+from sparsekit.formats.quantization import pack_nibbles, unpack_nibbles
 
 
 def _is_nonzero(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -40,8 +43,12 @@ def arrays_of(weight: CSR, form: str) -> dict[str, NDArray[Any]]:
         form: one of `FORMS`.
     """
     arrays = {name: getattr(weight, name) for name in ("crow_indices", "col_indices", "values", "scales")}
+    if form == "bitmask":
+        arrays["mask"] = np.packbits(_entries(weight), axis=1, bitorder="little")
     if form == "dense":
         arrays |= _dense_arrays(weight)
+    if weight.dtype == "int4":
+        arrays["values"] = pack_nibbles(arrays["values"].reshape(-1))
     zeros = arrays["zeros"].size if "zeros" in arrays else 0
     spec = weight_arrays(weight.shape, weight.dtype, weight.nnz, form, zeros)
     return {
@@ -49,10 +56,22 @@ def arrays_of(weight: CSR, form: str) -> dict[str, NDArray[Any]]:
     }
 
 
+def _places(weight: CSR) -> NDArray[np.int64]:
+    """Where the entries are, `row * in_features + column`."""
+    rows = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
+    places: NDArray[np.int64] = rows * weight.in_features + weight.col_indices
+    return places
+
+
+def _entries(weight: CSR) -> NDArray[np.bool_]:
+    """Which places are entries, shape [out_features, in_features]."""
+    entries = np.zeros(weight.shape, np.bool_)
+    entries.reshape(-1)[_places(weight)] = True
+    return entries
+
+
 def _dense_arrays(weight: CSR) -> dict[str, NDArray[Any]]:
-    out_features, in_features = weight.shape
-    rows = np.repeat(np.arange(out_features), np.diff(weight.crow_indices))
-    places = rows * in_features + weight.col_indices
+    places = _places(weight)
     values = np.zeros(weight.shape, weight.values.dtype)
     values.reshape(-1)[places] = weight.values
     return {"values": values, "zeros": places[~_is_nonzero(weight.values)]}
@@ -68,16 +87,41 @@ def weight_of(entry: LayerEntry, arrays: Mapping[str, NDArray[Any]]) -> CSR:
     Raises:
         ValueError: the arrays hold no well-formed weight.
     """
-    values, scales = arrays["values"], arrays.get("scales")
+    values, scales = _values(entry, arrays["values"]), arrays.get("scales")
     if entry.form == "csr":
         return CSR(arrays["crow_indices"], arrays["col_indices"], values, entry.shape, scales)
-    stored = _stored_places(entry, values, arrays.get("zeros"))
+    if entry.form == "bitmask":
+        stored = _masked_places(entry, arrays["mask"])
+    else:
+        stored = _stored_places(entry, values, arrays.get("zeros"))
+        values = values[stored]
     crow_indices = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
     col_indices = np.zeros(0, np.int32)
     if stored.size:  # else in_features may be any number, and the files small
         columns = np.arange(entry.shape[1], dtype=np.int32)
         col_indices = np.broadcast_to(columns, entry.shape)[stored]
-    return CSR(crow_indices, col_indices, values[stored], entry.shape, scales)
+    return CSR(crow_indices, col_indices, values, entry.shape, scales)
+
+
+def _values(entry: LayerEntry, values: NDArray[Any]) -> NDArray[Any]:
+    """The values, one in an element each."""
+    if entry.dtype != "int4":
+        return values
+    count = math.prod(entry.shape) if entry.form == "dense" else entry.nnz
+    codes = unpack_nibbles(values, count)
+    return codes.reshape(entry.shape) if entry.form == "dense" else codes
+
+
+def _masked_places(entry: LayerEntry, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which places a bitmask marks, shape [out_features, in_features]."""
+    bits = np.unpackbits(mask, axis=1, bitorder="little").view(np.bool_)
+    in_features = entry.shape[1]
+    if bits[:, in_features:].any():
+        raise ValueError(f"mask must have no bits beyond {in_features} columns")
+    found = int(np.count_nonzero(bits))
+    if found != entry.nnz:
+        raise ValueError(f"mask must have {entry.nnz} bits set, one for each entry, got {found}")
+    return bits[:, :in_features]
 
 
 def _stored_places(entry: LayerEntry, values: NDArray[Any], zeros: NDArray[Any] | None) -> NDArray[np.bool_]:

@@ -54,6 +54,6 @@ def scales_array(array: Any) -> NDArray[Any]:
         return floats("scales", given, 1)
     with np.errstate(over="ignore"):
         narrow = np.ascontiguousarray(floats("scales", given, 2), dtype=np.float16)
-    if (narrow != given).any():
+    if ((narrow != given) & ~np.isnan(given)).any():  # NaN is refused as no scale
         raise ValueError("scales of groups must be numbers that float16 holds; round them before you quantize")
     return narrow

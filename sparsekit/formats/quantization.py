@@ -134,6 +134,37 @@ SCALE_METHODS: dict[str, Callable[[CSR, str], Scales]] = {
 }
 
 
+def pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Codes of int4 two in a byte, the first one in the lower half, as two's complement.
+
+    Args:
+        codes: int8, shape [count], from -8 to 7.
+
+    Returns:
+        uint8, shape [(count + 1) // 2]; an odd count leaves the last half 0.
+
+    >>> pack_nibbles(np.array([1, -1, 7], np.int8)).tolist()
+    [241, 7]
+    """
+    halves = np.zeros(codes.size + codes.size % 2, np.uint8)
+    halves[: codes.size] = codes.view(np.uint8) & 15
+    return (halves[::2] | halves[1::2] << 4).astype(np.uint8, copy=False)
+
+
+def unpack_nibbles(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
+    """Back from `pack_nibbles`.
+
+    Raises:
+        ValueError: a last half that holds no code is not 0.
+    """
+    halves = np.empty(2 * packed.size, np.uint8)
+    halves[::2], halves[1::2] = packed & 15, packed >> 4
+    if halves[count:].any():
+        raise ValueError("values of int4 must end with halves of 0 where they hold no code")
+    codes: NDArray[np.int8] = (halves[:count] << 4).view(np.int8) >> 4
+    return codes
+
+
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], Scales]:
     """A dense table in int8 with a scale for each row: the row's largest magnitude becomes 127.
 

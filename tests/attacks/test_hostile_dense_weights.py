@@ -12,7 +12,7 @@ from test_hostile_folders import edit_manifest, forge
 from torch import nn
 
 from sparsekit import SparseLinear, load, save, verify
-from sparsekit.checkpoint import open_layers
+from sparsekit.checkpoint import open_layers, weights
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.safetensors_file import ArrayFile
 
@@ -26,7 +26,8 @@ def fresh() -> nn.Sequential:
 
 
 @pytest.fixture
-def folder(rng, tmp_path) -> Path:
+def folder(rng, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(weights, "smallest_form", lambda weight: "dense")
     torch.manual_seed(0)
     model = fresh()
     model[0].weight.data = torch.from_numpy(random_weight(rng, LAYERS["0"], 0.1))
@@ -123,7 +124,10 @@ def test_arrays_that_do_not_fit(folder, change, message):
     ("change", "message"),
     [
         (lambda m: m["layers"]["0"].update(form="csr"), r"layer '0' lacks the arrays \['0.crow_indices', '0.col_ind"),
-        (lambda m: m["layers"]["0"].update(form="CSR"), r"form must be one of \['csr', 'dense'\], got 'CSR'"),
+        (
+            lambda m: m["layers"]["0"].update(form="CSR"),
+            r"form must be one of \['csr', 'bitmask', 'dense'\], got 'CSR'",
+        ),
         (lambda m: m["layers"]["0"].update(form=["csr", "dense"]), "form must be one of"),
         (lambda m: m["layers"]["0"].update(form=None), "form must be one of"),
         (lambda m: m["layers"]["0"].pop("form"), "must have the keys"),

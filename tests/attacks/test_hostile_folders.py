@@ -15,14 +15,15 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from sparsekit import SparseLinear, load, save
-from sparsekit.checkpoint import open_layers
+from sparsekit.checkpoint import open_layers, weights
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import LARGEST_JSON
 
 NAMES = [f"0.{part}" for part in ("crow_indices", "col_indices", "values", "scales", "bias")]
 NAMES += [f"2.{part}" for part in ("crow_indices", "col_indices", "values", "bias")]
-DTYPES = {"uint8": "U8", "uint16": "U16", "uint32": "U32", "int8": "I8", "int64": "I64", "float32": "F32"}
+DTYPES = {"uint8": "U8", "uint16": "U16", "uint32": "U32", "int8": "I8", "int64": "I64", "float16": "F16"}
+DTYPES |= {"float32": "F32"}
 
 
 def fresh() -> nn.Sequential:
@@ -30,8 +31,9 @@ def fresh() -> nn.Sequential:
 
 
 @pytest.fixture
-def folder(rng, tmp_path) -> Path:
+def folder(rng, tmp_path, monkeypatch) -> Path:
     """An int8 layer and a float32 layer in CSR, both without empty rows from row 1 on."""
+    monkeypatch.setattr(weights, "smallest_form", lambda weight: "csr")
     torch.manual_seed(0)
     model = fresh()
     for number, dtype, sparsity in ((0, "int8", 0.7), (2, "float32", 0.5)):

@@ -25,6 +25,21 @@ def _float32(values: np.ndarray, dtype: str) -> np.ndarray:
     return (values.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else values.astype(np.float32)
 
 
+def _codes(packed: np.ndarray, count: int) -> np.ndarray:
+    """Two of four bits in a byte, as two's complement."""
+    halves = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)
+    assert not halves[count:].any()
+    return np.where(halves < 8, halves, halves.astype(int) - 16)[:count]
+
+
+def _bitmask(shape: tuple[int, int], arrays: dict[str, np.ndarray], dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    bits = np.unpackbits(arrays["mask"], axis=1, bitorder="little").astype(bool)
+    assert not bits[:, shape[1] :].any()
+    stored, weight = bits[:, : shape[1]], np.zeros(shape, np.float32)
+    weight[stored] = _float32(arrays["values"], dtype)
+    return weight, stored
+
+
 def _csr(shape: tuple[int, int], arrays: dict[str, np.ndarray], dtype: str) -> tuple[np.ndarray, np.ndarray]:
     weight, stored = np.zeros(shape, np.float32), np.zeros(shape, bool)
     values, crow_indices = _float32(arrays["values"], dtype), arrays["crow_indices"].astype(np.int64)
@@ -52,9 +67,17 @@ def read_layers(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     arrays, found = _arrays(folder, manifest), {}
     for name, layer in manifest["layers"].items():
         own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
-        if layer["form"] == "csr":
-            weight, stored = _csr(tuple(layer["shape"]), own, layer["dtype"])
+        shape, dtype, size = tuple(layer["shape"]), layer["dtype"], layer["shape"][0] * layer["shape"][1]
+        if dtype == "int4":
+            codes = _codes(own["values"], size if layer["form"] == "dense" else layer["nnz"])
+            own["values"] = codes.reshape(shape) if layer["form"] == "dense" else codes
+        if layer["form"] == "dense":
+            weight, stored = _dense(layer["nnz"], own, dtype)
         else:
-            weight, stored = _dense(layer["nnz"], own, layer["dtype"])
-        found[name] = weight * own["scales"][:, None] if layer["dtype"] == "int8" else weight, stored
+            weight, stored = {"csr": _csr, "bitmask": _bitmask}[layer["form"]](shape, own, dtype)
+        if dtype == "int8":
+            weight = weight * own["scales"][:, None]
+        if dtype == "int4":
+            weight = weight * own["scales"].astype(np.float32).repeat(128, axis=1)[:, : shape[1]]
+        found[name] = weight, stored
     return found

@@ -24,15 +24,15 @@ _MOST_IDS, _MOST_FLOATS = 4096, 2**20
 _MOST_BYTES = 64 * 2**20
 _INPUTS, _OUTPUTS = "inputs.", "outputs."
 
-#: Tolerances across processors and versions, relative to the largest output. Inputs of int8 layers are quantized and
-#: sometimes round the other way, and models in 16-bit dtypes round everywhere.
+#: Tolerances across processors and versions, relative to the largest output. Inputs of int8 and int4 layers are
+#: quantized and sometimes round the other way, and models in 16-bit dtypes round everywhere.
 _TOLERANCE, _COARSE_TOLERANCE = 1e-4, 2e-2
 
 
 def _tolerance(model: nn.Module) -> float:
     halves = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-    int8 = any(isinstance(module, SparseLinear) and module.dtype == "int8" for module in model.modules())
-    return _COARSE_TOLERANCE if halves or int8 else _TOLERANCE
+    rounds = any(isinstance(module, SparseLinear) and module.dtype in ("int8", "int4") for module in model.modules())
+    return _COARSE_TOLERANCE if halves or rounds else _TOLERANCE
 
 
 def _check_inputs(inputs: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from sparsekit.pruning.layers import weight_of
 _AGREEMENT = 1.25
 #: Layers of one shape whose sparsity, in percent, falls into the same steps of this width look alike.
 _STEP = 5
-#: Products that an instruction on whole numbers of 8 bits does for one on floats.
-_INT8_PRODUCTS = 4
+#: Products that an instruction on whole numbers of 8 bits does for one on floats, by type of weight.
+_PRODUCTS = {"int8": 4, "int4": 4}
 #: How many times better than the dense kernel's may be what a sparse one makes of the processor.
 _EFFICIENCY = 2.0
 #: Shapes with up to this many times more or fewer weights are neighbors, and how many times their gains may differ.
@@ -57,7 +57,7 @@ def agree(one: float, other: float) -> bool:
 
 def _most(kind: Kind, sparse: SparseLinear) -> float:
     """Upper bound of the speedup: by multiplications or by bytes, whichever allows more."""
-    products = kind.size / max(1, sparse.nnz) * (_INT8_PRODUCTS if sparse.dtype == "int8" else 1)
+    products = kind.size / max(1, sparse.nnz) * _PRODUCTS.get(sparse.dtype, 1)
     return _EFFICIENCY * max(products, kind.size * kind.dense_dtype.itemsize / sparse.packed.nbytes)
 
 

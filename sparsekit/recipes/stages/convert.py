@@ -25,7 +25,7 @@ _BUDGET_TEXTS = 64
 class Convert(StageSettings):
     """Replace pruned layers with sparse ones."""
 
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "int4"] = "float32"
     embeddings: Literal["float32", "int8"] = "float32"
     tokens: list[Annotated[int, Field(ge=1, le=MAX_TOKENS)]] = Field(default=[1, 128], min_length=1, max_length=16)
     min_sparsity: float | None = Field(default=None, ge=0, le=1)
