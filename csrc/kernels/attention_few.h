@@ -8,9 +8,15 @@
 //
 // A load for every multiply-add, of K as of V, but only the first query's come from further away than L1: 256 keys of
 // 64 features, 4 queries, 2.9 microseconds (Zen 5) where key blocks of 128 took 3.7 and a vector of queries 5.6.
+// Keys and values of 16 and 8 bits become floats in registers; the scale of a key multiplies its score, that of a value
+// its weight.
+//
+// Parts of the keys may be computed apart, by several threads: each leaves sums that belong to its own largest score,
+// and `finish_few` rescales and adds them (Dao et al., "Flash-Decoding for long-context inference").
 #pragma once
 
 #include "attention_mask.h"
+#include "attention_rows.h"
 #include "attention_soft_cap.h"
 #include "math.h"
 
@@ -22,7 +28,7 @@ inline constexpr std::int64_t kMaxFewQueries = Vec::width < 8 ? 3 : 7;
 /// `count` rounded up to whole vectors.
 constexpr std::int64_t whole_vectors(std::int64_t count) { return (count + Vec::width - 1) / Vec::width * Vec::width; }
 
-/// Working memory of a query that lasts from key block to key block.
+/// Sums of a query that last from key block to key block.
 struct QueryState {
   float* query;      // [head_dim to whole vectors], scaled, then zeros
   float* output;     // [value_dim to whole vectors]: sums that belong to `max_score`
@@ -40,15 +46,19 @@ struct QueryState {
   }
 };
 
-/// Floats that all queries work with: a key block's scores and its mask, then the state of each.
-constexpr std::int64_t few_floats(std::int64_t head_dim, std::int64_t value_dim) {
-  return 2 * sparsekit::kKeyBlock + kMaxFewQueries * QueryState::floats(head_dim, value_dim);
+/// Floats of the sums of all queries of a head, in a part of its keys.
+inline std::int64_t few_sums(std::int64_t queries, std::int64_t head_dim, std::int64_t value_dim) {
+  return queries * QueryState::floats(head_dim, value_dim);
 }
 
+/// Floats that a part of the keys is computed with: scores of a key block and its mask.
+inline constexpr std::int64_t kFewFloats = 2 * sparsekit::kKeyBlock;
+
 /// Keys of a key block, at most `kKeyBlock`: so many that their rows stay in L1 for the next query.
-inline std::int64_t few_keys(const sparsekit::AttentionHead& head) {
-  constexpr std::int64_t kFloats = 8192;
-  const std::int64_t fitting = kFloats / (head.head_dim + head.value_dim + 1) / 16 * 16;
+template <class Entry>
+std::int64_t few_keys(const sparsekit::AttentionHead& head) {
+  constexpr std::int64_t kNumbers = 32768 / sizeof(Entry);
+  const std::int64_t fitting = kNumbers / (head.head_dim + head.value_dim + 1) / 16 * 16;
   if (head.queries == 1 || fitting > sparsekit::kKeyBlock) return sparsekit::kKeyBlock;
   return fitting > 16 ? fitting : 16;
 }
@@ -63,14 +73,15 @@ inline void begin_query(const sparsekit::AttentionHead& head, const float* query
 }
 
 /// Products of a query with a vector of keys, of which `count` are there; the rest repeat the last one.
-inline Vec score_vector(const float* query, std::int64_t features, const float* keys, std::int64_t stride,
+template <class Entry>
+inline Vec score_vector(const float* query, std::int64_t features, const Entry* keys, std::int64_t stride,
                         std::int64_t count) {
   Vec sum[Vec::width];
   for (Vec& one : sum) one = Vec::zero();
   std::int64_t i = 0;
   for (; i + Vec::width <= features; i += Vec::width) {
     const Vec x = Vec::load(query + i);
-    const float* key = keys + i;
+    const Entry* key = keys + i;
     for (int k = 0; k < Vec::width; ++k) {
       sum[k] = fma(x, Vec::load(key), sum[k]);
       key += k + 1 < count ? stride : 0;
@@ -78,9 +89,9 @@ inline Vec score_vector(const float* query, std::int64_t features, const float* 
   }
   if (i < features) {
     const Vec x = Vec::load(query + i);
-    const float* key = keys + i;
+    const Entry* key = keys + i;
     for (int k = 0; k < Vec::width; ++k) {
-      sum[k] = fma(x, Vec::load_masked(key, features - i), sum[k]);
+      sum[k] = fma(x, load_partial(key, features - i), sum[k]);
       key += k + 1 < count ? stride : 0;
     }
   }
@@ -92,14 +103,14 @@ inline Vec score_vector(const float* query, std::int64_t features, const float* 
 }
 
 /// Scores of `count` keys from `first` on, and hidden ones up to a whole vector. Returns the largest.
-template <bool capped>
+template <class Entry, bool capped>
 inline float score_few(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t first,
                        std::int64_t count, const float* mask, float* scores) {
-  const float* keys = head.key + first * head.key_stride;
   Vec max_score = Vec::broadcast(*state.max_score);
   for (std::int64_t k = 0; k < count; k += Vec::width) {
-    Vec score = with_soft_cap<capped>(
-        head, score_vector(state.query, head.head_dim, keys + k * head.key_stride, head.key_stride, count - k));
+    const Entry* keys = keys_from<Entry>(head, first + k);
+    const Vec product = score_vector(state.query, head.head_dim, keys, head.key_stride, count - k);
+    Vec score = with_soft_cap<capped>(head, times_scales<Entry>(product, head.key_scales, first + k, count - k));
     if (mask != nullptr) score = score + Vec::load(mask + k);
     score.store(scores + k);
     for (std::int64_t i = count; i < k + Vec::width; ++i) scores[i] = kHidden;
@@ -108,14 +119,17 @@ inline float score_few(const sparsekit::AttentionHead& head, const QueryState& s
   return reduce_max(max_score);
 }
 
-/// From scores to exp(score - max_score). Returns what the sums of earlier key blocks are multiplied with.
-inline Vec exp_scores_few(const QueryState& state, float max_score, std::int64_t count, float* scores) {
+/// From scores to exp(score - max_score), times the scale of the value where it has one. Returns what the sums of
+/// earlier key blocks are multiplied with.
+template <class Entry>
+inline Vec exp_scores_few(const sparsekit::AttentionHead& head, const QueryState& state, float max_score,
+                          std::int64_t first, std::int64_t count, float* scores) {
   const Vec rescale = exp_up_to_89(Vec::broadcast(*state.max_score - max_score));
   *state.max_score = max_score;
   Vec exp_sum = Vec::load(state.exp_sum) * rescale;
   for (std::int64_t k = 0; k < count; k += Vec::width) {
     const Vec weight = exp_up_to_89(Vec::load(scores + k) - Vec::broadcast(max_score));
-    weight.store(scores + k);
+    times_scales<Entry>(weight, head.value_scales, first + k, count - k).store(scores + k);
     exp_sum = exp_sum + weight;
   }
   exp_sum.store(state.exp_sum);
@@ -124,8 +138,8 @@ inline Vec exp_scores_few(const QueryState& state, float max_score, std::int64_t
 
 /// Adds `vectors` vectors of features of the key block's values, of which the last one may have `count` features only.
 /// Few sums would wait for their latency, so several keys add to sums of their own.
-template <int vectors, class Load>
-inline void add_features(const float* values, std::int64_t stride, const float* weights, std::int64_t count,
+template <int vectors, class Entry, class Load>
+inline void add_features(const Entry* values, std::int64_t stride, const float* weights, std::int64_t count,
                          Vec rescale, float* output, const Load& load) {
   constexpr int chains = 8 / vectors;
   VecArray<chains * vectors> sum;
@@ -149,10 +163,11 @@ inline void add_features(const float* values, std::int64_t stride, const float* 
   for (int v = 0; v < vectors; ++v) sum[v].store(output + v * Vec::width);
 }
 
+template <class Entry>
 inline void add_few(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t first,
                     std::int64_t count, const float* weights, Vec rescale) {
-  const auto whole = [](const float* p) { return Vec::load(p); };
-  const float* values = head.value + first * head.value_stride;
+  const auto whole = [](const Entry* p) { return Vec::load(p); };
+  const Entry* values = values_from<Entry>(head, first);
   const std::int64_t features = head.value_dim;
   std::int64_t i = 0;
   for (; i + 4 * Vec::width <= features; i += 4 * Vec::width) {
@@ -162,7 +177,7 @@ inline void add_few(const sparsekit::AttentionHead& head, const QueryState& stat
     add_features<2>(values + i, head.value_stride, weights, count, rescale, state.output + i, whole);
   }
   for (; i < features; i += Vec::width) {
-    const auto part = [&](const float* p) { return load_partial(p, features - i); };
+    const auto part = [&](const Entry* p) { return load_partial(p, features - i); };
     add_features<1>(values + i, head.value_stride, weights, count, rescale, state.output + i, part);
   }
 }
@@ -182,37 +197,69 @@ inline void add_biases(const float* of_first_key, std::int64_t count, bool maske
 }
 
 /// One query and the keys `[first, first + count)`; `scores` and `row` have room for a key block.
-inline void attend_key_block(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t query,
-                             std::int64_t first, std::int64_t count, float* scores, float* row) {
+template <class Entry>
+void attend_key_block(const sparsekit::AttentionHead& head, const QueryState& state, std::int64_t query,
+                      std::int64_t first, std::int64_t count, float* scores, float* row) {
   const bool masked = head.mask_kind != sparsekit::MaskKind::none;
   if (masked && !mask_row(head, query, first, count, row)) return;
   if (head.bias != nullptr) add_biases(head.bias + query - first, count, masked, row);
   const bool added = masked || head.bias != nullptr;
   const float* mask = added ? row : nullptr;
-  const float max_score = head.soft_cap == 0.0F ? score_few<false>(head, state, first, count, mask, scores)
-                                                : score_few<true>(head, state, first, count, mask, scores);
-  const Vec rescale = exp_scores_few(state, max_score, count, scores);
-  add_few(head, state, first, count, scores, rescale);
+  const float max_score = head.soft_cap == 0.0F ? score_few<Entry, false>(head, state, first, count, mask, scores)
+                                                : score_few<Entry, true>(head, state, first, count, mask, scores);
+  const Vec rescale = exp_scores_few<Entry>(head, state, max_score, first, count, scores);
+  add_few<Entry>(head, state, first, count, scores, rescale);
 }
 
-/// All queries of a head, at most `kMaxFewQueries`.
-inline void attention_few_f32(const sparsekit::AttentionHead& head, float* scratch) {
+/// The sums of query `i`, among those of a part of the keys.
+inline QueryState query_state(const sparsekit::AttentionHead& head, float* sums, std::int64_t i) {
+  return {head, sums + few_sums(i, head.head_dim, head.value_dim)};
+}
+
+/// Sums over `keys` for all queries of a head, at most `kMaxFewQueries`. `scratch`: [kFewFloats].
+template <class Entry>
+void attend_keys_few(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* sums, float* scratch) {
   float* row = scratch + sparsekit::kKeyBlock;
-  float* states = row + sparsekit::kKeyBlock;
-  const auto state = [&](std::int64_t i) {
-    return QueryState(head, states + i * QueryState::floats(head.head_dim, head.value_dim));
-  };
-  for (std::int64_t i = 0; i < head.queries; ++i) begin_query(head, head.query + i * head.query_stride, state(i));
-  const std::int64_t key_block = few_keys(head);
-  for (std::int64_t block = first_key_seen(head); block < head.keys; block += key_block) {
+  for (std::int64_t i = 0; i < head.queries; ++i) {
+    begin_query(head, head.query + i * head.query_stride, query_state(head, sums, i));
+  }
+  const std::int64_t key_block = few_keys<Entry>(head);
+  for (std::int64_t block = max(keys.first, first_key_seen(head)); block < keys.last; block += key_block) {
+    const std::int64_t behind = min(block + key_block, keys.last);
     for (std::int64_t i = 0; i < head.queries; ++i) {
       const sparsekit::AttentionHead query = queries_of(head, {i, i + 1});
       const std::int64_t first = max(block, first_key_seen(query));
-      const std::int64_t count = min(keys_seen(query), block + key_block) - first;
-      if (count > 0) attend_key_block(head, state(i), i, first, count, scratch, row);
+      const std::int64_t count = min(keys_seen(query), behind) - first;
+      if (count > 0) attend_key_block<Entry>(head, query_state(head, sums, i), i, first, count, scratch, row);
     }
   }
-  for (std::int64_t i = 0; i < head.queries; ++i) finish_query(head, state(i), head.output + i * head.output_stride);
+}
+
+/// Adds the sums of another part of the keys.
+inline void join_sums(const QueryState& sums, const QueryState& part) {
+  const float max_score = *sums.max_score < *part.max_score ? *part.max_score : *sums.max_score;
+  const Vec rescale = exp_up_to_89(Vec::broadcast(*sums.max_score - max_score));
+  const Vec rescale_part = exp_up_to_89(Vec::broadcast(*part.max_score - max_score));
+  *sums.max_score = max_score;
+  for (std::int64_t i = 0; i < sums.max_score - sums.output; i += Vec::width) {
+    fma(Vec::load(part.output + i), rescale_part, Vec::load(sums.output + i) * rescale).store(sums.output + i);
+  }
+}
+
+/// Outputs of all queries, from the sums of `parts` parts of the keys, one after the other.
+inline void finish_few(const sparsekit::AttentionHead& head, std::int64_t parts, float* sums) {
+  for (std::int64_t i = 0; i < head.queries; ++i) {
+    const QueryState state = query_state(head, sums, i);
+    for (std::int64_t p = 1; p < parts; ++p) join_sums(state, query_state(head, sums, p * head.queries + i));
+    finish_query(head, state, head.output + i * head.output_stride);
+  }
+}
+
+/// All queries of a head and all keys. `scratch`: of `attend_keys_few`, then the sums.
+template <class Entry>
+void attention_few(const sparsekit::AttentionHead& head, float* scratch) {
+  attend_keys_few<Entry>(head, {0, head.keys}, scratch + kFewFloats, scratch);
+  finish_few(head, 1, scratch + kFewFloats);
 }
 
 }  // namespace
