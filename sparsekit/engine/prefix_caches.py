@@ -18,15 +18,21 @@ class PrefixCaches:
     Args:
         decoder: whose caches.
         capacity: tokens that a cache has room for.
+        dtype: of keys and values.
         kept: most caches that are kept while no text uses them.
     """
 
-    def __init__(self, decoder: runtime.CompiledDecoder, capacity: int, kept: int = 4) -> None:
+    def __init__(self, decoder: runtime.CompiledDecoder, capacity: int, dtype: str = "float32", kept: int = 4) -> None:
         self._decoder = decoder
         self._capacity = capacity
+        self._dtype = dtype
         self._kept = kept
         self._idle: list[tuple[list[int], runtime.KeyValueCache]] = []  # the one that was used last is last
         self._lock = threading.Lock()
+
+    def make(self) -> runtime.KeyValueCache:
+        """An empty cache."""
+        return self._decoder.make_cache(self._capacity, self._dtype)
 
     def take(
         self, ids: Sequence[int], running: Iterable[tuple[Sequence[int], runtime.KeyValueCache]] = ()
@@ -49,7 +55,7 @@ class PrefixCaches:
                 _, cache = self._idle.pop(idle)
                 cache.truncate(best)
                 return cache
-        cache = self._decoder.make_cache(self._capacity)
+        cache = self.make()
         if other is not None and copied >= _LEAST_PREFIX:
             cache.copy(other, copied)
         return cache
