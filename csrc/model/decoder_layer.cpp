@@ -140,4 +140,34 @@ void run_layer(const DecoderLayer& layer, std::size_t index, const DecoderRows& 
   run_output_half(layer, rows, x, space);
 }
 
+void run_layer_for_last_tokens(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows,
+                               std::int64_t count, float* x, const DecoderSpace& space) {
+  const std::int64_t tokens = rows.sequences.tokens();
+  const HeadSpace heads(layer, tokens, space);
+  const float* normed = add_attention_norm(layer, index, rows, x, space);
+  joined_linear(
+      {linear_call(layer.key, normed, tokens, heads.key), linear_call(layer.value, normed, tokens, heads.value)});
+  store(layer, index, rows, heads);
+  gather_last_tokens(rows.sequences, count, rows.features, x);
+  if (normed != x) gather_last_tokens(rows.sequences, count, rows.features, space.normed);
+
+  std::vector<std::int64_t> offsets{0};
+  std::vector<std::int64_t> positions;
+  for (std::int64_t i = 0; i < count; ++i) {
+    offsets.push_back(i + 1);
+    positions.push_back(rows.first_positions[i] + rows.sequences.length(i) - 1);
+  }
+  const DecoderRows last{rows.options, rows.features, {offsets.data(), count}, positions.data(), rows.caches};
+  linear(linear_call(layer.query, normed, count, heads.query));
+  attend(layer, index, last, heads, space);
+  run_output_half(layer, last, x, space);
+}
+
+void gather_last_tokens(const Sequences& sequences, std::int64_t count, std::int64_t features, float* rows) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t last = sequences.start(i + 1) - 1;  // never before `i`
+    if (last != i) std::copy_n(rows + last * features, features, rows + i * features);
+  }
+}
+
 }  // namespace sparsekit
