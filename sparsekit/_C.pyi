@@ -119,7 +119,6 @@ def sample(
     seed: int,
     step: int,
 ) -> tuple[int, float]: ...
-
 def check_cache_dtype(dtype: str) -> None: ...
 
 class KeyValueCache:
