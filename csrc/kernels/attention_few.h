@@ -10,49 +10,22 @@
 // 64 features, 4 queries, 2.9 microseconds (Zen 5) where key blocks of 128 took 3.7 and a vector of queries 5.6.
 // Keys and values of 16 and 8 bits become floats in registers; the scale of a key multiplies its score, that of a value
 // its weight.
+// Queries that see the same keys, as those of heads that share them, take this in turns of up to three
+// (attention_together.h).
 //
 // Parts of the keys may be computed apart, by several threads: each leaves sums that belong to its own largest score,
 // and `finish_few` rescales and adds them (Dao et al., "Flash-Decoding for long-context inference").
 #pragma once
 
-#include "attention_mask.h"
-#include "attention_rows.h"
+#include "attention_query.h"
 #include "attention_soft_cap.h"
-#include "math.h"
+#include "attention_together.h"
 
 namespace {
 
-/// Most queries that are faster one by one than as a vector of them (measured with 8 and 16 floats a vector).
-inline constexpr std::int64_t kMaxFewQueries = Vec::width < 8 ? 3 : 7;
-
-/// `count` rounded up to whole vectors.
-constexpr std::int64_t whole_vectors(std::int64_t count) { return (count + Vec::width - 1) / Vec::width * Vec::width; }
-
-/// Sums of a query that last from key block to key block.
-struct QueryState {
-  float* query;      // [head_dim to whole vectors], scaled, then zeros
-  float* output;     // [value_dim to whole vectors]: sums that belong to `max_score`
-  float* exp_sum;    // one vector: parts of the sum of exp(score - max_score)
-  float* max_score;  // one number, of the scores so far
-
-  QueryState(const sparsekit::AttentionHead& head, float* scratch)
-      : query(scratch),
-        output(query + whole_vectors(head.head_dim)),
-        exp_sum(output + whole_vectors(head.value_dim)),
-        max_score(exp_sum + Vec::width) {}
-
-  static constexpr std::int64_t floats(std::int64_t head_dim, std::int64_t value_dim) {
-    return whole_vectors(head_dim) + whole_vectors(value_dim) + 2 * Vec::width;
-  }
-};
-
-/// Floats of the sums of all queries of a head, in a part of its keys.
-inline std::int64_t few_sums(std::int64_t queries, std::int64_t head_dim, std::int64_t value_dim) {
-  return queries * QueryState::floats(head_dim, value_dim);
-}
-
-/// Floats that a part of the keys is computed with: scores of a key block and its mask.
-inline constexpr std::int64_t kFewFloats = 2 * sparsekit::kKeyBlock;
+/// Floats that a part of the keys is computed with: scores of a key block for queries that are computed together, and
+/// its mask.
+inline constexpr std::int64_t kFewFloats = kScoreFloats + sparsekit::kKeyBlock;
 
 /// Keys of a key block, at most `kKeyBlock`: so many that their rows stay in L1 for the next query.
 template <class Entry>
@@ -61,15 +34,6 @@ std::int64_t few_keys(const sparsekit::AttentionHead& head) {
   const std::int64_t fitting = kNumbers / (head.head_dim + head.value_dim + 1) / 16 * 16;
   if (head.queries == 1 || fitting > sparsekit::kKeyBlock) return sparsekit::kKeyBlock;
   return fitting > 16 ? fitting : 16;
-}
-
-inline void begin_query(const sparsekit::AttentionHead& head, const float* query, const QueryState& state) {
-  const Vec scale = Vec::broadcast(head.scale);
-  for (std::int64_t i = 0; i < head.head_dim; i += Vec::width) {
-    (load_partial(query + i, head.head_dim - i) * scale).store(state.query + i);
-  }
-  for (float* p = state.output; p != state.max_score; p += Vec::width) Vec::zero().store(p);
-  *state.max_score = kLowest;
 }
 
 /// Products of a query with a vector of keys, of which `count` are there; the rest repeat the last one.
@@ -95,11 +59,7 @@ inline Vec score_vector(const float* query, std::int64_t features, const Entry* 
       key += k + 1 < count ? stride : 0;
     }
   }
-  transpose(sum);
-  for (int half = Vec::width / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) sum[k] = sum[k] + sum[k + half];
-  }
-  return sum[0];
+  return reduce_each(sum);
 }
 
 /// Scores of `count` keys from `first` on, and hidden ones up to a whole vector. Returns the largest.
@@ -117,23 +77,6 @@ inline float score_few(const sparsekit::AttentionHead& head, const QueryState& s
     max_score = max(max_score, Vec::load(scores + k));
   }
   return reduce_max(max_score);
-}
-
-/// From scores to exp(score - max_score), times the scale of the value where it has one. Returns what the sums of
-/// earlier key blocks are multiplied with.
-template <class Entry>
-inline Vec exp_scores_few(const sparsekit::AttentionHead& head, const QueryState& state, float max_score,
-                          std::int64_t first, std::int64_t count, float* scores) {
-  const Vec rescale = exp_up_to_89(Vec::broadcast(*state.max_score - max_score));
-  *state.max_score = max_score;
-  Vec exp_sum = Vec::load(state.exp_sum) * rescale;
-  for (std::int64_t k = 0; k < count; k += Vec::width) {
-    const Vec weight = exp_up_to_89(Vec::load(scores + k) - Vec::broadcast(max_score));
-    times_scales<Entry>(weight, head.value_scales, first + k, count - k).store(scores + k);
-    exp_sum = exp_sum + weight;
-  }
-  exp_sum.store(state.exp_sum);
-  return rescale;
 }
 
 /// Adds `vectors` vectors of features of the key block's values, of which the last one may have `count` features only.
@@ -182,15 +125,6 @@ inline void add_few(const sparsekit::AttentionHead& head, const QueryState& stat
   }
 }
 
-inline void finish_query(const sparsekit::AttentionHead& head, const QueryState& state, float* output) {
-  float exp_sum = 0.0F;
-  for (int i = 0; i < Vec::width; ++i) exp_sum += state.exp_sum[i];
-  const Vec factor = Vec::broadcast(reciprocal_or_zero(exp_sum));
-  for (std::int64_t i = 0; i < head.value_dim; i += Vec::width) {
-    store_partial(Vec::load(state.output + i) * factor, output + i, head.value_dim - i);
-  }
-}
-
 /// Adds the biases of a query, from its first key's on down, to the mask of `count` keys, if there is one.
 inline void add_biases(const float* of_first_key, std::int64_t count, bool masked, float* row) {
   for (std::int64_t k = 0; k < count; ++k) row[k] = (masked ? row[k] : 0.0F) + of_first_key[-k];
@@ -211,38 +145,26 @@ void attend_key_block(const sparsekit::AttentionHead& head, const QueryState& st
   add_few<Entry>(head, state, first, count, scores, rescale);
 }
 
-/// The sums of query `i`, among those of a part of the keys.
-inline QueryState query_state(const sparsekit::AttentionHead& head, float* sums, std::int64_t i) {
-  return {head, sums + few_sums(i, head.head_dim, head.value_dim)};
-}
-
 /// Sums over `keys` for all queries of a head, at most `kMaxFewQueries`. `scratch`: [kFewFloats].
 template <class Entry>
 void attend_keys_few(const sparsekit::AttentionHead& head, sparsekit::Range keys, float* sums, float* scratch) {
-  float* row = scratch + sparsekit::kKeyBlock;
+  float* row = scratch + kScoreFloats;
   for (std::int64_t i = 0; i < head.queries; ++i) {
     begin_query(head, head.query + i * head.query_stride, query_state(head, sums, i));
   }
   const std::int64_t key_block = few_keys<Entry>(head);
   for (std::int64_t block = max(keys.first, first_key_seen(head)); block < keys.last; block += key_block) {
     const std::int64_t behind = min(block + key_block, keys.last);
+    if (sees_alike(head)) {
+      attend_together<Entry>(head, {block, behind}, sums, scratch);
+      continue;
+    }
     for (std::int64_t i = 0; i < head.queries; ++i) {
       const sparsekit::AttentionHead query = queries_of(head, {i, i + 1});
       const std::int64_t first = max(block, first_key_seen(query));
       const std::int64_t count = min(keys_seen(query), behind) - first;
       if (count > 0) attend_key_block<Entry>(head, query_state(head, sums, i), i, first, count, scratch, row);
     }
-  }
-}
-
-/// Adds the sums of another part of the keys.
-inline void join_sums(const QueryState& sums, const QueryState& part) {
-  const float max_score = *sums.max_score < *part.max_score ? *part.max_score : *sums.max_score;
-  const Vec rescale = exp_up_to_89(Vec::broadcast(*sums.max_score - max_score));
-  const Vec rescale_part = exp_up_to_89(Vec::broadcast(*part.max_score - max_score));
-  *sums.max_score = max_score;
-  for (std::int64_t i = 0; i < sums.max_score - sums.output; i += Vec::width) {
-    fma(Vec::load(part.output + i), rescale_part, Vec::load(sums.output + i) * rescale).store(sums.output + i);
   }
 }
 
