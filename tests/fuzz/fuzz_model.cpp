@@ -122,7 +122,9 @@ void run(const AlignedBytes& bytes) {
   const CompiledFile file(bytes.data.get(), bytes.size);
   CompiledHeader header;
   std::memcpy(&header, bytes.data.get(), sizeof header);
-  header.kind == ModelKind::decoder ? run_texts(Decoder(file)) : run_batch(Encoder(file));
+  if (header.kind != ModelKind::decoder) return run_batch(Encoder(file));
+  const Decoder decoder(file);
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) run_texts(decoder, dtype);
 }
 
 }  // namespace
