@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/decoder.h"
@@ -20,6 +21,14 @@ std::unique_ptr<Decoder> open_decoder(Address data, std::size_t bytes) {
   return std::make_unique<Decoder>(CompiledFile(reinterpret_cast<const std::byte*>(data), bytes));
 }
 
+std::int64_t cache_bytes(const Decoder& decoder, const std::string& dtype) {
+  return decoder.cache_shape().bytes(cache_dtype_named(dtype));
+}
+
+KeyValueCache make_cache(const Decoder& decoder, std::int64_t capacity, const std::string& dtype) {
+  return {decoder.cache_shape(), capacity, cache_dtype_named(dtype)};
+}
+
 void run(const Decoder& decoder, Address ids, Address offsets, const std::vector<KeyValueCache*>& caches, bool all,
          Address logits) {
   const py::gil_scoped_release without_gil;
@@ -32,6 +41,7 @@ void run(const Decoder& decoder, Address ids, Address offsets, const std::vector
 }  // namespace
 
 void bind_decoder(py::module_& m) {
+  m.def("check_cache_dtype", [](const std::string& dtype) { cache_dtype_named(dtype); }, py::arg("dtype"));
   py::class_<KeyValueCache>(m, "KeyValueCache")
       .def_property_readonly("tokens", &KeyValueCache::tokens)
       .def_property_readonly("capacity", &KeyValueCache::capacity)
@@ -41,10 +51,7 @@ void bind_decoder(py::module_& m) {
       .def(py::init(&open_decoder), py::arg("data"), py::arg("data_bytes"))
       .def_property_readonly("vocabulary", &Decoder::vocabulary)
       .def_property_readonly("max_tokens", &Decoder::max_tokens)
-      .def_property_readonly("cache_floats", [](const Decoder& decoder) { return decoder.cache_shape().floats(); })
-      .def(
-          "make_cache",
-          [](const Decoder& decoder, std::int64_t capacity) { return KeyValueCache(decoder.cache_shape(), capacity); },
-          py::arg("capacity"))
+      .def("cache_bytes", &cache_bytes, py::arg("dtype"))
+      .def("make_cache", &make_cache, py::arg("capacity"), py::arg("dtype"))
       .def("run", &run, py::arg("ids"), py::arg("offsets"), py::arg("caches"), py::arg("all"), py::arg("logits"));
 }

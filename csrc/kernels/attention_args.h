@@ -17,15 +17,18 @@ enum class MaskKind : std::int32_t {
 /// Keys whose scores are in working memory at a time.
 inline constexpr std::int64_t kKeyBlock = 128;
 
-/// Attention of one head of one sequence: rows of features that are contiguous, `stride` floats from token to token.
+/// Attention of one head of one sequence: rows of features that are contiguous, `stride` numbers from token to token.
+/// Keys and values have the type that the kernel is for: float, BFloat16, or int8 with a scale for each row.
 ///
 /// Query `i` sees the keys `[0, keys)`, or where `causal` those of them up to `i + diagonal`; with a `span` only the
 /// last `span` of these, so that a window around a query is a diagonal beside it and a span.
 struct AttentionHead {
-  const float* query;  // [queries, head_dim]
-  const float* key;    // [keys, head_dim]
-  const float* value;  // [keys, value_dim]
-  float* output;       // [queries, value_dim]
+  const float* query;         // [queries, head_dim]
+  const void* key;            // [keys, head_dim]
+  const void* value;          // [keys, value_dim]
+  float* output;              // [queries, value_dim]
+  const float* key_scales;    // of int8: [keys]
+  const float* value_scales;  // as `key_scales`
   std::int64_t query_stride;
   std::int64_t key_stride;
   std::int64_t value_stride;

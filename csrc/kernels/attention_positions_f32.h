@@ -9,6 +9,7 @@
 #pragma once
 
 #include "attention_mask.h"
+#include "attention_rows.h"
 #include "attention_tile.h"
 
 namespace {
@@ -79,7 +80,7 @@ void add_position_queries(const sparsekit::AttentionHead& head, const AttentionT
   constexpr std::int64_t lanes = AttentionTile<vectors>::queries;
   const std::int64_t count = keys.last - keys.first;
   const NearRows<lanes> near(head, keys);
-  pack_scaled<vectors>({head.key + keys.first * head.key_stride, head.key_stride, count}, head, tile.keys);
+  pack_scaled<vectors>({keys_from<float>(head, keys.first), head.key_stride, count}, head, tile.keys);
   multiply_table<vectors>(head.position_query, head.position_stride, near, tile.keys, head.head_dim, tile.products);
   const sparsekit::Output rows{tile.by_key, 2 * lanes, count, nullptr, sparsekit::Activation::none};
   store_tile_with<lanes>(tile.products, nullptr, {0, near.count}, rows, [](Vec x) { return x; });

@@ -12,6 +12,15 @@ inline Vec load_partial(const float* p, std::int64_t count) {
   return count >= Vec::width ? Vec::load(p) : Vec::load_masked(p, count);
 }
 
+/// Of values of another type, as floats.
+template <class Value>
+inline Vec load_partial(const Value* p, std::int64_t count) {
+  if (count >= Vec::width) return Vec::load(p);
+  Value part[Vec::width] = {};
+  for (std::int64_t i = 0; i < count; ++i) part[i] = p[i];
+  return Vec::load(part);
+}
+
 inline void store_partial(Vec v, float* p, std::int64_t count) {
   if (count >= Vec::width) {
     v.store(p);

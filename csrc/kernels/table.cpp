@@ -4,8 +4,8 @@
 
 #include SPARSEKIT_ISA_HEADER
 
-#include "attention_f32.h"
-#include "attention_few_f32.h"
+#include "attention_few.h"
+#include "attention_many.h"
 #include "gemm_s4.h"
 #include "gemm_s8.h"
 #include "isa/vector.h"
@@ -281,20 +281,32 @@ constexpr void add_s8_kernels(KernelTable& table) {
   if constexpr (kInterleavesBytes) table.add(spmm_s8<Format>(kThresholds.min_interleaved));
 }
 
+template <class Entry>
 std::int64_t attention_scratch(std::int64_t head_dim, std::int64_t value_dim) {
-  const std::int64_t few = few_floats(head_dim, value_dim);
+  const std::int64_t few = kFewFloats + few_sums(kMaxFewQueries, head_dim, value_dim);
   const std::int64_t many = AttentionTile<kAttentionVectors>::floats(head_dim, value_dim);
-  return few > many ? few : many;
+  return max(few, many + widened_floats<Entry>(head_dim, value_dim));
+}
+
+template <class Entry>
+constexpr sparsekit::AttentionKernels attention_of() {
+  return {.few = attention_few<Entry>,
+          .many = attention_many<Entry>,
+          .attend_keys = attend_keys_few<Entry>,
+          .finish_keys = finish_few,
+          .store_row = store_row<Entry>,
+          .max_few = kMaxFewQueries,
+          .tile = AttentionTile<kAttentionVectors>::queries,
+          .scratch = attention_scratch<Entry>,
+          .sums = few_sums};
 }
 
 constexpr KernelTable table() {
   KernelTable all{.peak = peak_f32,
                   .peak_flop = 2 * kPeakChains * Vec::width,
-                  .attention = {.few = attention_few_f32,
-                                .many = attention_f32,
-                                .max_few = kMaxFewQueries,
-                                .tile = AttentionTile<kAttentionVectors>::queries,
-                                .scratch = attention_scratch},
+                  .attention = attention_of<float>(),
+                  .attention_bf16 = attention_of<sparsekit::BFloat16>(),
+                  .attention_s8 = attention_of<std::int8_t>(),
                   .add_layer_norm = add_layer_norm_f32,
                   .layouts = kThresholds.layouts};
   add_float_kernels<SellF32>(all);

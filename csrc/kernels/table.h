@@ -46,12 +46,27 @@ using PeakFn = float (*)(std::int64_t rounds);
 /// Attention of all queries of a head.
 using AttentionFn = void (*)(const AttentionHead& head, float* scratch);
 
+/// Sums of a few queries of a head over a part of its keys.
+using AttendKeysFn = void (*)(const AttentionHead& head, Range keys, float* sums, float* scratch);
+
+/// Outputs of a few queries of a head, from the sums of `parts` parts of its keys, which lie one after the other.
+using FinishKeysFn = void (*)(const AttentionHead& head, std::int64_t parts, float* sums);
+
+/// Stores a row of a key or a value as the kernels read it. Returns its scale, 1 where rows have none.
+using StoreRowFn = float (*)(const float* x, std::int64_t features, void* stored);
+
+/// Of one type of keys and values.
 struct AttentionKernels {
   AttentionFn few;   // for at most `max_few` queries
   AttentionFn many;  // for any number, in tiles of `tile`
+  AttendKeysFn attend_keys;
+  FinishKeysFn finish_keys;
+  StoreRowFn store_row;
   std::int64_t max_few;
   std::int64_t tile;
-  std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t value_dim);  // floats that both work with
+  std::int64_t (*scratch)(std::int64_t head_dim, std::int64_t value_dim);  // floats that all of them work with
+  std::int64_t (*sums)(std::int64_t queries, std::int64_t head_dim,
+                       std::int64_t value_dim);  // floats of `AttendKeysFn`
 };
 
 /// Layer normalization of sums of rows.
@@ -62,6 +77,8 @@ struct KernelTable {
   PeakFn peak;
   std::int64_t peak_flop;
   AttentionKernels attention;
+  AttentionKernels attention_bf16;  // of keys and values alone
+  AttentionKernels attention_s8;
   LayerNormFn add_layer_norm;
   LayoutThresholds layouts;
   int size = 0;

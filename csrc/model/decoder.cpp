@@ -102,33 +102,27 @@ void Decoder::run_group(const DecoderInput& input, const Group& group, LogitsOf 
                            sums + 3 * tokens * features_};
   embed(input.ids + group.offsets[0], pieces, first_positions.data(), x, space.rest);
   const DecoderRows rows{options_, features_, pieces, first_positions.data(), caches};
+  const std::int64_t left = which == LogitsOf::all ? tokens : ended(input, group);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    run_layer(layers_[i], i, rows, x, space);
+    if (left < tokens && i + 1 == layers_.size()) {
+      run_layer_for_last_tokens(layers_[i], i, rows, left, x, space);
+    } else {
+      run_layer(layers_[i], i, rows, x, space);
+    }
     if (input.between_layers != nullptr) (*input.between_layers)();
   }
+  if (left < tokens && layers_.empty()) gather_last_tokens(pieces, left, features_, x);
   for (std::int64_t i = 0; i < pieces.count; ++i) caches[i]->advance(pieces.length(i));
-  if (which == LogitsOf::all) {
-    write_logits(x, sums, tokens, logits + group.offsets[0] * vocabulary());
-  } else {
-    const std::int64_t ended = gather_last(input, group, x, sums, space);
-    write_logits(space.normed, space.others, ended, logits + group.first_sequence * vocabulary());
-  }
+  write_logits(x, sums, left,
+               logits + (which == LogitsOf::all ? group.offsets[0] : group.first_sequence) * vocabulary());
   workspaces_.give_back(std::move(workspace));
 }
 
-/// The last token of each piece that ends its sequence: its hidden state goes to space.normed, what is to be added to
-/// that to space.others. Returns how many there are: all pieces but a last one that goes on.
-std::int64_t Decoder::gather_last(const DecoderInput& input, const Group& group, const float* x, const float* added,
-                                  const DecoderSpace& space) const {
+/// Pieces that end their sequence: all but a last one that goes on.
+std::int64_t Decoder::ended(const DecoderInput& input, const Group& group) const {
   const Sequences pieces = group.sequences();
   const std::int64_t behind = group.first_sequence + pieces.count;
-  const std::int64_t ended = pieces.count - (group.offsets.back() == input.sequences.start(behind) ? 0 : 1);
-  for (std::int64_t i = 0; i < ended; ++i) {
-    const std::int64_t last = (pieces.start(i + 1) - 1) * features_;
-    std::copy_n(x + last, features_, space.normed + i * features_);
-    std::copy_n(added + last, features_, space.others + i * features_);
-  }
-  return ended;
+  return pieces.count - (group.offsets.back() == input.sequences.start(behind) ? 0 : 1);
 }
 
 /// Of rows of hidden states, to which `added` belongs; `x` is changed.

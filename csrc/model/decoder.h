@@ -5,8 +5,8 @@
 //   logits = head(norm(x)), of the last token of each sequence or of all
 //
 // Sequences go on from their caches. Their new tokens lie one after the other, without padding: linear layers see one
-// batch, attention one sequence at a time. A long sequence is cut into pieces that go through all layers one after the
-// other.
+// batch, attention each sequence by itself. A long sequence is cut into pieces that go through all layers one after the
+// other. Where logits are of last tokens, the last layer computes of the others only the keys and values.
 #pragma once
 
 #include <functional>
@@ -56,8 +56,7 @@ class Decoder {
   void run_group(const DecoderInput& input, const Group& group, LogitsOf which, float* logits) const;
   void embed(const std::int32_t* ids, const Sequences& sequences, const std::int64_t* first_positions, float* x,
              float* space) const;
-  std::int64_t gather_last(const DecoderInput& input, const Group& group, const float* x, const float* added,
-                           const DecoderSpace& space) const;
+  std::int64_t ended(const DecoderInput& input, const Group& group) const;
   void write_logits(float* x, const float* added, std::int64_t rows, float* logits) const;
 
   DecoderOptions options_;

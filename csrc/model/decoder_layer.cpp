@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <vector>
 
-#include "../operators/attention.h"
+#include "../operators/cache_attention.h"
 #include "../operators/layer_norm.h"
 #include "../operators/sparse_linear.h"
 #include "feed_forward.h"
@@ -34,65 +35,48 @@ void prepare(const DecoderLayer& layer, const DecoderRows& rows, const NormWeigh
   if (layer.rotary.positions > 0) rotate(layer.rotary, {heads, head_dim, rows.sequences, rows.first_positions, x});
 }
 
-/// Heads of `tokens` tokens, [tokens, heads, head_dim], into those of a cache behind its tokens.
-void store(const float* input, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim,
-           const KeyValueCache& cache, float* stored) {
-  for (std::int64_t head = 0; head < heads; ++head) {
-    float* to = stored + (head * cache.capacity() + cache.tokens()) * head_dim;
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      std::copy_n(input + (t * heads + head) * head_dim, head_dim, to + t * head_dim);
-    }
-  }
-}
+/// Where the queries, keys and values of `tokens` tokens lie, and what attention makes of them.
+struct HeadSpace {
+  float* query;
+  float* key;
+  float* value;
+  float* context;
 
-/// output = attention of the queries of sequence `i`, whose keys and values are stored behind those of its cache.
-void attend_sequence(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, std::int64_t i,
-                     const float* query, float* output) {
-  const std::int64_t head_dim = rows.options.head_dim;
-  const std::int64_t heads = layer.query.out_features / head_dim;
-  const std::int64_t key_heads = layer.key.out_features / head_dim;
-  KeyValueCache& cache = *rows.caches[i];
-  const std::int64_t queries = rows.sequences.length(i);
-  const std::int64_t keys = cache.tokens() + queries;
-  const std::int64_t start = rows.sequences.start(i) * heads * head_dim;
-  const FourSizes query_strides{0, head_dim, heads * head_dim, 1};
-  const FourSizes key_shape{1, key_heads, keys, head_dim};
-  const FourSizes key_strides{0, cache.capacity() * head_dim, head_dim, 1};
-  AttentionCall call{};
-  call.query = {query + start, {1, heads, queries, head_dim}, query_strides};
-  call.key = {cache.keys(index), key_shape, key_strides};
-  call.value = {cache.values(index), key_shape, key_strides};
-  call.output = {output + start, {1, heads, queries, head_dim}, query_strides};
-  call.causal = true;
-  call.scale = rows.options.attention_scale;
-  call.window = layer.window;
-  call.soft_cap = rows.options.attention_cap;
-  attention(call);
-}
+  HeadSpace(const DecoderLayer& layer, std::int64_t tokens, const DecoderSpace& space)
+      : query(space.rest),
+        key(query + tokens * layer.query.out_features),
+        value(key + tokens * layer.key.out_features),
+        context(value + tokens * layer.value.out_features) {}
+};
 
-/// space.sums = output(attention(query(x), key(x), value(x))).
-void attend(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, const float* x,
-            const DecoderSpace& space) {
+/// Stores the keys, still to be prepared, and the values of all tokens behind those of their caches.
+void store(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, const HeadSpace& heads) {
   const Sequences& sequences = rows.sequences;
-  const std::int64_t tokens = sequences.tokens();
   const std::int64_t head_dim = rows.options.head_dim;
   const std::int64_t key_heads = layer.key.out_features / head_dim;
-  float* const query = space.rest;
-  float* const key = query + tokens * layer.query.out_features;
-  float* const value = key + tokens * layer.key.out_features;
-  float* const context = value + tokens * layer.value.out_features;
-  joined_linear({linear_call(layer.query, x, tokens, query), linear_call(layer.key, x, tokens, key),
-                 linear_call(layer.value, x, tokens, value)});
-  prepare(layer, rows, layer.query_norm, layer.query.out_features / head_dim, query);
-  prepare(layer, rows, layer.key_norm, key_heads, key);
+  prepare(layer, rows, layer.key_norm, key_heads, heads.key);
   for (std::int64_t i = 0; i < sequences.count; ++i) {
     const std::int64_t start = sequences.start(i) * layer.key.out_features;
     KeyValueCache& cache = *rows.caches[i];
-    store(key + start, sequences.length(i), key_heads, head_dim, cache, cache.keys(index));
-    store(value + start, sequences.length(i), key_heads, head_dim, cache, cache.values(index));
-    attend_sequence(layer, index, rows, i, query, context);
+    store_rows(heads.key + start, sequences.length(i), key_heads, head_dim, cache.keys(index), cache.tokens());
+    store_rows(heads.value + start, sequences.length(i), key_heads, head_dim, cache.values(index), cache.tokens());
   }
-  linear(linear_call(layer.attention_output, context, tokens, space.sums));
+}
+
+/// space.sums = output(attention(query, keys, values)), of queries that are still to be prepared and of what is stored.
+void attend(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, const HeadSpace& heads,
+            const DecoderSpace& space) {
+  const std::int64_t head_dim = rows.options.head_dim;
+  const std::int64_t query_heads = layer.query.out_features / head_dim;
+  prepare(layer, rows, layer.query_norm, query_heads, heads.query);
+  std::vector<CachedSequence> caches;
+  for (std::int64_t i = 0; i < rows.sequences.count; ++i) {
+    KeyValueCache& cache = *rows.caches[i];
+    caches.push_back({cache.keys(index), cache.values(index), rows.first_positions[i] + rows.sequences.length(i)});
+  }
+  cache_attention({heads.query, heads.context, query_heads, layer.key.out_features / head_dim, head_dim, rows.sequences,
+                   caches.data(), rows.options.attention_scale, layer.window, rows.options.attention_cap});
+  linear(linear_call(layer.attention_output, heads.context, rows.sequences.tokens(), space.sums));
   normalize_half(rows, layer.attention_post_norm, space.sums);
 }
 
@@ -106,6 +90,24 @@ void run_feed_forward(const DecoderLayer& layer, const DecoderRows& rows, const 
 }
 
 void add(const float* added, std::int64_t count, float* x) { std::transform(x, x + count, added, x, std::plus<>()); }
+
+/// The norm before attention of what earlier layers leave.
+const float* add_attention_norm(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, float* x,
+                                const DecoderSpace& space) {
+  return add_norm(rows.options, layer.attention_norm, rows.sequences.tokens(), rows.features,
+                  index == 0 ? nullptr : space.sums, x, space.normed);
+}
+
+/// The half behind attention, whose result is in `space.sums`.
+void run_output_half(const DecoderLayer& layer, const DecoderRows& rows, float* x, const DecoderSpace& space) {
+  const std::int64_t tokens = rows.sequences.tokens();
+  const auto normed = [&](const float* added) {
+    return add_norm(rows.options, layer.output_norm, tokens, rows.features, added, x, space.normed);
+  };
+  if (rows.options.parallel == 0) return run_feed_forward(layer, rows, normed(space.sums), space.rest, space.sums);
+  run_feed_forward(layer, rows, normed(nullptr), space.rest, space.others);
+  add(space.others, tokens * rows.features, space.sums);
+}
 
 }  // namespace
 
@@ -128,15 +130,43 @@ const float* add_norm(const DecoderOptions& options, const NormWeights& norm, st
 void run_layer(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, float* x,
                const DecoderSpace& space) {
   const std::int64_t tokens = rows.sequences.tokens();
-  const auto normed = [&](const NormWeights& norm, const float* added) {
-    return add_norm(rows.options, norm, tokens, rows.features, added, x, space.normed);
-  };
-  attend(layer, index, rows, normed(layer.attention_norm, index == 0 ? nullptr : space.sums), space);
-  if (rows.options.parallel != 0) {
-    run_feed_forward(layer, rows, normed(layer.output_norm, nullptr), space.rest, space.others);
-    add(space.others, tokens * rows.features, space.sums);
-  } else {
-    run_feed_forward(layer, rows, normed(layer.output_norm, space.sums), space.rest, space.sums);
+  const HeadSpace heads(layer, tokens, space);
+  const float* normed = add_attention_norm(layer, index, rows, x, space);
+  joined_linear({linear_call(layer.query, normed, tokens, heads.query),
+                 linear_call(layer.key, normed, tokens, heads.key),
+                 linear_call(layer.value, normed, tokens, heads.value)});
+  store(layer, index, rows, heads);
+  attend(layer, index, rows, heads, space);
+  run_output_half(layer, rows, x, space);
+}
+
+void run_layer_for_last_tokens(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows,
+                               std::int64_t count, float* x, const DecoderSpace& space) {
+  const std::int64_t tokens = rows.sequences.tokens();
+  const HeadSpace heads(layer, tokens, space);
+  const float* normed = add_attention_norm(layer, index, rows, x, space);
+  joined_linear(
+      {linear_call(layer.key, normed, tokens, heads.key), linear_call(layer.value, normed, tokens, heads.value)});
+  store(layer, index, rows, heads);
+  gather_last_tokens(rows.sequences, count, rows.features, x);
+  if (normed != x) gather_last_tokens(rows.sequences, count, rows.features, space.normed);
+
+  std::vector<std::int64_t> offsets{0};
+  std::vector<std::int64_t> positions;
+  for (std::int64_t i = 0; i < count; ++i) {
+    offsets.push_back(i + 1);
+    positions.push_back(rows.first_positions[i] + rows.sequences.length(i) - 1);
+  }
+  const DecoderRows last{rows.options, rows.features, {offsets.data(), count}, positions.data(), rows.caches};
+  linear(linear_call(layer.query, normed, count, heads.query));
+  attend(layer, index, last, heads, space);
+  run_output_half(layer, last, x, space);
+}
+
+void gather_last_tokens(const Sequences& sequences, std::int64_t count, std::int64_t features, float* rows) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t last = sequences.start(i + 1) - 1;  // never before `i`
+    if (last != i) std::copy_n(rows + last * features, features, rows + i * features);
   }
 }
 

@@ -65,4 +65,12 @@ const float* add_norm(const DecoderOptions& options, const NormWeights& norm, st
 void run_layer(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, float* x,
                const DecoderSpace& space);
 
+/// The same, but beyond keys and values only of the last tokens of the first `count` sequences: `x` and `space.sums`
+/// have their rows alone afterwards, [count, features].
+void run_layer_for_last_tokens(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows,
+                               std::int64_t count, float* x, const DecoderSpace& space);
+
+/// Moves the rows of the last tokens of the first `count` sequences, of rows[tokens, features], to the front.
+void gather_last_tokens(const Sequences& sequences, std::int64_t count, std::int64_t features, float* rows);
+
 }  // namespace sparsekit

@@ -1,7 +1,6 @@
 #include "attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -9,15 +8,11 @@
 
 #include "../threading/parallel.h"
 #include "../threading/scratch.h"
+#include "attention_work.h"
 #include "instruction_set.h"
 
 namespace sparsekit {
 namespace {
-
-/// Below this many multiply-adds, about 15 microseconds on one core, waking other threads costs more than it gives.
-constexpr std::int64_t kInlineWork = 1'000'000;
-/// With this many tasks for each thread, uneven ones no longer matter.
-constexpr std::int64_t kTasksPerThread = 4;
 
 std::string text(const FourSizes& sizes) {
   std::string joined;
@@ -40,20 +35,7 @@ void check(const std::string& name, const Heads<Entry>& tensor, const FourSizes&
   }
 }
 
-void check_scores(const AttentionCall& call) {
-  if (call.window < 0 || (call.window > 0 && !call.causal)) {
-    throw std::invalid_argument("the window must not be negative, and goes with causal attention alone, got " +
-                                std::to_string(call.window) + (call.causal ? "" : " without causal") +
-                                "; 0 is for all keys");
-  }
-  if (!std::isfinite(call.soft_cap) || call.soft_cap < 0.0F) {
-    throw std::invalid_argument("the soft cap must be finite and not negative, got " + std::to_string(call.soft_cap) +
-                                "; 0 is for none");
-  }
-}
-
 void check(const AttentionCall& call) {
-  check_scores(call);
   const auto [batch, heads, queries, head_dim] = call.query.shape;
   const std::int64_t key_heads = call.key.shape[1];
   const std::int64_t keys = call.key.shape[2];
@@ -78,32 +60,11 @@ void gather_group(Heads<Entry>& tensor, std::int64_t group) {
   tensor.strides[1] *= group;
 }
 
-/// Keeps the last `seen` of a dimension. Returns how many entries they are behind the first.
-template <class Entry>
-std::int64_t keep_last(Heads<Entry>& tensor, std::size_t dimension, std::int64_t seen) {
-  const std::int64_t before = tensor.shape[dimension] - seen;
-  tensor.shape[dimension] = seen;
-  return before * tensor.strides[dimension];
-}
-
-/// Leaves out the keys before the window of a single query.
-void keep_window(AttentionCall& call) {
-  const std::int64_t seen = std::min(call.window, call.key.shape[2]);
-  call.key.data += keep_last(call.key, 2, seen);
-  call.value.data += keep_last(call.value, 2, seen);
-  if (call.mask.data == nullptr) return;
-  const std::int64_t entry = call.mask_of_bytes ? 1 : sizeof(float);
-  call.mask.data = static_cast<const std::byte*>(call.mask.data) + keep_last(call.mask, 3, seen) * entry;
-}
-
-/// A single query sees all keys, or those of its window. Where several heads share theirs, they are read once for all
-/// of them.
+/// A single query sees all keys. Where several heads share theirs, they are read once for all of them.
 AttentionCall without_groups(AttentionCall call) {
   const std::int64_t group = call.query.shape[1] / call.key.shape[1];
   if (call.query.shape[2] != 1) return call;
-  if (call.window > 0) keep_window(call);
   call.causal = false;
-  call.window = 0;
   if (group == 1) return call;
   gather_group(call.query, group);
   gather_group(call.output, group);
@@ -142,8 +103,8 @@ void leave_padding_out(AttentionHead& head) {
   while (first < head.keys && mask[first] == 0) ++first;
   while (head.keys > first && mask[head.keys - 1] == 0) --head.keys;
   head.keys -= first;
-  head.key += first * head.key_stride;
-  head.value += first * head.value_stride;
+  head.key = static_cast<const float*>(head.key) + first * head.key_stride;
+  head.value = static_cast<const float*>(head.value) + first * head.value_stride;
   head.mask = mask + first;
   head.diagonal -= first;
 }
@@ -168,9 +129,7 @@ AttentionHead head_of(const AttentionCall& call, std::int64_t index, Range queri
   head.value_dim = call.value.shape[3];
   head.causal = call.causal;
   head.diagonal = head.keys - call.query.shape[2] + queries.first;
-  head.span = call.window;
-  head.soft_cap = call.soft_cap;
-  head.scale = call.soft_cap == 0.0F ? call.scale : call.scale / call.soft_cap;
+  head.scale = call.scale;
   if (call.mask.data == nullptr) return head;
   head.mask_kind = call.mask_of_bytes ? MaskKind::visible : MaskKind::added;
   head.mask_stride = one_row ? 0 : call.mask.strides[2];
@@ -184,14 +143,13 @@ AttentionHead head_of(const AttentionCall& call, std::int64_t index, Range queri
 int threads_for(const AttentionCall& call) {
   const auto [batch, heads, queries, head_dim] = call.query.shape;
   const std::int64_t features = head_dim + call.value.shape[3];
-  const std::int64_t keys = call.window == 0 ? call.key.shape[2] : std::min(call.window, call.key.shape[2]);
-  return batch * heads * queries * keys * features < kInlineWork ? 1 : num_threads();
+  return batch * heads * queries * call.key.shape[2] * features < kInlineAttention ? 1 : num_threads();
 }
 
 /// Ranges that the queries of every head are cut into.
 std::int64_t ranges_for(const AttentionCall& call, std::int64_t tiles, int threads) {
   const std::int64_t heads = call.query.shape[0] * call.query.shape[1];
-  return threads == 1 ? 1 : std::min((kTasksPerThread * threads + heads - 1) / heads, tiles);
+  return threads == 1 ? 1 : std::min((kAttentionTasks * threads + heads - 1) / heads, tiles);
 }
 
 void run(const AttentionCall& call, const AttentionKernels& kernels) {

@@ -1,5 +1,4 @@
-// Dense attention of a batch of sequences, also over a cache of keys and values: checks the call, splits the work over
-// threads.
+// Dense attention of a batch of sequences with masks of every kind: checks the call, splits the work over threads.
 #pragma once
 
 #include <array>
@@ -27,15 +26,11 @@ struct AttentionCall {
   bool mask_of_bytes;        // 0 hides the key from the query
   bool causal;               // query `i` sees the keys up to `i + keys - queries` only
   float scale;
-  std::int64_t window = 0;  // with `causal`: of those keys only the last `window`; 0 for all
-  float soft_cap = 0.0F;    // scores become soft_cap * tanh(score / soft_cap) before the mask; 0: they stay (Gemma 2)
 };
 
-/// output = softmax(scale * query @ key^T + mask) @ value, and 0 for a query that sees no key. Keys and values may be a
-/// cache: those of earlier calls, then those of the queries' own tokens. Of one query, heads that share keys read them
-/// once for all of them.
-/// Throws std::invalid_argument for shapes that do not fit each other, where the last stride is not 1, for a window
-/// below 0 or one without `causal`, and for a soft cap that is below 0 or not finite.
+/// output = softmax(scale * query @ key^T + mask) @ value, and 0 for a query that sees no key. Of one query, heads that
+/// share keys read them once for all of them.
+/// Throws std::invalid_argument for shapes that do not fit each other, and where the last stride is not 1.
 void attention(const AttentionCall& call);
 
 }  // namespace sparsekit

@@ -5,14 +5,11 @@
 
 #include "../threading/parallel.h"
 #include "../threading/scratch.h"
+#include "attention_work.h"
 #include "instruction_set.h"
 
 namespace sparsekit {
 namespace {
-
-/// As in attention.cpp.
-constexpr std::int64_t kInlineWork = 1'000'000;
-constexpr std::int64_t kTasksPerThread = 4;
 
 int threads_for(const SequenceAttentionCall& call) {
   std::int64_t pairs = 0;
@@ -22,7 +19,7 @@ int threads_for(const SequenceAttentionCall& call) {
   }
   const int products = 1 + (call.positions.keys == nullptr ? 0 : 1) + (call.positions.queries == nullptr ? 0 : 1);
   const std::int64_t work = pairs * call.heads * (products * call.head_dim + call.value_dim);
-  return work < kInlineWork ? 1 : num_threads();
+  return work < kInlineAttention ? 1 : num_threads();
 }
 
 bool has_positions(const SequenceAttentionCall& call) {
@@ -83,7 +80,7 @@ void sequence_attention(const SequenceAttentionCall& call) {
   if (heads == 0 || call.sequences.tokens() == 0) return;
   const AttentionKernels& kernels = current_kernels().attention;
   const int threads = threads_for(call);
-  const std::int64_t ranges = threads == 1 ? 1 : (kTasksPerThread * threads + heads - 1) / heads;
+  const std::int64_t ranges = threads == 1 ? 1 : (kAttentionTasks * threads + heads - 1) / heads;
   const auto floats = static_cast<std::size_t>(kernels.scratch(call.head_dim, call.value_dim));
   const auto body = [&](std::int64_t i) {
     const std::int64_t head = i / ranges;

@@ -37,6 +37,9 @@ class ModelOptions:
     context: Annotated[
         int | None, typer.Option(min=1, help="Most tokens, with the prompt; else what MODEL allows.", metavar="N")
     ] = None
+    cache_dtype: Annotated[
+        str, typer.Option(help="Of kept keys and values: float32, bfloat16 or int8.", metavar="DTYPE")
+    ] = "float32"
     threads: PoolThreads = None
 
 

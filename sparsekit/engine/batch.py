@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.engine.batches import joined_input
-from sparsekit.engine.prefix_caches import PrefixCaches
+from sparsekit.engine.prefix_caches import Held, PrefixCaches, shared_tokens
 from sparsekit.engine.sampling import Sampling
 from sparsekit.engine.text_stream import TextStream
+
+#: Tokens that two texts of a batch must share before the second one waits a step for the first one's: computing fewer
+#: takes less than another step.
+_LEAST_SHARED = 16
 
 
 @dataclass
@@ -114,15 +118,35 @@ class Batch:
         waiting = list(reversed(texts))
         try:
             while waiting or self._running:
-                while waiting and len(self._running) < self._most:
-                    self._join(waiting.pop())
+                self._fill(waiting)
                 yield from self._step()
         finally:
             for text, cache in self._running:
                 self._caches.give_back(text.ids, cache)
 
+    def _fill(self, waiting: list[RunningText]) -> None:
+        """Let texts join, the last one first, while there are places.
+
+        One that begins as a text whose beginning is computed in this step waits for the next step, and copies it then.
+        """
+        kept = []
+        while waiting and len(self._running) < self._most:
+            text = waiting.pop()
+            if self._soon(text) - self._caches.held(text.ids, self._held()) >= _LEAST_SHARED:
+                kept.append(text)
+            else:
+                self._join(text)
+        waiting.extend(reversed(kept))
+
+    def _soon(self, text: RunningText) -> int:
+        """How many tokens of a text the caches of others hold after this step."""
+        return max((shared_tokens(text.ids, other.ids) for other, _ in self._running), default=0)
+
+    def _held(self) -> list[Held]:
+        return [(other.ids, cache) for other, cache in self._running]
+
     def _join(self, text: RunningText) -> None:
-        cache = self._caches.take(text.ids, [(other.ids, cache) for other, cache in self._running])
+        cache = self._caches.take(text.ids, self._held())
         text.start(cache.tokens)
         self._running.append((text, cache))
 

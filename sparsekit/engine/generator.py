@@ -43,6 +43,8 @@ class Generator:
         embeddings: as the folder has them if None.
         tokenizer: tokenizer.json, beside it the other files of a tokenizer; None for the one in the model folder.
         context: most tokens of a text, its prompt among them; None for all that the model has positions for.
+        cache_dtype: of the keys and values that are kept of a text: "float32", "bfloat16" in half the bytes, or "int8"
+            in little more than a quarter, with a scale for each head and token.
         threads: of the pool, for the whole process; None leaves them as they are.
         mmap: map a file, so that processes share its memory; else read it.
 
@@ -60,9 +62,11 @@ class Generator:
         embeddings: str | None = None,
         tokenizer: Path | str | None = None,
         context: int | None = None,
+        cache_dtype: str = "float32",
         threads: int | None = None,
         mmap: bool = True,
     ) -> None:
+        runtime.check_cache_dtype(cache_dtype)
         if threads is not None:
             runtime.set_num_threads(threads)
         self._tokenizer_file = None if tokenizer is None else Path(tokenizer)
@@ -83,7 +87,8 @@ class Generator:
             raise ValueError(f"context must be from 1 to the {self._core.max_tokens} tokens that the model has "
                              f"positions for, got {context}")  # fmt: skip
         self._context = context or self._core.max_tokens
-        self._caches = PrefixCaches(self._core, self._context)
+        self._cache_bytes = self._core.cache_bytes(cache_dtype)
+        self._caches = PrefixCaches(self._core, self._context, cache_dtype)
 
     @property
     def context(self) -> int:
@@ -93,7 +98,7 @@ class Generator:
     @property
     def cache_bytes(self) -> int:
         """What is kept in memory of each token of a text."""
-        return self._core.cache_bytes
+        return self._cache_bytes
 
     @overload
     def generate(
@@ -267,7 +272,7 @@ class Generator:
             ValueError: the model has no such ids; a sequence has none, or more than the context.
         """
         given = joined_input(ids, None)
-        caches = [self._core.make_cache(self._context) for _ in ids]
+        caches = [self._caches.make() for _ in ids]
         return split_rows(self._core.run(given.ids, given.offsets, caches, all_tokens=True), given.offsets)
 
     def _tokens(self, prompt: str, special_tokens: bool = True) -> list[int]:

@@ -1,7 +1,7 @@
 """Run packed weights from numpy: instruction set, threads, operators, memory. Needs no torch."""
 
 from sparsekit.runtime.attention import NO_MASK, PlacedMask, attention, attention_at
-from sparsekit.runtime.decoder import CompiledDecoder, KeyValueCache
+from sparsekit.runtime.decoder import CompiledDecoder, KeyValueCache, check_cache_dtype
 from sparsekit.runtime.encoder import CompiledEncoder
 from sparsekit.runtime.instruction_set import (
     KernelUnavailableError,
@@ -45,6 +45,7 @@ __all__ = [
     "attention_at",
     "available_isas",
     "build",
+    "check_cache_dtype",
     "check_packed",
     "checked_counter",
     "checked_sampling",

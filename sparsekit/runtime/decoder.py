@@ -16,14 +16,22 @@ from sparsekit.runtime.threads import follow_torch_threads
 KeyValueCache = _C.KeyValueCache
 
 
+def check_cache_dtype(dtype: str) -> None:
+    """Refuse a type that caches do not have.
+
+    Raises:
+        ValueError: it is another one than "float32", "bfloat16" and "int8".
+    """
+    _C.check_cache_dtype(dtype)
+
+
 class CompiledDecoder:
     """A decoder that runs in the core. Threads may share it, not caches; calls release the GIL.
 
     Args:
         compiled: a compiled model, uint8, at a multiple of 64 bytes; it is kept, and must not change.
 
-    `vocabulary` is the number of token ids, `max_tokens` the most tokens of a sequence, `cache_bytes` what a cache
-    keeps of a token.
+    `vocabulary` is the number of token ids, `max_tokens` the most tokens of a sequence.
 
     Raises:
         ValueError: it is no compiled model, one of another kind, or a damaged one.
@@ -34,15 +42,26 @@ class CompiledDecoder:
         self._native = _C.Decoder(compiled.ctypes.data, compiled.size)
         self.vocabulary = self._native.vocabulary
         self.max_tokens = self._native.max_tokens
-        self.cache_bytes = self._native.cache_floats * np.dtype(np.float32).itemsize
 
-    def make_cache(self, capacity: int) -> KeyValueCache:
-        """An empty cache with room for `capacity` tokens; it takes memory as tokens come.
+    def cache_bytes(self, dtype: str = "float32") -> int:
+        """Bytes that a cache takes of a token: keys and values of all layers, of int8 with their scales.
 
         Raises:
-            ValueError: the capacity is below 1, or more than there are addresses for.
+            ValueError: caches do not have this type.
         """
-        return self._native.make_cache(capacity)
+        return self._native.cache_bytes(dtype)
+
+    def make_cache(self, capacity: int, dtype: str = "float32") -> KeyValueCache:
+        """An empty cache; it takes memory as tokens come.
+
+        Args:
+            capacity: tokens that it has room for.
+            dtype: of its keys and values: "float32", "bfloat16", or "int8" with a scale for each head and token.
+
+        Raises:
+            ValueError: the capacity is below 1, or more than there are addresses for; caches do not have this type.
+        """
+        return self._native.make_cache(capacity, dtype)
 
     def run(
         self,

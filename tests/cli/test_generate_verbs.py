@@ -72,11 +72,11 @@ def test_generate_tells_speed_and_memory(folder):
 
 
 def test_options_reach_the_text(folder):
-    generator = Generator(folder, dtype="int8", embeddings="int8", context=30)
+    generator = Generator(folder, dtype="int8", embeddings="int8", context=30, cache_dtype="int8")
     sampling = {"temperature": 1.5, "top_k": 40, "top_p": 0.95, "min_p": 0.001, "repetition_penalty": 1.2, "seed": 7}
     expected = generator.generate(PROMPT, **sampling)
     given = [word for name, value in sampling.items() for word in (f"--{name.replace('_', '-')}", value)]
-    opened = ["--dtype", "int8", "--embeddings", "int8", "--context", 30]
+    opened = ["--dtype", "int8", "--embeddings", "int8", "--context", 30, "--cache-dtype", "int8"]
     result = run("generate", folder, PROMPT, *opened, *given)
     assert result.stdout == expected + "\n"
     assert "27 tokens;" in result.stderr, "as many as the context has room for"
@@ -103,6 +103,7 @@ def test_what_is_refused(folder, tmp_path):
     assert "from 1 to 7 tokens, which leaves room" in refusal("generate", folder, "w5 " * 8, "--context", 8)
     assert "got 0" in refusal("generate", folder, lines="")
     assert "top_p=0.5 has no effect where temperature is 0" in refusal("generate", folder, PROMPT, "--top-p", 0.5)
+    assert "float32, bfloat16 or int8, got 'int4'" in refusal("generate", folder, PROMPT, "--cache-dtype", "int4")
     encoder("bert").save_pretrained(tmp_path / "encoder")
     assert "is an encoder; open it with Encoder" in refusal("generate", tmp_path / "encoder", PROMPT)
     (tmp_path / "other").mkdir()

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny_decoders import DECODERS, decoder, logits, tokens
 from tiny_encoders import assert_close, change_json, encoder
 
 import sparsekit
+from sparsekit import runtime
 from sparsekit.engine import Encoder, Generator, compile_model
 from sparsekit.engine.chat_template import ChatTemplate
 
@@ -99,9 +101,86 @@ def test_batches_and_prefixes_change_no_token(llama, folder):
     for done in (alone, together, again):
         assert [one.tokens for one in done] == expected
     assert not any(one.reused_tokens for one in alone)
-    assert [one.reused_tokens for one in together[-2:]] == [33, 33], "a cache of the same text held them"
+    assert all(one.reused_tokens >= 32 for one in together[-2:]), "a cache of the same text held them"
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+
+
+CACHE_DTYPES = {"float32": 4 * 12, "bfloat16": 2 * 12, "int8": 12 + 4}  # bytes of a head of 12 numbers
+
+
+def numbers_of(text: str) -> list[int]:
+    return [WORDS[word] for word in text.split()]
+
+
+@pytest.mark.parametrize("dtype", CACHE_DTYPES)
+def test_types_of_caches(dtype, folder, isa):
+    """A token has the same key and value alone, in a prompt, in a batch and copied; logits are close to float32's."""
+    generator = Generator(folder, cache_dtype=dtype)
+    assert generator.cache_bytes == 2 * 2 * 3 * CACHE_DTYPES[dtype], "keys and values of two heads in three layers"
+    many = [*PROMPTS, *PROMPTS[::-1], PROMPTS[-1] + " w5", PROMPTS[-1] + " w6"]
+    alone = [Generator(folder, cache_dtype=dtype).complete([text], max_new_tokens=NEW)[0] for text in many]
+    together = generator.complete(many, max_new_tokens=NEW)
+    again = generator.complete(many, max_new_tokens=NEW)
+    for done in (together, again):
+        assert [one.tokens for one in done] == [one.tokens for one in alone]
+    ids = numbers_of(PROMPTS[-1])
+    (exact,) = Generator(folder).logits([ids])
+    (found,) = generator.logits([ids])
+    error = np.abs(found - exact)
+    mean, most = {"float32": (1e-6, 1e-5), "bfloat16": (2e-3, 0.03), "int8": (4e-3, 0.08)}[dtype]
+    assert error.mean() < mean * np.abs(exact).max()
+    assert error.max() < most * np.abs(exact).max()
+    assert dtype == "float32" or error.max() > 0
+
+
+def test_caches_of_a_type(folder):
+    core = runtime.CompiledDecoder(compile_model(folder))
+    ids = np.array(numbers_of(PROMPTS[-1]), np.int32)
+    for dtype in CACHE_DTYPES:
+        cache, other = core.make_cache(50, dtype), core.make_cache(40, dtype=dtype)
+        expected = core.run(ids, np.array([0, 33]), [cache])
+        other.copy(cache, 32)
+        np.testing.assert_allclose(core.run(ids[32:], np.array([0, 1]), [other]), expected, atol=1e-5)
+        assert core.cache_bytes(dtype) == 2 * 2 * 3 * CACHE_DTYPES[dtype]
+    with pytest.raises(ValueError, match="caches of different types, float32 and int8"):
+        core.make_cache(50).copy(cache, 3)
+    refused = [core.cache_bytes, partial(core.make_cache, 5), lambda dtype: Generator("no-model", cache_dtype=dtype)]
+    for function in refused:
+        with pytest.raises(ValueError, match="stored in float32, bfloat16 or int8, got 'float16'"):
+            function("float16")
+
+
+class Counted(runtime.CompiledDecoder):
+    """Says how many tokens each call computes."""
+
+    def run(self, ids, offsets, caches, **options):
+        self.__dict__.setdefault("calls", []).append(ids.size)
+        return super().run(ids, offsets, caches, **options)
+
+
+def test_a_common_beginning_is_computed_once(folder, monkeypatch):
+    monkeypatch.setattr(runtime, "CompiledDecoder", Counted)
+    begun = [f"{prompt(20)} {rest}" for rest in ("w5", "w6 w7", "w8 w9 w10")]
+    prompts = [begun[0], "w11 w12", *begun[1:]]
+    expected = [Generator(folder).complete([text], max_new_tokens=5)[0].tokens for text in prompts]
+    generator = Generator(folder)
+    done = generator.complete(prompts, max_new_tokens=5)
+    assert [one.tokens for one in done] == expected
+    assert [one.reused_tokens for one in done] == [0, 0, 20, 20]
+    assert generator._core.calls == [21 + 2, 1 + 1 + 2 + 3, 4, 4, 4, 2]
+    short = [f"{prompt(15)} {rest}" for rest in ("w5", "w6")]
+    generator = Generator(folder)
+    assert [one.reused_tokens for one in generator.complete(short, max_new_tokens=2)] == [0, 0], "too few to wait for"
+    assert generator._core.calls == [32, 2]
+
+
+def test_a_common_beginning_of_a_text_that_ends_at_once(folder):
+    prompts = [f"{prompt(20)} w{number}" for number in range(5, 25)]
+    expected = [Generator(folder).complete([text], max_new_tokens=1)[0].tokens for text in prompts]
+    done = Generator(folder).complete(prompts, max_new_tokens=1)
+    assert [one.tokens for one in done] == expected
+    assert [one.reused_tokens for one in done] == [0] + [20] * 19
 
 
 def test_log_probabilities(llama, folder):

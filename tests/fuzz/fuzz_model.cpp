@@ -103,13 +103,13 @@ void run_batch(const Encoder& encoder) {
 }
 
 /// Two texts at once, then a token of each, and one more behind a part of the first.
-void run_texts(const Decoder& decoder) {
+void run_texts(const Decoder& decoder, DType dtype) {
   const std::int64_t offsets[] = {0, 9, 13};
   const std::int64_t next_offsets[] = {0, 1, 2};
   const std::int32_t ids[] = {0, 3, 1, 2, 4, 2, 0, 1, 1, 3, 2, 4, 0};
   std::vector<float> logits(std::size(ids) * static_cast<std::size_t>(decoder.vocabulary()));
-  KeyValueCache first(decoder.cache_shape(), 10);
-  KeyValueCache second(decoder.cache_shape(), 16);
+  KeyValueCache first(decoder.cache_shape(), 10, dtype);
+  KeyValueCache second(decoder.cache_shape(), 16, dtype);
   KeyValueCache* const caches[] = {&first, &second};
   decoder.run({ids, {offsets, 2}, caches}, LogitsOf::all, logits.data());
   decoder.run({ids, {next_offsets, 2}, caches}, LogitsOf::last, logits.data());
@@ -122,7 +122,9 @@ void run(const AlignedBytes& bytes) {
   const CompiledFile file(bytes.data.get(), bytes.size);
   CompiledHeader header;
   std::memcpy(&header, bytes.data.get(), sizeof header);
-  header.kind == ModelKind::decoder ? run_texts(Decoder(file)) : run_batch(Encoder(file));
+  if (header.kind != ModelKind::decoder) return run_batch(Encoder(file));
+  const Decoder decoder(file);
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) run_texts(decoder, dtype);
 }
 
 }  // namespace

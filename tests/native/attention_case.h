@@ -1,8 +1,9 @@
 // A case of attention with random operands, its call, and what it gives in double precision.
 //
-// A score is a product of head_dim terms, off by at most (head_dim + 3) eps times its magnitude. The weights of a query
-// are then off by twice the largest error of its scores, relatively, and by the 1.8e-7 of exp; sums of `keys` terms add
-// their rounding. A soft cap has a slope of at most 1, and adds the 1e-6 of tanh.
+// A score is a product of head_dim terms, off by at most (head_dim + 4) eps times its magnitude; the scale of an int8
+// key is one of four roundings more. The weights of a query are then off by twice the largest error of its scores,
+// relatively, and by the 1.8e-7 of exp; sums of `keys` terms add their rounding. A soft cap has a slope of at most 1,
+// and adds the 1e-6 of tanh.
 #pragma once
 
 #include <algorithm>
@@ -76,15 +77,15 @@ class AttentionProblem {
                                   {nullptr, {}, {}},
                                   c.of_bytes(),
                                   c.causal,
-                                  scale(),
-                                  c.window,
-                                  c.soft_cap};
+                                  scale()};
     if (c.mask == Mask::none) return call;
     call.mask = {c.of_bytes() ? static_cast<const void*>(bytes()) : floats_.data(),
                  {c.batch, c.heads, c.queries, c.keys},
                  {c.mask_rows() * c.keys, 0, c.mask_rows() == 1 ? 0 : c.keys, 1}};
     return call;
   }
+
+  float scale() const { return 3.0F / std::sqrt(static_cast<float>(case_.head_dim)); }
 
   float* key() { return key_.data(); }
   float* value() { return value_.data(); }
@@ -112,8 +113,6 @@ class AttentionProblem {
   static std::size_t count(std::int64_t number) { return static_cast<std::size_t>(number); }
 
   std::size_t output_size() const { return count(case_.batch * case_.queries * case_.heads * case_.value_dim); }
-
-  float scale() const { return 3.0F / std::sqrt(static_cast<float>(case_.head_dim)); }
 
   /// They end where the memory ends.
   std::uint8_t* bytes() {
@@ -179,12 +178,12 @@ class AttentionProblem {
       largest = std::max(largest, score + shift);
       if (std::isinf(shift)) continue;
       error =
-          std::max(error, static_cast<double>(c.head_dim + 3) * kEps * (magnitude + std::fabs(shift)) + capped_error);
+          std::max(error, static_cast<double>(c.head_dim + 4) * kEps * (magnitude + std::fabs(shift)) + capped_error);
     }
     double total = 0;
     for (double& weight : weights) total += weight = std::isinf(largest) ? 0.0 : std::exp(weight - largest);
     for (double& weight : weights) weight = total == 0 ? 0.0 : weight / total;
-    return 2 * error + 2 * kExpError + static_cast<double>(c.keys + 8) * kEps;
+    return 2 * error + 2 * kExpError + static_cast<double>(c.keys + 9) * kEps;
   }
 
   void compute() {

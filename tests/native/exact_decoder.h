@@ -1,9 +1,10 @@
-// A decoder in double precision.
+// A decoder in double precision; keys and values may be rounded to the type of a cache.
 #pragma once
 
 #include <algorithm>
 
 #include "decoder_families.h"
+#include "formats/values.h"
 #include "reference.h"
 
 using Doubles = std::vector<double>;
@@ -11,8 +12,9 @@ using Doubles = std::vector<double>;
 /// Computes what docs/compiled-model.md says, one number after the other.
 class ExactDecoder {
  public:
-  ExactDecoder(const Tensors& tensors, const sparsekit::DecoderOptions& options)
-      : tensors_(tensors), options_(options) {}
+  ExactDecoder(const Tensors& tensors, const sparsekit::DecoderOptions& options,
+               sparsekit::DType cache_dtype = sparsekit::DType::float32)
+      : tensors_(tensors), options_(options), cache_dtype_(cache_dtype) {}
 
   /// Logits of every token, [tokens, vocabulary].
   Doubles logits(const std::vector<std::int32_t>& ids) const {
@@ -50,6 +52,20 @@ class ExactDecoder {
   static double capped(double value, float cap) {
     const auto bound = static_cast<double>(cap);
     return bound == 0.0 ? value : bound * std::tanh(value / bound);
+  }
+
+  /// As a cache stores them: of int8, the largest of a head of a token is 127 steps.
+  void round_stored(Doubles& x) const {
+    if (cache_dtype_ == sparsekit::DType::float32) return;
+    for (auto head = x.begin(); head != x.end(); head += kHeadDim) {
+      double most = 0.0;
+      for (std::int64_t f = 0; f < kHeadDim; ++f) most = std::max(most, std::fabs(head[f]));
+      for (std::int64_t f = 0; f < kHeadDim; ++f) {
+        head[f] = cache_dtype_ == sparsekit::DType::int8
+                      ? (most == 0.0 ? 0.0 : std::nearbyint(head[f] / most * 127) * most / 127)
+                      : double{sparsekit::to_float(sparsekit::to_bfloat16(static_cast<float>(head[f])))};
+      }
+    }
   }
 
   static void add(Doubles& x, const Doubles& other) {
@@ -95,10 +111,11 @@ class ExactDecoder {
   Doubles attend(const Doubles& x, std::uint32_t layer, std::int64_t tokens) const {
     Doubles query = linear(x, layer, Role::query, Role::query_bias);
     Doubles key = linear(x, layer, Role::key, Role::key_bias);
-    const Doubles value = linear(x, layer, Role::value, Role::value_bias);
+    Doubles value = linear(x, layer, Role::value, Role::value_bias);
     query = normed(query, layer, Role::query_norm_weight, kNoBias, NormKind::root_mean_square);
     key = normed(key, layer, Role::key_norm_weight, kNoBias, NormKind::root_mean_square);
     for (Doubles* turned : {&query, &key}) rotate(*turned, layer, tokens);
+    for (Doubles* stored : {&key, &value}) round_stored(*stored);
     const std::int64_t heads = tensors_.at({layer, Role::query}).rows / kHeadDim;
     const std::int64_t key_heads = tensors_.at({layer, Role::key}).rows / kHeadDim;
     const auto window = static_cast<std::int64_t>(number(kNone, Role::windows, layer));
@@ -172,4 +189,5 @@ class ExactDecoder {
 
   const Tensors& tensors_;
   sparsekit::DecoderOptions options_;
+  sparsekit::DType cache_dtype_;
 };

@@ -16,6 +16,8 @@ using Ids = std::vector<std::int32_t>;
 constexpr double kTolerance = 5e-5;
 /// More than 256, which one thread sends through the layers together.
 constexpr std::int64_t kLong = 600;
+/// A last bit of a float may put its rounding to 8 or 16 bits one step further, of one key or value in many.
+constexpr double kFlipped = 5e-3;
 
 Ids text(std::int64_t tokens, std::int64_t seed = 0) {
   Ids ids;
@@ -43,8 +45,12 @@ struct Opened {
   explicit Opened(DecoderFamily made)
       : family(std::move(made)), file(family.file()), decoder(CompiledFile(file.data.get(), file.size)) {}
 
-  KeyValueCache cache(std::int64_t capacity) const { return {decoder.cache_shape(), capacity}; }
-  Doubles exact(const Ids& ids) const { return ExactDecoder(family.tensors, family.options).logits(ids); }
+  KeyValueCache cache(std::int64_t capacity, DType dtype = DType::float32) const {
+    return {decoder.cache_shape(), capacity, dtype};
+  }
+  Doubles exact(const Ids& ids, DType dtype = DType::float32) const {
+    return ExactDecoder(family.tensors, family.options, dtype).logits(ids);
+  }
 
   std::vector<float> run(const Ids& ids, std::vector<std::int64_t> offsets, std::vector<KeyValueCache*> caches,
                          LogitsOf which = LogitsOf::last, const std::function<void()>* between = nullptr) const {
@@ -161,6 +167,49 @@ void caches_hold_what_was_computed(const Opened& model) {
   CHECK(cache.tokens() == 12 && other.tokens() == 12 && little.tokens() == 5);
 }
 
+/// How far the logits of a text may be from exact ones where keys and values have 16 or 8 bits, of the largest of them.
+struct Rounding {
+  DType dtype;
+  double mean;
+  double furthest;
+};
+constexpr Rounding kRoundings[] = {{DType::bfloat16, 2e-3, 0.03}, {DType::int8, 4e-3, 0.08}};
+
+void is_close_to_exact(const Doubles& exact, const Doubles& rounded, const Rounding& rounding,
+                       const std::string& name) {
+  double sum = 0.0;
+  double most = 0.0;
+  double largest = 0.0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    sum += std::fabs(exact[i] - rounded[i]);
+    most = std::max(most, std::fabs(exact[i] - rounded[i]));
+    largest = std::max(largest, std::fabs(exact[i]));
+  }
+  CHECK_CASE(sum / static_cast<double>(exact.size()) < rounding.mean * largest && most < rounding.furthest * largest,
+             name + ", " + std::to_string(most) + " from logits up to " + std::to_string(largest));
+}
+
+/// Of rounded keys and values, however tokens come: at once, one by one, in a batch, in pieces, copied.
+void rounds_keys_and_values(const Opened& model, const Rounding& rounding, const std::string& name) {
+  const Ids ids = text(kLong);
+  const Ids other = text(9, 3);
+  const Doubles exact = model.exact(ids, rounding.dtype);
+  is_close_to_exact(model.exact(ids), exact, rounding, name);
+  KeyValueCache whole = model.cache(kContext, rounding.dtype);
+  CHECK_CASE(furthest(exact, 0, model.run(ids, whole, LogitsOf::all), 0, kLong) < kFlipped, name);
+
+  KeyValueCache stepped = model.cache(30, rounding.dtype);
+  model.run(part(ids, 0, 6), stepped);
+  for (std::int64_t t = 6; t < 20; ++t) {
+    CHECK_CASE(furthest(exact, t, model.run(part(ids, t, t + 1), stepped)) < kFlipped, name + " by tokens");
+  }
+  KeyValueCache copied = model.cache(kContext, rounding.dtype);
+  KeyValueCache first = model.cache(20, rounding.dtype);
+  copied.copy(stepped, 12);
+  const auto logits = model.run(joined(other, part(ids, 12, kLong)), {0, 9, 9 + kLong - 12}, {&first, &copied});
+  CHECK_CASE(furthest(exact, kLong - 1, logits, 1) < kFlipped, name + " in a batch, from a copy");
+}
+
 /// Throws when it is called for the `calls`th time.
 std::function<void()> stop_at(int calls) {
   return [calls, count = 0]() mutable {
@@ -207,6 +256,15 @@ int main() {
       has_the_same_bits_for_every_number_of_threads(Opened(make(Layout::sell_f32)), isa + " " + name);
     }
     shares_embeddings_in_int8();
+  }
+  for (const std::string& isa : available_isas()) {
+    use_isa(isa);
+    for (const auto& [name, make] : kDecoders) {
+      for (const Rounding& rounding : kRoundings) {
+        rounds_keys_and_values(Opened(make(Layout::csr_f32)), rounding,
+                               isa + " " + name + " " + dtype_entry(rounding.dtype).name);
+      }
+    }
   }
   for (const auto& [name, make] : kDecoders) computes_in_pieces(Opened(make(Layout::csr_f32)), name);
   const Opened model(gemma(Layout::csr_f32));

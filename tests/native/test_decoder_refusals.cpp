@@ -136,7 +136,10 @@ void refuses_inputs() {
   const AlignedBytes file = llama(kLayout).file();
   const Decoder decoder(CompiledFile(file.data.get(), file.size));
   CHECK(decoder.max_tokens() == kContext && decoder.vocabulary() == kVocabulary);
-  CHECK(decoder.cache_shape().floats() == 2 * kLayers * kKeyHeads * kHeadDim);
+  constexpr std::int64_t kRows = 2 * kLayers * kKeyHeads;
+  CHECK(decoder.cache_shape().bytes(DType::float32) == kRows * kHeadDim * 4);
+  CHECK(decoder.cache_shape().bytes(DType::bfloat16) == kRows * kHeadDim * 2);
+  CHECK(decoder.cache_shape().bytes(DType::int8) == kRows * (kHeadDim + 4));
   KeyValueCache cache(decoder.cache_shape(), kContext + 50);
   KeyValueCache second(decoder.cache_shape(), 3);
   KeyValueCache* const caches[] = {&cache, &second};
@@ -163,6 +166,9 @@ void refuses_inputs() {
   std::vector<float> logits(kVocabulary);
   CHECK_THROWS(decoder.run({&id, {offsets, 1}, foreign_ones}, LogitsOf::last, logits.data()), "is of another model");
   CHECK_THROWS(foreign.copy(cache, 0), "caches of different models");
+  KeyValueCache rounded(decoder.cache_shape(), 10, DType::bfloat16);
+  CHECK_THROWS(rounded.copy(cache, 0), "caches of different types, bfloat16 and float32");
+  CHECK_THROWS(KeyValueCache(decoder.cache_shape(), 10, DType::float16), "bfloat16 or int8, got 'float16'");
   run(std::vector<std::int32_t>(700), {0, 700});
   CHECK_THROWS(run({1}, {0, 1}), "from 1 to 0 new tokens, got 1");
 }

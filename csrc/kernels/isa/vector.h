@@ -28,6 +28,13 @@ concept Accumulator = requires(V v, float* p, const sparsekit::BFloat16* bf16, c
   v.store(p);
 };
 
+/// A vector of floats from numbers as caches of keys and values store them.
+template <class V>
+concept LoadsStored = requires(const sparsekit::BFloat16* bf16, const std::int8_t* int8) {
+  { V::load(bf16) } -> Same<V>;
+  { V::load(int8) } -> Same<V>;
+};
+
 /// `min` and `max` with a float pass NaN on; `load_masked` and `store_masked` touch only the first `count` floats.
 template <class V>
 concept FloatVector = Accumulator<V> && requires(V v, V (&square)[V::width], float* p, std::int64_t count) {
@@ -70,6 +77,7 @@ concept IntegerVector =
     };
 
 static_assert(FloatVector<Vec>);
+static_assert(LoadsStored<Vec>);
 static_assert(Accumulator<Vec8>);
 static_assert(Vec8::width <= 8, "a tile of eight tokens has whole vectors");
 static_assert(Widens<float, Vec> && Widens<sparsekit::BFloat16, Vec> && Widens<sparsekit::Float16, Vec>);

@@ -49,6 +49,7 @@ struct Vec {
   static Vec load(const float* p) { return {vld1q_f32(p)}; }
   static Vec load(const sparsekit::BFloat16* p) { return {adjacent_four(p)}; }
   static Vec load(const sparsekit::Float16* p) { return {adjacent_four(p)}; }
+  static Vec load(const std::int8_t* p) { return {adjacent_four(p)}; }
   static Vec load_masked(const float* p, std::int64_t count) {
     float four[width] = {0.0F, 0.0F, 0.0F, 0.0F};
     for (std::int64_t i = 0; i < count && i < width; ++i) four[i] = p[i];

@@ -16,6 +16,9 @@ struct Vec {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_words(p)), 16))};
   }
   static Vec load(const sparsekit::Float16* p) { return {_mm256_cvtph_ps(load_words(p))}; }
+  static Vec load(const std::int8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+  }
   static Vec load_masked(const float* p, std::int64_t count) {
     if (count == width / 2) return {_mm256_zextps128_ps256(_mm_loadu_ps(p))};
     return {_mm256_maskload_ps(p, mask(count))};

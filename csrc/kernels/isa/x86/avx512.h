@@ -16,6 +16,9 @@ struct Vec {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_words(p)), 16))};
   }
   static Vec load(const sparsekit::Float16* p) { return {_mm512_cvtph_ps(load_words(p))}; }
+  static Vec load(const std::int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+  }
   static Vec load_masked(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(mask(count), p)}; }
   static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
   static Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
