@@ -20,6 +20,7 @@ import demo_tables
 import dtypes_tables
 import folders_tables
 import goals_tables
+import language_tables
 import layers_tables
 import methods_tables
 import model_tables
@@ -56,6 +57,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "goals-zen5": partial(goals_tables.goals_block, "layers.json", "layers-empty.json"),
     **_for_each_processor("headline", layers_tables.headline_block, "layers"),
     **_for_each_processor("layers", layers_tables.layers_block, "layers"),
+    "language-zen3": partial(language_tables.language_block, "language-zen3.json"),
     "masks": layers_tables.masks_block,
     "methods": methods_tables.methods_block,
     **_for_each_processor("model", model_tables.model_block, "model"),

@@ -243,7 +243,7 @@ void check_packed(const std::byte* buffer, std::size_t bytes) {
   const PackedHeader& header = packed_header(buffer, bytes);
   const LayoutEntry& layout = layout_entry(header.layout);
   const PackedWeight weight = packed_view(header);
-  if (layout.grouped()) return check_group_scales(weight);
+  if (layout.grouped()) return check_dense_int4(weight, header.nnz);
   if (layout.scaled) check_scales(weight);
   if (weight.family == Family::dense) {
     if (layout.scaled) check_dense_s8(weight);

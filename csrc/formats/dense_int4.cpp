@@ -120,9 +120,16 @@ std::vector<float> group_scales_of(const PackedWeight& weight) {
   return scales;
 }
 
-void check_group_scales(const PackedWeight& weight) {
+void check_dense_int4(const PackedWeight& weight, std::int64_t nnz) {
   for (const float scale : group_scales_of(weight)) {
     if (!(scale > 0.0F && std::isfinite(scale))) refuse_packed("scales must be positive and finite");
+  }
+  const auto* values = static_cast<const std::uint8_t*>(weight.values);
+  const std::int64_t bytes = weight.dense_values() / 2;
+  std::int64_t found = 0;
+  for (std::int64_t i = 0; i < bytes; ++i) found += ((values[i] & 15) != kOffset) + (values[i] >> 4 != kOffset);
+  if (found != nnz) {
+    refuse_packed("it must have " + std::to_string(nnz) + " nonzeros, got " + std::to_string(found));
   }
 }
 

@@ -31,7 +31,7 @@ float dense_int4_weight(const PackedWeight& weight, std::int64_t row, std::int64
 /// The scales as CSR has them, [out_features, groups].
 std::vector<float> group_scales_of(const PackedWeight& weight);
 
-/// Throws std::invalid_argument for scales that are not positive and finite.
-void check_group_scales(const PackedWeight& weight);
+/// Throws std::invalid_argument for scales that are not positive and finite, and another number of nonzeros than `nnz`.
+void check_dense_int4(const PackedWeight& weight, std::int64_t nnz);
 
 }  // namespace sparsekit

@@ -96,16 +96,46 @@ def distill(
     _run_stage(task, {"distill": stage}, student, data, out, test)
 
 
-def evaluate(model: Model, data: Data, task: Task = "classification") -> None:
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder, or a compiled language model.", metavar="MODEL")],
+    data: Data,
+    task: Task = "classification",
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Run a folder in the engine, as a compiled file is.")
+    ] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of dense layers in the engine: float32, int8, int4, ...", metavar="DTYPE")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, for a compiled file.", metavar="FILE")] = None,
+) -> None:
     """Score a model: accuracy and F1; similarity or retrieval; perplexity.
 
     Columns of the data: text and label; text, pair and perhaps label; text.
+    The engine scores language models: the same windows, the same number.
     """
     need_training()
-    from sparsekit.recipes import evaluate as scores_of
+    if engine or model.is_file():
+        scores = _engine_scores(model, data, task, dtype, tokenizer)
+    else:
+        if dtype is not None or tokenizer is not None:
+            raise typer.BadParameter("--dtype and --tokenizer are for the engine; give --engine, or a compiled file")
+        from sparsekit.recipes import evaluate as scores_of
 
-    for name, value in scores_of(model, data, task).items():
+        scores = scores_of(model, data, task)
+    for name, value in scores.items():
         console.print(f"{name} {value:.4f}", highlight=False)
+
+
+def _engine_scores(model: Path, data: Path, task: str, dtype: str | None, tokenizer: Path | None) -> dict[str, float]:
+    if task != "language":
+        raise typer.BadParameter(f"the engine scores language models, with --task language, got {task}")
+    from sparsekit.engine import Generator
+    from sparsekit.recipes.data.tables import read_table, rows_of
+
+    small = dtype if dtype in ("int8", "int4") else None
+    generator = Generator(model, dtype=dtype, embeddings=small, tokenizer=tokenizer)
+    texts = rows_of(read_table(data), data, "text", None, None).texts
+    return {"perplexity": generator.perplexity(texts, show_progress=True)}
 
 
 def plot(

@@ -54,7 +54,7 @@ class ChatTemplate:
 
         options = read_options(folder, TOKENIZER_OPTIONS)
         self._error = TemplateError
-        self._special = {name: _text_of(options.get(name)) for name in _SPECIAL}
+        self._special = {name: text_of_token(options.get(name)) for name in _SPECIAL}
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
         )
@@ -95,7 +95,7 @@ def _template_of(folder: Path, options: Mapping[str, Any]) -> str:
     return found
 
 
-def _text_of(token: Any) -> str:
+def text_of_token(token: Any) -> str:
     """A special token as options hold it: a text, or an object with one."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""

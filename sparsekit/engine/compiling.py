@@ -105,7 +105,9 @@ def compile_model(
         OSError: the file cannot be written.
         ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
     """
-    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, _layouts(target, measure))
+    found = local_folder(folder)
+    layouts = _layouts(target, measure=measure, decodes=is_decoder(found))
+    model = _compiled(found, weight_dtype(dtype), embeddings, pooling, layouts)
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
@@ -122,10 +124,10 @@ def is_decoder(folder: Path) -> bool:
     return isinstance(family_of(config, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily)
 
 
-def _layouts(target: str, measure: bool) -> Layouts:
+def _layouts(target: str, *, measure: bool, decodes: bool) -> Layouts:
     if target not in runtime.packing_targets():
         raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
-    return Layouts(target, measure=measure)
+    return Layouts(target, measure=measure, decodes=decodes)
 
 
 def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, layouts: Layouts) -> CompiledModel:

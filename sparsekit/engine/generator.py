@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from sparsekit import runtime
 from sparsekit.engine.batch import Batch, Completion, RunningText
 from sparsekit.engine.batches import joined_input, split_rows
-from sparsekit.engine.chat_template import ChatTemplate, Message
+from sparsekit.engine.chat_template import ChatTemplate, Message, text_of_token
 from sparsekit.engine.compiled_file import read_compiled
+from sparsekit.engine.perplexity import WINDOW, perplexity, windows
 from sparsekit.engine.prefix_caches import PrefixCaches
 from sparsekit.engine.sampling import end_tokens_of, sampling_of
 from sparsekit.engine.text_stream import TextStream
-from sparsekit.engine.tokenizing import TOKENIZER, check_texts, open_tokenizer, read_options
+from sparsekit.engine.tokenizing import TOKENIZER, TOKENIZER_OPTIONS, check_texts, open_tokenizer, read_options
 from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
@@ -275,6 +276,25 @@ class Generator:
         caches = [self._caches.make() for _ in ids]
         return split_rows(self._core.run(given.ids, given.offsets, caches, all_tokens=True), given.offsets)
 
+    def perplexity(self, texts: Iterable[str], *, window: int = WINDOW, show_progress: bool = False) -> float:
+        """How well the model predicts texts; lower is better.
+
+        The texts are joined, each followed by the token that ends it, and cut into windows, whose tokens but the first
+        are predicted from those before: `sparsekit evaluate` of a model in PyTorch does the same.
+
+        Args:
+            texts: to predict.
+            window: tokens of a window.
+            show_progress: show a bar on standard error.
+
+        Raises:
+            ValueError: `window` is below 2 or more than the context; the texts do not fill one; there is no tokenizer.
+        """
+        if not 2 <= window <= self._context:
+            raise ValueError(f"window must be from 2 to the {self._context} tokens of the context, got {window}")
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return perplexity(self.logits, windows(ids, self._end_of_text, window), show_progress=show_progress)
+
     def _tokens(self, prompt: str, special_tokens: bool = True) -> list[int]:
         ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=special_tokens).ids
         if not 1 <= len(ids) < self._context:
@@ -341,6 +361,15 @@ class Generator:
             return {}
         folder = self._tokenizer_file.parent
         return dict(read_options(folder, GENERATION_CONFIG if (folder / GENERATION_CONFIG).exists() else CONFIG))
+
+    @cached_property
+    def _end_of_text(self) -> int | None:
+        """The token that the tokenizer's options call the end of a text."""
+        if self._tokenizer_file is None:
+            return None
+        options = read_options(self._tokenizer_file.parent, TOKENIZER_OPTIONS)
+        found: int | None = self._tokenizer.token_to_id(text_of_token(options.get("eos_token")))
+        return found
 
     @cached_property
     def _end_tokens(self) -> frozenset[int]:

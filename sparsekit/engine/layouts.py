@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import cycle, repeat
 from statistics import geometric_mean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsekit import runtime
+from sparsekit.engine.compiled_file import aligned_buffer
 from sparsekit.formats import CSR
+from sparsekit.runtime.checked_weights import remember
 from sparsekit.timing.comparing import compare
 
 #: Sparsity below which a weight is packed dense where layouts are not measured: about where both took the same time on
@@ -19,6 +23,10 @@ _DENSE = 0.3
 _BOTH = (0.05, 0.7)
 #: Numbers of tokens that layouts are measured with.
 _TOKENS = (1, 16, 128)
+#: Tokens of the prompt, and as many after it one by one, that decoders are measured for.
+_PROMPT = 128
+#: Bytes of copies of a weight that a decoder's are measured with in turn: a step finds none of them in a cache.
+_OUT_OF_CACHE = 64 << 20
 #: Seconds for each of them, and at most while the machine is too noisy to tell.
 _SECONDS, _AT_MOST = 0.03, 0.2
 #: Weights of one shape whose sparsities are as near as this have the same layout.
@@ -31,16 +39,19 @@ class Layouts:
     Args:
         target: whose layouts thresholds choose, as in `CSR.layouts`.
         measure: time those worth it on this machine, with the instruction set and the threads in use.
+        decodes: whether weights are a decoder's: measured for a prompt and as many tokens after it, one by one. Else
+            for any number of tokens alike.
 
     Raises:
         ValueError: another machine's layouts are to be measured here.
     """
 
-    def __init__(self, target: str = "native", *, measure: bool = False) -> None:
+    def __init__(self, target: str = "native", *, measure: bool = False, decodes: bool = False) -> None:
         if measure and target != "native":
             raise ValueError(f"layouts of target {target!r} cannot be measured here; measure with target='native'")
         self._target = target
         self._measure = measure
+        self._decodes = decodes
         self._found: dict[tuple[int, int, str, str, int], str] = {}
 
     def pack(self, weight: CSR, dtype: str, block: str | None = None) -> runtime.Packed:
@@ -62,7 +73,7 @@ class Layouts:
     def _fastest(self, weight: CSR, dtype: str, block: str) -> str:
         key = weight.out_features, weight.in_features, dtype, block, round(weight.sparsity / _NEAR)
         if key not in self._found:
-            self._found[key] = _fastest(weight, dtype, block, _candidates(weight, dtype))
+            self._found[key] = _fastest(weight, dtype, block, _candidates(weight, dtype), self._decodes)
         return self._found[key]
 
 
@@ -74,16 +85,37 @@ def _candidates(weight: CSR, dtype: str) -> list[str]:
     return sparse if weight.sparsity > most else [*sparse, "dense"]
 
 
-def _fastest(weight: CSR, dtype: str, block: str, layouts: Sequence[str]) -> str:
-    """The layout that is fastest in the geometric mean over `_TOKENS`."""
+def _cost(seconds: Mapping[int, float], decodes: bool) -> float:
+    """What is to be least, of the seconds of `_TOKENS`."""
+    return seconds[_PROMPT] + _PROMPT * seconds[1] if decodes else geometric_mean(seconds.values())
+
+
+def _in_turn(packed: runtime.Packed) -> Iterator[runtime.Packed]:
+    """Copies of a weight, again and again, more of them than caches hold."""
+    copies = []
+    for _ in range(max(1, _OUT_OF_CACHE // max(1, packed.nbytes))):
+        copies.append(aligned_buffer(packed.nbytes))
+        copies[-1][:] = packed
+        remember(copies[-1], copies[-1].ctypes.data)  # as good as the weight, which was just packed
+    return cycle(copies)
+
+
+def _fastest(weight: CSR, dtype: str, block: str, layouts: Sequence[str], decodes: bool) -> str:
+    """The layout of the least cost."""
     if len(layouts) == 1:
         return layouts[0]
     packed = {layout: weight.pack(dtype, block=block, layout=layout) for layout in layouts}
-    seconds: dict[str, list[float]] = {layout: [] for layout in layouts}
+    seconds: dict[str, dict[int, float]] = {layout: {} for layout in layouts}
     rng = np.random.default_rng(0)
     for tokens in _TOKENS:
         x = rng.standard_normal((tokens, weight.in_features), np.float32)
-        functions = {layout: partial(runtime.linear, x, weight) for layout, weight in packed.items()}
+        in_turn = decodes and tokens == 1
+        weights = {layout: _in_turn(one) if in_turn else repeat(one) for layout, one in packed.items()}
+        functions = {layout: partial(_multiply, x, one) for layout, one in weights.items()}
         for layout, timing in compare(functions, seconds=_SECONDS, at_most=_AT_MOST).items():
-            seconds[layout].append(timing.low)
-    return min(layouts, key=lambda layout: geometric_mean(seconds[layout]))
+            seconds[layout][tokens] = timing.low
+    return min(layouts, key=lambda layout: _cost(seconds[layout], decodes))
+
+
+def _multiply(x: NDArray[np.float32], weights: Iterator[runtime.Packed]) -> NDArray[np.float32]:
+    return runtime.linear(x, next(weights))

@@ -97,12 +97,14 @@ void refuses_columns_past_the_last_input_feature() {
 }
 
 void refuses_another_number_of_nonzeros() {
-  Bytes buffer = packed(random_layer(17, 33, 0.5).view(), Layout::sell_f32);
-  PackedHeader header;
-  std::memcpy(&header, buffer.data(), sizeof header);
-  --header.nnz;
-  std::memcpy(buffer.data(), &header, sizeof header);
-  CHECK_THROWS(check_packed(buffer.data(), buffer.size()), "its rows must have " + std::to_string(header.nnz));
+  for (const Layout layout : {Layout::sell_f32, Layout::dense_s4}) {
+    Bytes buffer = packed(random_layer(17, 33, 0.5).view(), layout);
+    PackedHeader header;
+    std::memcpy(&header, buffer.data(), sizeof header);
+    --header.nnz;
+    std::memcpy(buffer.data(), &header, sizeof header);
+    CHECK_THROWS(check_packed(buffer.data(), buffer.size()), "must have " + std::to_string(header.nnz) + " nonzeros");
+  }
 }
 
 /// Whatever byte is changed, the weight is refused or can be run and unpacked: nothing is read or written elsewhere.
