@@ -1,6 +1,7 @@
 """Weights that compressed-tensors quantized: codes and scales as its own files have them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparsekit.importers import import_compressed_tensors, read_weights, rewritten_config
+from sparsekit.folder.model_folder import ModelFolder
+from sparsekit.importers import convert_compressed_tensors, import_compressed_tensors, read_weights, rewritten_config
 from sparsekit.importers.quantization_schemes import Scheme
 from sparsekit.importers.quantized_layers import quantized_weight
 
@@ -170,3 +172,20 @@ def test_files_without_their_configuration(tmp_path):
     for path in (tmp_path, tmp_path / "model.safetensors"):
         with pytest.raises(ValueError, match=r"no config\.json says how; read the whole folder"):
             read_weights(path)
+
+
+def test_bit_masks_of_int8_become_a_folder(tmp_path):
+    source, out = tmp_path / "theirs", tmp_path / "ours"
+    shutil.copytree(DATA / "int-quantized-24-0.9.4", source)
+    config = json.loads((source / "config.json").read_text())
+    with pytest.raises(ValueError, match="architectures in config.json must hold the name of one class"):
+        convert_compressed_tensors(source, out)
+    assert not out.exists()
+    (source / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    convert_compressed_tensors(source, out)
+    folder = ModelFolder(out)
+    entry, weight = folder.manifest.layers["dense"], folder.weight("dense")
+    expected = load_file(source / "dense.safetensors")["dense.weight"].float().numpy()
+    assert (entry.dtype, entry.nnz) == ("int8", np.count_nonzero(expected))
+    np.testing.assert_allclose(weight.to_dense(), expected, rtol=2**-8)  # theirs are bfloat16
+    assert set(folder.manifest.plain_arrays()) == {"dense.bias", "norm.weight", "norm.bias"}
