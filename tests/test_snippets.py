@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from quantized_models import quantize
 from tiny_runs import tiny, write_reviews
 from typer.testing import CliRunner
 
@@ -25,12 +26,14 @@ _BLOCK = re.compile(r"^```(\w+)[ \t]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DO
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """What pages speak of: a classifier, an encoder that was pruned, reviews."""
+    """What pages speak of: a classifier, language models, an encoder that was pruned, reviews."""
     folder = tmp_path_factory.mktemp("pages")
     tiny(folder / "my-classifier", "classification", num_hidden_layers=1)
     tiny(folder / "my-language-model", "language", num_hidden_layers=1)
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     (folder / "my-language-model" / "chat_template.jinja").write_text(template)
+    shutil.copytree(folder / "my-language-model", folder / "my-w4a16-model")
+    quantize(folder / "my-w4a16-model", 4, None)
     tiny(folder / "my-pruned-encoder", "embedding", num_hidden_layers=1, hidden_size=128, intermediate_size=512)
     encoder = transformers.AutoModel.from_pretrained(folder / "my-pruned-encoder")
     sparsekit.prune(encoder, 0.9)

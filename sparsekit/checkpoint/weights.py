@@ -22,7 +22,7 @@ from sparsekit.nn import Int8Embedding, SparseLinear
 from sparsekit.pruning.layers import oriented
 
 
-def _as_stored(name: str, weight: CSR, form: str) -> dict[str, torch.Tensor]:
+def as_stored(name: str, weight: CSR, form: str) -> dict[str, torch.Tensor]:
     """The arrays of a sparse weight, with the names and dtypes of the format."""
     arrays = arrays_of(weight, form)
     tensors = {part: torch.from_numpy(array) for part, array in arrays.items() if part != "values"}
@@ -87,7 +87,7 @@ def store_weights(
         form = smallest_form(weight)
         kind = form, "sparse", sparse.block, sparse.activation
         layers[name] = LayerEntry(weight.shape, sparse.dtype, weight.nnz, *kind)
-        shards.add(_as_stored(name, weight, form))
+        shards.add(as_stored(name, weight, form))
         dense_bytes += weight.out_features * weight.in_features * sparse.weight_dtype.itemsize
     tables = _int8_embeddings(model)
     dense_bytes += sum(table.codes.numel() * (table.output_dtype.itemsize - 1) for table in tables.values())
@@ -102,7 +102,7 @@ def store_weights(
             continue
         weight = _with_dtype(CSR.from_torch(oriented(model.get_submodule(layer), tensor)), tensor.dtype)
         layers[layer] = LayerEntry(weight.shape, weight.dtype, weight.nnz, in_model="dense")
-        shards.add(_as_stored(layer, weight, "csr"))
+        shards.add(as_stored(layer, weight, "csr"))
     manifest = Manifest(sparsekit.__version__, layers, embeddings, shards.entries, shared)
     shards.add(left_out(manifest))
     shards.close()

@@ -1,4 +1,4 @@
-"""Import compressed-tensors' `sparse-bitmask` folders, which its versions from March 2026 on no longer read.
+"""Import folders of compressed-tensors: quantized weights, and `sparse-bitmask`, which it itself reads no longer.
 
 A weight `W` with zeros is stored as four arrays (three for 2:4 sparsity):
 
@@ -13,12 +13,15 @@ ones to weights under the layer's name (`layer.bitmask`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sparsekit.importers.quantization_schemes import Scheme, read_schemes
+from sparsekit.importers.quantized_layers import QuantizedWeight, is_quantized, quantized_weight
 from sparsekit.importers.weight_files import read_safetensors_folder
 from sparsekit.io.file_names import CONFIG
 from sparsekit.io.safetensors_file import entries_of
@@ -41,41 +44,60 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_object(regular_file(folder, CONFIG)) if (folder / CONFIG).exists() else {}
 
 
-def check_not_quantized(config: dict[str, Any], where: Path) -> None:
-    """Raise ValueError if a configuration describes weights other than floats with zeros."""
+def _sections(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The sections of a configuration that describe how weights are stored.
+
+    Raises:
+        ValueError: one is of another tool than compressed-tensors, or names an unknown sparse format.
+    """
     for key in _SECTIONS:
         section = config.get(key)
         if section is None:
             continue
         if not isinstance(section, dict):
-            raise ValueError(f"{where}: {key} must be an object, got {section!r:.80}")
+            raise ValueError(f"{key} must be an object, got {section!r:.80}")
         method = section.get("quant_method", "compressed-tensors")
-        if method != "compressed-tensors" or section.get("config_groups") or section.get("kv_cache_scheme"):
-            kind = section.get("format", "") if method == "compressed-tensors" else ""
+        if method != "compressed-tensors":
             raise ValueError(
-                f"{where}: weights must be floats with zeros, these are quantized too ({method} {kind}".rstrip()
-                + "); dequantize them with the tool that made them first"
+                f"weights must be of compressed-tensors, these are quantized otherwise ({method!r:.80}); dequantize "
+                "them with the tool that made them first"
             )
         sparsity = section.get(_SPARSITY)
         if sparsity and (not isinstance(sparsity, dict) or sparsity.get("format") not in _FORMATS):
-            raise ValueError(
-                f"{where}: {_SPARSITY} must have a format among {', '.join(_FORMATS)}, got {sparsity!r:.80}"
-            )
+            raise ValueError(f"{_SPARSITY} must have a format among {', '.join(_FORMATS)}, got {sparsity!r:.80}")
+        yield section
+
+
+def schemes_of(config: dict[str, Any], where: Path) -> tuple[Scheme, ...]:
+    """How a configuration says that weights are quantized; none where they are floats.
+
+    Raises:
+        ValueError: in a way that is not read here.
+    """
+    try:
+        return tuple(scheme for section in _sections(config) for scheme in read_schemes(section))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_not_quantized(config: dict[str, Any], where: Path) -> None:
+    """Raise ValueError if a configuration describes weights other than floats with zeros."""
+    if schemes_of(config, where):
+        raise ValueError(f"{where}: weights must be floats with zeros, these are quantized; save them as safetensors")
 
 
 def rewritten_config(folder: Path | str) -> dict[str, Any]:
     """`config.json` to go with the dense weights: without the entries that describe compression.
 
-    It removes only `sparsity_config`, and the section around it if nothing else is in it. Loaders newer than
-    compressed-tensors' sparse formats refuse the key even if the weights are dense.
+    Loaders newer than compressed-tensors' sparse formats refuse `sparsity_config` even if the weights are dense.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: `config.json` is missing or malformed, or says that weights are quantized.
+        ValueError: `config.json` is missing or malformed, or says that weights are quantized in a way that is not read.
     """
     path = existing_folder(folder)
     config = read_object(regular_file(path, CONFIG))
-    check_not_quantized(config, path / CONFIG)
+    schemes_of(config, path / CONFIG)
     return {key: value for key, value in config.items() if key not in (*_SECTIONS, _SPARSITY)}
 
 
@@ -92,23 +114,68 @@ def existing_folder(folder: Path | str) -> Path:
 
 
 def import_compressed_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
-    """State dict of a folder in a sparse format of compressed-tensors (`sparse-bitmask`, `sparse-24-bitmask`).
+    """State dict of a folder in a sparse or quantized format of compressed-tensors.
 
-    Dense weights are accepted: a configuration may say "sparse" although weights are stored dense.
+    Sparse formats are `sparse-bitmask` and `sparse-24-bitmask`, quantized ones symmetric `pack-quantized` and
+    `int-quantized` of 4 or 8 bits, the latter also with bit masks. Dense weights are accepted: a configuration may say
+    "sparse" although weights are stored dense.
 
     Args:
-        folder: with `model.safetensors` or several weight files and their index; `config.json` may be missing.
+        folder: with `model.safetensors` or several weight files and their index; `config.json` may be missing where
+            weights are not quantized.
 
     Returns:
-        Dense tensors with zeros, in their stored dtypes, for `model.load_state_dict`.
+        Dense tensors with zeros for `model.load_state_dict`, in their stored dtypes; quantized weights in that of their
+        scales, as compressed-tensors itself makes them.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is missing or malformed, arrays contradict each other, or weights are also quantized.
+        ValueError: a file is missing or malformed, arrays contradict each other, or weights are quantized otherwise.
     """
     path = existing_folder(folder)
-    check_not_quantized(read_config(path), path / CONFIG)
-    return without_bitmasks(read_safetensors_folder(path))
+    schemes = schemes_of(read_config(path), path / CONFIG)
+    return dense_tensors(read_safetensors_folder(path), schemes)
+
+
+def dense_tensors(tensors: dict[str, torch.Tensor], schemes: Sequence[Scheme] = ()) -> dict[str, torch.Tensor]:
+    """The tensors, with those stored as bit masks or quantized made dense.
+
+    Raises:
+        ValueError: arrays of a bit mask or quantized weight are missing or contradict each other, or fit no scheme.
+    """
+    found = {}
+    for module, layer in by_module(without_bitmasks(tensors)).items():
+        if is_quantized(layer):
+            weight, others = checked_weight(module, layer, schemes)
+            layer = {"weight": weight.to_dense(), **others}
+        found.update({joined(module, name): tensor for name, tensor in layer.items()})
+    return found
+
+
+def joined(module: str, name: str) -> str:
+    """Name of a tensor of a module."""
+    return f"{module}.{name}" if module else name
+
+
+def by_module(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Module name -> its tensors by the last part of their names."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, key = name.rpartition(".")
+        found.setdefault(module, {})[key] = tensor
+    return found
+
+
+def checked_weight(
+    module: str, layer: Mapping[str, torch.Tensor], schemes: Sequence[Scheme]
+) -> tuple[QuantizedWeight, dict[str, torch.Tensor]]:
+    """As `quantized_weight`, with the module's name in errors."""
+    if not schemes:
+        raise ValueError(f"layer {module!r} is quantized, and no config.json says how; read the whole folder")
+    try:
+        return quantized_weight(layer, schemes)
+    except ValueError as error:
+        raise ValueError(f"layer {module!r}: {error}") from error
 
 
 def without_bitmasks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,9 +10,9 @@ import torch
 from sparsekit.folder.model_folder import memory_limit
 from sparsekit.importers.compressed_tensors import (
     check_not_quantized,
+    dense_tensors,
     import_compressed_tensors,
     read_config,
-    without_bitmasks,
 )
 from sparsekit.importers.onnx_weights import import_onnx
 from sparsekit.importers.scipy_npz import import_scipy
@@ -38,7 +38,7 @@ def _dense_scipy(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _safetensors_file(path: Path) -> dict[str, torch.Tensor]:
-    return without_bitmasks(read_safetensors(path))
+    return dense_tensors(read_safetensors(path))
 
 
 #: File extension -> function that reads it.
@@ -92,7 +92,7 @@ def read_weights(path: Path | str, prefix: str = "") -> dict[str, torch.Tensor]:
     """Weights that another tool wrote to a file or folder, as dense tensors with zeros, for `model.load_state_dict`.
 
     Supported are Hugging Face folders and single files of safetensors or `torch.save`, with weights that are dense, bit
-    masks of compressed-tensors, or masked by `torch.nn.utils.prune` or `torch.ao.pruning`; matrices of
+    masks of compressed-tensors, quantized by it, or masked by `torch.nn.utils.prune` or `torch.ao.pruning`; matrices of
     `scipy.sparse.save_npz`; ONNX models. Files are untrusted: no code in them is run.
 
     Args:

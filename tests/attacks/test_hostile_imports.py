@@ -66,8 +66,8 @@ def test_bit_masks(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"quant_method": "gptq"}, "these are quantized too \\(gptq\\); dequantize"),
-        ({"config_groups": {"group_0": {}}, "format": "int-quantized"}, "compressed-tensors int-quantized"),
+        ({"quant_method": "gptq"}, "these are quantized otherwise \\('gptq'\\); dequantize"),
+        ({"config_groups": {"group_0": {}}, "format": "int-quantized"}, "must say how weights are quantized"),
         ({"sparsity_config": {"format": "run-code"}}, "must have a format among dense, sparse-bitmask"),
         ({"sparsity_config": {"format": ["dense"]}}, "must have a format among"),
         (["dense"], "quantization_config must be an object"),

@@ -153,7 +153,7 @@ def cases() -> st.SearchStrategy[dict[str, bytes]]:
     for name, data in archives.items():
         for change in (byte_changes, repacked):
             found.append(change(data).map(lambda data, name=name: {name: data}))
-    for folder in sorted(DATA.glob("sparse-*")):
+    for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
         weights, config = ((folder / name).read_bytes() for name in ("model.safetensors", "config.json"))
         for change in (byte_changes, safetensors_changes):
             found.append(change(weights).map(lambda data, c=config: {"model.safetensors": data, "config.json": c}))

@@ -55,14 +55,14 @@ def is_transformers(model: nn.Module) -> bool:
     return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
-def _mark(values: dict[str, Any]) -> None:
+def mark_config(values: dict[str, Any]) -> None:
     """Mark a config, and nested ones that transformers may load on their own, as one that needs sparsekit."""
     values.pop("auto_map", None)
     values["quantization_config"] = {"quant_method": METHOD, "format": FORMAT}
     values[WEIGHTS_KEY] = REFUSAL
     for value in values.values():
         if isinstance(value, dict) and "model_type" in value:
-            _mark(value)
+            mark_config(value)
 
 
 def write_config(model: Any, folder: Path) -> None:
@@ -72,7 +72,7 @@ def write_config(model: Any, folder: Path) -> None:
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.__dict__.pop("quantization_config", None)  # an object, if transformers opened the model
     values = json.loads(config.to_json_string())
-    _mark(values)
+    mark_config(values)
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
     if model.can_generate():
         settings = _harmless(json.loads(model.generation_config.to_json_string()))
