@@ -114,7 +114,7 @@ def evaluate(
     The engine scores language models: the same windows, the same number.
     """
     need_training()
-    if engine or model.is_file():
+    if engine or (model.is_file() and task == "language"):
         scores = _engine_scores(model, data, task, dtype, tokenizer)
     else:
         if dtype is not None or tokenizer is not None:

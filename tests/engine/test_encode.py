@@ -176,7 +176,7 @@ def test_threads_are_torch_s_when_it_is_loaded(plain):
 
 
 def test_unknown_options(plain, tmp_path):
-    for arguments in ({"dtype": "int4"}, {"embeddings": "float16"}, {"pooling": "last"}):
+    for arguments in ({"dtype": "int2"}, {"embeddings": "float16"}, {"pooling": "last"}):
         with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
             compile_model(plain, tmp_path / "model.bin", **arguments)
     with pytest.raises(FileNotFoundError, match="no folder"):

@@ -8,9 +8,10 @@ import torch
 from numpy_decoder import NumpyDecoder
 from test_generator import NEW, PROMPTS, WORDS, write_tokenizer
 from tiny_decoders import DECODERS, decoder, tokens
+from tiny_encoders import encoder
 
 from sparsekit import runtime
-from sparsekit.engine import Generator, compile_model
+from sparsekit.engine import Encoder, Generator, compile_model
 
 IDS = tokens()
 
@@ -62,6 +63,17 @@ def test_a_half_of_int8(folder):
         if isinstance(layer, torch.nn.Linear) and name != "lm_head"
     )
     assert sizes["int8"] - sizes["int4"] > 0.4 * layers
+
+
+def test_encoders_have_int4_layers(tmp_path):
+    model = encoder("bert").eval()
+    model.save_pretrained(tmp_path)
+    ids = [[5, 6, 7], list(range(3, 20))]
+    exact, rounded = (Encoder(tmp_path, dtype=dtype).run(ids) for dtype in ("float32", "int4"))
+    for one, other in zip(exact, rounded, strict=True):
+        assert np.linalg.norm(one - other) <= 0.35 * np.linalg.norm(one)  # weights of a random model, to the nearest
+    alone = Encoder(tmp_path, dtype="int4").run(ids[:1])
+    assert np.abs(alone[0] - rounded[0]).max() <= 2e-2 * np.abs(rounded[0]).max()
 
 
 def test_encoders_keep_int8_embeddings(tmp_path):

@@ -73,6 +73,8 @@ def test_the_command_scores_folders_and_files(model, data, tmp_path):
     assert shown[1] == shown[2]
     assert shown[0][:16] == shown[1][:16]
     refused = CliRunner().invoke(app, ["evaluate", str(tmp_path / "model.bin"), "--data", str(data)])
+    assert "is no model folder" in str(refused.exception)
+    refused = CliRunner().invoke(app, ["evaluate", str(tmp_path / "model"), "--data", str(data), "--engine"])
     assert refused.exit_code == 2
     refused = CliRunner().invoke(app, ["evaluate", str(tmp_path / "model"), "--data", str(data), "--dtype", "int8"])
     assert refused.exit_code == 2

@@ -122,7 +122,7 @@ def test_sparsegpt_pruning_that_ends_halfway_is_undone(monkeypatch, masked, erro
     if masked:
         prune(model, 0.25)
     before, parameters = state(model), set(model.parameters())
-    plain, calls = blockwise.prune_weight, []
+    plain, calls = blockwise.prune_and_round, []
 
     def failing(*args, **kwargs):
         calls.append(args)
@@ -130,7 +130,7 @@ def test_sparsegpt_pruning_that_ends_halfway_is_undone(monkeypatch, masked, erro
             raise error
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(blockwise, "prune_weight", failing)
+    monkeypatch.setattr(blockwise, "prune_and_round", failing)
     with pytest.raises(error):
         prune_sparsegpt(model, 0.5, DATA)
     assert same(state(model), before)

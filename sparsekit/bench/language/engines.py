@@ -141,8 +141,10 @@ class OfTorch:
         import torch
         from transformers import AutoModelForCausalLM
 
+        from sparsekit.checkpoint.transformers.foreign import from_folder
+
         torch.set_num_threads(threads)
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self._model = from_folder(AutoModelForCausalLM.from_pretrained, model, dtype=torch.float32).eval()
 
     def _steps(self, prompts: Prompts, count: int) -> list[tuple[float, list[int]]]:
         """When each step was done, and its tokens."""

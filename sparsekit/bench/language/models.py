@@ -82,11 +82,12 @@ def _pruned(folder: Path, sparsity: float, block: str, to: Path) -> Path:
     """A dense folder with the smallest weights as zeros; made once."""
     from transformers import AutoModelForCausalLM
 
+    from sparsekit.checkpoint.transformers.foreign import from_folder
     from sparsekit.pruning import finalize, prune
 
     if to.exists():
         return to
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = from_folder(AutoModelForCausalLM.from_pretrained, folder)
     if sparsity > 0:
         prune(model, sparsity, ignore=["lm_head"], mask_structure=mask_structure(block))
     finalize(model)
