@@ -70,6 +70,15 @@ def answers_wrongly(engine: str, error: NDArray[Any], bound: NDArray[Any]) -> bo
     return wrong
 
 
+def engine_name(name: str, dtype: str, block: str) -> str:
+    """What one of our engines is called with weights of a type and a mask of blocks.
+
+    >>> engine_name("sparsekit", "int8", "4x1"), engine_name("sparsekit", "float32", "1x1")
+    ('sparsekit-int8-4x1', 'sparsekit')
+    """
+    return "-".join([name, *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])])
+
+
 def ours(name: str, prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
     """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
 
@@ -79,7 +88,6 @@ def ours(name: str, prepare: Callable[[P, str], Call], tolerances: dict[str, flo
     found = {}
     for block in BLOCKS:
         for dtype, tolerance in tolerances.items():
-            parts = [name, *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
             peer = Peer(storing(dtype), (), sparse=True, tolerance=tolerance, dtype=dtype, block=block)
-            found["-".join(parts)] = peer
+            found[engine_name(name, dtype, block)] = peer
     return found

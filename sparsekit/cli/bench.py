@@ -129,10 +129,14 @@ def bench_model(
     from sparsekit.bench.models import benchmark as models
     from sparsekit.bench.models import report as model_report
     from sparsekit.bench.models.peers import MODEL_PEERS
+    from sparsekit.engine.compiling import is_decoder
     from sparsekit.io.atomic_file import write_json
+    from sparsekit.io.file_names import CONFIG
     from sparsekit.runtime.environment import environment
     from sparsekit.runtime.memory import keep_freed_memory
 
+    if model is not None and (model / CONFIG).exists() and is_decoder(model):
+        raise typer.BadParameter(f"{model} is a language model; measure it with: sparsekit bench language {model}")
     default = models.ModelGrid()
     grid = models.ModelGrid(
         sparsities=sparsity or default.sparsities,
@@ -204,7 +208,8 @@ def bench_language(
         rounds,
     )
     with noting(f"stopped; the engines' models stay in {work}"):
-        result = benchmark.measured(folder, grid, work)
+        name = "SmolLM2-135M-Instruct" if model is None else model.name
+        result = benchmark.measured(folder, name, grid, work)
     language_report.show(result, console)
     if json is not None:
         write_json(json, result)

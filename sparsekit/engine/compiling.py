@@ -105,9 +105,9 @@ def compile_model(
         OSError: the file cannot be written.
         ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
     """
-    found = local_folder(folder)
-    layouts = _layouts(target, measure=measure, decodes=is_decoder(found))
-    model = _compiled(found, weight_dtype(dtype), embeddings, pooling, layouts)
+    if target not in runtime.packing_targets():
+        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
+    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, Layouts(target, measure=measure))
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
@@ -124,12 +124,6 @@ def is_decoder(folder: Path) -> bool:
     return isinstance(family_of(config, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily)
 
 
-def _layouts(target: str, *, measure: bool, decodes: bool) -> Layouts:
-    if target not in runtime.packing_targets():
-        raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
-    return Layouts(target, measure=measure, decodes=decodes)
-
-
 def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, layouts: Layouts) -> CompiledModel:
     if embeddings is not None and embeddings not in _EMBEDDINGS:
         raise ValueError(f"embeddings must be None or one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
@@ -139,7 +133,7 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
     if is_decoder(folder):
         if pooling is not None:
             raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
-        return compiled_decoder(modules.encoder, dtype, embeddings, layouts)
+        return compiled_decoder(modules.encoder, dtype, embeddings, layouts.for_decoding())
     if embeddings == "int4":
         raise ValueError("embeddings of encoders are float32 or int8, got 'int4', which is for language models")
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))

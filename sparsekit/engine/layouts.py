@@ -54,6 +54,10 @@ class Layouts:
         self._decodes = decodes
         self._found: dict[tuple[int, int, str, str, int], str] = {}
 
+    def for_decoding(self) -> Layouts:
+        """The same choice for the weights of a decoder."""
+        return Layouts(self._target, measure=self._measure, decodes=True)
+
     def pack(self, weight: CSR, dtype: str, block: str | None = None) -> runtime.Packed:
         """Pack a weight in its best layout.
 

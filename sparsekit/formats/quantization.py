@@ -24,7 +24,7 @@ GROUP = 128
 
 _MOST = 127
 #: Least and largest code, by type.
-_CODES = {"int8": (-127, 127), "int4": (-8, 7)}
+_CODES = {"int8": (-_MOST, _MOST), "int4": (-8, 7)}
 _SMALLEST_FLOAT16 = 2.0**-24
 #: Parts of the largest value that `by_mse` tries as the largest code.
 _TRIED = np.linspace(0.4, 1.0, 25)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -70,10 +69,9 @@ class LanguageRow:
     engine: str
     sparsity: float | None
     threads: int
-    prefill: Speed
+    prefill: Speed  # until the first token is known
     decode: Speed
     decode_many: Speed  # of `SEQUENCES` at once, all together
-    first_token_ms: float  # of the long prompt
     resident_bytes: int | None  # after a prefill and a decode
     file_bytes: int
     token: int  # that follows the long prompt
@@ -119,7 +117,6 @@ def _row(candidate: Candidate, grid: LanguageGrid, threads: int, seconds: _Secon
         prefill=Speed.of(grid.prompt, seconds.prefill),
         decode=Speed.of(steps, seconds.decode),
         decode_many=Speed.of(steps * SEQUENCES, seconds.decode_many),
-        first_token_ms=1e3 * statistics.median(seconds.prefill),
         resident_bytes=seconds.resident_bytes,
         file_bytes=candidate.file_bytes,
         token=seconds.token,
@@ -145,12 +142,13 @@ def _rows(
         return [_row(one, grid, threads, seconds) for one, _, seconds in opened]
 
 
-def measured(folder: Path, grid: LanguageGrid, work: Path) -> dict[str, Any]:
+def measured(folder: Path, name: str, grid: LanguageGrid, work: Path) -> dict[str, Any]:
     """Measure, most threads first, with a progress bar.
 
     Args:
         folder: a causal model of transformers, dense; weights are pruned by magnitude, so that times are those of a
             pruned model, and what it writes is not.
+        name: of the model, for the tables.
         grid: what to measure.
         work: folder for the models of the engines; what is there is used again.
 
@@ -171,4 +169,4 @@ def measured(folder: Path, grid: LanguageGrid, work: Path) -> dict[str, Any]:
     finally:
         bar.close()
     stored = [asdict(row) | {"noisy": row.noisy} for row in rows]
-    return {"environment": environment(), "model": folder.name, "grid": asdict(grid), "rows": stored}
+    return {"environment": environment(), "model": name, "grid": asdict(grid), "rows": stored}

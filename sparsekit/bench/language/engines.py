@@ -28,7 +28,7 @@ class Engine(Protocol):
 
 
 class OfSparsekit:
-    """Our engine, over a compiled file, which is read: pages of a mapped file are small, and take a tenth of a step.
+    """Our engine, over a compiled file, which is read: pages of a mapped file are small, and take a part of a step.
 
     Args:
         model: the file.

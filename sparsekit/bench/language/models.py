@@ -10,14 +10,13 @@ from typing import Any
 
 from sparsekit.bench.language.gguf_file import write_gguf
 from sparsekit.bench.layers.weights import mask_structure
-from sparsekit.bench.peer import not_installed
+from sparsekit.bench.peer import engine_name, not_installed
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.progress import Progress
 
 #: Types of weights that llama.cpp is measured with.
 GGUF_TYPES = ("Q8_0", "Q4_0", "F16")
-_WITH_TYPE = "sparsekit-engine"
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ def _ours() -> dict[str, LanguagePeer]:
     found = {}
     for block in BLOCKS:
         for dtype in WEIGHT_DTYPES:
-            parts = [_WITH_TYPE, *([] if dtype == "float32" else [dtype]), *([] if block == "1x1" else [block])]
             if dtype != "int4" or block == "1x1":  # int4 has no layout of blocks
-                found["-".join(parts)] = LanguagePeer("sparsekit", ("tokenizers",), True, dtype, block)
+                peer = LanguagePeer("sparsekit", ("tokenizers",), True, dtype, block)
+                found[engine_name("sparsekit-engine", dtype, block)] = peer
     return found
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from sparsekit.introspect.dense_classes import is_conv1d
 from sparsekit.introspect.int4_scales import each_scale
 
-_LEAST, _MOST = -8, 7
+LEAST, MOST = -8, 7
 
 
 def round_to_int4(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -21,7 +21,7 @@ def round_to_int4(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         weight: any shape.
         scales: positive, of a shape that broadcasts to the weight's.
     """
-    return torch.clamp(torch.round(weight / scales), _LEAST, _MOST) * scales
+    return torch.clamp(torch.round(weight / scales), LEAST, MOST) * scales
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -39,7 +39,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         weight, scales = ctx.saved_tensors
-        inside = (weight >= (_LEAST - 0.5) * scales) & (weight <= (_MOST + 0.5) * scales)
+        inside = (weight >= (LEAST - 0.5) * scales) & (weight <= (MOST + 0.5) * scales)
         return gradient * inside, None
 
 

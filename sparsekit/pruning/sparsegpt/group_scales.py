@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from sparsekit.pruning.masks.int4_rounding import round_to_int4
+from sparsekit.pruning.masks.int4_rounding import MOST, round_to_int4
 
 #: Parts of the largest magnitude that are tried as the largest code.
 _TRIED = torch.linspace(0.5, 1.0, 21).tolist()
-_MOST = 7
 _SMALLEST_FLOAT16 = 2.0**-24
 
 
@@ -21,7 +20,7 @@ def group_scales(columns: torch.Tensor) -> torch.Tensor:
     Returns:
         float32, shape [out_features]; 1 for rows without weights.
     """
-    largest = columns.abs().amax(1) / _MOST
+    largest = columns.abs().amax(1) / MOST
     best, least = torch.ones_like(largest), torch.full_like(largest, torch.inf)
     for part in _TRIED:
         scales = (largest * part).clamp_min(_SMALLEST_FLOAT16).half().float()

@@ -122,7 +122,7 @@ def prune_and_round(
     column_block = max(1, column_block // group_width(mask_structure)) * group_width(mask_structure)
     factor = _inverse_factor(hessian, damping)
     mask = torch.empty_like(weight, dtype=torch.bool)
-    found = []
+    found: list[torch.Tensor] = []
     for first in range(0, weight.shape[1], column_block):
         last = min(first + column_block, weight.shape[1])
         columns = weight[:, first:last].clone()
@@ -130,8 +130,9 @@ def prune_and_round(
         kept = masks_by_sparsity({"weight": score}, sparsity, mask_structure=mask_structure)["weight"]
         scales = None if dtype is None else group_scales(columns * kept)
         errors = _prune_columns(columns, kept, factor[first:last, first:last], scales)
-        found.append(scales)
+        if scales is not None:
+            found.append(scales)
         weight[:, first:last] = columns
         mask[:, first:last] = kept
         weight[:, last:] -= errors @ factor[first:last, last:]
-    return weight, mask, None if dtype is None else torch.stack([one for one in found if one is not None], dim=1)
+    return weight, mask, torch.stack(found, dim=1) if found else None
