@@ -57,6 +57,7 @@ sparsekit_model* sparsekit_open_memory(const void* data, std::size_t bytes, char
 void sparsekit_close(sparsekit_model* model) { delete model; }
 
 sparsekit_description sparsekit_describe(const sparsekit_model* model) {
+  if (model == nullptr) return {};
   if (model->decoder != nullptr) {
     return {
         0, model->decoder->vocabulary(), model->decoder->max_tokens(), 0, 0, SPARSEKIT_EMBEDDING, SPARSEKIT_DECODER};

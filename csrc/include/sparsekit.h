@@ -104,6 +104,7 @@ SPARSEKIT_API sparsekit_model* sparsekit_open_memory(const void* data, size_t by
 /* NULL is fine. */
 SPARSEKIT_API void sparsekit_close(sparsekit_model* model);
 
+/* All zeros for NULL. */
 SPARSEKIT_API sparsekit_description sparsekit_describe(const sparsekit_model* model);
 
 /* Hidden states of the last layer: hidden[tokens][features]. `types` holds token types, or is NULL for 0. */

@@ -224,7 +224,8 @@ void refuses(const Opened& opened) {
   for (const std::int64_t count : {-1, 9}) CHECK(refused(sparsekit_truncate(session, count, text, bytes), "from 0 to"));
   CHECK(sparsekit_tokens(session) == 8 && same_bits(logits_of(session), before));
   CHECK(sparsekit_truncate(session, 8, text, bytes) == SPARSEKIT_OK && same_bits(logits_of(session), before));
-  CHECK(sparsekit_tokens(nullptr) == 0 && sparsekit_capacity(nullptr) == 0);
+  CHECK(sparsekit_describe(nullptr).vocabulary == 0 && sparsekit_tokens(nullptr) == 0 &&
+        sparsekit_capacity(nullptr) == 0);
   sparsekit_session_close(session);
   sparsekit_session_close(nullptr);
 }
