@@ -46,6 +46,8 @@ c_example = PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset $(1) > /dev/null &&
 
 # A sentence through the example of a preset, by one of its programs, and the model that the tests of another left.
 c_vector = $(4) build/example/$(1)/$(2) build/example/$(3)/small.sparsekit 1 2 3
+# Ids that a program of a preset generates, compared with those of Generator in Python.
+generated_ids = $(BIN)/python tests/native/generated_ids.py $(3) build/example/$(1)/$(2)
 QEMU_ARM := qemu-aarch64 -L /usr/aarch64-linux-gnu
 
 install: $(INSTALLED)
@@ -97,6 +99,7 @@ native: install
 	$(call c_example,release)
 	$(call c_vector,release,embed,release) | tee build/example/vector
 	$(call c_vector,release,embed_static,release) | cmp build/example/vector
+	for program in generate generate_static; do $(call generated_ids,release,$$program) || exit 1; done
 
 demo: install
 	$(BIN)/sparsekit demo
@@ -179,6 +182,7 @@ neon: install
 	  $(call c_vector,neon,$$program,release,$(QEMU_ARM)) | \
 	    $(BIN)/python examples/c/compare.py build/example/vector || exit 1; done
 	$(BIN)/python tests/native/minilm_on_arm.py build/example/release/embed $(QEMU_ARM) build/example/neon/embed
+	for program in generate generate_static; do $(call generated_ids,neon,$$program,$(QEMU_ARM)) || exit 1; done
 
 readme: install
 	$(BIN)/python benchmarks/readme.py

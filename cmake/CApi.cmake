@@ -3,7 +3,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-add_library(sparsekit_c_api OBJECT csrc/c_api/sparsekit.cpp)
+add_library(sparsekit_c_api OBJECT csrc/c_api/session.cpp csrc/c_api/sparsekit.cpp)
 target_link_libraries(sparsekit_c_api PRIVATE sparsekit_core)
 target_compile_definitions(sparsekit_c_api PRIVATE SPARSEKIT_VERSION="${PROJECT_VERSION}")
 

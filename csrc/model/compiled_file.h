@@ -155,6 +155,8 @@ class CompiledFile {
   /// Throws std::invalid_argument for a buffer that is not at a multiple of 64 bytes, and for any contradiction.
   CompiledFile(const std::byte* data, std::size_t bytes);
 
+  ModelKind kind() const { return header_->kind; }
+
   /// Throws std::invalid_argument for a model of another kind, as the next one.
   const EncoderOptions& encoder() const;
   const DecoderOptions& decoder() const;
