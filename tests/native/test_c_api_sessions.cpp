@@ -1,7 +1,6 @@
 // Sessions of the C interface: logits and tokens are the decoder's and the sampler's, in batches and in threads; stops
 // and refusals leave a session as it was. With a path it leaves a small compiled decoder there, for examples/c.
 #include <atomic>
-#include <cmath>
 #include <fstream>
 #include <limits>
 #include <thread>
@@ -83,6 +82,15 @@ Ids generated(sparsekit_session* session, std::int64_t count, const sparsekit_sa
   return ids;
 }
 
+/// Logits behind the prompt's first token alone.
+std::vector<float> logits_of_first(const Opened& opened) {
+  sparsekit_session* session = opened.session();
+  CHECK(feed(session, {kPrompt[0]}));
+  const std::vector<float> logits = logits_of(session);
+  sparsekit_session_close(session);
+  return logits;
+}
+
 void describes(const Opened& opened) {
   const sparsekit_description described = sparsekit_describe(opened.model);
   CHECK(described.kind == SPARSEKIT_DECODER && described.vocabulary == kVocabulary);
@@ -103,6 +111,11 @@ void generates(const Opened& opened) {
   CHECK(sparsekit_truncate(session, 12, nullptr, 0) == SPARSEKIT_OK && logits_of(session).empty());
   CHECK(sparsekit_step(&session, &expected[4], 1, nullptr, 0) == SPARSEKIT_OK);
   CHECK(generated(session, 7, &drawn) == Ids(expected.begin() + 5, expected.end()));
+  // Cut within the prompt: from there on, numbers are those of a text without one.
+  CHECK(sparsekit_truncate(session, 0, nullptr, 0) == SPARSEKIT_OK);
+  CHECK(sparsekit_step(&session, &kPrompt[0], 1, nullptr, 0) == SPARSEKIT_OK);
+  Sampler sampler({1.5F, 30, 0.95F, 0.01F, 1.3F}, 7);
+  CHECK(generated(session, 1, &drawn) == Ids{sampler.next(logits_of_first(opened), {kPrompt.data(), 1}, 1)});
   sparsekit_session_close(session);
 }
 
@@ -148,7 +161,7 @@ void serves_threads(const Opened& opened) {
   }
 }
 
-/// A stop before a call ends that call alone; one from another thread ends what is being computed.
+/// A stop before a call ends that call alone.
 void stops(const Opened& opened) {
   Text error;
   sparsekit_session* session = opened.session();
@@ -160,23 +173,35 @@ void stops(const Opened& opened) {
   CHECK(error.has("was stopped") && sparsekit_tokens(session) == 8 && same_bits(logits_of(session), before));
   CHECK(sparsekit_step(&session, &id, 1, nullptr, 0) == SPARSEKIT_OK);
 
-  const Ids longer(600, 7);
-  std::atomic<bool> running{false};
-  std::thread stopper([&] {
-    while (!running.load()) std::this_thread::yield();
-    sparsekit_stop(session);
-  });
-  sparsekit_status status = SPARSEKIT_OK;
-  while (status == SPARSEKIT_OK) {
-    sparsekit_truncate(session, 0, nullptr, 0);
-    running.store(true);
-    status = sparsekit_feed(session, longer.data(), 600, nullptr, 0);
-  }
-  stopper.join();
-  CHECK(status == SPARSEKIT_STOPPED && sparsekit_tokens(session) == 0);
-  CHECK(feed(session, kPrompt) && same_bits(logits_of(session), before));
   sparsekit_session_close(session);
   sparsekit_stop(nullptr);
+}
+
+/// From another thread, before, between or behind the three pieces in which a prompt goes through the layers: the call
+/// that it ends leaves the session as it was, so that the prompt has the same logits again.
+void stops_from_threads(const Opened& opened) {
+  CHECK(sparsekit_set_threads(1, nullptr, 0) == SPARSEKIT_OK);
+  const Ids longer(600, 7);
+  sparsekit_session* session = opened.session();
+  CHECK(feed(session, longer));
+  const std::vector<float> expected = logits_of(session);
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<bool> running{false};
+    std::thread stopper([&] {
+      while (!running.load()) std::this_thread::yield();
+      sparsekit_stop(session);
+    });
+    sparsekit_status status = SPARSEKIT_OK;
+    while (status == SPARSEKIT_OK) {
+      CHECK(sparsekit_truncate(session, 0, nullptr, 0) == SPARSEKIT_OK);
+      running.store(true);
+      status = sparsekit_feed(session, longer.data(), 600, nullptr, 0);
+    }
+    stopper.join();
+    CHECK(status == SPARSEKIT_STOPPED && sparsekit_tokens(session) == 0);
+    CHECK(feed(session, longer) && same_bits(logits_of(session), expected));
+  }
+  sparsekit_session_close(session);
 }
 
 void refuses(const Opened& opened) {
@@ -279,6 +304,7 @@ int main(int count, char** arguments) {
   steps_batches(opened);
   serves_threads(opened);
   stops(opened);
+  stops_from_threads(opened);
   refuses(opened);
   refuses_kinds(opened);
   refuses_nan();
