@@ -90,8 +90,7 @@ static int generate(const char* path, const request* asked) {
   sparsekit_model* model = sparsekit_open(path, error, sizeof error);
   if (model == NULL) return failed(error);
   sparsekit_session* session = sparsekit_session_open(model, 0, error, sizeof error);
-  const int wrong =
-      session == NULL || stream(session, asked, error, sizeof error) != SPARSEKIT_OK ? failed(error) : 0;
+  const int wrong = session == NULL || stream(session, asked, error, sizeof error) != SPARSEKIT_OK ? failed(error) : 0;
   sparsekit_session_close(session);
   sparsekit_close(model);
   return wrong;
