@@ -129,13 +129,11 @@ def bench_model(
     from sparsekit.bench.models import benchmark as models
     from sparsekit.bench.models import report as model_report
     from sparsekit.bench.models.peers import MODEL_PEERS
-    from sparsekit.engine.compiling import is_decoder
     from sparsekit.io.atomic_file import write_json
-    from sparsekit.io.file_names import CONFIG
     from sparsekit.runtime.environment import environment
     from sparsekit.runtime.memory import keep_freed_memory
 
-    if model is not None and (model / CONFIG).exists() and is_decoder(model):
+    if model is not None and _is_language_model(model):
         raise typer.BadParameter(f"{model} is a language model; measure it with: sparsekit bench language {model}")
     default = models.ModelGrid()
     grid = models.ModelGrid(
@@ -214,6 +212,14 @@ def bench_language(
     if json is not None:
         write_json(json, result)
         console.print(f"wrote {json}")
+
+
+def _is_language_model(folder: Path) -> bool:
+    from sparsekit.engine.decoder_families import DECODER_FAMILIES
+    from sparsekit.io.file_names import CONFIG
+    from sparsekit.io.untrusted import read_object
+
+    return (folder / CONFIG).exists() and read_object(folder / CONFIG).get("model_type") in DECODER_FAMILIES
 
 
 def _calibration(folder: Path | None) -> Any:

@@ -179,11 +179,22 @@ def test_headers_and_lists_of_tensors(good, change, message, tmp_path):
     refused(model.bytes(), message, tmp_path)
 
 
-def test_kinds_of_models(good, tmp_path):
-    for kind, message in ((1, "no encoder; open a language model with Generator"), (2, "a model of an unknown kind")):
-        model = Forged.of(good)
-        model.header["model_kind"] = kind
-        refused(model.bytes(), message, tmp_path)
+def test_an_unknown_kind_of_model(good, tmp_path):
+    refused(of_kind(2, good), "a model of an unknown kind", tmp_path)
+
+
+def test_an_encoder_that_says_it_is_a_language_model(good, tmp_path):
+    (tmp_path / "model.bin").write_bytes(of_kind(1, good))
+    with pytest.raises(ValueError, match="no encoder; open a language model with Generator"):
+        Encoder(tmp_path / "model.bin")
+    if LIBRARY.exists():
+        assert native_error(of_kind(1, good)) is not None
+
+
+def of_kind(kind: int, good: bytes) -> bytes:
+    model = Forged.of(good)
+    model.header["model_kind"] = kind
+    return model.bytes()
 
 
 def test_reserved_fields(good, tmp_path):
