@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from wordnet import noun_glosses
 
 from sparsekit.bench.film_reviews import load_splits
 from sparsekit.bench.minilm import minilm_folder, package_folder
@@ -81,19 +82,6 @@ def classifier(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = N
         _run(name, seed, work, teacher, data, test, dense)
 
 
-def _glosses() -> list[tuple[str, str]]:
-    """Words of WordNet's noun synsets and their glosses, each gloss once."""
-    found: dict[str, str] = {}
-    for line in Path("/usr/share/wordnet/data.noun").read_text().splitlines():
-        if line.startswith("  "):
-            continue
-        head, _, gloss = line.partition(" | ")
-        fields = head.split()
-        words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
-        found.setdefault(gloss.split(";")[0].strip(), ", ".join(words))
-    return [(words, gloss) for gloss, words in found.items()]
-
-
 def _similarity_scores(model: Path, work: Path) -> dict[str, float]:
     """Rank correlation of a model's cosines of words with what people say."""
     scores = {}
@@ -114,7 +102,7 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     other glosses and film reviews.
     """
     order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
-    glosses = _glosses()
+    glosses = noun_glosses()
     order.shuffle(glosses)
     test_pairs, learned = glosses[:2000], glosses[2000:62000]
     splits = load_splits(seed)

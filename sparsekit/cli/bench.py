@@ -167,6 +167,10 @@ def bench_language(
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode after a short prompt.", metavar="N")] = 64,
     threads: Threads = None,
     engine: Annotated[list[str] | None, typer.Option(help="As above; else the installed ones.", metavar="NAME")] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(help="Of our word embeddings: float32, int8, int4; else as our layers.", metavar="DTYPE"),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds over all engines.", metavar="N")] = 7,
     work: Annotated[
         Path, typer.Option(help="Folder for the engines' models; used again if it is there.", metavar="DIR")
@@ -203,6 +207,7 @@ def bench_language(
         new_tokens,
         threads or default.threads,
         usable_engines(LANGUAGE_PEERS, engine, default.engines, console),
+        embeddings,
         rounds,
     )
     with noting(f"stopped; the engines' models stay in {work}"):

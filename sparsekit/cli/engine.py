@@ -24,7 +24,7 @@ def compile_folder(
         str, typer.Option(help="Of dense layers: float32, bfloat16, float16, int8, int4.", metavar="DTYPE")
     ] = "float32",
     embeddings: Annotated[
-        str | None, typer.Option(help="Of word embeddings: float32 or int8; else as in MODEL.", metavar="DTYPE")
+        str | None, typer.Option(help="Of word embeddings: float32, int8, int4; else as in MODEL.", metavar="DTYPE")
     ] = None,
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls or max; else what the folder says.", metavar="POOLING")

@@ -38,7 +38,7 @@ from sparsekit.io.untrusted import read_object, regular_file
 
 _HEAD_ACTIVATIONS = {**runtime.ACTIVATIONS, "tanh": TANH}
 #: Types of word embeddings; int4 is for language models alone.
-_EMBEDDINGS = ("float32", "int8", "int4")
+EMBEDDING_DTYPES = ("float32", "int8", "int4")
 
 
 @overload
@@ -125,8 +125,8 @@ def is_decoder(folder: Path) -> bool:
 
 
 def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, layouts: Layouts) -> CompiledModel:
-    if embeddings is not None and embeddings not in _EMBEDDINGS:
-        raise ValueError(f"embeddings must be None or one of {', '.join(_EMBEDDINGS)}, got {embeddings!r}")
+    if embeddings is not None and embeddings not in EMBEDDING_DTYPES:
+        raise ValueError(f"embeddings must be None or one of {', '.join(EMBEDDING_DTYPES)}, got {embeddings!r}")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {', '.join(filter(None, POOLINGS))}, got {pooling!r}")
     modules = read_modules(folder)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from sparsekit.bench.language.benchmark import LanguageGrid, Speed, measured
 from sparsekit.bench.language.engines import OfLlamaCpp
 from sparsekit.bench.language.gguf_file import write_gguf
-from sparsekit.bench.language.models import LANGUAGE_PEERS
+from sparsekit.bench.language.models import LANGUAGE_PEERS, candidates
 from sparsekit.bench.language.process import EngineProcess
 from sparsekit.cli import app
 
@@ -127,3 +127,13 @@ def test_the_command_shows_and_stores(llama, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "tokens a second" in shown.output
     assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["engine"] == "sparsekit-engine-int8"
+
+
+def test_embeddings_of_another_type_than_the_layers(llama, tmp_path):
+    sizes = {
+        embeddings: candidates(llama, ["sparsekit-engine-int8"], [0.5], embeddings, tmp_path)[0].file_bytes
+        for embeddings in (None, "int4", "float32")
+    }
+    assert sizes["int4"] < sizes[None] < sizes["float32"]
+    with pytest.raises(ValueError, match="embeddings must be one of float32, int8, int4, got 'int2'"):
+        candidates(llama, ["sparsekit-engine-int8"], [0.5], "int2", tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparsekit.bench.language.engines import SEQUENCES
-from sparsekit.bench.language.models import LANGUAGE_PEERS, Candidate, candidates
+from sparsekit.bench.language.models import Candidate, candidates
 from sparsekit.bench.language.process import EngineProcess
 from sparsekit.io.file_names import CONFIG
 from sparsekit.progress import Progress
@@ -34,6 +34,7 @@ class LanguageGrid:
     new_tokens: int = 64
     threads: Sequence[int] = (1,)
     engines: Sequence[str] = ("sparsekit-engine-int8", "sparsekit-engine-int4", "llama.cpp-Q8_0", "llama.cpp-Q4_0")
+    embeddings: str | None = None  # of our engine: "int8" or "int4"; None: as its layers
     rounds: int = 7
 
     @property
@@ -126,12 +127,11 @@ def _row(candidate: Candidate, grid: LanguageGrid, threads: int, seconds: _Secon
 def _rows(
     found: Sequence[Candidate], grid: LanguageGrid, threads: int, vocabulary: int, done: Callable[[], None]
 ) -> list[LanguageRow]:
-    """Measure all engines on so many threads; `done` is called after each round."""
+    """Measure on so many threads; `done` is called after each round."""
     with ExitStack() as stack:
         opened = []
         for one in found:
-            kind = LANGUAGE_PEERS[one.engine].kind
-            process = stack.enter_context(EngineProcess(kind, one.model, threads, grid.context))
+            process = stack.enter_context(EngineProcess(one.kind, one.model, threads, grid.context))
             opened.append((one, process, _Seconds()))
         for number in range(grid.rounds + 1):
             order = random.Random(number).sample(opened, len(opened))  # noqa: S311 - an order, not a secret
@@ -142,8 +142,32 @@ def _rows(
         return [_row(one, grid, threads, seconds) for one, _, seconds in opened]
 
 
+def measure(found: Sequence[Candidate], grid: LanguageGrid, vocabulary: int) -> list[LanguageRow]:
+    """Measure engines interleaved, most threads first, with a progress bar.
+
+    Args:
+        found: the engines with their models.
+        grid: what to measure of them.
+        vocabulary: prompts are of tokens below this.
+
+    Returns:
+        A row for each, in order, for each number of threads.
+
+    Raises:
+        RuntimeError: an engine ended.
+    """
+    bar: Progress[None] = Progress(title="measure", unit="rounds", total=(grid.rounds + 1) * len(grid.threads))
+    rows: list[LanguageRow] = []
+    try:
+        for threads in sorted(grid.threads, reverse=True):
+            rows += _rows(found, grid, threads, vocabulary, bar.update)
+    finally:
+        bar.close()
+    return rows
+
+
 def measured(folder: Path, name: str, grid: LanguageGrid, work: Path) -> dict[str, Any]:
-    """Measure, most threads first, with a progress bar.
+    """Make the models of all engines and measure them.
 
     Args:
         folder: a causal model of transformers, dense; weights are pruned by magnitude, so that times are those of a
@@ -159,14 +183,7 @@ def measured(folder: Path, name: str, grid: LanguageGrid, work: Path) -> dict[st
         ValueError: an engine does not run the model.
         RuntimeError: an engine ended.
     """
-    found = candidates(folder, grid.engines, grid.sparsities, work)
-    vocabulary = json.loads((folder / CONFIG).read_text())["vocab_size"]
-    bar: Progress[None] = Progress(title="measure", unit="rounds", total=(grid.rounds + 1) * len(grid.threads))
-    rows: list[LanguageRow] = []
-    try:
-        for threads in sorted(grid.threads, reverse=True):
-            rows += _rows(found, grid, threads, vocabulary, bar.update)
-    finally:
-        bar.close()
+    found = candidates(folder, grid.engines, grid.sparsities, grid.embeddings, work)
+    rows = measure(found, grid, json.loads((folder / CONFIG).read_text())["vocab_size"])
     stored = [asdict(row) | {"noisy": row.noisy} for row in rows]
     return {"environment": environment(), "model": name, "grid": asdict(grid), "rows": stored}

@@ -11,6 +11,7 @@ from typing import Any
 from sparsekit.bench.language.gguf_file import write_gguf
 from sparsekit.bench.layers.weights import mask_structure
 from sparsekit.bench.peer import engine_name, not_installed
+from sparsekit.engine.compiling import EMBEDDING_DTYPES, compile_model
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.progress import Progress
@@ -63,10 +64,18 @@ LANGUAGE_PEERS: dict[str, LanguagePeer] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One engine with one model."""
+    """One engine with one model.
+
+    Attributes:
+        engine: its name in tables.
+        kind: a name of `engines.OPENERS`.
+        sparsity: of the model; None for an engine whose time does not depend on it.
+        model: what the engine opens.
+    """
 
     engine: str
-    sparsity: float | None  # None for an engine whose time does not depend on it
+    kind: str
+    sparsity: float | None
     model: Path
 
     @property
@@ -97,45 +106,64 @@ def _pruned(folder: Path, sparsity: float, block: str, to: Path) -> Path:
     return to.with_suffix(".part").rename(to)
 
 
-def _compiled(folder: Path, peer: LanguagePeer, sparsity: float, work: Path) -> Path:
-    from sparsekit.engine import compile_model
+def compiled(folder: Path, dtype: str, embeddings: str | None, work: Path) -> Path:
+    """A compiled model folder, measured for this processor; made once.
 
-    pruned = _pruned(folder, sparsity, peer.block, work / f"{sparsity:g}-{peer.block}")
-    file = work / f"{sparsity:g}-{peer.block}-{peer.dtype}.sparsekit"
+    Args:
+        folder: the model.
+        dtype: of layers that are dense in it.
+        embeddings: "int8" or "int4", of word embeddings and of a head that is tied to them; None: as `dtype`.
+        work: folder for the file.
+    """
+    tables = embeddings or (dtype if dtype in ("int8", "int4") else None)
+    file = work / f"{folder.name}-{dtype}{f'-{embeddings}' if embeddings else ''}.sparsekit"
     if not file.exists():
-        embeddings = peer.dtype if peer.dtype in ("int8", "int4") else None
-        compile_model(pruned, file, dtype=peer.dtype, embeddings=embeddings, measure=True)
+        compile_model(folder, file, dtype=dtype, embeddings=tables, measure=True)
     return file
 
 
-def _gguf(folder: Path, peer: LanguagePeer, work: Path) -> Path:
-    file = work / f"{peer.dtype}.gguf"
+def gguf(folder: Path, kind: str, work: Path) -> Path:
+    """A dense folder as a GGUF file; made once.
+
+    Args:
+        folder: a Llama.
+        kind: of its weights, as `write_gguf` takes it.
+        work: folder for the file.
+    """
+    file = work / f"{folder.name}-{kind}.gguf"
     if not file.exists():
-        write_gguf(folder, file.with_suffix(".part"), peer.dtype)
+        write_gguf(folder, file.with_suffix(".part"), kind)
         file.with_suffix(".part").rename(file)
     return file
 
 
-def candidates(folder: Path, engines: Sequence[str], sparsities: Sequence[float], work: Path) -> list[Candidate]:
+def candidates(
+    folder: Path, engines: Sequence[str], sparsities: Sequence[float], embeddings: str | None, work: Path
+) -> list[Candidate]:
     """Every engine with its models, sparse ones once for each sparsity.
 
     Args:
         folder: a causal model of transformers, dense.
         engines: names in `LANGUAGE_PEERS`.
         sparsities: fractions of zeros.
+        embeddings: of our engine's models, as `compiled` takes them.
         work: folder for what is made; what is there already is used again.
 
     Raises:
-        ValueError: an engine does not run the model.
+        ValueError: an engine does not run the model; `embeddings` is no such type.
     """
+    if embeddings is not None and embeddings not in EMBEDDING_DTYPES:
+        raise ValueError(f"embeddings must be one of {', '.join(EMBEDDING_DTYPES)}, got {embeddings!r}")
     wanted = [(engine, at) for engine in engines for at in _sparsities(engine, sparsities)]
     found = []
     for engine, at in Progress(wanted, title="prepare", unit="models"):
         peer = LANGUAGE_PEERS[engine]
         if peer.kind == "sparsekit":
-            found.append(Candidate(engine, at, _compiled(folder, peer, at or 0.0, work)))
+            pruned = _pruned(folder, at or 0.0, peer.block, work / f"{at:g}-{peer.block}")
+            model = compiled(pruned, peer.dtype, embeddings, work)
         else:
-            found.append(Candidate(engine, None, folder if peer.kind == "torch" else _gguf(folder, peer, work)))
+            model = folder if peer.kind == "torch" else gguf(folder, peer.dtype, work)
+        found.append(Candidate(engine, peer.kind, at, model))
     return found
 
 

@@ -1,0 +1,143 @@
+"""The pruned language models of the frontier: in one shot, and recovered in the steps of `language-50-recovery`."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from wordnet import noun_glosses
+
+from sparsekit import convert, finalize, prune_sparsegpt, save
+from sparsekit.bench.film_reviews import load_splits
+from sparsekit.checkpoint.transformers.foreign import from_folder
+from sparsekit.distillation import Distillation, LayerMap, SquareHead, Teacher, TopSoftTargets
+from sparsekit.distillation.teacher_outputs import teacher_outputs
+from sparsekit.recipes.data.batches import Batch, inputs_of, sample
+from sparsekit.recipes.data.tables import Rows
+from sparsekit.recipes.tasks.language import Language
+from sparsekit.recipes.tasks.named_outputs import NamedOutputs
+from sparsekit.training import TrainSettings, train
+
+#: Tokens of a window, to learn from and to predict.
+WINDOW = 256
+#: Reviews to predict, then those to learn from, as in `quality.py`.
+_TESTS, _FIRST, _LEARNED = 120, 200, 6000
+_DEFINITIONS = 2000
+#: Windows that SparseGPT calibrates on.
+_CALIBRATION = 128
+_BATCH = 4
+#: Weight of the hidden states beside the logits.
+_HIDDEN = 0.1
+_OUTSIDE_BLOCKS = ["lm_head"]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Two models of the frontier, before they are compiled: pruned in one shot, and then recovered.
+
+    Attributes:
+        sparsity: of the layers in the transformer blocks.
+        rounded: to int4 while it was pruned; else weights are floats, which int8 rounds.
+    """
+
+    sparsity: float
+    rounded: bool
+
+    @property
+    def one_shot(self) -> str:
+        """Name of the folder of the model before it learned."""
+        return f"{self.sparsity * 100:g}" + "-int4" * self.rounded
+
+    @property
+    def recovered(self) -> str:
+        """Name of the folder of the model that the dense one taught."""
+        return f"{self.one_shot}-recovered"
+
+
+#: Those that tell most about the frontier come first.
+PRUNED = [Pruned(sparsity, rounded) for sparsity in (0.5, 0.7, 0.0, 0.6) for rounded in (True, False)]
+
+
+def test_texts() -> dict[str, list[str]]:
+    """Texts that no model learned from: film reviews, and words of WordNet with their definitions."""
+    glosses = noun_glosses()
+    random.Random(0).shuffle(glosses)  # noqa: S311 - a shuffle, not a secret
+    reviews = [row["text"] for row in load_splits(0).imdb[:_TESTS]]
+    return {"reviews": reviews, "definitions": [f"{words}: {gloss}" for words, gloss in glosses[:_DEFINITIONS]]}
+
+
+def _opened(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return from_folder(AutoModelForCausalLM.from_pretrained, folder).eval()
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return from_folder(AutoTokenizer.from_pretrained, folder)
+
+
+def _learned(tokenizer: Any) -> list[Batch]:
+    texts = [row["text"] for row in load_splits(0).imdb[_FIRST : _FIRST + _LEARNED]]
+    return Language().batches(tokenizer, Rows(texts, [], []), _BATCH, WINDOW)
+
+
+def _store(model: Any, rounded: bool, tokenizer: Any, folder: Path) -> None:
+    """Bake masks in and write a folder, which is complete once it has its name."""
+    model = finalize(copy.deepcopy(model))
+    part = folder.with_suffix(".part")
+    if rounded:
+        save(convert(model, dtype="int4", min_sparsity=0.0, ignore=_OUTSIDE_BLOCKS), part, tokenizer=tokenizer)
+    else:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    part.rename(folder)
+
+
+def _recover(model: Any, teacher: Any, batches: Sequence[Batch], checkpoint: Path) -> None:
+    """Follow the dense model's logits and hidden states and the text itself, in the steps of the recipe."""
+    asked = Teacher(NamedOutputs(teacher, ["hidden_states"]))
+    targets = {"logits": TopSoftTargets(temperature=1.0, alpha=0.3), "hidden_states": SquareHead()}
+    layers = model.config.num_hidden_layers
+    objective = Distillation(targets, {"logits": 1.0, "hidden_states": _HIDDEN}, LayerMap.even(layers, layers))
+
+    def loss(student: nn.Module, batch: Batch) -> torch.Tensor:
+        inputs = inputs_of(batch)
+        outputs = teacher_outputs(asked, inputs, ["hidden_states", "logits"], top_k=64)
+        found: torch.Tensor = objective(student(**inputs), outputs, batch)
+        return found
+
+    model.get_input_embeddings().weight.requires_grad_(False)
+    settings = TrainSettings(epochs=0.1, learning_rate=3e-4)
+    train(NamedOutputs(model, ["hidden_states"]), batches, loss, settings, checkpoint=checkpoint, title=checkpoint.stem)
+
+
+def make(dense: Path, work: Path, wanted: Sequence[Pruned]) -> None:
+    """Make the models that are not in `work` yet, one folder each.
+
+    Args:
+        dense: folder of the dense model.
+        work: folder for the models.
+        wanted: models to make.
+    """
+    tokenizer = _tokenizer(dense)
+    batches = _learned(tokenizer)
+    for one in wanted:
+        if (work / one.recovered).exists():
+            continue
+        model = _opened(dense)
+        if one.sparsity or one.rounded:
+            dtype = "int4" if one.rounded else None
+            calibration = sample(batches, _CALIBRATION, 0)
+            prune_sparsegpt(model, one.sparsity, calibration, ignore=_OUTSIDE_BLOCKS, dtype=dtype)
+            if not (work / one.one_shot).exists():
+                _store(model, one.rounded, tokenizer, work / one.one_shot)
+        _recover(model, _opened(dense), batches, work / f"{one.recovered}.safetensors")
+        _store(model, one.rounded, tokenizer, work / one.recovered)
