@@ -15,7 +15,7 @@ def convert(
     model: Annotated[str, typer.Argument(help="Model folder, or a name in the local hub cache.", metavar="MODEL")],
     out: Annotated[Path, typer.Option(help="Folder for the sparse model.", metavar="OUT")],
     dtype: Annotated[
-        str, typer.Option(help="Of the weights: float32, bfloat16, float16 or int8.", metavar="DTYPE")
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16, int8 or int4.", metavar="DTYPE")
     ] = "float32",
     embeddings: Annotated[str, typer.Option(help="Of word embeddings: float32 or int8.", metavar="DTYPE")] = "float32",
     tokens: Annotated[
@@ -34,13 +34,27 @@ def convert(
 ) -> None:
     """Convert a pruned model: layers become sparse where that is faster here.
 
+    A folder of compressed-tensors with weights in int8 or int4 is
+    converted layer by layer; codes and scales stay as they are.
+
     [bold]sparsekit convert my-pruned-encoder --out sparse --dtype int8[/]
     """
+    need("train", "torch", "transformers")
+    from sparsekit.importers.folder_conversion import convert_compressed_tensors, is_quantized_folder
     from sparsekit.io.file_names import SENTENCE_MODULES
     from sparsekit.io.hub_cache import local_folder
 
-    sentences = (local_folder(model) / SENTENCE_MODULES).is_file()
-    need("compress" if sentences else "train", "transformers", *(["sentence_transformers"] if sentences else []))
+    folder = local_folder(model)
+    if is_quantized_folder(folder):
+        if dtype != "float32" or embeddings != "float32" or tokens or min_sparsity or ignore or dense or reference:
+            raise typer.BadParameter(f"the weights of {model} are quantized, and stay as they are: give --out alone")
+        with noting(f"stopped; {out} is as it was"):
+            convert_compressed_tensors(folder, out)
+        print_text(f"wrote {out}")
+        return
+    sentences = (folder / SENTENCE_MODULES).is_file()
+    if sentences:
+        need("compress", "sentence_transformers")
     from sparsekit.checkpoint import convert_folder
 
     with noting(f"stopped; {out} is as it was"):

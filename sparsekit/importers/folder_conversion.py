@@ -40,6 +40,18 @@ _DENSE_BYTES = 2  # of a quantized weight where it was dense: language models ar
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 
 
+def is_quantized_folder(folder: Path) -> bool:
+    """Whether `convert_compressed_tensors` is for a folder: its configuration says how weights are quantized.
+
+    Raises:
+        ValueError: they are quantized in a way that is not read.
+    """
+    config = read_config(folder)
+    section = config.get("quantization_config")
+    ours = isinstance(section, dict) and section.get("quant_method") == METHOD
+    return not ours and bool(schemes_of(config, folder / CONFIG))
+
+
 def convert_compressed_tensors(folder: Path | str, out: Path | str, *, max_shard_size: int = 10**9) -> None:
     """Write the quantized model in a folder of compressed-tensors as a model folder, layer by layer.
 

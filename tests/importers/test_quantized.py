@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from sparsekit.cli import app
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.importers import convert_compressed_tensors, import_compressed_tensors, read_weights, rewritten_config
 from sparsekit.importers.quantization_schemes import Scheme
@@ -189,3 +191,16 @@ def test_bit_masks_of_int8_become_a_folder(tmp_path):
     assert (entry.dtype, entry.nnz) == ("int8", np.count_nonzero(expected))
     np.testing.assert_allclose(weight.to_dense(), expected, rtol=2**-8)  # theirs are bfloat16
     assert set(folder.manifest.plain_arrays()) == {"dense.bias", "norm.weight", "norm.bias"}
+
+
+def test_the_verb_takes_codes_over_and_no_options(tmp_path):
+    source, out = tmp_path / "theirs", tmp_path / "ours"
+    shutil.copytree(DATA / "int-quantized-24-0.9.4", source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    refused = CliRunner().invoke(app, ["convert", str(source), "--out", str(out), "--dtype", "int4"])
+    assert refused.exit_code == 2
+    assert not out.exists()
+    shown = CliRunner().invoke(app, ["convert", str(source), "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert ModelFolder(out).manifest.layers["dense"].dtype == "int8"
