@@ -47,8 +47,10 @@ def compile_folder(
 
     with noting(f"stopped; {out} is as it was"):
         measured = target == "native"
-        compile_model(model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target, measure=measured)
-    print_text(f"wrote {out}, {size_text(out.stat().st_size)}")
+        made = compile_model(
+            model, out, dtype=dtype, embeddings=embeddings, pooling=pooling, target=target, measure=measured
+        )
+    print_text(f"wrote {out}, {size_text(made.nbytes)}, {made.bits_per_weight:.2f} bits a weight")
 
 
 def embed(

@@ -186,12 +186,15 @@ class CompiledModel:
         options: of the model.
         tensors: of the model, in any order.
 
-    `nbytes` is its size.
+    `nbytes` is its size, `bits_per_weight` the mean over its matrices, zeros counted as weights.
     """
 
     def __init__(self, options: EncoderOptions | DecoderOptions, tensors: Sequence[Tensor]) -> None:
         self._tensors = sorted(tensors, key=lambda tensor: tensor.key)
         starts, self.nbytes = _starts(self._tensors)
+        matrices = [tensor for tensor in tensors if tensor.columns > 1]
+        weights = sum(tensor.rows * tensor.columns for tensor in matrices)
+        self.bits_per_weight = 8 * sum(tensor.data.size for tensor in matrices) / weights
         entries = b"".join(map(_entry, self._tensors, starts))
         head = (MAGIC, VERSION, len(starts), self.nbytes)
         packed = options.layout.pack(*astuple(options))

@@ -64,7 +64,7 @@ def compile_model(
     pooling: str | None = None,
     target: str = "native",
     measure: bool = False,
-) -> None: ...
+) -> CompiledModel: ...
 
 
 def compile_model(
@@ -76,7 +76,7 @@ def compile_model(
     pooling: str | None = None,
     target: str = "native",
     measure: bool = False,
-) -> NDArray[np.uint8] | None:
+) -> NDArray[np.uint8] | CompiledModel:
     """Compile a model: all its weights, packed, in one file that `Encoder` or `Generator` maps.
 
     `docs/compiled-model.md` specifies it.
@@ -98,7 +98,8 @@ def compile_model(
         measure: time the layouts that a weight may have, here and now, instead of choosing by its sparsity.
 
     Returns:
-        The compiled model, uint8, at a multiple of 64 bytes, where there is no path.
+        The compiled model, uint8, at a multiple of 64 bytes, where there is no path; else what was written, of which
+        `nbytes` is the size and `bits_per_weight` the mean over all matrices, zeros counted as weights.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -111,7 +112,7 @@ def compile_model(
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
-    return None
+    return model
 
 
 def is_decoder(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_compile(folder, tmp_path):
     arguments = ["--out", str(out), "--dtype", "int8", "--embeddings", "int8", "--pooling", "cls"]
     result = CliRunner().invoke(app, ["compile", str(folder), *arguments])
     assert result.exit_code == 0, result.output
-    assert "wrote" in result.stdout
+    assert re.search(r"wrote .*, [\d.]+ MB, (8|9|1\d)\.\d\d bits a weight", result.stdout)
     assert out.read_bytes() == compile_model(folder, dtype="int8", embeddings="int8", pooling="cls").tobytes()
     CliRunner().invoke(app, ["compile", str(folder), "--out", str(out), "--pooling", "cls", "--target", "neon"])
     assert out.read_bytes() == compile_model(folder, pooling="cls", target="neon").tobytes()

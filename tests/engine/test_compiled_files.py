@@ -87,7 +87,7 @@ def test_the_bytes_are_those_of_the_specification(folder):
 
 def test_a_file_holds_the_same_bytes_and_runs(folder, tmp_path):
     path = tmp_path / "out" / "model.bin"
-    assert compile_model(folder, path) is None
+    compile_model(folder, path)
     assert path.read_bytes() == compile_model(folder).tobytes()
     assert [one.name for one in path.parent.iterdir()] == ["model.bin"]
     ids = sequences()
@@ -186,3 +186,14 @@ def test_a_tensor_of_floats_says_its_shape():
     tensor = Tensor.of_floats(0, "up_bias", np.ones(3, np.float32))
     assert (tensor.rows, tensor.columns, tensor.data.size) == (3, 1, 12)
     assert_close(tensor.data.view(np.float32), np.ones(3, np.float32))
+
+
+def test_bits_a_weight(tmp_path):
+    encoder("bert").save_pretrained(tmp_path / "folder")
+    file = tmp_path / "model.bin"
+    made = {
+        dtype: compile_model(tmp_path / "folder", file, dtype=dtype, embeddings=dtype) for dtype in ("float32", "int8")
+    }
+    assert made["int8"].nbytes == file.stat().st_size
+    assert 32 <= made["float32"].bits_per_weight < 64  # rows and columns are padded
+    assert 8 < made["int8"].bits_per_weight < made["float32"].bits_per_weight / 2
