@@ -18,6 +18,7 @@ from sparsekit.bench.film_reviews import load_splits
 from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.distillation import Distillation, LayerMap, SquareHead, Teacher, TopSoftTargets
 from sparsekit.distillation.teacher_outputs import teacher_outputs
+from sparsekit.pruning import keep_zeros
 from sparsekit.recipes.data.batches import Batch, inputs_of, sample
 from sparsekit.recipes.data.tables import Rows
 from sparsekit.recipes.tasks.language import Language
@@ -119,8 +120,24 @@ def _recover(model: Any, teacher: Any, batches: Sequence[Batch], checkpoint: Pat
     train(NamedOutputs(model, ["hidden_states"]), batches, loss, settings, checkpoint=checkpoint, title=checkpoint.stem)
 
 
+def _pruned(one: Pruned, dense: Path, batches: Sequence[Batch]) -> Any:
+    model = _opened(dense)
+    dtype = "int4" if one.rounded else None
+    prune_sparsegpt(model, one.sparsity, sample(batches, _CALIBRATION, 0), ignore=_OUTSIDE_BLOCKS, dtype=dtype)
+    return model
+
+
+def _to_recover(one: Pruned, dense: Path, batches: Sequence[Batch], work: Path) -> Any:
+    """A model with its masks; rounding is no part of a folder of floats, so that a rounded one is pruned anew."""
+    if one.rounded:
+        return _pruned(one, dense, batches)
+    model = _opened(work / one.one_shot if one.sparsity else dense)
+    keep_zeros(model)
+    return model
+
+
 def make(dense: Path, work: Path, wanted: Sequence[Pruned]) -> None:
-    """Make the models that are not in `work` yet, one folder each.
+    """Make the models that are not in `work` yet, one folder each, first those in one shot.
 
     Args:
         dense: folder of the dense model.
@@ -130,14 +147,10 @@ def make(dense: Path, work: Path, wanted: Sequence[Pruned]) -> None:
     tokenizer = _tokenizer(dense)
     batches = _learned(tokenizer)
     for one in wanted:
-        if (work / one.recovered).exists():
-            continue
-        model = _opened(dense)
-        if one.sparsity or one.rounded:
-            dtype = "int4" if one.rounded else None
-            calibration = sample(batches, _CALIBRATION, 0)
-            prune_sparsegpt(model, one.sparsity, calibration, ignore=_OUTSIDE_BLOCKS, dtype=dtype)
-            if not (work / one.one_shot).exists():
-                _store(model, one.rounded, tokenizer, work / one.one_shot)
-        _recover(model, _opened(dense), batches, work / f"{one.recovered}.safetensors")
-        _store(model, one.rounded, tokenizer, work / one.recovered)
+        if (one.sparsity or one.rounded) and not (work / one.one_shot).exists():
+            _store(_pruned(one, dense, batches), one.rounded, tokenizer, work / one.one_shot)
+    for one in wanted:
+        if not (work / one.recovered).exists():
+            model = _to_recover(one, dense, batches, work)
+            _recover(model, _opened(dense), batches, work / f"{one.recovered}.safetensors")
+            _store(model, one.rounded, tokenizer, work / one.recovered)

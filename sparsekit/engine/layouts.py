@@ -21,10 +21,13 @@ from sparsekit.timing.comparing import compare
 _DENSE = 0.3
 #: Between these sparsities both dense and sparse layouts are measured.
 _BOTH = (0.05, 0.7)
-#: Numbers of tokens that layouts are measured with.
+#: Numbers of tokens that encoders' layouts are measured with.
 _TOKENS = (1, 16, 128)
-#: Tokens of the prompt, and as many after it one by one, that decoders are measured for.
-_PROMPT = 128
+#: What decoders' are measured for: tokens in a call -> calls. A prompt of 128 tokens and as many after it, half of them
+#: one by one, half of four texts at once.
+_CALLS = {1: 64, 4: 16, 128: 1}
+#: Tokens in a call up to which weights are read from memory, as in a decoder's steps.
+_STEP = 4
 #: Bytes of copies of a weight that a decoder's are measured with in turn: a step finds none of them in a cache.
 _OUT_OF_CACHE = 64 << 20
 #: Seconds for each of them, and at most while the machine is too noisy to tell.
@@ -39,8 +42,8 @@ class Layouts:
     Args:
         target: whose layouts thresholds choose, as in `CSR.layouts`.
         measure: time those worth it on this machine, with the instruction set and the threads in use.
-        decodes: whether weights are a decoder's: measured for a prompt and as many tokens after it, one by one. Else
-            for any number of tokens alike.
+        decodes: whether weights are a decoder's: measured for a prompt and as many tokens after it, alone and of four
+            texts at once. Else for any number of tokens alike.
 
     Raises:
         ValueError: another machine's layouts are to be measured here.
@@ -90,8 +93,10 @@ def _candidates(weight: CSR, dtype: str) -> list[str]:
 
 
 def _cost(seconds: Mapping[int, float], decodes: bool) -> float:
-    """What is to be least, of the seconds of `_TOKENS`."""
-    return seconds[_PROMPT] + _PROMPT * seconds[1] if decodes else geometric_mean(seconds.values())
+    """What is to be least, of the seconds of calls by their tokens."""
+    if decodes:
+        return sum(calls * seconds[tokens] for tokens, calls in _CALLS.items())
+    return geometric_mean(seconds.values())
 
 
 def _in_turn(packed: runtime.Packed) -> Iterator[runtime.Packed]:
@@ -111,9 +116,9 @@ def _fastest(weight: CSR, dtype: str, block: str, layouts: Sequence[str], decode
     packed = {layout: weight.pack(dtype, block=block, layout=layout) for layout in layouts}
     seconds: dict[str, dict[int, float]] = {layout: {} for layout in layouts}
     rng = np.random.default_rng(0)
-    for tokens in _TOKENS:
+    for tokens in _CALLS if decodes else _TOKENS:
         x = rng.standard_normal((tokens, weight.in_features), np.float32)
-        in_turn = decodes and tokens == 1
+        in_turn = decodes and tokens <= _STEP
         weights = {layout: _in_turn(one) if in_turn else repeat(one) for layout, one in packed.items()}
         functions = {layout: partial(_multiply, x, one) for layout, one in weights.items()}
         for layout, timing in compare(functions, seconds=_SECONDS, at_most=_AT_MOST).items():
