@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import frontier_models
+import frontier_tables
 import typer
 
 from sparsekit.bench.language.benchmark import LanguageGrid, measure
@@ -128,7 +129,11 @@ def measure_points(
     measured = measure([point.candidate for point in points], grid, vocabulary)
     for number, row in enumerate(measured):
         rows[number % len(points)]["speed"].append(asdict(row) | {"noisy": row.noisy})
-    write_json(out, {"environment": environment(), "prompt": grid.prompt, "rounds": rounds, "rows": rows})
+    for row in rows:
+        row["speed"].sort(key=lambda speed: speed["threads"])
+    stored = {"environment": environment(), "prompt": grid.prompt, "rounds": rounds, "rows": rows}
+    write_json(out, stored)
+    frontier_tables.plot(stored, out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from sparsekit.training import TrainSettings, train
 WINDOW = 256
 #: Reviews to predict, then those to learn from, as in `quality.py`.
 _TESTS, _FIRST, _LEARNED = 120, 200, 6000
-_DEFINITIONS = 2000
+_DEFINITIONS = 1000
 #: Windows that SparseGPT calibrates on.
 _CALIBRATION = 128
 _BATCH = 4
