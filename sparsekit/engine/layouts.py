@@ -23,9 +23,9 @@ _DENSE = 0.3
 _BOTH = (0.05, 0.7)
 #: Numbers of tokens that encoders' layouts are measured with.
 _TOKENS = (1, 16, 128)
-#: What decoders' are measured for: tokens in a call -> calls. A prompt of 128 tokens and as many after it, half of them
-#: one by one, half of four texts at once.
-_CALLS = {1: 64, 4: 16, 128: 1}
+#: What decoders' are measured for: tokens in a call -> calls. A prompt of 128 tokens and as many after it, three
+#: quarters one by one, the others of four texts at once.
+_CALLS = {1: 96, 4: 8, 128: 1}
 #: Tokens in a call up to which weights are read from memory, as in a decoder's steps.
 _STEP = 4
 #: Bytes of copies of a weight that a decoder's are measured with in turn: a step finds none of them in a cache.
