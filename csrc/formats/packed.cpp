@@ -25,7 +25,7 @@ template <class Value, int height>
 constexpr LayoutEntry sell(Layout layout, const char* name) {
   constexpr bool scaled = sizeof(Value) == 1;
   constexpr std::uint8_t padding = scaled ? 0 : kPaddingColumn;
-  constexpr std::int64_t sixths = (scaled ? 2 : 6) * (height > 1 ? 2 : 1);
+  constexpr std::int64_t sixths = (scaled ? 3 : 6) * (height > 1 ? 2 : 1);
   return {layout,
           name,
           kDType<Value>,
