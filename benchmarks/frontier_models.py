@@ -1,11 +1,14 @@
-"""The pruned language models of the frontier: in one shot, and recovered in the steps of `language-50-recovery`."""
+"""The pruned language models of the frontier: in one shot, and recovered as the recipe `language-50-recovery` does.
+
+In float32, and calibrated on fewer windows than there.
+"""
 
 from __future__ import annotations
 
 import copy
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,22 @@ from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.distillation import Distillation, LayerMap, SquareHead, Teacher, TopSoftTargets
 from sparsekit.distillation.teacher_outputs import teacher_outputs
 from sparsekit.pruning import keep_zeros
+from sparsekit.recipes import read_recipe
 from sparsekit.recipes.data.batches import Batch, inputs_of, sample
 from sparsekit.recipes.data.tables import Rows
 from sparsekit.recipes.tasks.language import Language
 from sparsekit.recipes.tasks.named_outputs import NamedOutputs
-from sparsekit.training import TrainSettings, train
+from sparsekit.training import train
 
+_RECIPE = read_recipe(Path(__file__).parent / "recipes" / "language-50-recovery.yaml")
+_DISTILL: Any = _RECIPE.stages[-1].settings
 #: Tokens of a window, to learn from and to predict.
-WINDOW = 256
+WINDOW = _RECIPE.data.max_tokens
 #: Reviews to predict, then those to learn from, as in `quality.py`.
 _TESTS, _FIRST, _LEARNED = 120, 200, 6000
 _DEFINITIONS = 1000
 #: Windows that SparseGPT calibrates on.
 _CALIBRATION = 128
-_BATCH = 4
-#: Weight of the hidden states beside the logits.
-_HIDDEN = 0.1
 _OUTSIDE_BLOCKS = ["lm_head"]
 
 
@@ -65,7 +68,7 @@ class Pruned:
 PRUNED = [Pruned(sparsity, rounded) for sparsity in (0.5, 0.7, 0.0, 0.6) for rounded in (True, False)]
 
 
-def test_texts() -> dict[str, list[str]]:
+def unseen_texts() -> dict[str, list[str]]:
     """Texts that no model learned from: film reviews, and words of WordNet with their definitions."""
     glosses = noun_glosses()
     random.Random(0).shuffle(glosses)  # noqa: S311 - a shuffle, not a secret
@@ -87,7 +90,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def _learned(tokenizer: Any) -> list[Batch]:
     texts = [row["text"] for row in load_splits(0).imdb[_FIRST : _FIRST + _LEARNED]]
-    return Language().batches(tokenizer, Rows(texts, [], []), _BATCH, WINDOW)
+    return Language().batches(tokenizer, Rows(texts, [], []), _RECIPE.data.batch_size, WINDOW)
 
 
 def _store(model: Any, rounded: bool, tokenizer: Any, folder: Path) -> None:
@@ -105,18 +108,19 @@ def _store(model: Any, rounded: bool, tokenizer: Any, folder: Path) -> None:
 def _recover(model: Any, teacher: Any, batches: Sequence[Batch], checkpoint: Path) -> None:
     """Follow the dense model's logits and hidden states and the text itself, in the steps of the recipe."""
     asked = Teacher(NamedOutputs(teacher, ["hidden_states"]))
-    targets = {"logits": TopSoftTargets(temperature=1.0, alpha=0.3), "hidden_states": SquareHead()}
+    targets = {"logits": TopSoftTargets(_DISTILL.temperature, _DISTILL.alpha), "hidden_states": SquareHead()}
+    weights = {"logits": _DISTILL.soft_weight, "hidden_states": _DISTILL.hidden_weight}
     layers = model.config.num_hidden_layers
-    objective = Distillation(targets, {"logits": 1.0, "hidden_states": _HIDDEN}, LayerMap.even(layers, layers))
+    objective = Distillation(targets, weights, LayerMap.even(layers, layers))
 
     def loss(student: nn.Module, batch: Batch) -> torch.Tensor:
         inputs = inputs_of(batch)
-        outputs = teacher_outputs(asked, inputs, ["hidden_states", "logits"], top_k=64)
+        outputs = teacher_outputs(asked, inputs, ["hidden_states", "logits"], _DISTILL.top_k)
         found: torch.Tensor = objective(student(**inputs), outputs, batch)
         return found
 
     model.get_input_embeddings().weight.requires_grad_(False)
-    settings = TrainSettings(epochs=0.1, learning_rate=3e-4)
+    settings = replace(_DISTILL.loop_settings(seed=0), precision="float32")
     train(NamedOutputs(model, ["hidden_states"]), batches, loss, settings, checkpoint=checkpoint, title=checkpoint.stem)
 
 

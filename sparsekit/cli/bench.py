@@ -220,6 +220,7 @@ def bench_language(
 
 
 def _is_language_model(folder: Path) -> bool:
+    """By its config alone: nothing else of the folder is read before the benchmark checks it."""
     from sparsekit.engine.decoder_families import DECODER_FAMILIES
     from sparsekit.io.file_names import CONFIG
     from sparsekit.io.untrusted import read_object

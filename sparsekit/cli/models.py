@@ -46,7 +46,8 @@ def convert(
 
     folder = local_folder(model)
     if is_quantized_folder(folder):
-        if dtype != "float32" or embeddings != "float32" or tokens or min_sparsity or ignore or dense or reference:
+        given = (tokens or None, min_sparsity, ignore or None, reference, dense or None)
+        if (dtype, embeddings) != ("float32", "float32") or any(option is not None for option in given):
             raise typer.BadParameter(f"the weights of {model} are quantized, and stay as they are: give --out alone")
         with noting(f"stopped; {out} is as it was"):
             convert_compressed_tensors(folder, out)

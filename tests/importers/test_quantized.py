@@ -198,9 +198,11 @@ def test_the_verb_takes_codes_over_and_no_options(tmp_path):
     shutil.copytree(DATA / "int-quantized-24-0.9.4", source)
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    refused = CliRunner().invoke(app, ["convert", str(source), "--out", str(out), "--dtype", "int4"])
-    assert refused.exit_code == 2
-    assert not out.exists()
+    for option in (["--dtype", "int4"], ["--min-sparsity", "0"], ["--tokens", "4"], ["--dense"]):
+        refused = CliRunner().invoke(app, ["convert", str(source), "--out", str(out), *option])
+        assert refused.exit_code == 2
+        assert "give --out alone" in " ".join(refused.output.split())
+        assert not out.exists()
     shown = CliRunner().invoke(app, ["convert", str(source), "--out", str(out)])
     assert shown.exit_code == 0, shown.output
     assert ModelFolder(out).manifest.layers["dense"].dtype == "int8"
