@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,10 +86,9 @@ def _perplexities(model: Path | None, tokenizer: Path, work: Path) -> dict[str, 
         return None
     kept = work / f"{model.name}.perplexity.json"
     if not kept.exists():
-        with closing(Generator(model, tokenizer=tokenizer if model.is_file() else None)) as generator:
-            window = frontier_models.WINDOW
-            texts = frontier_models.unseen_texts().items()
-            write_json(kept, {kind: generator.perplexity(found, window=window) for kind, found in texts})
+        generator = Generator(model, tokenizer=tokenizer if model.is_file() else None)
+        texts, window = frontier_models.unseen_texts(), frontier_models.WINDOW
+        write_json(kept, {kind: generator.perplexity(found, window=window) for kind, found in texts.items()})
     found: dict[str, float] = json.loads(kept.read_text())
     print(model.name, found, flush=True)
     return found
