@@ -90,6 +90,18 @@ def test_layers_differ_in_sparsity_by_what_they_can_spare(tmp_path, reviews, tas
     assert pruned["least"] < 0.4 < 0.6 < pruned["most"] < 0.72
 
 
+def test_layers_get_the_sparsities_that_the_recipe_lists(tmp_path, classifier, reviews):
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(classifier)
+    names = [name for name, module in model.bert.encoder.named_modules() if isinstance(module, torch.nn.Linear)]
+    sparsities = {f"bert.encoder.{name}": (0.25, 0.75)[number % 2] for number, name in enumerate(names)}
+    stage = {"prune": {"sparsities": sparsities, "samples": 16}}
+    report = compress(classifier, recipe_of("classification", stage), reviews, tmp_path / "out")
+    assert (report["stages"][0]["least"], report["stages"][0]["most"]) == pytest.approx((0.25, 0.75), abs=0.01)
+    pruned = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    for name, sparsity in sparsities.items():
+        assert (pruned.get_submodule(name).weight == 0).float().mean() == pytest.approx(sparsity, abs=0.01)
+
+
 def test_zeros_of_a_model_pruned_elsewhere_stay(tmp_path, reviews):
     folder = tiny(tmp_path / "pruned", "classification")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
@@ -195,6 +207,9 @@ def test_a_run_goes_on_from_its_checkpoints(tmp_path, classifier, reviews):
         ("task: classification\nstages:\n  - prune\n", "give sparsity"),
         ("task: language\nstages:\n  - prune: {mask_structure: 1:4}\n", "line 3.*put it in quotes: '1:4'"),
         ('task: language\nstages:\n  - prune: {mask_structure: "2:4", spread: 0.2}\n', "line 3.*sparsity is free"),
+        ("task: language\nstages:\n  - prune: {sparsity: 0.5, sparsities: {a: 0.5}}\n", "line 3.*leave out sparsity"),
+        ("task: language\nstages:\n  - prune:\n      sparsities: {a: 1.5}\n", "line 4.*sparsities.a.*less than 1"),
+        ('task: language\nstages:\n  - prune: {sparsities: {a: 0.5}, mask_structure: "1:4"}\n', "a: .*means sparsity"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from sparsekit.pruning import METHODS, allocate_sparsity, prune_sparsegpt, pruni
 from sparsekit.pruning import prune as prune_model
 from sparsekit.pruning.masks.from_scores import structure_sparsity
 from sparsekit.pruning.methods import weight_methods
-from sparsekit.pruning.sparsity import wanted_sparsity
+from sparsekit.pruning.sparsity import sparsities_of, wanted_sparsity
 from sparsekit.recipes.data.batches import has_label, one_by_one
 from sparsekit.recipes.settings import MaskStructure
 from sparsekit.recipes.stages.calibration import calibration, check_loss, loss_of
@@ -35,6 +35,7 @@ class Prune(StageSettings):
     shrinks_model: ClassVar[bool] = True
 
     sparsity: float | None = Field(default=None, ge=0, lt=1)
+    sparsities: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = None  # of each layer, by its name, instead
     criterion: Criterion = "sparsegpt"
     mask_structure: MaskStructure = "unstructured"
     dtype: Literal["int4"] | None = None  # round the weights that stay as well; of sparsegpt
@@ -46,7 +47,10 @@ class Prune(StageSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        wanted_sparsity(self.sparsity, None, self.mask_structure)
+        if self.sparsities is None:
+            wanted_sparsity(self.sparsity, None, self.mask_structure)
+        else:
+            self._check_sparsities(self.sparsities)
         if self.scope is not None and not METHODS[self.criterion].scopes:
             raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
         if self.dtype is not None and "dtype" not in METHODS[self.criterion].takes:
@@ -55,10 +59,10 @@ class Prune(StageSettings):
             raise ValueError("spread is for layers whose sparsity is free: leave out scope global, N:M, or spread")
         return self
 
-    @property
-    def wanted(self) -> float:
-        """The sparsity, given or implied by the mask structure."""
-        return wanted_sparsity(self.sparsity, None, self.mask_structure) or 0.0
+    def _check_sparsities(self, sparsities: dict[str, float]) -> None:
+        if self.sparsity is not None or self.spread or self.scope == "global":
+            raise ValueError("sparsities give every layer its own: leave out sparsity, spread, and scope global")
+        sparsities_of(sparsities, sparsities, self.mask_structure)
 
     @property
     def needs_loss(self) -> bool:
@@ -76,17 +80,20 @@ class Prune(StageSettings):
 
 
 def _sparsity(job: Job, settings: Prune, chosen: dict[str, Any]) -> float | dict[str, float]:
-    """One sparsity for all layers, or one for each if `spread` is set.
+    """One sparsity for all layers, or one for each if the recipe lists them or `spread` is set.
 
     If the criterion has no scores before it prunes, its `scored_by` criterion is used to allocate sparsity.
     """
+    if settings.sparsities is not None:
+        return settings.sparsities
+    wanted = wanted_sparsity(settings.sparsity, None, settings.mask_structure) or 0.0
     if not settings.spread:
-        return settings.wanted
+        return wanted
     sampled = one_by_one(job.sample(min(settings.samples, _GRADIENTS), labels=True))
     scored_by = METHODS[settings.criterion].scored_by or settings.criterion
     return allocate_sparsity(
         job.model,
-        settings.wanted,
+        wanted,
         [text for text in sampled if has_label(text)][:_GRADIENTS],
         loss=lambda model, batch: loss_of(job, model, batch),
         spread=settings.spread,
@@ -120,7 +127,11 @@ def _reported(job: Job, settings: Prune, reached: dict[str, float]) -> dict[str,
     return {
         "layers": len(layers),
         "sparsity": 1.0 - sum(layer.nnz for layer in layers) / weights,
-        **({"least": min(reached.values()), "most": max(reached.values())} if settings.spread else {}),
+        **(
+            {"least": min(reached.values()), "most": max(reached.values())}
+            if settings.spread or settings.sparsities
+            else {}
+        ),
         "empty_rows": sum(layer.empty_rows for layer in layers),
         "too_sparse_layers": [layer.name for layer in layers if layer.too_sparse],
     }
