@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeAlias
 
 #: Sparsities that are tried of each layer; a level is an index of this table.
 SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+
+#: The level of every layer of the transformer blocks, by the name that `model.named_modules()` has for it.
+Assignment: TypeAlias = dict[str, int]
 
 
 @dataclass(frozen=True)

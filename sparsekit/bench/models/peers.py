@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.bench.layers.peers import onnxruntime_session, openvino_request
@@ -59,12 +60,14 @@ def _sparsekit(problem: ModelProblem, dtype: str) -> ModelCall:
     return InTorch(fuse(model), problem)
 
 
-def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
-    """Compiled for the engine, every layer in this type, as a folder of transformers with zeros in its weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        transformer: Any = problem.model.model
-        transformer.save_pretrained(folder)
-        encoder = runtime.CompiledEncoder(compile_model(folder, dtype=dtype))
+def compiled_call(compiled: NDArray[np.uint8], problem: ModelProblem) -> ModelCall:
+    """Runs a compiled encoder in the engine.
+
+    Args:
+        compiled: as `compile_model` gives it.
+        problem: its inputs.
+    """
+    encoder = runtime.CompiledEncoder(compiled)
     seen = problem.attention_mask.numpy().astype(bool)
     ids = problem.input_ids.numpy()[seen].astype(np.int32)
     offsets = np.concatenate([[0], seen.sum(axis=1).cumsum()])
@@ -75,6 +78,14 @@ def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
         return hidden
 
     return call
+
+
+def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
+    """Compiled for the engine, every layer in this type, as a folder of transformers with zeros in its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        transformer: Any = problem.model.model
+        transformer.save_pretrained(folder)
+        return compiled_call(compile_model(folder, dtype=dtype), problem)
 
 
 def _onnxruntime(problem: ModelProblem, int8: bool = False, reduce_range: bool = False) -> ModelCall:

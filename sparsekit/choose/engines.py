@@ -1,0 +1,98 @@
+"""Time dense engines and compressed models on texts of the same length, interleaved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparsekit.bench.affinity import limited_to, pause_for
+from sparsekit.bench.models.peers import MODEL_PEERS, compiled_call
+from sparsekit.bench.models.problem import Calibration, HiddenState, ModelProblem
+from sparsekit.timing.comparing import Timing, compare
+
+#: Dense engines that models are compared with, where they are installed.
+DENSE_ENGINES = (
+    "torch",
+    "onnxruntime",
+    "onnxruntime-int8",
+    "openvino",
+    "openvino-int8",
+    "ctranslate2",
+    "ctranslate2-int8",
+)
+#: Texts in a batch.
+BATCH = 16
+#: Seconds for each engine and model, of one text and of a batch.
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a model takes in an engine.
+
+    Attributes:
+        one_text_ms: median milliseconds of one text.
+        texts_per_second: in batches of `BATCH`.
+        noisy: whether other programs disturbed a measurement.
+    """
+
+    one_text_ms: float
+    texts_per_second: float
+    noisy: bool
+
+    @classmethod
+    def of(cls, one: Timing, batch: Timing) -> Speed:
+        """Of the timings of one text and of a batch."""
+        return cls(1e3 * one.median, BATCH / batch.median, one.noisy or batch.noisy)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Everything that is timed together.
+
+    Attributes:
+        dense: the dense model, as `AutoModel` has it.
+        tokens: of each text.
+        threads: of every engine.
+        calibration: token ids of texts, for engines that quantize statically.
+        engines: dense ones, of `DENSE_ENGINES`.
+    """
+
+    dense: HiddenState
+    tokens: int
+    threads: int
+    calibration: Calibration
+    engines: Sequence[str]
+
+    def run(self, models: Mapping[str, NDArray[np.uint8]]) -> dict[str, Speed]:
+        """Time the dense engines, and compiled models in ours.
+
+        Args:
+            models: by name, as `compile_model` gives them.
+
+        Returns:
+            Engine or model -> its speed.
+        """
+        with limited_to(self.threads):
+            one, batch = (self._timed(models, texts) for texts in (1, BATCH))
+        return {name: Speed.of(one[name], batch[name]) for name in one}
+
+    def _timed(self, models: Mapping[str, NDArray[np.uint8]], texts: int) -> dict[str, Timing]:
+        problem = self._problem(texts)
+        calls = {name: MODEL_PEERS[name].prepare(problem) for name in self.engines}
+        calls |= {name: compiled_call(compiled, problem) for name, compiled in models.items()}
+        return compare(calls, seconds=_SECONDS * len(calls), pause=pause_for(self.threads))
+
+    def _problem(self, texts: int) -> ModelProblem:
+        vocabulary = self.dense.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        ids = torch.randint(vocabulary, (texts, self.tokens), generator=torch.Generator().manual_seed(0))
+        return ModelProblem(self.dense, ids, torch.ones_like(ids), self.threads, self.calibration)
+
+
+def installed_engines() -> list[str]:
+    """The dense engines that are installed."""
+    return [name for name in DENSE_ENGINES if not MODEL_PEERS[name].missing]

@@ -1,0 +1,90 @@
+"""The user's texts, for the search: to learn from, and to select by; the test data stay unseen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sparsekit.io.atomic_file import write_atomically
+from sparsekit.recipes.data.splits import read_splits
+from sparsekit.recipes.data.tables import Rows
+from sparsekit.recipes.recipe import Recipe
+from sparsekit.recipes.yaml_file import make_recipe
+
+#: Part of the data that candidates are selected by, and the most texts of it.
+_SELECTION, _MOST = 0.15, 2000
+#: Names of columns in the files that the search writes.
+_TEXT, _PAIR, _LABEL = "text", "pair", "label"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Files of the search.
+
+    Attributes:
+        train: the texts that candidates learn from, JSON lines.
+        selection: those that they are selected by.
+        columns: settings of a recipe's data that read these files.
+    """
+
+    train: Path
+    selection: Path
+    columns: dict[str, Any]
+
+
+def _lines(rows: Rows) -> list[dict[str, Any]]:
+    columns = {_TEXT: rows.texts, _PAIR: rows.pairs, _LABEL: rows.labels}
+    there = {name: column for name, column in columns.items() if column}
+    return [dict(zip(there, values, strict=True)) for values in zip(*there.values(), strict=True)]
+
+
+def _write(path: Path, rows: Rows) -> Path:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _lines(rows))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, work: Path) -> Texts:
+    """Split the user's table, and write both parts.
+
+    Args:
+        data: the table.
+        task: of the recipes.
+        settings: of the recipes' data: names of columns, lengths.
+        seed: of the split.
+        work: folder for the files.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_splits`; also when there is too little to select by.
+    """
+    part = {**settings, "test_part": _SELECTION}
+    recipe: Recipe = make_recipe({"task": task, "seed": seed, "data": part, "stages": ["evaluate"]})
+    splits = read_splits(recipe, data, None, None)
+    if splits.train is None or splits.test is None:
+        needed = {"classification": "labels", "embedding": "pairs"}[task]
+        raise ValueError(f"{data} must have {needed} to select candidates by, and more than a few rows")
+    kept = splits.test
+    if len(kept) > _MOST:
+        kept = Rows(kept.texts[:_MOST], kept.pairs[:_MOST], kept.labels[:_MOST])
+    work.mkdir(parents=True, exist_ok=True)
+    columns = {_PAIR: _PAIR} if kept.pairs else {}
+    columns |= {_LABEL: _LABEL} if kept.labels else {}
+    sizes = {name: settings[name] for name in ("max_tokens", "batch_size") if name in settings}
+    train, selection = _write(work / "train.jsonl", splits.train), _write(work / "selection.jsonl", kept)
+    return Texts(train, selection, {**columns, **sizes})
+
+
+def usual_tokens(tokenizer: Any, texts: list[str], most: int) -> int:
+    """Median number of tokens of texts, special ones among them.
+
+    Args:
+        tokenizer: of the model.
+        texts: at least one.
+        most: tokens that texts are truncated to.
+    """
+    ids = tokenizer(texts, truncation=True, max_length=most)["input_ids"]
+    return max(1, round(median(len(one) for one in ids)))
