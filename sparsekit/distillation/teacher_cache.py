@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,11 @@ from safetensors.torch import load_file, save_file
 
 from sparsekit.distillation.teacher import Teacher
 from sparsekit.distillation.teacher_outputs import Batch, TeacherOutputs, teacher_outputs
+from sparsekit.introspect.tensor_digest import batches_digest, model_digest
 from sparsekit.io.atomic_file import write_atomically, write_json
 
 _FORMAT = 1
 _MANIFEST = "cache.json"
-
-
-def _digest(parts: Iterator[tuple[str, torch.Tensor]]) -> str:
-    """Hash of names, types, shapes and bytes of tensors."""
-    found = hashlib.sha256()
-    for name, tensor in parts:
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _teacher_parts(teacher: Teacher) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from sorted(teacher.model.state_dict().items())
-
-
-def _batch_parts(batches: Sequence[Batch]) -> Iterator[tuple[str, torch.Tensor]]:
-    for number, batch in enumerate(batches):
-        for name in sorted(batch):
-            yield f"{number}.{name}", batch[name]
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
@@ -122,9 +104,9 @@ class TeacherCache(Sequence[TeacherOutputs]):
         self._check(
             {
                 "format": _FORMAT,
-                "teacher": _digest(_teacher_parts(teacher)),
+                "teacher": model_digest(teacher.model),
                 "tokenizer": _tokenizer_digest(tokenizer),
-                "data": _digest(_batch_parts(batches)),
+                "data": batches_digest(batches),
                 "batches": len(batches),
                 "dtype": str(dtype).removeprefix("torch."),
                 "keep": None if keep is None else sorted(keep),
