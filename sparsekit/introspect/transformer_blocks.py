@@ -107,6 +107,19 @@ def transformer_blocks(model: nn.Module, layers: Iterable[str] | None = None) ->
     return {full_name(longest, key): block for key, block in stacks[longest].named_children()}
 
 
+def linear_layers_outside(model: nn.Module) -> list[str]:
+    """Names of the linear layers outside the transformer blocks, such as heads and poolers.
+
+    Raises:
+        ValueError: as `find_stacks`.
+
+    >>> linear_layers_outside(nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(3)), nn.Linear(2, 2)))
+    ['1']
+    """
+    inside = {id(module) for block in transformer_blocks(model).values() for module in block.modules()}
+    return [name for name, module in model.named_modules() if is_dense_linear(module) and id(module) not in inside]
+
+
 def lists_beside(model: nn.Module, name: str) -> list[str]:
     """A stack and its sibling lists of the same length: XLM has one list for each kind of layer."""
     around, _, own = name.rpartition(".")

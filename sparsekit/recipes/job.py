@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sparsekit.introspect.dense_classes import is_dense_linear
-from sparsekit.introspect.transformer_blocks import transformer_blocks
+from sparsekit.introspect.transformer_blocks import linear_layers_outside, transformer_blocks
 from sparsekit.pruning.split_model import split_modules
 from sparsekit.recipes.data.batches import Batch, has_label, sample
 from sparsekit.recipes.report.confidence_intervals import intervals
@@ -102,6 +101,4 @@ class Job:
     def outside_transformer_blocks(self) -> list[str]:
         """Names of the linear layers outside the transformer blocks, such as heads and poolers."""
         with split_modules(self.model):  # so that names match those in `prune`
-            inside = {id(module) for module in self.transformer_blocks().modules()}
-            named = self.model.named_modules()
-            return [name for name, module in named if is_dense_linear(module) and id(module) not in inside]
+            return linear_layers_outside(self.model)
