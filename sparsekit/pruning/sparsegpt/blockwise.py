@@ -29,8 +29,12 @@ from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.surgery import undo_on_failure
 
 
-def _transformer_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
-    """The model's transformer blocks, which must hold all layers to prune."""
+def blocks_holding(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+    """The model's transformer blocks by name, in the order they run.
+
+    Raises:
+        ValueError: it has none, or they do not hold all layers to prune.
+    """
     layers = list(layers)
     found = transformer_blocks(model, layers)
     outside = [layer for layer in layers if not any(lies_within(name, layer) for name in found)]
@@ -151,7 +155,7 @@ def prune_sparsegpt(
     wanted = sparsities_of(layers, sparsity, mask_structure)
     for name, layer in layers.items():
         check_structure(name, weight_of(layer), mask_structure)
-    blocks = _transformer_blocks(model, layers)
+    blocks = blocks_holding(model, layers)
     was_training = model.training
     model.eval()
     shown: Progress[str] = Progress(title="prune", unit="layers", total=len(layers))

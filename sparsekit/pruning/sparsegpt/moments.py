@@ -92,3 +92,45 @@ class TransformerBlockPair:
         for transformer_block, samples in ((self.pruned, self.samples), (self.dense, self.dense_samples)):
             for sample in samples:
                 sample.hidden = sample.run(transformer_block, self.number)
+
+
+def _adder(hessian: torch.Tensor, sample: Sample) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    def add(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        rows = token_rows(args[0], sample.tokens).float()
+        hessian.addmm_(rows.T, rows)
+
+    return add
+
+
+def gather_hessians(
+    transformer_block: nn.Module, number: int, layers: Sequence[str], samples: Sequence[Sample]
+) -> dict[str, torch.Tensor]:
+    """Hessians of layers' inputs in the dense model, in one pass, after which samples reach the next transformer block.
+
+    Args:
+        transformer_block: a dense one.
+        number: which one it is of the model.
+        layers: names of layers in it; of those that read the same input, one.
+        samples: as they reach it.
+
+    Returns:
+        Layer name -> `X X^T` over all tokens that are not padding, float32, shape [in_features, in_features]. An expert
+        of a mixture that no token reaches gets the identity, so that magnitude decides.
+    """
+    inside = {name: transformer_block.get_submodule(name) for name in layers}
+    weights = {name: weight_of(layer) for name, layer in inside.items()}
+    hessians = {
+        name: torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float32, device=weight.device)
+        for name, weight in weights.items()
+    }
+    for sample in samples:
+        handles = [one.register_forward_pre_hook(_adder(hessians[name], sample)) for name, one in inside.items()]
+        try:
+            sample.hidden = sample.run(transformer_block, number)
+        finally:
+            for handle in handles:
+                handle.remove()
+    for name, hessian in hessians.items():
+        if is_routed(transformer_block, name) and not hessian.any():
+            hessian.fill_diagonal_(1.0)
+    return hessians

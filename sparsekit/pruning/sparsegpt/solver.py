@@ -43,8 +43,16 @@ def match_targets(weight: torch.Tensor, hessian: torch.Tensor, cross: torch.Tens
     return torch.cholesky_solve(right.T, torch.linalg.cholesky(system)).T.contiguous()
 
 
-def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse Hessian: its rows hold what elimination from left to right needs."""
+def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """Upper Cholesky factor of the inverse Hessian: its rows hold what elimination from left to right needs.
+
+    Args:
+        hessian: `X X^T`, float32, shape [in_features, in_features].
+        damping: ridge, as a fraction of the Hessian's mean diagonal.
+
+    Returns:
+        The factor, of the same shape, for all layers that read X and all their sparsities.
+    """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(hessian, damping)))
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
@@ -118,9 +126,20 @@ def prune_and_round(
     Returns:
         Weight, mask and scales, float32, shape [out_features, groups]; None for those without a `dtype`.
     """
+    return prune_by_factor(weight, inverse_factor(hessian, damping), sparsity, dtype, mask_structure, column_block)
+
+
+def prune_by_factor(
+    weight: torch.Tensor,
+    factor: torch.Tensor,
+    sparsity: float,
+    dtype: str | None,
+    mask_structure: str,
+    column_block: int = GROUP,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`prune_and_round` by the Hessian's `inverse_factor`, which layers of one input and sparsities share."""
     weight = weight.clone()
     column_block = max(1, column_block // group_width(mask_structure)) * group_width(mask_structure)
-    factor = _inverse_factor(hessian, damping)
     mask = torch.empty_like(weight, dtype=torch.bool)
     found: list[torch.Tensor] = []
     for first in range(0, weight.shape[1], column_block):
