@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparsekit import CSR, SparseLinear
-from sparsekit.bench.layers.weights import random_weight
+from sparsekit.bench.layers.random_weights import random_weight
 
 
 @pytest.fixture(autouse=True)

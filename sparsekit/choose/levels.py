@@ -25,6 +25,11 @@ class Form:
     dtype: str
     mask_structure: str
 
+    @property
+    def block(self) -> str:
+        """Blocks of its masks, as `CSR.pack` names them: "1x1" or "4x1"."""
+        return "1x1" if self.mask_structure == "unstructured" else self.mask_structure
+
     def __str__(self) -> str:
         """As tables have it: "int8 4x1"."""
         return self.dtype if self.mask_structure == "unstructured" else f"{self.dtype} {self.mask_structure}"

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+#: Tokens of a thread that the core computes together: csrc/model/workspace.h.
+THREAD_TOKENS = 256
+
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Numbers of sequences, batch by batch, longest first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import overload
 
@@ -29,7 +29,7 @@ from sparsekit.engine.layouts import Layouts
 from sparsekit.engine.linear_tensors import linear_tensors
 from sparsekit.engine.model_type import family_of
 from sparsekit.engine.sentence_modules import DENSE_LAYER, DenseModule, read_modules
-from sparsekit.engine.weights import open_weights
+from sparsekit.engine.weights import Weights, open_weights
 from sparsekit.formats.dtypes import weight_dtype
 from sparsekit.io.atomic_file import write_atomically
 from sparsekit.io.file_names import CONFIG
@@ -108,7 +108,7 @@ def compile_model(
     """
     if target not in runtime.packing_targets():
         raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
-    model = _compiled(local_folder(folder), weight_dtype(dtype), embeddings, pooling, Layouts(target, measure=measure))
+    model = compiled(local_folder(folder), dtype, embeddings, pooling, Layouts(target, measure=measure))
     if path is None:
         return model.in_memory()
     write_atomically(Path(path), lambda temporary: _write(model, temporary))
@@ -125,7 +125,28 @@ def is_decoder(folder: Path) -> bool:
     return isinstance(family_of(config, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily)
 
 
-def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | None, layouts: Layouts) -> CompiledModel:
+def compiled(
+    folder: Path,
+    dtype: str,
+    embeddings: str | None,
+    pooling: str | None,
+    layouts: Layouts,
+    opened: Callable[[Path, Layouts], Weights] = open_weights,
+) -> CompiledModel:
+    """A model, compiled.
+
+    Args:
+        folder: as in `compile_model`, like the next ones.
+        dtype: likewise.
+        embeddings: likewise.
+        pooling: likewise.
+        layouts: in which layers are packed.
+        opened: gives the weights of the encoder's or decoder's folder.
+
+    Raises:
+        ValueError: as `compile_model`.
+    """
+    dtype = weight_dtype(dtype)
     if embeddings is not None and embeddings not in EMBEDDING_DTYPES:
         raise ValueError(f"embeddings must be None or one of {', '.join(EMBEDDING_DTYPES)}, got {embeddings!r}")
     if pooling not in POOLINGS:
@@ -134,20 +155,30 @@ def _compiled(folder: Path, dtype: str, embeddings: str | None, pooling: str | N
     if is_decoder(folder):
         if pooling is not None:
             raise ValueError(f"pooling={pooling!r} makes vectors of an encoder; {folder} is a language model")
-        return compiled_decoder(modules.encoder, dtype, embeddings, layouts.for_decoding())
+        weights = opened(modules.encoder, layouts.for_decoding())
+        return compiled_decoder(modules.encoder, dtype, embeddings, weights)
     if embeddings == "int4":
         raise ValueError("embeddings of encoders are float32 or int8, got 'int4', which is for language models")
     config = read_config(read_object(regular_file(modules.encoder, CONFIG)))
-    found = EncoderTensors(config, open_weights(modules.encoder, layouts))
+    found = EncoderTensors(config, opened(modules.encoder, layouts))
     tensors = list(found.read(dtype, embeddings))
-    pooling = pooling or modules.pooling
-    head = None if pooling else config.head
+    head, pooling = head_and_pooling(config, pooling or modules.pooling)
     if head is not None:
         tensors += found.read_head(head, dtype)
-        pooling = head.pooling
     if modules.dense is not None:
         tensors += _dense_tensors(modules.dense, dtype, layouts)
     return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
+
+
+def head_and_pooling(config: EncoderConfig, pooling: str | None) -> tuple[Head | None, str | None]:
+    """The head that an encoder is compiled with, and how tokens become one vector.
+
+    Args:
+        config: of the encoder.
+        pooling: what the caller or the modules around it say; the head goes without theirs.
+    """
+    head = None if pooling else config.head
+    return head, pooling if head is None else head.pooling
 
 
 def _dense_tensors(dense: DenseModule, dtype: str, layouts: Layouts) -> Iterator[Tensor]:

@@ -8,28 +8,25 @@ from sparsekit import runtime
 from sparsekit.engine.compiled_file import NORM_KINDS, CompiledModel, DecoderOptions
 from sparsekit.engine.decoder_config import DecoderConfig, read_decoder_config
 from sparsekit.engine.decoder_tensors import DecoderTensors
-from sparsekit.engine.layouts import Layouts
-from sparsekit.engine.weights import open_weights
-from sparsekit.formats.dtypes import weight_dtype
+from sparsekit.engine.weights import Weights
 from sparsekit.io.file_names import CONFIG
 from sparsekit.io.untrusted import read_object, regular_file
 
 
-def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, layouts: Layouts) -> CompiledModel:
+def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, weights: Weights) -> CompiledModel:
     """Compile a causal language model.
 
     Args:
         folder: a model folder of `sparsekit.save` or transformers.
         dtype: of linear layers that are dense in the model, as in `compile_model`, and of a head that is not tied.
         embeddings: of word embeddings, with those of a tied head: "float32", "int8" or "int4"; None as they are stored.
-        layouts: in which layers are packed.
+        weights: of the folder.
 
     Raises:
         ValueError: the engine does not run the model, or the folder is damaged.
     """
     config = read_decoder_config(read_object(regular_file(folder, CONFIG)))
-    tensors = DecoderTensors(config, open_weights(folder, layouts)).read(weight_dtype(dtype), embeddings)
-    return CompiledModel(_options(config), list(tensors))
+    return CompiledModel(_options(config), list(DecoderTensors(config, weights).read(dtype, embeddings)))
 
 
 def _options(config: DecoderConfig) -> DecoderOptions:

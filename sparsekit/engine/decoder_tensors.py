@@ -11,10 +11,12 @@ from sparsekit.engine.compiled_file import NO_LAYER, Tensor
 from sparsekit.engine.decoder_config import DecoderConfig
 from sparsekit.engine.decoder_families import ATTENTION_LINEARS, DECODER_NORMS, FEED_FORWARD_LINEARS
 from sparsekit.engine.embedding_tensors import matrix, table_tensor, tied_tensor
-from sparsekit.engine.linear_tensors import check_name, linear_tensors, stored_vector
+from sparsekit.engine.linear_tensors import LayerLinear, check_name, linear_tensors, stored_vector
 from sparsekit.engine.module_names import ModuleNames, part_of
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.weights import Part, Weights
+
+_LINEARS = (*ATTENTION_LINEARS, *FEED_FORWARD_LINEARS)
 
 
 class DecoderTensors:
@@ -73,6 +75,12 @@ class DecoderTensors:
             if not np.array_equal(matrix(self._weights, name), words, equal_nan=True):
                 raise refusal(f"a {name!r} that differs from the word embeddings beside tie_word_embeddings=True")
 
+    def linears(self) -> Iterator[LayerLinear]:
+        """Linear layers of the transformer blocks, in their order."""
+        for layer, kind, module in self._modules:
+            if kind in _LINEARS:
+                yield LayerLinear(layer, kind, module, self._part(kind))
+
     def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
         """All tensors.
 
@@ -91,7 +99,7 @@ class DecoderTensors:
                 yield table_tensor(self._weights, kind, module, "float32", self._config.features)
             elif kind in DECODER_NORMS:
                 yield from self._norm(layer, kind, module)
-            elif kind in (*ATTENTION_LINEARS, *FEED_FORWARD_LINEARS):
+            elif kind in _LINEARS:
                 yield from self._linear(layer, kind, module, dtype)
         if not self._config.tied:
             yield from linear_tensors(self._weights, NO_LAYER, "head", self._head, dtype)

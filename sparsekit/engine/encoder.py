@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.batches import Input, batches_by_tokens, joined_input, offsets_of, split_rows
+from sparsekit.engine.batches import THREAD_TOKENS, Input, batches_by_tokens, joined_input, offsets_of, split_rows
 from sparsekit.engine.compiled_file import POOLINGS, TASKS, read_compiled
 from sparsekit.engine.labels import Classification, Labels
 from sparsekit.engine.sentence_modules import read_modules
@@ -20,9 +20,6 @@ from sparsekit.engine.tokenizing import TOKENIZER, Text, Tokenizer, Tokens, chec
 from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
-
-#: Tokens of a thread in a batch: the core computes that many at a time.
-_THREAD_TOKENS = 256
 
 
 class Encoder:
@@ -253,7 +250,7 @@ class Encoder:
     ) -> NDArray[np.float32]:
         """What the core gives for texts, in their order: a row for each, or for each of their tokens."""
         if batch_tokens is None:
-            batch_tokens = _THREAD_TOKENS * runtime.num_threads()
+            batch_tokens = THREAD_TOKENS * runtime.num_threads()
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         offsets = offsets_of([one.ids for one in tokens]) if self._labels_tokens else np.arange(len(tokens) + 1)

@@ -11,13 +11,13 @@ from sparsekit.engine.compiled_file import NO_LAYER, Tensor
 from sparsekit.engine.embedding_tensors import matrix, table_tensor
 from sparsekit.engine.encoder_config import EncoderConfig
 from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
-from sparsekit.engine.linear_tensors import linear_tensors, stored_vector
+from sparsekit.engine.linear_tensors import LayerLinear, linear_tensors, stored_vector
 from sparsekit.engine.module_names import ModuleNames, part_of
 from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_frequencies, rotary_table
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_tensors import relative_tensors
 from sparsekit.engine.rotary_config import RotaryConfig
-from sparsekit.engine.weights import Weights
+from sparsekit.engine.weights import Part, Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -55,6 +55,12 @@ class EncoderTensors:
         left = sorted(own - known - {self._prefix + name for name in _BUFFERS})
         if left:
             raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
+
+    def linears(self) -> Iterator[LayerLinear]:
+        """Linear layers of the transformer blocks, in their order."""
+        for layer, kind, module in self._modules:
+            if kind in LINEARS and layer != NO_LAYER:
+                yield LayerLinear(layer, kind, module, self._part(kind))
 
     def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
         """All tensors.
@@ -140,8 +146,12 @@ class EncoderTensors:
         if kind not in self._config.without_bias:
             yield stored_vector(self._weights, layer, f"{kind}_bias", f"{module}.bias")
 
+    def _part(self, kind: str) -> Part:
+        """Which rows of a module a linear layer has."""
+        return part_of(self._config.family.modules, kind)
+
     def _linear(self, layer: int, kind: str, module: str, dtype: str) -> Iterator[Tensor]:
-        part = part_of(self._config.family.modules, kind)
+        part = self._part(kind)
         activation = self._config.activation if kind == "up" and part.whole else None
         weight, *bias = linear_tensors(self._weights, layer, kind, module, dtype, activation, part)
         if kind == "query":

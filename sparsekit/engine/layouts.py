@@ -28,8 +28,8 @@ _TOKENS = (1, 16, 128)
 _CALLS = {1: 96, 4: 8, 128: 1}
 #: Tokens in a call up to which weights are read from memory, as in a decoder's steps.
 _STEP = 4
-#: Bytes of copies of a weight that a decoder's are measured with in turn: a step finds none of them in a cache.
-_OUT_OF_CACHE = 64 << 20
+#: Bytes of copies of a weight of which, taken in turn, a call finds none in a cache: a decoder's are measured so.
+OUT_OF_CACHE = 64 << 20
 #: Seconds for each of them, and at most while the machine is too noisy to tell.
 _SECONDS, _AT_MOST = 0.03, 0.2
 #: Weights of one shape whose sparsities are as near as this have the same layout.
@@ -99,14 +99,19 @@ def _cost(seconds: Mapping[int, float], decodes: bool) -> float:
     return geometric_mean(seconds.values())
 
 
-def _in_turn(packed: runtime.Packed) -> Iterator[runtime.Packed]:
-    """Copies of a weight, again and again, more of them than caches hold."""
+def copies_of(packed: runtime.Packed, count: int) -> list[runtime.Packed]:
+    """So many copies of a weight that was just packed."""
     copies = []
-    for _ in range(max(1, _OUT_OF_CACHE // max(1, packed.nbytes))):
+    for _ in range(count):
         copies.append(aligned_buffer(packed.nbytes))
         copies[-1][:] = packed
-        remember(copies[-1], copies[-1].ctypes.data)  # as good as the weight, which was just packed
-    return cycle(copies)
+        remember(copies[-1], copies[-1].ctypes.data)  # as good as the weight
+    return copies
+
+
+def _in_turn(packed: runtime.Packed) -> Iterator[runtime.Packed]:
+    """Copies of a weight, again and again, more of them than caches hold."""
+    return cycle(copies_of(packed, max(1, OUT_OF_CACHE // max(1, packed.nbytes))))
 
 
 def _fastest(weight: CSR, dtype: str, block: str, layouts: Sequence[str], decodes: bool) -> str:

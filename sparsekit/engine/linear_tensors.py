@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from sparsekit import runtime
 from sparsekit.engine.compiled_file import Tensor
 from sparsekit.engine.weights import WHOLE, Part, Weights
+
+#: Linear layers that the core computes in one call, of one input: csrc/model's encoder_layer, decoder_layer and
+#: feed_forward.
+JOINED = (("query", "key", "value"), ("up", "gate"))
+
+
+class LayerLinear(NamedTuple):
+    """A linear layer that the core runs in a transformer block."""
+
+    layer: int  # number of the transformer block
+    kind: str
+    module: str  # its name in the model
+    part: Part  # of the module's rows
 
 
 def stored_vector(weights: Weights, layer: int, role: str, name: str, part: Part = WHOLE) -> Tensor:

@@ -26,7 +26,13 @@ from sparsekit.runtime.linear import (
 from sparsekit.runtime.memory import keep_freed_memory, resident_bytes
 from sparsekit.runtime.packed import Packed, PackedInfo, check_packed, packed_info
 from sparsekit.runtime.sampling import checked_counter, checked_sampling, sample
-from sparsekit.runtime.threads import follow_torch_threads, num_threads, set_num_threads
+from sparsekit.runtime.threads import (
+    follow_torch_threads,
+    limited_threads,
+    num_threads,
+    set_num_threads,
+    uses_torch_threads,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -54,6 +60,7 @@ __all__ = [
     "joined_linear_at",
     "keep_freed_memory",
     "kernels",
+    "limited_threads",
     "linear",
     "linear_at",
     "linear_input_gradient_at",
@@ -65,5 +72,6 @@ __all__ = [
     "sample",
     "set_num_threads",
     "use_isa",
+    "uses_torch_threads",
     "version",
 ]

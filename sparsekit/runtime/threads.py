@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sparsekit import _C
@@ -42,6 +44,12 @@ def num_threads() -> int:
     return _C.num_threads()
 
 
+def uses_torch_threads() -> bool:
+    """Whether calls run on torch's threads."""
+    follow_torch_threads()
+    return _C.uses_outside_threads()
+
+
 def set_num_threads(count: int) -> None:
     """Set the number of threads of the pool that runs without torch.
 
@@ -49,7 +57,25 @@ def set_num_threads(count: int) -> None:
         ValueError: `count` is below 1, or above 64 and the machine's processors.
         RuntimeError: torch is loaded, so its threads are used.
     """
-    follow_torch_threads()
-    if _C.uses_outside_threads():
+    if uses_torch_threads():
         raise RuntimeError(f"torch is loaded and its threads are used; call torch.set_num_threads({count})")
     _C.set_pool_threads(count)
+
+
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Run calls on this many threads, torch's or those of the pool, then on as many as before; None changes nothing.
+
+    Raises:
+        ValueError: as `set_num_threads`.
+    """
+    before = num_threads()
+    if count is None or count == before:
+        yield
+        return
+    change = sys.modules["torch"].set_num_threads if uses_torch_threads() else set_num_threads
+    change(count)
+    try:
+        yield
+    finally:
+        change(before)

@@ -39,6 +39,11 @@ class Clock:
     thread: Callable[[], float] = time.thread_time
 
 
+def clock_for(threads: int) -> Clock:
+    """What calls on so many threads are timed with: one thread waits for none, so that only its own work counts."""
+    return Clock(wall=time.thread_time) if threads == 1 else Clock()
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds a call took: the median over undisturbed samples and the quartiles around it."""
@@ -106,10 +111,17 @@ def _calls_a_sample(function: Callable[[], Any], clock: Clock) -> int:
 class _Rounds:
     """Samples of all functions, taken round by round."""
 
-    def __init__(self, functions: Mapping[str, Callable[[], Any]], seed: int, pause: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[[], Any]],
+        seed: int,
+        pause: float,
+        warm: Mapping[str, int],
+        clock: Clock,
+    ) -> None:
         self.functions = functions
         self.order = random.Random(seed)  # noqa: S311 - an order of measurements, not a secret
-        self.pause, self.clock = pause, clock
+        self.pause, self.warm, self.clock = pause, warm, clock
         self.calls = {name: _calls_a_sample(function, clock) for name, function in functions.items()}
         self.samples: dict[str, list[_Sample]] = {name: [] for name in functions}
         self.number = 0
@@ -120,6 +132,7 @@ class _Rounds:
             function = self.functions[name]
             if self.pause:
                 time.sleep(self.pause)
+            for _ in range(self.warm.get(name, int(self.pause > 0))):
                 function()
             self.samples[name].append(_sample(function, self.calls[name], self.clock))
         self.number += 1
@@ -141,6 +154,7 @@ def compare(
     least_rounds: int = _ENOUGH,
     seed: int = 0,
     pause: float = 0.0,
+    warm: Mapping[str, int] | None = None,
     clock: Clock = Clock(),
 ) -> dict[str, Timing]:
     """Time all functions in rounds, each round in a new random order, for about `seconds` in all.
@@ -153,12 +167,14 @@ def compare(
         seed: of the order.
         pause: seconds to sleep before a function's sample, followed by a call that is not timed: threads that another
             engine leaves spinning come to rest.
+        warm: name -> calls before a function's sample that are not timed either: caches hold what its own calls leave
+            there, not those of others.
         clock: what to read the time from.
 
     Returns:
         name -> timing of one call.
     """
-    rounds = _Rounds(functions, seed, pause, clock)
+    rounds = _Rounds(functions, seed, pause, warm or {}, clock)
     start = clock.wall()
     while rounds.number < least_rounds or clock.wall() - start < seconds:
         rounds.run()

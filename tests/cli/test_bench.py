@@ -15,7 +15,8 @@ from sparsekit.bench.layers import benchmark as layers
 from sparsekit.bench.layers import report, stored
 from sparsekit.bench.layers.peers import PEERS
 from sparsekit.bench.layers.plots import plot_roofline, plot_speedup
-from sparsekit.bench.layers.weights import imposed_on, model_layers, random_weight
+from sparsekit.bench.layers.random_weights import random_weight
+from sparsekit.bench.layers.weights import imposed_on, model_layers
 from sparsekit.bench.minilm import minilm_folder
 from sparsekit.bench.models import benchmark as models
 from sparsekit.bench.models import report as model_report

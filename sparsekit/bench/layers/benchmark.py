@@ -13,7 +13,8 @@ from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.layers.ceilings import Ceilings, measure
 from sparsekit.bench.layers.peers import PEERS
 from sparsekit.bench.layers.problem import Call, Problem, Weight
-from sparsekit.bench.layers.weights import WeightSource, random_weight
+from sparsekit.bench.layers.random_weights import random_weight
+from sparsekit.bench.layers.weights import WeightSource
 from sparsekit.bench.peer import answers_wrongly, is_ours
 from sparsekit.bench.summary import Group
 from sparsekit.timing.comparing import Timing, compare

@@ -1,4 +1,4 @@
-"""Weights to benchmark: random, or a model's own layers with an imposed sparsity."""
+"""Weights to benchmark: those of a model's own layers with an imposed sparsity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 from sparsekit.bench.layers.problem import Floats
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
-from sparsekit.formats.csr import BLOCKS
 from sparsekit.pruning import finalize, prune
 
 #: Makes a weight `[out_features, in_features]` of a shape, a sparsity and the blocks that are zero or not.
@@ -22,16 +21,6 @@ WeightSource: TypeAlias = Callable[[tuple[int, int], float, str], Floats]
 def mask_structure(block: str) -> str:
     """What `prune` calls a mask of these blocks."""
     return "unstructured" if block == "1x1" else block
-
-
-def random_weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
-    """Normal values, each block kept with the probability `1 - sparsity`; the same for the same arguments."""
-    numbers = np.random.default_rng([*shape, round(1000 * sparsity)])
-    weight = numbers.standard_normal(shape, dtype=np.float32)
-    height = BLOCKS[block]
-    drawn = numbers.random((-(-shape[0] // height), shape[1]), dtype=np.float32)
-    weight[np.repeat(drawn < sparsity, height, axis=0)[: shape[0]]] = 0.0
-    return weight
 
 
 def open_encoder(folder: Path) -> Any:
