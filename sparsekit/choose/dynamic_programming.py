@@ -1,6 +1,6 @@
 """The assignment of levels to layers that costs least within a budget of seconds.
 
-The dynamic program of SPDY (Frantar and Alistarh, arXiv 2201.11096, section 3.1): seconds are cut into buckets, and the
+The dynamic program of SPDY (Frantar and Alistarh, arXiv 2201.11096): seconds are cut into buckets, and the
 least cost of the first layers is known for every number of buckets. Here buckets hold what a layer takes beyond its
 fastest level, rounded up: the budget is never exceeded, and met whenever the fastest levels meet it.
 """

@@ -1,7 +1,7 @@
 """What it costs to prune a layer: its error, weighed by how much the model's outputs move for it.
 
-The same relative error matters more in some layers than in others; SPDY (Frantar and Alistarh, arXiv 2201.11096, section
-3.3) searches coefficients for that. Here they are measured, by the model's divergence with one layer pruned at a time.
+The same relative error matters more in some layers than in others; SPDY (Frantar and Alistarh, arXiv 2201.11096)
+searches coefficients for that. Here they are measured: by the model's divergence with one layer pruned at a time.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     folder/00000.safetensors    solutions of the first layer (see `solution_file.py`), and so on
 
 Solutions are for the inputs that a layer has in the dense model, so that any combination can be put together, as in
-SPDY (Frantar and Alistarh, arXiv 2201.11096, section 3.2). Layers are written one by one, each atomically: a run that
+SPDY (Frantar and Alistarh, arXiv 2201.11096). Layers are written one by one, each atomically: a run that
 was stopped goes on where it was.
 """
 
