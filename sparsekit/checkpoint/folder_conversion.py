@@ -14,9 +14,8 @@ from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.transformers.opening import open_folder
 from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
 from sparsekit.checkpoint.verification.outputs import answers
-from sparsekit.conversion import conversion_report, convert
+from sparsekit.conversion import convert
 from sparsekit.conversion.converting import TOKENS
-from sparsekit.conversion.report import ConversionReport
 from sparsekit.folder.layout import is_written_by_save
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.targets import checked_target
@@ -68,7 +67,7 @@ def convert_folder(
     ignore: Iterable[str] = (),
     dense: bool = False,
     reference: str | None = None,
-) -> ConversionReport | None:
+) -> nn.Module:
     """Convert the model in a folder and save it to another one, with its tokenizer.
 
     The model's outputs for a few random tokens are stored too, for `verify` to compare. The converted model is compared
@@ -86,7 +85,7 @@ def convert_folder(
         reference: folder or name of the model before pruning, to compare outputs with.
 
     Returns:
-        Report of the conversion; None with `dense`.
+        The model that was saved; `conversion_report` says what became of its layers, unless with `dense`.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -99,10 +98,11 @@ def convert_folder(
     folder = local_folder(source)
     if target == folder.resolve():
         raise ValueError(f"{out} is the folder to convert, whose dense weights would be lost; give another one")
+    model: nn.Module
     model, tokenizer = open_folder(folder)
     if dense:
         save(model, out, tokenizer=tokenizer, dense=True)
-        return None
+        return model
     inputs = _sample_inputs(model)
     batches = _batches(model, inputs)
     other = None if reference is None else open_folder(local_folder(reference))[0]
@@ -117,4 +117,4 @@ def convert_folder(
         reference=other,
     )
     save(model, out, tokenizer=tokenizer, verify_inputs=inputs)
-    return conversion_report(model)
+    return model

@@ -57,9 +57,10 @@ def convert(
     if sentences:
         need("compress", "sentence_transformers")
     from sparsekit.checkpoint import convert_folder
+    from sparsekit.conversion import conversion_report
 
     with noting(f"stopped; {out} is as it was"):
-        report = convert_folder(
+        converted = convert_folder(
             model,
             out,
             dtype=dtype,
@@ -70,8 +71,8 @@ def convert(
             dense=dense,
             reference=reference,
         )
-    if report is not None:
-        print_text(str(report))
+    if not dense:
+        print_text(str(conversion_report(converted)))
     print_text(f"wrote {out}")
 
 
