@@ -90,6 +90,13 @@ def test_a_model_of_ones_own_code(rng, tmp_path):
     assert torch.equal(load(tmp_path / "model", model=fresh())(x), model(x)), "the folder loads as ever"
 
 
+def test_a_folder_without_sparse_layers(tmp_path):
+    save(nn.Sequential(nn.Linear(4, 3)), tmp_path / "model")
+    first, *rest = str(verify(tmp_path / "model")).splitlines()
+    assert first == "checksums of 2 arrays are right, there are no sparse layers to check"
+    assert len(rest) == 1
+
+
 def test_a_kernel_that_computes_wrongly_is_found(folder, monkeypatch):
     right = runtime.linear
     monkeypatch.setattr(runtime, "linear", lambda x, packed: right(x, packed) * np.float32(1.0001))

@@ -49,7 +49,7 @@ class VerificationReport:
         rows = [(printable(name), check, self.stored.get(name)) for name, check in self.layers.items()]
         rows += [(f"output {printable(name)}", check, None) for name, check in self.outputs.items()]
         width = max((len(name) for name, *_ in rows), default=5)
-        lines = [f"{'layer':{width}}  error  relative  when saved  tolerance"]
+        lines = [f"{'layer':{width}}  error  relative  when saved  tolerance"] if rows else []
         for name, check, before in rows:
             saved = "" if before is None else f"{before.relative:.0e}"
             verdict = "" if check.passed else "  too large"
@@ -57,6 +57,7 @@ class VerificationReport:
             lines.append(f"{name:{width}}  {errors}  {saved:>10}  {check.tolerance:9.0e}{verdict}")
         wrong = sum(not check.passed for _, check, _ in rows)
         verdict = f"{wrong} of {len(rows)} errors are too large" if wrong else "all errors are within their tolerances"
+        verdict = verdict if rows else "there are no sparse layers to check"
         lines.append(f"checksums of {counted(self.arrays, 'array')} are right, {verdict}")
         for name, shape in self.embeddings.items():
             lines.append(f"codes and scales of embeddings {printable(name)} ({' x '.join(map(str, shape))}) are right")
