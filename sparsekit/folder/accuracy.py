@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sparsekit import runtime
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.formats import CSR
-from sparsekit.formats.quantization import GROUP
+from sparsekit.int4_groups import GROUP
 
 #: Layers multiply `_TOKENS` random tokens, each alone and repeated so often: kernels differ for one token and many.
 _SEED, _TOKENS, _REPEATS = 0, 4, 16

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsekit.int4_groups import GROUP, groups_of
+
 if TYPE_CHECKING:
     from sparsekit.formats.csr import CSR
 
 Scales: TypeAlias = NDArray[np.float32]
-
-#: Input features whose int4 values in a row have one scale: a group.
-GROUP = 128
 
 _MOST = 127
 #: Least and largest code, by type.
@@ -30,15 +29,6 @@ _SMALLEST_FLOAT16 = 2.0**-24
 _TRIED = np.linspace(0.4, 1.0, 25)
 #: Percentile of magnitudes that `by_percentile` maps to the largest code.
 _PERCENTILE = 99.5
-
-
-def groups_of(in_features: int) -> int:
-    """Groups of a row.
-
-    >>> groups_of(576)
-    5
-    """
-    return -(-in_features // GROUP)
 
 
 def scales_shape(dtype: str, shape: tuple[int, int]) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from sparsekit.formats import CSR
-from sparsekit.formats.quantization import GROUP, groups_of
 from sparsekit.importers.quantization_schemes import Scheme
+from sparsekit.int4_groups import GROUP, groups_of
 from sparsekit.io.safetensors_file import is_size
 
 _PACKED, _SCALE, _SHAPE = "weight_packed", "weight_scale", "weight_shape"

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsekit.int4_groups import GROUP
 from sparsekit.introspect.dense_classes import INT4_SCALES, is_conv1d
-
-#: Input features whose weights in a row have one scale.
-GROUP = 128
 
 #: How far from a whole number of steps a weight may be: those of float16 and bfloat16 were rounded once more.
 _OFF_GRID = 0.05

@@ -9,8 +9,8 @@ import transformers
 from torch import nn
 
 from sparsekit import CSR, SparseLinear, convert, finalize, prune_sparsegpt
-from sparsekit.formats import quantization
-from sparsekit.introspect.int4_scales import GROUP, each_scale, kept_scales
+from sparsekit.int4_groups import GROUP
+from sparsekit.introspect.int4_scales import each_scale, kept_scales
 from sparsekit.pruning.masks.int4_rounding import Int4Rounding, apply_rounding, round_to_int4, rounding_of
 from sparsekit.pruning.sparsegpt.group_scales import group_scales
 from sparsekit.pruning.sparsegpt.solver import prune_and_round, prune_weight
@@ -46,7 +46,6 @@ def on_grid(weight: torch.Tensor, scales: torch.Tensor) -> bool:
 def test_one_size_of_groups():
     packed = CSR.from_dense(np.ones((1, 1000), np.float32)).pack("int4")
     assert CSR.unpack(packed).scales.shape == (1, -(-1000 // GROUP))
-    assert quantization.GROUP == GROUP
 
 
 def test_rounding_with_feedback_is_closer_than_rounding_afterwards():

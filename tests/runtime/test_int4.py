@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sparsekit import CSR, runtime
-from sparsekit.formats.quantization import GROUP, SCALE_METHODS, groups_of
+from sparsekit.formats.quantization import SCALE_METHODS
+from sparsekit.int4_groups import GROUP, groups_of
 
 SHAPES = [(1, 1), (16, 8), (17, 130), (64, 576), (33, 1000), (5, 0), (0, 7)]
 

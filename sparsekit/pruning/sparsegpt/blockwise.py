@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from sparsekit.introspect.int4_scales import GROUP
+from sparsekit.int4_groups import GROUP
 from sparsekit.introspect.module_paths import lies_within, name_within
 from sparsekit.introspect.transformer_blocks import transformer_blocks
 from sparsekit.progress import Progress

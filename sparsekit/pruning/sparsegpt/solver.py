@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from sparsekit.introspect.int4_scales import GROUP
+from sparsekit.int4_groups import GROUP
 from sparsekit.pruning.masks.from_scores import group_width, masks_by_sparsity
 from sparsekit.pruning.masks.int4_rounding import round_to_int4
 from sparsekit.pruning.sparsegpt.group_scales import group_scales
