@@ -1,12 +1,13 @@
 """Sparse weights stored with bitmasks, and values of four bits, damaged or made to harm: each is refused in words."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matrices import random_weight
-from test_hostile_folders import edit_manifest, forge
+from test_hostile_folders import edit_manifest, forge, refused_by_every_reader
 from torch import nn
 
 from sparsekit import SparseLinear, load, save, verify
@@ -35,10 +36,7 @@ def folder(rng, tmp_path, monkeypatch) -> Path:
     return tmp_path / "model"
 
 
-def refused(folder: Path, message: str) -> None:
-    for read in (lambda path: load(path, model=fresh()), open_layers, verify):
-        with pytest.raises(ValueError, match=message):
-            read(folder)
+refused = partial(refused_by_every_reader, fresh)
 
 
 def test_the_folder_is_good_before_anything_is_done_to_it(folder):

@@ -2,17 +2,18 @@
 
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matrices import random_weight
-from test_hostile_folders import edit_manifest, forge
+from test_hostile_folders import edit_manifest, forge, refused_by_every_reader
 from torch import nn
 
 from sparsekit import SparseLinear, load, save, verify
-from sparsekit.checkpoint import open_layers, weights
+from sparsekit.checkpoint import weights
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.safetensors_file import ArrayFile
 
@@ -39,10 +40,7 @@ def folder(rng, tmp_path, monkeypatch) -> Path:
     return tmp_path / "model"
 
 
-def refused(folder: Path, message: str) -> None:
-    for read in (lambda path: load(path, model=fresh()), open_layers, verify):
-        with pytest.raises(ValueError, match=message):
-            read(folder)
+refused = partial(refused_by_every_reader, fresh)
 
 
 def test_the_folder_is_good_before_anything_is_done_to_it(folder):

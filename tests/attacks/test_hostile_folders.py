@@ -14,7 +14,7 @@ from matrices import random_weight
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from sparsekit import SparseLinear, load, save
+from sparsekit import SparseLinear, load, save, verify
 from sparsekit.checkpoint import open_layers, weights
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.safetensors_file import ArrayFile
@@ -47,6 +47,13 @@ def folder(rng, tmp_path, monkeypatch) -> Path:
 def refused(folder: Path, message: str, error: type[Exception] = ValueError) -> None:
     with pytest.raises(error, match=message):
         load(folder, model=fresh())
+
+
+def refused_by_every_reader(fresh: Callable[[], nn.Module], folder: Path, message: str) -> None:
+    """`load`, `open_layers` and `verify` refuse the folder of a model that `fresh` builds."""
+    for read in (lambda path: load(path, model=fresh()), open_layers, verify):
+        with pytest.raises(ValueError, match=message):
+            read(folder)
 
 
 def edit_json(path: Path, change: Callable[[dict], object]) -> None:
