@@ -159,7 +159,7 @@ _RUN = "--data reviews.jsonl --out out"
         ("prune good --out out --data reviews.jsonl --sparsity 0.5 --criterion wonda", "did you mean wanda?"),
         ("prune good --out out --data reviews.jsonl --sparsity 0.5 --task painting", "task: expected 'classification'"),
         ("prune good --out out --data reviews.jsonl --mask-structure 4x", "mask_structure must be"),
-        ("prune good --out out --data reviews.jsonl", "give sparsity"),
+        ("prune good --out out --data reviews.jsonl", "give sparsity, a fraction such as 0.8, or a mask_structure"),
         ("prune good --out good --data reviews.jsonl --sparsity 0.5", "good is the model, which the compressed model"),
         ("distill good --out out --data reviews.jsonl --teacher none", "the model none does not exist"),
         ("distill good --out out --data reviews.jsonl --teacher good --epochs inf", "finite number, got inf"),

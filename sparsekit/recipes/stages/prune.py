@@ -47,10 +47,12 @@ class Prune(StageSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.sparsities is None:
-            wanted_sparsity(self.sparsity, None, self.mask_structure)
-        else:
+        if self.sparsities is not None:
             self._check_sparsities(self.sparsities)
+        elif self.sparsity is None and structure_sparsity(self.mask_structure) is None:
+            raise ValueError("give sparsity, a fraction such as 0.8, or a mask_structure such as 2:4, which implies it")
+        else:
+            wanted_sparsity(self.sparsity, None, self.mask_structure)
         if self.scope is not None and not METHODS[self.criterion].scopes:
             raise ValueError(f"criterion {self.criterion!r} prunes layer by layer; leave out scope")
         if self.dtype is not None and "dtype" not in METHODS[self.criterion].takes:
