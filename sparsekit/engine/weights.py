@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparsekit import runtime
 from sparsekit.engine.layouts import Layouts
 from sparsekit.folder.model_folder import ModelFolder
-from sparsekit.folder.weight_files import weight_files
+from sparsekit.folder.weight_files import check_finalized, weight_files
 from sparsekit.formats import CSR
 from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.formats.quantization import dequantize_rows
@@ -136,7 +136,9 @@ class _PlainWeights:
         if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
             raise ValueError(f"{folder} has no {WEIGHTS}; write it with transformers: "
                              f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(...)")  # fmt: skip
-        self._files = {_name_in_model(name): (name, file) for name, file in weight_files(folder).items()}
+        files = weight_files(folder)
+        check_finalized(folder, files)
+        self._files = {_name_in_model(name): (name, file) for name, file in files.items()}
         self.names = self._files.keys()
 
     def floats(self, name: str) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sparsekit.folder.layout import is_shard
@@ -40,3 +41,11 @@ def weight_files(folder: Path) -> dict[str, ArrayFile]:
     if len(found) != len(index) or dict(found) != index:
         raise ValueError(f"{folder / INDEX} does not name the arrays that the weight files hold")
     return {array: shards[name] for array, name in index.items()}
+
+
+def check_finalized(folder: Path | str, names: Iterable[str]) -> None:
+    """Raise ValueError if arrays of these names store a parametrized weight, such as the mask that `prune` adds."""
+    found = next((name for name in names if ".parametrizations." in name), None)
+    if found is not None:
+        raise ValueError(f"{folder} stores a parametrized weight, {found!r}; call sparsekit.finalize(model) before "
+                         "saving it, which bakes masks in")  # fmt: skip

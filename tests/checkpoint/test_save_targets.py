@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from tiny_runs import tiny
 from torch import nn
 
-from sparsekit import load, save
+from sparsekit import load, prune, save
 from sparsekit.checkpoint import convert_folder
 from sparsekit.io import atomic_folder as folders
 from sparsekit.io import locks, targets
+from sparsekit.recipes.tasks import TASKS
 
 FORK = multiprocessing.get_context("fork")
 
@@ -358,3 +360,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     tiny(tmp_path / "run" / "model", "classification", num_hidden_layers=1)
     with pytest.raises(FileNotFoundError, match=r"run is no model folder: it has no config.json; give the folder"):
         convert_folder(str(tmp_path / "run"), tmp_path / "out")
+
+
+def test_masks_that_transformers_saved_are_refused(tmp_path):
+    folder = tiny(tmp_path / "model", "classification", num_hidden_layers=1)
+    masked = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    prune(masked, 0.5)
+    masked.save_pretrained(folder)
+    for read in (lambda: convert_folder(str(folder), tmp_path / "out"), lambda: TASKS["classification"].load(folder)):
+        with pytest.raises(ValueError, match=r"parametrized weight, .*; call sparsekit.finalize\(model\)"):
+            read()

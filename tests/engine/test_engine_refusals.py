@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from tiny_encoders import change_json, encoder
 
+from sparsekit import finalize, prune
 from sparsekit.engine import compile_model
 
 
@@ -83,6 +84,16 @@ def test_a_folder_with_pickled_weights(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"has no model.safetensors; write it with transformers"):
         compile_model(folder)
+
+
+def test_a_folder_with_masks(tmp_path):
+    model = encoder("bert")
+    prune(model, 0.5)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"parametrized weight, .*; call sparsekit.finalize\(model\) before saving"):
+        compile_model(tmp_path)
+    finalize(model).save_pretrained(tmp_path)
+    compile_model(tmp_path)
 
 
 STEPS = ["Transformer", "Pooling", "Normalize"]

@@ -10,6 +10,7 @@ from typing import Any
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, code_is_not_run, from_folder
 from sparsekit.checkpoint.transformers.models import class_in_mappings
+from sparsekit.folder.weight_files import check_finalized
 from sparsekit.io.file_names import MANIFEST, SENTENCE_MODULES
 from sparsekit.io.untrusted import read_json, regular_file
 
@@ -36,6 +37,7 @@ def _open_dense(folder: Path) -> Any:
     except ValueError as error:
         raise ValueError(f"{error}; a model that lost neurons is saved with sparsekit.save") from error
     if info["missing_keys"]:
+        check_finalized(folder, info["unexpected_keys"])
         raise ValueError(f"{folder} has no weights for {sorted(info['missing_keys'])[:5]} of {names[0]}")
     return model
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
+from sparsekit.folder.weight_files import check_finalized
 from sparsekit.io.file_names import MANIFEST
 from sparsekit.recipes.data.batches import Batch
 from sparsekit.recipes.data.tables import Rows
@@ -57,6 +58,8 @@ class Task(ABC):
             options |= {"num_labels": len(classes), "ignore_mismatched_sizes": new_head, **names}
         model, found = from_folder(getattr(transformers, self.auto_class).from_pretrained, folder, **options)
         lacking = sorted(key for key in found["missing_keys"] if not key.startswith(self.unused_weights))
+        if lacking:
+            check_finalized(folder, found["unexpected_keys"])
         if lacking and not new_head:
             raise ValueError(
                 f"{folder} has no {', '.join(lacking[:3])}, which a model for this task needs; begin with a finetune "
