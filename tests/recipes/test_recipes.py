@@ -308,12 +308,8 @@ def test_texts_without_labels_count_for_no_score(tmp_path, classifier, reviews):
     half.write_text(
         "".join(json.dumps(row | {"label": row["label"] if i % 3 else None}) + "\n" for i, row in enumerate(rows))
     )
-    recipe = recipe_of(
-        "classification",
-        {"finetune": {"epochs": 1}},
-        {"prune": {"sparsity": 0.3, "criterion": "taylor", "spread": 0.1}},
-    )
-    report = compress(classifier, recipe, half, tmp_path / "out")
+    stages = ({"finetune": {"epochs": 1}}, {"prune": {"sparsity": 0.3, "criterion": "taylor", "spread": 0.1}})
+    report = compress(classifier, recipe_of("classification", *stages), half, tmp_path / "out")
     only = tmp_path / "only.jsonl"
     only.write_text("".join(json.dumps(row) + "\n" for i, row in enumerate(rows) if i % 3))
     model = tmp_path / "out"
