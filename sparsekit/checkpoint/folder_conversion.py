@@ -12,13 +12,13 @@ from torch import nn
 
 from sparsekit.checkpoint.saving import save
 from sparsekit.checkpoint.transformers.opening import open_folder
-from sparsekit.checkpoint.transformers.sentences import encoders_of, is_sentence_transformer
+from sparsekit.checkpoint.transformers.sentence_transformers import encoders_of, is_sentence_transformer
 from sparsekit.checkpoint.verification.outputs import answers
 from sparsekit.conversion import convert
 from sparsekit.conversion.converting import TOKENS
 from sparsekit.folder.layout import is_written_by_save
+from sparsekit.io.destination import checked_destination
 from sparsekit.io.hub_cache import local_folder
-from sparsekit.io.targets import checked_target
 
 #: Size of the sample inputs that are stored with a converted model.
 _TEXTS, _TOKENS = 2, 8
@@ -94,7 +94,7 @@ def convert_folder(
         ValueError: as in `convert`, `load` and `save`, including that no layer has zeros; weights are missing; or there
             are no inputs to compare with the reference on.
     """
-    target = checked_target(out, is_written_by_save)  # checked before minutes of measuring
+    target = checked_destination(out, is_written_by_save)  # checked before minutes of measuring
     folder = local_folder(source)
     if target == folder.resolve():
         raise ValueError(f"{out} is the folder to convert, whose dense weights would be lost; give another one")

@@ -19,7 +19,7 @@ from sparsekit.checkpoint.shards import ShardWriter
 from sparsekit.checkpoint.tensors import storable, without_shared
 from sparsekit.checkpoint.transformers.foreign import without_bars
 from sparsekit.checkpoint.transformers.models import class_in_mappings, from_config, is_transformers, write_config
-from sparsekit.checkpoint.transformers.sentences import (
+from sparsekit.checkpoint.transformers.sentence_transformers import (
     check_compressed,
     encoders_of,
     is_sentence_transformer,

@@ -40,7 +40,7 @@ def convert(
     [bold]sparsekit convert my-pruned-encoder --out sparse --dtype int8[/]
     """
     need("train", "torch", "transformers")
-    from sparsekit.importers.folder_conversion import convert_compressed_tensors, is_quantized_folder
+    from sparsekit.importers.compressed_tensors_folder import convert_compressed_tensors, is_quantized_folder
     from sparsekit.io.file_names import SENTENCE_MODULES
     from sparsekit.io.hub_cache import local_folder
 

@@ -10,8 +10,8 @@ from sparsekit.engine.labels import Classification
 from sparsekit.engine.spans import Span
 
 if TYPE_CHECKING:
-    from sparsekit.engine.batch import Completion
     from sparsekit.engine.compiling import compile_model
+    from sparsekit.engine.continuous_batching import Completion
     from sparsekit.engine.generator import Generator, Stream
     from sparsekit.engine.sampling import Sampling
 

@@ -23,8 +23,8 @@ from sparsekit.engine.compiled_file import (
 from sparsekit.engine.decoder_compiling import compiled_decoder
 from sparsekit.engine.decoder_families import DECODER_FAMILIES, DecoderFamily
 from sparsekit.engine.encoder_config import EncoderConfig, read_config
+from sparsekit.engine.encoder_families import FAMILIES, Head
 from sparsekit.engine.encoder_tensors import EncoderTensors
-from sparsekit.engine.families import FAMILIES, Head
 from sparsekit.engine.layouts import Layouts
 from sparsekit.engine.linear_tensors import linear_tensors
 from sparsekit.engine.model_type import family_of

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsekit.engine.config_values import ACTIVATION_NAMES, activation_named, epsilon, flag, whole
-from sparsekit.engine.families import FAMILIES, Family, Head
+from sparsekit.engine.encoder_families import FAMILIES, Family, Head
+from sparsekit.engine.encoder_rotary import RotaryConfig, read_rotary
 from sparsekit.engine.model_type import check_fixed, family_of
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_config import RelativeConfig, read_relative
-from sparsekit.engine.rotary_config import RotaryConfig, read_rotary
 
 #: Keys that must have this value where they are there.
 _FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}

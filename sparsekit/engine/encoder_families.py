@@ -57,7 +57,7 @@ class Family:
     absent_in_first_layer: tuple[str, ...] = ()
     #: Whether layer norms are before attention and the feed-forward half of a layer, not behind them.
     pre_norm: bool = False
-    #: Whether queries and keys are rotated, see `rotary_config`.
+    #: Whether queries and keys are rotated, see `encoder_rotary`.
     rotary: bool = False
     #: Whether attention is disentangled, see `relative_config`.
     relative: bool = False

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from sparsekit.engine.compiled_file import NO_LAYER, Tensor
 from sparsekit.engine.embedding_tensors import matrix, table_tensor
 from sparsekit.engine.encoder_config import EncoderConfig
-from sparsekit.engine.families import BIASES, LINEARS, NORMS, TABLES, Head
+from sparsekit.engine.encoder_families import BIASES, LINEARS, NORMS, TABLES, Head
+from sparsekit.engine.encoder_rotary import RotaryConfig
 from sparsekit.engine.linear_tensors import LayerLinear, linear_tensors, stored_vector
 from sparsekit.engine.module_names import ModuleNames, part_of
 from sparsekit.engine.positions import BUCKETS, distance_biases, rotary_frequencies, rotary_table
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_tensors import relative_tensors
-from sparsekit.engine.rotary_config import RotaryConfig
 from sparsekit.engine.weights import Part, Weights
 
 #: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.engine.batch import Batch, Completion, RunningText
 from sparsekit.engine.batches import joined_input, split_rows
 from sparsekit.engine.chat_template import ChatTemplate, Message, text_of_token
 from sparsekit.engine.compiled_file import read_compiled
+from sparsekit.engine.continuous_batching import Batch, Completion, RunningText
 from sparsekit.engine.perplexity import WINDOW, perplexity, windows
 from sparsekit.engine.prefix_caches import PrefixCaches
 from sparsekit.engine.sampling import end_tokens_of, sampling_of

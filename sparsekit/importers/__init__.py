@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsekit.importers.compressed_tensors import import_compressed_tensors, rewritten_config
-    from sparsekit.importers.folder_conversion import convert_compressed_tensors
+    from sparsekit.importers.compressed_tensors_folder import convert_compressed_tensors
     from sparsekit.importers.lora import merge_lora
     from sparsekit.importers.onnx_weights import import_onnx
     from sparsekit.importers.reading import read_weights
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Public name -> module that defines it.
 _HOMES = {
-    "convert_compressed_tensors": "sparsekit.importers.folder_conversion",
+    "convert_compressed_tensors": "sparsekit.importers.compressed_tensors_folder",
     "import_compressed_tensors": "sparsekit.importers.compressed_tensors",
     "import_onnx": "sparsekit.importers.onnx_weights",
     "import_scipy": "sparsekit.importers.scipy_npz",

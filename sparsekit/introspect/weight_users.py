@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from sparsekit.introspect.conditions import holds
 from sparsekit.introspect.function_source import functions_of
 from sparsekit.introspect.model_code import original_class
-from sparsekit.introspect.settings_of import holds
 from sparsekit.introspect.weight_reads import Conditions, Read, reads_of
 
 #: Code shared by all models, which only calls or initializes their layers.

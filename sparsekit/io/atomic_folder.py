@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from sparsekit.io.destination import checked_destination
 from sparsekit.io.locks import one_at_a_time, release, try_lock
-from sparsekit.io.targets import checked_target
 
 _T = TypeVar("_T")
 
@@ -167,9 +167,9 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
     Raises:
         OSError: it cannot be written; the old one is as it was.
         TimeoutError: another process keeps the folder above locked.
-        PermissionError, ValueError: as `checked_target`, before anything is written.
+        PermissionError, ValueError: as `checked_destination`, before anything is written.
     """
-    target = checked_target(folder, is_replaced)
+    target = checked_destination(folder, is_replaced)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, handle = _place_beside(target)
     new = beside / _NEW

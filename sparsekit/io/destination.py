@@ -48,7 +48,7 @@ def _check_foreign(folder: Path, target: Path, is_replaced: Callable[[str], bool
         raise ValueError(f"{folder} holds no model, and its {replaced} would be replaced; save to another folder")
 
 
-def checked_target(folder: Path, is_replaced: Callable[[str], bool]) -> Path:
+def checked_destination(folder: Path, is_replaced: Callable[[str], bool]) -> Path:
     """The folder that a path leads to, which may be made or replaced.
 
     Args:

@@ -18,7 +18,7 @@ from sparsekit.checkpoint.transformers.models import from_config
 from sparsekit.folder.layout import is_written_with_tokenizer
 from sparsekit.introspect.model_configs import recorded_shapes
 from sparsekit.io.atomic_file import write_json
-from sparsekit.io.targets import checked_target
+from sparsekit.io.destination import checked_destination
 from sparsekit.nn import Compressed
 from sparsekit.progress import tell
 from sparsekit.pruning import finalize
@@ -123,7 +123,7 @@ def compress(
 
 
 def _check_out(out: Path, inputs: Mapping[str, Path | None]) -> None:
-    target = checked_target(out, is_written_with_tokenizer)
+    target = checked_destination(out, is_written_with_tokenizer)
     for name, path in inputs.items():
         if path is not None and path.resolve() == target:
             raise ValueError(f"{out} is the {name}, which the compressed model would replace; choose another folder")

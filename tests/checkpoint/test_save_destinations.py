@@ -20,7 +20,7 @@ from torch import nn
 from sparsekit import load, prune, save
 from sparsekit.checkpoint import convert_folder
 from sparsekit.io import atomic_folder as folders
-from sparsekit.io import locks, targets
+from sparsekit.io import destination, locks
 from sparsekit.recipes.tasks import TASKS
 
 FORK = multiprocessing.get_context("fork")
@@ -303,11 +303,11 @@ def test_a_lock_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
 
 
 def test_mount_points_where_the_system_does_not_list_them(tmp_path, monkeypatch):
-    assert not targets.is_mount(tmp_path)
-    assert targets.is_mount(Path("/proc"))
+    assert not destination.is_mount(tmp_path)
+    assert destination.is_mount(Path("/proc"))
     monkeypatch.setattr(Path, "read_text", lambda _: (_ for _ in ()).throw(OSError("none")))
-    assert targets.is_mount(Path("/"))
-    assert not targets.is_mount(tmp_path)
+    assert destination.is_mount(Path("/"))
+    assert not destination.is_mount(tmp_path)
 
 
 class Tokens:

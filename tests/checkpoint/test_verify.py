@@ -18,7 +18,7 @@ import sparsekit
 from sparsekit import SparseLinear, load, runtime, save, verify
 from sparsekit.checkpoint.verification import outputs
 from sparsekit.cli import app, run
-from sparsekit.folder.accuracy import compare
+from sparsekit.folder.layer_checks import compare
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 
 INPUTS = {"input_ids": torch.arange(5, 23).reshape(2, 9)}

@@ -9,7 +9,7 @@ from tiny_encoders import ENCODERS, assert_close, encoder, hidden_states, sequen
 from sparsekit import convert, finalize, fuse, prune, save
 from sparsekit.distillation import drop_layers
 from sparsekit.engine import Encoder
-from sparsekit.engine.families import FAMILIES
+from sparsekit.engine.encoder_families import FAMILIES
 from sparsekit.pruning import prune_heads, prune_neurons
 
 

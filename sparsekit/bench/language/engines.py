@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from sparsekit.engine.batch import Completion
+    from sparsekit.engine.continuous_batching import Completion
 
 #: Sequences that are decoded at once.
 SEQUENCES = 4
@@ -45,7 +45,7 @@ class OfSparsekit:
         self._decoder = runtime.CompiledDecoder(read_compiled(model, False))
 
     def _run(self, prompts: Prompts, count: int) -> list[Completion]:
-        from sparsekit.engine.batch import Batch, RunningText
+        from sparsekit.engine.continuous_batching import Batch, RunningText
         from sparsekit.engine.prefix_caches import PrefixCaches
         from sparsekit.engine.sampling import Sampling
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsekit.checkpoint.tensors import storable, to_tensor
-from sparsekit.folder.accuracy import Check, compare, number
+from sparsekit.folder.layer_checks import Check, compare, number
 from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.file_names import VERIFICATION
 from sparsekit.io.safetensors_file import ArrayFile

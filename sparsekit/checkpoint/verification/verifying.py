@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsekit.checkpoint.loading import load
 from sparsekit.checkpoint.verification.outputs import check_outputs, write_outputs
-from sparsekit.folder.accuracy import Check, LayerChecks, check_layers
+from sparsekit.folder.layer_checks import Check, LayerChecks, check_layers
 from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.io.atomic_file import printable
 from sparsekit.io.file_names import CONFIG, MANIFEST
