@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Classification", "Completion", "Encoder", "Generator", "Sampling", "Span", "Stream", "compile_model"]
 
-#: Names imported on first use -> where they are: a process that runs a compiled encoder has no need of them.
+#: Names imported on first use -> their modules: a process that runs a compiled encoder does not need them.
 _LATER = {
     "Completion": "batch",
     "Generator": "generator",

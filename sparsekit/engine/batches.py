@@ -1,4 +1,4 @@
-"""Sequences of tokens as the core takes them: one after the other, and cut into batches."""
+"""Concatenate token sequences without padding, as the core takes them, and cut them into batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ THREAD_TOKENS = 256
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of sequences, batch by batch, longest first.
+    """Indices of sequences, batch by batch, longest first.
 
     Args:
         lengths: tokens of each sequence.
-        batch_tokens: most tokens of a batch; a longer sequence is a batch of its own.
+        batch_tokens: largest number of tokens in a batch; a longer sequence gets a batch to itself.
 
     >>> list(batches_by_tokens([2, 5, 3, 1], 5))
     [[1], [2, 0], [3]]
@@ -35,11 +35,11 @@ def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
 
 
 def token_array(name: str, tokens: Any) -> NDArray[np.int32]:
-    """The ids or types of one sequence as int32, shape [tokens].
+    """Token ids or types of one sequence as int32, shape [tokens].
 
     Raises:
-        TypeError: they are no integers.
-        ValueError: they have another number of dimensions, or do not fit into int32.
+        TypeError: they are not integers.
+        ValueError: they are not one-dimensional, or do not fit into int32.
     """
     given = np.asarray(tokens)
     if given.size == 0:
@@ -54,15 +54,15 @@ def token_array(name: str, tokens: Any) -> NDArray[np.int32]:
 
 
 class Input(NamedTuple):
-    """Sequences of tokens as the core takes them: one after the other."""
+    """Concatenated token sequences, as the core takes them."""
 
     ids: NDArray[np.int32]  # [tokens]
-    offsets: NDArray[np.int64]  # [sequences + 1]: where each begins, and the last ends
+    offsets: NDArray[np.int64]  # [sequences + 1]: start of each sequence, and the end
     types: NDArray[np.int32] | None  # as `ids`
 
 
 def joined_input(ids: Sequence[Any], types: Sequence[Any] | None = None) -> Input:
-    """Sequences as the core takes them.
+    """Concatenate sequences.
 
     Args:
         ids: token ids of each sequence.
@@ -83,14 +83,14 @@ def joined_input(ids: Sequence[Any], types: Sequence[Any] | None = None) -> Inpu
 
 
 def offsets_of(sequences: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Where each sequence begins among all of them, and the last ends: [sequences + 1]."""
+    """Start of each sequence in the concatenation, and the end of the last: [sequences + 1]."""
     offsets = np.zeros(len(sequences) + 1, np.int64)
     np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
     return offsets
 
 
 def split_rows(rows: NDArray[np.float32], offsets: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """The rows of each sequence."""
+    """Split rows by sequence."""
     return np.split(rows, offsets[1:-1]) if offsets.size > 1 else []
 
 

@@ -1,4 +1,4 @@
-"""A folder's chat template: messages to a prompt, by Jinja in its sandbox."""
+"""Chat templates: render messages to a prompt, in Jinja's sandbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jinja2.nodes import Node
     from jinja2.parser import Parser
 
-#: Newer folders keep the template in a file of its own.
+#: Newer folders keep the template in a separate file.
 _TEMPLATE = "chat_template.jinja"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -25,14 +25,14 @@ Message = Mapping[str, str]
 
 
 class ChatTemplate:
-    """Turns messages into a prompt, as transformers' `apply_chat_template` does.
+    """Renders messages to a prompt, as transformers' `apply_chat_template` does.
 
     Args:
-        folder: what its template lies in: chat_template.jinja, or tokenizer_config.json.
+        folder: folder with the template, in chat_template.jinja or tokenizer_config.json.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
-        ValueError: there is no template, or it is none of Jinja.
+        ValueError: there is no template, or it is not a Jinja template.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class ChatTemplate:
             raise ModuleNotFoundError(f"chats need jinja2: {how_to_install('engine')}", name=error.name) from error
 
         class Generation(Extension):
-            """`{% generation %}`, with which templates mark what the model wrote: its content alone."""
+            """`{% generation %}`, which marks the model's answers for training: renders its content only."""
 
             tags = {"generation"}  # noqa: RUF012 - as the class above has it
 
@@ -66,7 +66,7 @@ class ChatTemplate:
             raise ValueError(f"the chat template of {folder} is damaged: {error}") from error
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The text that the model continues with its answer.
+        """The prompt, up to where the model's answer begins.
 
         Raises:
             ValueError: a message lacks its role or content, or the template refuses them.
@@ -87,7 +87,7 @@ def _template_of(folder: Path, options: Mapping[str, Any]) -> str:
     if (folder / _TEMPLATE).exists():
         return regular_file(folder, _TEMPLATE).read_text(encoding="utf-8")
     found = options.get("chat_template")
-    if isinstance(found, list):  # of named ones
+    if isinstance(found, list):  # several named templates
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         found = named.get("default")
     if not isinstance(found, str):
@@ -96,7 +96,7 @@ def _template_of(folder: Path, options: Mapping[str, Any]) -> str:
 
 
 def text_of_token(token: Any) -> str:
-    """A special token as options hold it: a text, or an object with one."""
+    """Text of a special token in tokenizer options: a string, or an object that has one."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""
 

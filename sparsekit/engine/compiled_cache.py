@@ -1,4 +1,4 @@
-"""Compiled models of folders in the user's cache, so that a folder is compiled once."""
+"""Cache compiled models in the user's cache folder, so that a model folder is compiled once."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sparsekit import runtime
 from sparsekit.engine.compiled_file import VERSION, read_compiled
 from sparsekit.io.cache_folder import cache_folder
 
-#: Ends of the names of files that say what is compiled.
+#: Suffixes of the files that determine the compiled model.
 _SOURCES = (".json", ".safetensors")
 
 
 def cached_encoder(
     folder: Path, *, dtype: str, embeddings: str | None, pooling: str | None, mmap: bool
 ) -> runtime.CompiledEncoder:
-    """The encoder of a model folder, compiled where the cache has none that is the same, or a damaged one.
+    """The compiled encoder of a model folder; compiles it if the cache has no valid entry.
 
     Raises:
         OSError: the cache cannot be written.
         ValueError: as `compile_model`.
     """
     file = cache_folder("compiled") / f"{_key(folder, dtype, str(embeddings), str(pooling))}.sparsekit"
-    with suppress(FileNotFoundError, ValueError):  # ValueError: it is damaged
+    with suppress(FileNotFoundError, ValueError):  # ValueError: the cached file is damaged
         return runtime.CompiledEncoder(read_compiled(file, mmap))
     from sparsekit.engine.compiling import compile_model, is_decoder
 
@@ -36,13 +36,13 @@ def cached_encoder(
 
 
 def _key(folder: Path, *arguments: str) -> str:
-    """A name for all that a compiled model depends on."""
+    """Cache key: a hash of everything that a compiled model depends on."""
     facts = (str(VERSION), runtime.version(), runtime.current_isa(), *arguments, *_state(folder.resolve()))
     return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _state(folder: Path) -> Iterator[str]:
-    """Where the folder is, and what changes whenever one of its files is written, replaced or renamed."""
+    """Path of the folder, and size, times and inode of its files, which change when a file is written or replaced."""
     yield str(folder)
     for path in sorted((*folder.iterdir(), *folder.glob("*/*"))):
         if path.suffix in _SOURCES and path.is_file():

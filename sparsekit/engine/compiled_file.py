@@ -1,4 +1,4 @@
-"""The bytes of a compiled model: csrc/model/compiled_file.h has the layout, docs/compiled-model.md specifies it."""
+"""Write and read compiled models: csrc/model/compiled_file.h has the layout, docs/compiled-model.md the spec."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-#: Bytes at a multiple of which a compiled model and its tensors lie.
+#: Alignment of a compiled model and of its tensors, in bytes.
 ALIGNMENT = 64
 MAGIC, VERSION = b"\x01SPKMODL", 1
-#: The layer of tensors that belong to none.
+#: Layer number of tensors outside the layers.
 NO_LAYER = 0xFFFFFFFF
 
-#: What a tensor is to the model -> its number.
+#: Role of a tensor -> its code in the file.
 ROLES = {
     "word_embeddings": 1,
     "position_embeddings": 2,
@@ -70,18 +70,18 @@ ROLES = {
     "head": 70,
     "head_bias": 71,
 }
-#: How a tensor is stored -> its number.
+#: Storage of a tensor -> its code.
 KINDS = {"floats": 1, "packed": 2, "scaled_rows": 3}
-#: How the tokens of a sequence become one vector -> its number.
+#: Pooling -> its code.
 POOLINGS = {None: 0, "mean": 1, "cls": 2, "max": 3}
-#: Where the layer norms of a transformer block are -> its number.
+#: Position of the layer norms in a transformer block -> its code.
 BLOCK_ORDERS = {"post_norm": 0, "pre_norm": 1}
-#: What a model gives besides hidden states -> its number.
+#: Task: what a model computes besides hidden states -> its code.
 TASKS = {"embedding": 0, "classification": 1, "token_classification": 2}
-#: The activation function of a head that linear layers do not have: its number follows theirs.
+#: An activation function that only heads have; its code follows those of `runtime.ACTIVATIONS`.
 TANH = 5
 
-#: Norms of a decoder -> their number.
+#: Kind of a decoder's norms -> its code.
 NORM_KINDS = {"layer": 0, "rms": 1}
 
 _HEADER = struct.Struct("<8sIIQ44sII52x")
@@ -90,14 +90,14 @@ _ENTRY = struct.Struct("<4I2q2Q")
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What the tensors of an encoder do not say, in the order of the header."""
+    """Options of an encoder that its tensors do not imply, in the order of the header."""
 
     layout: ClassVar[struct.Struct] = struct.Struct("<4i2f5i")
     model_kind: ClassVar[int] = 0
 
     layers: int
     head_dim: int
-    first_position: int  # of a sequence's first token, in the position embeddings
+    first_position: int  # index of the first token in the position embeddings
     activation: int  # of `up`, a number of `runtime.ACTIVATIONS`
     norm_eps: float
     attention_scale: float
@@ -110,7 +110,7 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """What the tensors of a decoder do not say, in the order of the header."""
+    """Options of a decoder that its tensors do not imply, in the order of the header."""
 
     layout: ClassVar[struct.Struct] = struct.Struct("<5i5f4x")
     model_kind: ClassVar[int] = 1
@@ -129,7 +129,7 @@ class DecoderOptions:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor [rows, columns] as a compiled model stores it."""
+    """A tensor [rows, columns] in the form that a compiled model stores."""
 
     layer: int
     role: str
@@ -140,7 +140,7 @@ class Tensor:
 
     @classmethod
     def of_floats(cls, layer: int, role: str, values: NDArray[np.float32]) -> Tensor:
-        """Float32 values of one or two dimensions."""
+        """From a float32 vector or matrix."""
         rows, columns = (values.shape[0], 1) if values.ndim == 1 else values.shape
         return cls(layer, role, "floats", rows, columns, _bytes_of(values))
 
@@ -153,7 +153,7 @@ class Tensor:
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tensors are sorted by."""
+        """Sort key."""
         return self.layer, ROLES[self.role]
 
 
@@ -166,7 +166,7 @@ def _aligned(count: int) -> int:
 
 
 def _starts(tensors: Sequence[Tensor]) -> tuple[list[int], int]:
-    """Where tensors begin, and where the last one ends, as multiples of `ALIGNMENT`."""
+    """Offset of each tensor and of the end, aligned to `ALIGNMENT`."""
     starts, end = [], _aligned(_HEADER.size + len(tensors) * _ENTRY.size)
     for tensor in tensors:
         starts.append(end)
@@ -180,7 +180,7 @@ def _entry(tensor: Tensor, start: int) -> bytes:
 
 
 class CompiledModel:
-    """A compiled model to be written.
+    """A compiled model in memory, ready to be written.
 
     Args:
         options: of the model.
@@ -201,13 +201,13 @@ class CompiledModel:
         self._start = _HEADER.pack(*head, packed, zlib.crc32(entries), options.model_kind) + entries
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Its bytes, in pieces that follow one another."""
+        """The file's bytes, as consecutive pieces."""
         for piece in (memoryview(self._start), *(tensor.data.data for tensor in self._tensors)):
             yield piece
             yield bytes(_aligned(len(piece)) - len(piece))
 
     def in_memory(self) -> NDArray[np.uint8]:
-        """Its bytes in one buffer at a multiple of `ALIGNMENT`."""
+        """The file's bytes in one aligned buffer."""
         buffer = aligned_buffer(self.nbytes)
         end = 0
         for piece in self.pieces():
@@ -217,18 +217,18 @@ class CompiledModel:
 
 
 def aligned_buffer(nbytes: int) -> NDArray[np.uint8]:
-    """Memory for so many bytes at a multiple of `ALIGNMENT`, uint8, shape [nbytes]."""
+    """Allocate `nbytes` bytes aligned to `ALIGNMENT`: uint8, shape [nbytes]."""
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % ALIGNMENT
     return memory[skipped : skipped + nbytes]
 
 
 def read_compiled(file: Path, mmap: bool) -> NDArray[np.uint8]:
-    """The bytes of a file at a multiple of `ALIGNMENT`, mapped or in memory of their own, uint8.
+    """The bytes of a file, uint8, aligned: memory-mapped, or read into memory.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it was cut off meanwhile.
+        ValueError: the file was truncated while it was read.
     """
     size = file.stat().st_size
     if mmap and size:

@@ -1,4 +1,4 @@
-"""`compile_model`: a model folder as one buffer or file that the core runs in place."""
+"""`compile_model`: compile a model folder into one buffer or file that the core runs in place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sparsekit.io.hub_cache import local_folder
 from sparsekit.io.untrusted import read_object, regular_file
 
 _HEAD_ACTIVATIONS = {**runtime.ACTIVATIONS, "tanh": TANH}
-#: Types of word embeddings; int4 is for language models alone.
+#: Types of word embeddings; int4 is for language models only.
 EMBEDDING_DTYPES = ("float32", "int8", "int4")
 
 
@@ -77,34 +77,35 @@ def compile_model(
     target: str = "native",
     measure: bool = False,
 ) -> NDArray[np.uint8] | CompiledModel:
-    """Compile a model: all its weights, packed, in one file that `Encoder` or `Generator` maps.
+    """Compile a model: pack all its weights into one file that `Encoder` or `Generator` memory-maps.
 
     `docs/compiled-model.md` specifies it.
 
-    The file runs on every processor; `target` says where it is to be fastest.
+    The file runs on every processor; `target` chooses the one whose preferred layouts it uses.
 
     Args:
         folder: a model folder of `sparsekit.save`, transformers or sentence-transformers, or the name of a model in
             the local hub cache.
-        path: the file to write, atomically; None to return its bytes.
-        dtype: of linear layers that are dense in the model: "float32", "bfloat16", "float16", "int8" or "int4". Sparse
-            ones keep theirs.
-        embeddings: of word embeddings, and of a head that is tied to them: "float32", "int8" with a scale for each row,
-            or, of language models, "int4" with one for 128 features of a row; None for the type in which the folder has
-            them (16 bits as float32). Those in int8 are taken over as they are, tied ones rounded anew.
-        pooling: of encoders: "mean", "cls" or "max", how tokens become one vector; None for what the folder says, if
-            it does. Given for a classifier, the encoder is compiled without its head.
-        target: whose layouts weights get: "native" for the instruction set in use, "avx2", "avx512" or "neon".
-        measure: time the layouts that a weight may have, here and now, instead of choosing by its sparsity.
+        path: file to write, atomically; None to return its bytes.
+        dtype: type of the weights of dense linear layers: "float32", "bfloat16", "float16", "int8" or "int4". Sparse
+            layers keep their type.
+        embeddings: type of word embeddings and of a head tied to them: "float32", "int8" with a scale for each row, or,
+            for language models, "int4" with a scale for each 128 features of a row; None for the type in the folder
+            (16-bit floats become float32). Stored int8 codes and scales are used unchanged, except that tied embeddings
+            are quantized again.
+        pooling: for encoders, "mean", "cls" or "max"; None for the folder's own, if it has one. If given for a
+            classifier, the encoder is compiled without its head.
+        target: instruction sets to choose layouts for: "native" for the one in use, "avx2", "avx512" or "neon".
+        measure: time the candidate layouts of each weight on this machine, instead of choosing by its sparsity.
 
     Returns:
-        The compiled model, uint8, at a multiple of 64 bytes, where there is no path; else what was written, of which
-        `nbytes` is the size and `bits_per_weight` the mean over all matrices, zeros counted as weights.
+        Without a path the compiled model's bytes, uint8, aligned to 64 bytes; else a `CompiledModel`, with its size
+        `nbytes` and `bits_per_weight`, the mean over all matrices, zeros included.
 
     Raises:
         FileNotFoundError: there is no such folder.
         OSError: the file cannot be written.
-        ValueError: the engine does not run the model, or the folder is damaged; an argument is unknown.
+        ValueError: the engine does not run the model, the folder is damaged, or an argument is unknown.
     """
     if target not in runtime.packing_targets():
         raise ValueError(f"target must be one of {', '.join(runtime.packing_targets())}, got {target!r}")
@@ -116,10 +117,10 @@ def compile_model(
 
 
 def is_decoder(folder: Path) -> bool:
-    """Whether a model folder holds a language model, and no encoder.
+    """Whether a model folder holds a language model rather than an encoder.
 
     Raises:
-        ValueError: the engine runs no such models, or the folder is damaged.
+        ValueError: the engine does not run such a model, or the folder is damaged.
     """
     config = read_object(regular_file(read_modules(folder).encoder, CONFIG))
     return isinstance(family_of(config, {**FAMILIES, **DECODER_FAMILIES}), DecoderFamily)

@@ -1,4 +1,4 @@
-"""Values of config.json, checked."""
+"""Check values of config.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsekit.engine.refusals import refusal
 
-#: Activation functions by the names of transformers -> by those of `runtime.ACTIVATIONS`.
+#: transformers' name of an activation function -> its name in `runtime.ACTIVATIONS`.
 ACTIVATION_NAMES = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -18,7 +18,7 @@ ACTIVATION_NAMES = {
     "silu": "silu",
     "swish": "silu",
 }
-#: Most positions where a compiled model holds something of each.
+#: Largest number of positions for which a compiled model stores a table.
 _MOST_POSITIONS = 2**17
 
 
@@ -47,11 +47,11 @@ def flag(config: Mapping[str, Any], key: str, default: bool = False) -> bool:
 
 
 def activation_named(name: object, key: str) -> str:
-    """A name of `runtime.ACTIVATIONS` for that of transformers.
+    """Name in `runtime.ACTIVATIONS` of an activation function of transformers.
 
     Args:
-        name: what the configuration says.
-        key: where it does.
+        name: value in the configuration.
+        key: its key.
 
     Raises:
         ValueError: the engine has no such activation function.
@@ -65,10 +65,10 @@ def number(value: object, key: str, least: float, most: float) -> float:
     """A number of a configuration.
 
     Args:
-        value: what the configuration says.
-        key: where it does.
-        least: it must be.
-        most: it may be.
+        value: value in the configuration.
+        key: its key.
+        least: smallest valid value.
+        most: largest valid value.
 
     Raises:
         ValueError: it is something else.
@@ -79,7 +79,7 @@ def number(value: object, key: str, least: float, most: float) -> float:
 
 
 def epsilon(value: object, key: str) -> float:
-    """What a norm adds to the variance.
+    """Epsilon of a norm.
 
     Raises:
         ValueError: it is not between 0 and 1.
@@ -90,10 +90,10 @@ def epsilon(value: object, key: str) -> float:
 
 
 def positions(config: Mapping[str, Any], default: int) -> int:
-    """max_position_embeddings of a model whose attention knows of positions.
+    """`max_position_embeddings` of a model with relative or rotary positions.
 
     Raises:
-        ValueError: it is no number from 1 on, or too large for the engine.
+        ValueError: it is not a positive integer, or too large for the engine.
     """
     value = whole(config, "max_position_embeddings", default, 1)
     if value > _MOST_POSITIONS:

@@ -1,4 +1,4 @@
-"""Texts that are continued together, token by token: they join and leave between steps."""
+"""Continuous batching: decode several texts together, token by token; texts join and leave the batch between steps."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from sparsekit.engine.prefix_caches import Held, PrefixCaches, shared_tokens
 from sparsekit.engine.sampling import Sampling
 from sparsekit.engine.text_stream import TextStream
 
-#: Tokens that two texts of a batch must share before the second one waits a step for the first one's: computing fewer
-#: takes less than another step.
+#: Shortest shared prefix for which a text waits one step to copy another text's cache: recomputing fewer tokens is
+#: cheaper than an extra step.
 _LEAST_SHARED = 16
 
 
 @dataclass
 class Completion:
-    """What follows a prompt.
+    """The continuation of a prompt.
 
-    `finish` says why it ends: "end" at a token that ends texts, "stop" before a stop string, "length" after as many
-    tokens as were wanted or the context has room for, "canceled"; "" while it goes on.
+    `finish` is the reason it ended: "end" at an end token, "stop" before a stop string, "length" at `max_new_tokens` or
+    a full context, "canceled"; "" while it runs.
     """
 
     prompt_tokens: int
-    reused_tokens: int = 0  # of the prompt: a cache held them
+    reused_tokens: int = 0  # tokens of the prompt that a cache already held
     text: str = ""
-    tokens: list[int] = field(default_factory=list)  # the one that ends the text among them
-    log_probabilities: list[float] = field(default_factory=list)  # of `tokens`, before penalties and filters
+    tokens: list[int] = field(default_factory=list)  # including the end token
+    log_probabilities: list[float] = field(default_factory=list)  # of each token, before penalties and filters
     finish: str = ""
     first_token_seconds: float = 0.0  # from the start of the text's computation
     seconds: float = 0.0  # to its end
 
 
 class RunningText:
-    """A text that is being continued.
+    """A text that is being decoded.
 
     Args:
-        prompt: its tokens so far.
-        most: tokens that it may have in the end.
+        prompt: token ids of the prompt.
+        most: limit of prompt and new tokens.
         sampling: how tokens are chosen.
-        stream: turns them into text.
+        stream: detokenizes.
     """
 
     def __init__(self, prompt: Sequence[int], most: int, sampling: Sampling, stream: TextStream) -> None:
@@ -58,12 +58,12 @@ class RunningText:
         self._start = 0.0
 
     def start(self, reused_tokens: int) -> None:
-        """Its computation begins, with so many first tokens in a cache."""
+        """Start the clock; a cache already holds the first `reused` tokens."""
         self.completion.reused_tokens = reused_tokens
         self._start = time.perf_counter()
 
     def choose(self, logits: NDArray[np.float32], end_tokens: frozenset[int]) -> str:
-        """Choose the next token; return the text that is certain with it."""
+        """Sample the next token; return the text that can be emitted."""
         done = self.completion
         seen = np.array(self.ids, np.int32)
         token, log_probability = runtime.sample(logits, seen, **self._settings, seed=self._seed, step=len(done.tokens))
@@ -83,7 +83,7 @@ class RunningText:
         return piece
 
     def finish(self, reason: str) -> str:
-        """End the text; return what is left of it."""
+        """End the text; return the text that was held back."""
         rest = self._stream.finish()
         self.completion.text += rest
         self.completion.finish = reason
@@ -91,13 +91,13 @@ class RunningText:
 
 
 class Batch:
-    """Continues texts together.
+    """Decodes texts together.
 
     Args:
-        decoder: computes them.
-        caches: where their caches come from and go to.
-        end_tokens: tokens that end a text.
-        most: texts that are continued at a time; others wait.
+        decoder: the model.
+        caches: pool of key-value caches.
+        end_tokens: ids of end tokens.
+        most: largest batch; further texts wait.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class Batch:
         self._running: list[tuple[RunningText, runtime.KeyValueCache]] = []
 
     def run(self, texts: Sequence[RunningText]) -> Generator[tuple[RunningText, str], None, None]:
-        """Continue texts to their ends.
+        """Decode texts to their ends.
 
         Yields:
-            For each token a text and the piece that is certain with it, which may be empty.
+            For each token, its text and the piece that can be emitted, which may be empty.
         """
         waiting = list(reversed(texts))
         try:
@@ -125,9 +125,10 @@ class Batch:
                 self._caches.give_back(text.ids, cache)
 
     def _fill(self, waiting: list[RunningText]) -> None:
-        """Let texts join, the last one first, while there are places.
+        """Admit waiting texts, the last one first, while the batch has room.
 
-        One that begins as a text whose beginning is computed in this step waits for the next step, and copies it then.
+        A text that shares a prefix with one whose prefill runs in this step waits for the next step and copies its
+        cache.
         """
         kept = []
         while waiting and len(self._running) < self._most:
@@ -139,7 +140,7 @@ class Batch:
         waiting.extend(reversed(kept))
 
     def _soon(self, text: RunningText) -> int:
-        """How many tokens of a text the caches of others hold after this step."""
+        """How many tokens of a text's prefix the other texts' caches hold after this step."""
         return max((shared_tokens(text.ids, other.ids) for other, _ in self._running), default=0)
 
     def _held(self) -> list[Held]:
@@ -151,7 +152,7 @@ class Batch:
         self._running.append((text, cache))
 
     def _step(self) -> Iterator[tuple[RunningText, str]]:
-        """One more token for each text."""
+        """Decode one token of each text."""
         running = list(self._running)
         given = joined_input([text.ids[cache.tokens :] for text, cache in running], None)
         logits = self._decoder.run(given.ids, given.offsets, [cache for _, cache in running])

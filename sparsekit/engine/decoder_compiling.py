@@ -1,4 +1,4 @@
-"""A decoder's folder as a compiled model."""
+"""Compile the folder of a decoder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def compiled_decoder(folder: Path, dtype: str, embeddings: str | None, weights: 
 
     Args:
         folder: a model folder of `sparsekit.save` or transformers.
-        dtype: of linear layers that are dense in the model, as in `compile_model`, and of a head that is not tied.
-        embeddings: of word embeddings, with those of a tied head: "float32", "int8" or "int4"; None as they are stored.
-        weights: of the folder.
+        dtype: type of dense linear layers, as in `compile_model`, and of an untied head.
+        embeddings: type of word embeddings and a tied head: "float32", "int8" or "int4"; None for the stored type.
+        weights: weights of the folder.
 
     Raises:
         ValueError: the engine does not run the model, or the folder is damaged.

@@ -1,4 +1,4 @@
-"""Read the configuration of a decoder; what the engine does not compute is refused here, before weights are read."""
+"""Read the configuration of a decoder; refuse what the engine does not compute, before weights are read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sparsekit.engine.refusals import refusal
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a configuration says, in the engine's terms."""
+    """Configuration of a decoder, in the engine's terms."""
 
     family: DecoderFamily
     layers: int
     features: int  # of a hidden state
     heads: int  # of queries, before any was removed
-    key_heads: int  # of keys and values, which several heads of queries share
+    key_heads: int  # of keys and values (grouped-query attention)
     head_dim: int
     vocabulary: int
     activation: str  # a name of `runtime.ACTIVATIONS`
@@ -30,14 +30,14 @@ class DecoderConfig:
     attention_cap: float  # scores become `cap * tanh(score / cap)`; 0 for none
     logit_cap: float  # the same of logits
     embedding_scale: float  # of word embeddings where they are looked up
-    parallel: bool  # whether attention and the feed-forward half of a layer have the same input
-    tied: bool  # whether the head multiplies with the word embeddings
+    parallel: bool  # whether attention and feed-forward network read the same input (parallel residual)
+    tied: bool  # whether the head shares the word embeddings
     with_bias: frozenset[str]  # linear layers with a bias
     positions: DecoderPositions
 
     @property
     def has_layer_norm(self) -> bool:
-        """Whether norms subtract the mean and have a bias; others divide by the root of the mean square."""
+        """Whether norms are layer norms, with mean and bias, rather than RMSNorm."""
         return self.family.norm == "layer"
 
 
@@ -81,7 +81,7 @@ def read_decoder_config(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _check_class(family: DecoderFamily, config: Mapping[str, Any]) -> None:
-    """Refuse classes with other heads than that of a language model."""
+    """Refuse classes whose head is not that of a causal language model."""
     classes = config.get("architectures") or ()
     if not isinstance(classes, (list, tuple)):
         raise ValueError(f"architectures of config.json must be a list of names, got {classes!r:.80}")
@@ -111,7 +111,7 @@ def _has_bias(config: Mapping[str, Any], told: bool | tuple[str, bool]) -> bool:
 
 
 class _Options:
-    """Options of a family as a configuration has them; null counts as left out where the default is not null too."""
+    """Reads a family's options from a configuration; null means the default."""
 
     def __init__(self, family: DecoderFamily, config: Mapping[str, Any]) -> None:
         self._keys = family.keys
@@ -119,30 +119,30 @@ class _Options:
         self._defaults = family.defaults
 
     def value(self, option: str) -> Any:
-        """What the configuration or, where it leaves that out, transformers says."""
+        """Value in the configuration, or transformers' default."""
         default = self._defaults.get(option)
         key = self._keys.get(option)
         found = default if key is None else self._config.get(key, default)
         return default if found is None and option not in _NULLABLE else found
 
     def has(self, option: str) -> bool:
-        """Whether there is one that is not null."""
+        """Whether the option is set."""
         return self.value(option) is not None
 
     def whole(self, option: str, least: int) -> int:
-        """A whole number."""
+        """An integer option."""
         return whole({self._keys[option]: self.value(option)}, self._keys[option], 0, least)
 
     def flag(self, option: str, default: bool) -> bool:
-        """True or false; the default in families without the option."""
+        """A boolean option; the default in families without it."""
         key = self._keys.get(option)
         return default if key is None else flag(self._config, key, default)
 
     def cap(self, option: str) -> float:
-        """A bound of scores or logits; 0 for none."""
+        """Soft cap of scores or logits; 0 for none."""
         value = self.value(option)
         return 0.0 if value is None else number(value, self._keys[option], 1e-3, 1e6)
 
 
-#: Options that null turns off, or leaves to others.
+#: Options for which null is a value of its own: off, or derived from other options.
 _NULLABLE = ("key_heads", "head_dim", "attention_cap", "logit_cap")

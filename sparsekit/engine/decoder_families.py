@@ -1,4 +1,4 @@
-"""Families of causal language models as data: where their tensors lie and what their configuration is called.
+"""Families of causal language models as data: names of their tensors and of their configuration keys.
 
 A family is a row of `DECODER_FAMILIES`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: What modules hold: norms before the halves of a layer, on queries and keys, on a half's result; linear layers.
+#: Kinds of modules: norms before attention and feed-forward network, of queries and keys, after either; linear layers.
 DECODER_NORMS = (
     "attention_norm",
     "query_norm",
@@ -25,19 +25,19 @@ FEED_FORWARD_LINEARS = ("up", "gate", "down")
 
 @dataclass(frozen=True)
 class DecoderFamily:
-    """Decoders whose arrays and configuration have the same names."""
+    """Decoders with the same tensor names and configuration keys."""
 
     classes: tuple[str, ...]  # of transformers, whose weights these are
     #: What a module holds -> its name in the model, with `{layer}` for the number of its layer. Linear layers of one
     #: name are parts of its rows, in this order. The activation function is that of `up`, multiplied by `gate`.
     modules: Mapping[str, str]
-    #: Option -> what the configuration may leave out, as transformers has it.
+    #: Option -> default value in transformers.
     defaults: Mapping[str, Any]
     #: Option -> key of config.json.
     keys: Mapping[str, str]
-    #: Linear layers with a bias -> whether they have it, or the key of config.json that says so and its default.
+    #: Linear layer -> whether it has a bias, or the key of config.json that decides and its default.
     biases: Mapping[str, bool | tuple[str, bool]] = field(default_factory=dict)
-    #: Key of config.json -> the value that it must have where it is there.
+    #: Key of config.json -> the only value supported, if the key is present.
     fixed: Mapping[str, Any] = field(default_factory=dict)
     norm: str = "rms"  # a key of `compiled_file.NORM_KINDS`
     norm_offset: float = 0.0  # added to weights of norms
@@ -45,7 +45,7 @@ class DecoderFamily:
     rotary: bool = True  # whether queries and keys are rotated
     #: Older names of kinds of `rope_parameters` -> those of today.
     rotary_aliases: Mapping[str, str] = field(default_factory=dict)
-    #: Which layers see a window of tokens: "none", "all", or the family whose rule says it, see `decoder_positions`.
+    #: Which layers have a sliding window: "none", "all", or a family's rule in `decoder_positions`.
     windows: str = "none"
     interleaved: bool = False  # whether the shared module of query, key and value has those of one head together
     transposed: bool = False  # whether weights of linear layers are [in_features, out_features]
@@ -121,7 +121,7 @@ _GPT_NEOX_MODULES = {
     "down": "layers.{layer}.mlp.dense_4h_to_h",
 }
 _ATTENTION_BIAS = dict.fromkeys(ATTENTION_LINEARS, ("attention_bias", False))
-#: Keys that change what is computed, beside those of a family.
+#: Keys of any family that change what is computed.
 _FIXED = {"is_causal": True, "use_bidirectional_attention": False, "per_layer_config": None, "layer_types": None}
 _TYPED = {key: value for key, value in _FIXED.items() if key != "layer_types"}
 

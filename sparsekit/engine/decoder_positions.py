@@ -1,4 +1,4 @@
-"""What a configuration says about the positions of a decoder: windows of attention, rotated queries and keys."""
+"""Read a decoder's positions from its configuration: sliding windows and rotary position embeddings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sparsekit.engine.layer_types import GLOBAL, LOCAL, read_layer_types
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.rotary_scaling import Rotary, rotary_of
 
-#: Which angles a layer takes, as a compiled model says it.
+#: Rotary table of a layer, by its code in a compiled model.
 NO_ROTARY, MAIN_ROTARY, LOCAL_ROTARY = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class DecoderPositions:
-    """Positions as attention has them."""
+    """Positions of all layers."""
 
     rotary: Rotary | None  # of most layers
     local_rotary: Rotary | None  # of those that see a window, where they have their own
@@ -27,13 +27,13 @@ class DecoderPositions:
 
 
 def read_positions(family: DecoderFamily, config: Mapping[str, Any], layers: int, head_dim: int) -> DecoderPositions:
-    """Read them in the words of transformers.
+    """Read positions from a configuration of transformers.
 
     Args:
-        family: of the model.
-        config: what config.json holds.
-        layers: of the model.
-        head_dim: features of a head.
+        family: the model's family.
+        config: content of config.json.
+        layers: number of layers.
+        head_dim: features per head.
 
     Raises:
         ValueError: the engine does not run such a model, or a value is impossible.
@@ -52,7 +52,7 @@ def read_positions(family: DecoderFamily, config: Mapping[str, Any], layers: int
 
 
 def _rotated(family: DecoderFamily, config: Mapping[str, Any], layers: int) -> Sequence[bool]:
-    """Whether each layer rotates queries and keys (SmolLM3 leaves some without positions)."""
+    """Whether each layer has rotary position embeddings (NoPE layers of SmolLM3 have none)."""
     if family.windows != "smollm3":
         return [True] * layers
     flags = config.get("no_rope_layers")
@@ -64,8 +64,8 @@ def _rotated(family: DecoderFamily, config: Mapping[str, Any], layers: int) -> S
     return [bool(value) for value in flags]
 
 
-#: `windows` of a family -> whether a layer sees a window where `layer_types` does not say it: of the configuration, the
-#: layer's number, and whether it rotates queries and keys.
+#: `windows` of a family -> rule for configurations without `layer_types`: whether a layer has a sliding window, given
+#: the configuration, the layer's number and whether it is rotary.
 _IS_LOCAL: Mapping[str, Callable[[Mapping[str, Any], int, bool], bool]] = {
     "all": lambda config, layer, rotated: True,
     "qwen": lambda config, layer, rotated: layer >= whole(config, "max_window_layers", 28, 0),
@@ -73,12 +73,12 @@ _IS_LOCAL: Mapping[str, Callable[[Mapping[str, Any], int, bool], bool]] = {
     "gemma2": lambda config, layer, rotated: layer % 2 == 0,
     "gemma3": lambda config, layer, rotated: (layer + 1) % whole(config, "sliding_window_pattern", 6, 1) != 0,
 }
-#: Those whose windows `use_sliding_window` turns on, and those that always have some.
+#: Rules whose windows `use_sliding_window` turns on, and rules that always have some.
 _SWITCHED, _ALWAYS = ("qwen", "smollm3"), ("gemma2", "gemma3")
 
 
 def _types(family: DecoderFamily, config: Mapping[str, Any], layers: int) -> Sequence[str]:
-    """The type of each layer."""
+    """Attention type of each layer."""
     types = read_layer_types(config, layers)
     if types is not None:
         return types
@@ -89,7 +89,7 @@ def _types(family: DecoderFamily, config: Mapping[str, Any], layers: int) -> Seq
 
 
 def _window(family: DecoderFamily, config: Mapping[str, Any]) -> int | None:
-    """Tokens that layers with a window see; None for models without."""
+    """Window size in tokens; None for models without windows."""
     if family.windows == "none" or (family.windows in _SWITCHED and not flag(config, "use_sliding_window")):
         return None
     window = config.get("sliding_window", family.defaults["window"])
@@ -97,7 +97,7 @@ def _window(family: DecoderFamily, config: Mapping[str, Any]) -> int | None:
 
 
 def _windows(family: DecoderFamily, config: Mapping[str, Any], types: Sequence[str]) -> tuple[int, ...]:
-    """The window of each layer."""
+    """Window size of each layer."""
     window = _window(family, config)
     if window is None and LOCAL in types:
         raise refusal(f"layers of type {LOCAL} without a sliding_window")
@@ -105,7 +105,7 @@ def _windows(family: DecoderFamily, config: Mapping[str, Any], types: Sequence[s
 
 
 class _RotaryReader:
-    """Reads both forms of transformers: rope_parameters, or the options that came before them."""
+    """Reads RoPE options in both forms of transformers: `rope_parameters`, or the older keys."""
 
     def __init__(self, family: DecoderFamily, config: Mapping[str, Any], head_dim: int) -> None:
         self._family = family
@@ -114,7 +114,7 @@ class _RotaryReader:
         self._positions = whole(config, family.keys["positions"], family.defaults["positions"], 1)
 
     def of_all(self) -> Rotary:
-        """The angles of a family whose layers share them."""
+        """RoPE of a family whose layers share it."""
         options = dict(self._object("rope_scaling") or self._object("rope_parameters"))
         kind = options.get("rope_type", options.get("type"))
         if isinstance(kind, str) and kind in self._family.rotary_aliases:
@@ -123,11 +123,11 @@ class _RotaryReader:
         return self._read(options, "rotary_base", original)
 
     def of_type(self, kind: str, base: str) -> Rotary:
-        """The angles of a type of layers.
+        """RoPE of one type of layers.
 
         Args:
-            kind: the type.
-            base: option of the family that says their base.
+            kind: type of layers.
+            base: the family's option for the base frequency.
         """
         everything = self._object("rope_parameters")
         if not {GLOBAL, LOCAL}.issuperset(everything):

@@ -1,4 +1,4 @@
-"""The tensors of a decoder, found by the names of its family."""
+"""Read a decoder's tensors by the names of its family."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DecoderTensors:
         weights: of the model.
 
     Raises:
-        ValueError: a tensor is missing, or there are others that the engine has no use for.
+        ValueError: a tensor is missing, or there are unknown ones.
     """
 
     def __init__(self, config: DecoderConfig, weights: Weights) -> None:
@@ -42,7 +42,7 @@ class DecoderTensors:
         self._check_head()
 
     def _arrays(self) -> Iterator[str]:
-        """Names of all tensors that are read."""
+        """Names of all tensors to read."""
         for _, kind, module in self._modules:
             yield f"{module}.weight"
             if self._has_bias(kind):
@@ -54,7 +54,7 @@ class DecoderTensors:
         return kind in self._config.with_bias or (kind in DECODER_NORMS and self._config.has_layer_norm)
 
     def _check_names(self) -> None:
-        """Every tensor must be there, and none else: it might change what the model computes."""
+        """Refuse missing tensors, and unknown ones, which might change what the model computes."""
         wanted = list(dict.fromkeys(self._arrays()))
         for name in wanted:
             check_name(self._weights, name)
@@ -68,7 +68,7 @@ class DecoderTensors:
             raise refusal(f"models of {self._config.layers} layers, as config.json says, with tensors like {left[0]!r}")
 
     def _check_head(self) -> None:
-        """A head that is stored beside the word embeddings it is tied to must be equal to them."""
+        """Refuse a stored head that differs from the word embeddings it is tied to."""
         name = f"{self._head}.weight"
         if self._config.tied and name in self._weights.names:
             words = matrix(self._weights, f"{self._names.of('word_embeddings')}.weight")
@@ -82,12 +82,12 @@ class DecoderTensors:
                 yield LayerLinear(layer, kind, module, self._part(kind))
 
     def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
-        """All tensors.
+        """Read all tensors.
 
         Args:
-            dtype: of linear layers that are dense in the model, and of a head that is not tied.
-            embeddings: of word embeddings, with those of a tied head, "float32", "int8" or "int4"; None as they are
-                stored, those of a tied head as float32.
+            dtype: type of dense linear layers and of an untied head.
+            embeddings: type of word embeddings and a tied head: "float32", "int8" or "int4"; None for the stored type,
+                float32 if the head is tied.
 
         Raises:
             ValueError: a tensor is missing or damaged, or has a shape that a decoder's cannot have.
@@ -114,7 +114,7 @@ class DecoderTensors:
         return tensor
 
     def _norm(self, layer: int, kind: str, module: str) -> Iterator[Tensor]:
-        """Weights that the model adds a number to have it in the compiled model."""
+        """A norm's weight, including the offset that the family adds (Gemma's 1 + weight)."""
         weight = stored_vector(self._weights, layer, f"{kind}_weight", f"{module}.weight")
         offset = np.float32(self._config.family.norm_offset)
         yield Tensor.of_floats(layer, weight.role, weight.data.view(np.float32) + offset)
@@ -122,7 +122,7 @@ class DecoderTensors:
             yield stored_vector(self._weights, layer, f"{kind}_bias", f"{module}.bias")
 
     def _part(self, kind: str) -> Part:
-        """Which rows of a module a linear layer has; queries that share keys have several parts of a joined one."""
+        """Rows of a fused module that belong to a linear layer; grouped queries take several parts."""
         family, heads = self._config.family, self._config.heads // self._config.key_heads
         part = part_of(family.modules, kind, {"query": heads})
         period = part.count * self._config.head_dim if family.interleaved and part.count > 1 else 0
@@ -138,7 +138,7 @@ class DecoderTensors:
         yield from bias
 
     def _check_heads(self, layer: int, kind: str, module: str, rows: int) -> None:
-        """Layers may have fewer heads than others, but as many queries for each key as the configuration says."""
+        """Refuse layers whose query heads per key-value head are not as configured; layers may have lost heads."""
         config = self._config
         size = config.head_dim * (config.heads // config.key_heads if kind == "query" else 1)
         if rows % size or self._groups.setdefault(layer, rows // size) != rows // size:
@@ -146,7 +146,7 @@ class DecoderTensors:
                              f"says, got {rows}")  # fmt: skip
 
     def _positions(self) -> Iterator[Tensor]:
-        """Tables of angles, which of them each layer takes, and windows where a layer has one."""
+        """Rotary tables, the table of each layer, and window sizes."""
         positions = self._config.positions
         if positions.rotary is not None:
             yield Tensor.of_floats(NO_LAYER, "rotary", positions.rotary.table())

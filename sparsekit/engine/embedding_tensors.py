@@ -1,4 +1,4 @@
-"""Tables of embeddings as tensors of a compiled model."""
+"""Convert embedding tables to tensors of a compiled model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sparsekit.formats.quantization import quantize_rows
 
 
 def matrix(weights: Weights, name: str, columns: int | None = None) -> NDArray[np.float32]:
-    """A tensor of two dimensions.
+    """Read a two-dimensional tensor.
 
     Args:
         weights: of the model.
-        name: of the tensor.
-        columns: that it must have; None for any number.
+        name: name of the tensor.
+        columns: required number of columns; None for any.
 
     Raises:
-        ValueError: it is missing or damaged, or has another shape.
+        ValueError: it is missing, damaged or has another shape.
     """
     check_name(weights, name)
     values = weights.floats(name)
@@ -33,17 +33,17 @@ def matrix(weights: Weights, name: str, columns: int | None = None) -> NDArray[n
 
 
 def table_tensor(weights: Weights, role: str, module: str, dtype: str | None, columns: int | None = None) -> Tensor:
-    """Embeddings that are only looked up.
+    """Embeddings that are only looked up, not tied to a head.
 
     Args:
         weights: of the model.
         role: of the tensor.
         module: its name in the model.
-        dtype: "float32", "int8" or "int4"; None for the type in which they are stored, 16 bits as float32.
-        columns: that they must have; None for any number.
+        dtype: "float32", "int8" or "int4"; None for the stored type, with 16-bit floats as float32.
+        columns: required number of columns; None for any.
 
     Raises:
-        ValueError: they are missing or damaged, or have another shape; they are not finite and are to be int8 or int4.
+        ValueError: they are missing, damaged or have another shape, or are not finite and cannot be quantized.
     """
     name = f"{module}.weight"
     check_name(weights, name)
@@ -60,14 +60,14 @@ def table_tensor(weights: Weights, role: str, module: str, dtype: str | None, co
 
 
 def tied_tensor(weights: Weights, role: str, module: str, dtype: str | None, columns: int | None) -> Tensor:
-    """Embeddings that are looked up, and that the head of the model multiplies with: packed, with all zeros.
+    """Word embeddings shared with the head: one packed dense weight serves lookup and product.
 
     Args:
         weights: of the model.
         role: of the tensor.
         module: its name in the model.
         dtype: "float32", "int8" or "int4"; None for float32.
-        columns: that they must have; None for any number.
+        columns: required number of columns; None for any.
 
     Raises:
         ValueError: as `table_tensor`.

@@ -1,4 +1,4 @@
-"""`Encoder`: a whole encoder in the core, from texts or token ids."""
+"""`Encoder`: run a whole encoder in the core, from texts or token ids."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Encoder:
     """An encoder that runs without torch. Threads may share it.
 
     Args:
-        model: a model folder, compiled in memory, or the name of one in the local hub cache; or a file of
-            `compile_model`, which has its own types and pooling.
-        dtype: see `compile_model`, as for the next two; "float32" if None.
-        embeddings: as the folder has them if None.
-        pooling: what the folder says if None.
-        tokenizer: tokenizer.json; None for the one in the model folder.
-        threads: of the pool, for the whole process; None leaves them as they are.
-        mmap: map a file, so that processes share its memory; else read it.
-        cache: keep the compiled model of a folder in `$XDG_CACHE_HOME/sparsekit/compiled`, or in `~/.cache`, and map it
-            as long as the folder's files, the arguments, this library and the instruction set are the same. Nothing
-            deletes it; a file of `compile_model` needs no cache.
+        model: a model folder or the name of one in the local hub cache, which is compiled in memory; or a file of
+            `compile_model`, whose types and pooling are fixed.
+        dtype: as in `compile_model`; None for "float32".
+        embeddings: as in `compile_model`; None for the folder's type.
+        pooling: as in `compile_model`; None for the folder's own.
+        tokenizer: path of tokenizer.json; None for the one in the model folder.
+        threads: size of the thread pool, for the whole process; None leaves it unchanged.
+        mmap: memory-map a compiled file, so that processes share its pages; False reads it.
+        cache: keep the compiled model of a folder in `$XDG_CACHE_HOME/sparsekit/compiled` or `~/.cache`, and memory-map
+            it as long as the folder's files, the arguments, this library and the instruction set do not change. Old
+            entries are never deleted.
 
     Raises:
         FileNotFoundError: there is no such model.
         OSError: with `cache`, the cache cannot be written.
-        ValueError: the engine does not run the model; a file is damaged; an argument is unknown or does not fit.
-        RuntimeError: `threads` are given and torch is loaded, whose threads are used.
+        ValueError: the engine does not run the model, a file is damaged, or an argument is unknown or does not fit.
+        RuntimeError: `threads` is given although torch is loaded, whose threads are used.
     """
 
     def __init__(
@@ -74,32 +74,32 @@ class Encoder:
 
     @property
     def task(self) -> str:
-        """What the model gives besides hidden states: "embedding", "classification" or "token_classification"."""
+        """What the model computes: "embedding", "classification" or "token_classification"."""
         return self._task
 
     @property
     def features(self) -> int:
-        """Features of a hidden state, and of a vector."""
+        """Size of hidden states and of pooled vectors."""
         return self._core.features
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a sequence that the model has positions for."""
+        """Longest sequence, in tokens, that the model has positions for."""
         return self._core.max_tokens
 
     def run(self, ids: Sequence[Any], types: Sequence[Any] | None = None) -> list[NDArray[np.float32]]:
         """Hidden states of the last layer.
 
         Args:
-            ids: token ids of each sequence, special tokens among them, without padding.
-            types: token types of each sequence; 0 if None.
+            ids: token ids of each sequence, with special tokens, without padding.
+            types: token types of each sequence; None for 0.
 
         Returns:
             For each sequence float32, shape [tokens, features].
 
         Raises:
-            TypeError: ids or types are no integers.
-            ValueError: the model has no such ids or types; a sequence is longer than `max_tokens`.
+            TypeError: ids or types are not integers.
+            ValueError: ids or types are out of range, or a sequence is longer than `max_tokens`.
         """
         given = joined_input(ids, types)
         return split_rows(self._core.run(*given), given.offsets)
@@ -109,14 +109,14 @@ class Encoder:
 
         Args:
             ids: as for `run`.
-            types: likewise.
+            types: as for `run`.
 
         Returns:
             For each sequence float32, shape [labels]; [tokens, labels] where the model labels tokens.
 
         Raises:
             TypeError: as `run`.
-            ValueError: as `run`; the model is no classifier.
+            ValueError: as `run`, or the model is not a classifier.
         """
         self._check_task("classification", "token_classification")
         given = joined_input(ids, types)
@@ -132,22 +132,23 @@ class Encoder:
         batch_tokens: int | None = None,
         show_progress: bool = False,
     ) -> NDArray[np.float32]:
-        """One vector for each text, as `SentenceTransformer.encode`.
+        """Embed texts, one vector for each, as `SentenceTransformer.encode` does.
 
         Args:
-            texts: texts, or one. Longer ones than the folder says, or `max_tokens`, are truncated, with a warning.
-            prompt: what precedes every text; the prompt `prompt_name` if None.
-            prompt_name: of a prompt of the folder; its default one, or none, if None.
-            batch_tokens: most tokens that are computed together. None for 256 a thread.
+            texts: a text or several. Texts longer than the folder's limit or `max_tokens` are truncated, with a
+                warning.
+            prompt: prefix of every text; None for the prompt `prompt_name`.
+            prompt_name: name of a prompt in the folder; None for its default prompt, if it has one.
+            batch_tokens: largest number of tokens in a batch; None for 256 per thread.
             show_progress: show a bar on standard error.
 
         Returns:
             float32, shape [texts, features], in the order of the texts; [features] for one.
 
         Raises:
-            TypeError: a text is no str.
+            TypeError: a text is not a str.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: the model does not say how it pools; there is no tokenizer or no such prompt.
+            ValueError: no pooling is known, or there is no tokenizer or no such prompt.
         """
         self._check_task("embedding")
         if self._core.outputs == 0:
@@ -163,17 +164,17 @@ class Encoder:
     def classify(
         self, texts: Iterable[Text], *, batch_tokens: int | None = None, show_progress: bool = False
     ) -> list[Classification]:
-        """Labels of texts, as transformers' text-classification pipeline gives them.
+        """Classify texts, as transformers' text-classification pipeline does.
 
         Args:
-            texts: texts, or pairs of texts that the model reads together.
+            texts: texts, or pairs of texts.
             batch_tokens: as for `encode`.
             show_progress: likewise.
 
         Raises:
-            TypeError: a text is no str and no pair of them.
+            TypeError: a text is neither a str nor a pair of them.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: the model is no classifier of texts; there is no tokenizer.
+            ValueError: the model does not classify texts, or there is no tokenizer.
         """
         self._check_task("classification")
         return self._labels.classified(self._text_logits(texts, batch_tokens, "classify", show_progress))
@@ -181,21 +182,21 @@ class Encoder:
     def rank(
         self, query: str, documents: Iterable[str], *, batch_tokens: int | None = None, show_progress: bool = False
     ) -> NDArray[np.float32]:
-        """How well documents answer a query, as `CrossEncoder.predict` says of the pairs.
+        """Score documents for a query with a reranker, as `CrossEncoder.predict` scores the pairs.
 
         Args:
-            query: the text that the model reads first.
-            documents: those it reads second.
+            query: first text of each pair.
+            documents: second texts of the pairs.
             batch_tokens: as for `encode`.
             show_progress: likewise.
 
         Returns:
-            float32, shape [documents], in their order: more is better.
+            float32, shape [documents], in their order; higher is better.
 
         Raises:
             TypeError: a text is no str.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: the model has more than one logit, or is no classifier; there is no tokenizer.
+            ValueError: the model has more than one logit or is not a classifier, or there is no tokenizer.
         """
         self._check_task("classification")
         pairs = [(query, document) for document in check_texts(documents)]
@@ -209,12 +210,13 @@ class Encoder:
         batch_tokens: int | None = None,
         show_progress: bool = False,
     ) -> list[list[Span]]:
-        """Labeled spans of texts, as transformers' token-classification pipeline gives them; outside of all is "O".
+        """Find labeled spans in texts, as transformers' token-classification pipeline does; "O" marks other tokens.
 
         Args:
-            texts: texts; what is truncated has no spans.
-            aggregation: "none": each token; "simple": neighbors of one label; "first", "average", "max": the same of
-                words, whose label is that of their first token, of the mean of their tokens, of the surest one.
+            texts: texts; no spans are found in truncated parts.
+            aggregation: "none": each token is a span; "simple": adjacent tokens with one label; "first", "average",
+                "max": adjacent words with one label, that of a word's first token, mean probabilities or most certain
+                token.
             batch_tokens: as for `encode`.
             show_progress: likewise.
 
@@ -224,7 +226,7 @@ class Encoder:
         Raises:
             TypeError: a text is no str.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: the model does not label tokens; there is no tokenizer; the aggregation is unknown.
+            ValueError: the model does not label tokens, there is no tokenizer, or the aggregation is unknown.
         """
         self._check_task("token_classification")
         if aggregation not in AGGREGATIONS:
@@ -248,7 +250,7 @@ class Encoder:
     def _outputs(
         self, tokens: Sequence[Tokens], batch_tokens: int | None, title: str, show_progress: bool
     ) -> NDArray[np.float32]:
-        """What the core gives for texts, in their order: a row for each, or for each of their tokens."""
+        """Outputs of the core for texts, in their order: a row for each text, or for each of its tokens."""
         if batch_tokens is None:
             batch_tokens = THREAD_TOKENS * runtime.num_threads()
         if batch_tokens < 1:
@@ -278,7 +280,7 @@ class Encoder:
         return Labels(read_options(folder, CONFIG), read_options(folder, SENTENCE_CONFIG), self._core.outputs)
 
     def _options_folder(self) -> Path | None:
-        """The folder of the transformers model, or that of the tokenizer."""
+        """Folder of the transformers model, or of the tokenizer."""
         if self._tokenizer_file is not None:
             return self._tokenizer_file.parent
         return None if self._folder is None else read_modules(self._folder).encoder
@@ -295,7 +297,7 @@ class Encoder:
         return self._tokenizer
 
 
-#: Task -> what does work.
+#: Task -> methods that support it, for error messages.
 _USES = {
     "embedding": "encode gives vectors, run hidden states",
     "classification": "classify or rank gives labels; pooling= makes vectors of a folder",

@@ -1,4 +1,4 @@
-"""Read the configuration of an encoder; what the engine does not compute is refused here, before weights are read."""
+"""Read the configuration of an encoder; refuse what the engine does not compute, before weights are read."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sparsekit.engine.model_type import check_fixed, family_of
 from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_config import RelativeConfig, read_relative
 
-#: Keys that must have this value where they are there.
+#: Key of config.json -> the only value supported, if the key is present.
 _FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What a configuration says, in the engine's terms."""
+    """Configuration of an encoder, in the engine's terms."""
 
     family: Family
     layers: int
     features: int  # of a hidden state
     head_dim: int
-    first_position: int  # of a sequence's first token
+    first_position: int  # index of the first token
     activation: str  # a name of `runtime.ACTIVATIONS`
     norm_eps: float
-    absent: frozenset[str]  # modules of the family that the model does without
+    absent: frozenset[str]  # optional modules of the family that the model lacks
     without_bias: frozenset[str]  # modules without a bias
     rotary: RotaryConfig | None
     relative: RelativeConfig | None
@@ -36,12 +36,12 @@ class EncoderConfig:
 
     @property
     def attention_scale(self) -> float:
-        """What products of queries and keys are multiplied with, and those with positions."""
+        """Scale of attention scores."""
         terms = 1 if self.relative is None else 1 + len(self.relative.projections)
         return float((self.head_dim * terms) ** -0.5)
 
     def has(self, kind: str, layer: int | None) -> bool:
-        """Whether the model has a module, of a layer or of none."""
+        """Whether the model has a module, inside a layer or outside the layers (None)."""
         return kind not in self.absent and not (layer == 0 and kind in self.family.absent_in_first_layer)
 
 
@@ -83,7 +83,7 @@ def read_config(config: Mapping[str, Any]) -> EncoderConfig:
 
 
 def _absent(family: Family, config: Mapping[str, Any], projected: bool) -> frozenset[str]:
-    """Modules around embeddings that the model does without."""
+    """Optional modules around the embeddings that the model lacks."""
     absent = {kind for kind, (key, default) in family.optional.items() if not _has(config, key, default)}
     if not projected:
         absent |= {"embedding_projection", "projection_norm"}
@@ -93,12 +93,12 @@ def _absent(family: Family, config: Mapping[str, Any], projected: bool) -> froze
 
 
 def _has(config: Mapping[str, Any], key: str, default: bool | int) -> bool:
-    """Whether a key is true, or a number above 0."""
+    """Whether a key is true or a positive number."""
     return flag(config, key, default) if isinstance(default, bool) else whole(config, key, default, 0) > 0
 
 
 def _is_projected(options: _Options) -> bool:
-    """Whether embeddings have another width than hidden states."""
+    """Whether embeddings are projected, since they are not as wide as hidden states."""
     return options.has("embedding_features") and options.whole("embedding_features", 1) != options.whole("features", 1)
 
 
@@ -109,7 +109,7 @@ def _family_of(config: Mapping[str, Any]) -> Family:
 
 
 def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
-    """The head of the class that wrote the weights, if the engine computes it."""
+    """Head of the class that wrote the weights, if the engine computes it."""
     classes = config.get("architectures") or ()
     if not isinstance(classes, (list, tuple)):
         raise ValueError(f"architectures of config.json must be a list of names, got {classes!r:.80}")
@@ -119,7 +119,7 @@ def _head_of(family: Family, config: Mapping[str, Any]) -> Head | None:
 
 
 def _configured(head: Head, config: Mapping[str, Any]) -> Head:
-    """A head with the options of its configuration, which may leave them out."""
+    """A head with the options in the configuration, if present."""
     words = {"activation": {**ACTIVATION_NAMES, "tanh": "tanh"}, "pooling": {"cls": "cls", "mean": "mean"}}
     found: dict[str, Any] = {}
     for option, key in head.keys.items():
@@ -131,7 +131,7 @@ def _configured(head: Head, config: Mapping[str, Any]) -> Head:
 
 
 class _Options:
-    """Options of a family as a configuration has them."""
+    """Reads a family's options from a configuration."""
 
     def __init__(self, family: Family, config: Mapping[str, Any]) -> None:
         self._keys = family.keys

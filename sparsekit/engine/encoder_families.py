@@ -1,6 +1,6 @@
-"""Families of encoders as data: where their tensors lie and what the keys of their configuration are called.
+"""Families of encoders as data: names of their tensors and of their configuration keys.
 
-Each computes what csrc/model/encoder.h says. A family is a row of `FAMILIES`.
+csrc/model/encoder.h says what they compute. A family is a row of `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: What modules hold: tables of embeddings, biases of attention for buckets of distances, layer norms with weight and
-#: bias, linear layers.
+#: Kinds of modules: embedding tables, relative attention biases, layer norms, linear layers.
 TABLES = ("word_embeddings", "position_embeddings", "type_embeddings")
 BIASES = ("distance_biases",)
 NORMS = ("embedding_norm", "projection_norm", "attention_norm", "output_norm", "final_norm")
@@ -19,9 +18,9 @@ LINEARS = ("embedding_projection", "query", "key", "value", "attention_output", 
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the hidden states of a class of models.
+    """Head of a class of models: the layers after the hidden states.
 
-    `{encoder}` in a name stands for what precedes the names of the encoder's tensors.
+    `{encoder}` in a name stands for the prefix of the encoder's tensors.
     """
 
     task: str  # a key of `TASKS`
@@ -36,34 +35,34 @@ class Head:
 
 @dataclass(frozen=True)
 class Family:
-    """Encoders whose arrays and configuration have the same names."""
+    """Encoders with the same tensor names and configuration keys."""
 
-    #: What a module holds -> its name in the model, with `{layer}` for the number of its layer. Linear layers of one
-    #: name are equal parts of its rows, in this order.
+    #: Kind of a module -> its name in the model, with `{layer}` for the layer's number. Linear layers with the same
+    #: name are equal parts of a fused module's rows, in this order.
     modules: Mapping[str, str]
-    #: Option -> key of config.json. With "padding", positions start behind that of the padding token.
+    #: Option -> key of config.json. With "padding", positions start after the padding token's id (RoBERTa).
     keys: Mapping[str, str]
-    #: Options that the configuration may leave out, as transformers has them.
+    #: Default values of options, as in transformers.
     defaults: Mapping[str, Any]
-    #: End of a class of `architectures` -> its head; other heads are left out.
+    #: Suffix of a class in `architectures` -> its head; other heads are ignored.
     heads: Mapping[str, Head] = field(default_factory=dict)
-    #: Key of config.json -> the value that it must have where it is there.
+    #: Key of config.json -> the only value supported, if the key is present.
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    #: The first position of a sequence, in families without "padding".
+    #: Position of a sequence's first token, in families without "padding".
     first_position: int = 0
-    #: Modules -> key of config.json that says whether they have a bias; the others have, linear layers may have.
+    #: Modules -> key of config.json for whether they have a bias; other norms have one, other linear layers may.
     biases: Mapping[str, str] = field(default_factory=dict)
-    #: Modules that the first layer does without.
+    #: Modules that the first layer lacks.
     absent_in_first_layer: tuple[str, ...] = ()
-    #: Whether layer norms are before attention and the feed-forward half of a layer, not behind them.
+    #: Whether blocks are pre-norm: layer norms come before attention and feed-forward network.
     pre_norm: bool = False
-    #: Whether queries and keys are rotated, see `encoder_rotary`.
+    #: Whether queries and keys have rotary position embeddings, see `encoder_rotary`.
     rotary: bool = False
     #: Whether attention is disentangled, see `relative_config`.
     relative: bool = False
-    #: Modules -> key of config.json, which the model does without where it is false or 0, and its value by default.
+    #: Optional module -> key of config.json, false or 0 if the model lacks the module, and its default.
     optional: Mapping[str, tuple[str, bool | int]] = field(default_factory=dict)
-    #: Modules whose weights are left out if the model does without them; of others they are refused.
+    #: Optional modules whose unused weights are ignored; those of others are refused.
     ignored: tuple[str, ...] = ()
 
 
@@ -151,13 +150,13 @@ _BERT_KEYS = {
 }
 _DISTILBERT_KEYS = {"layers": "n_layers", "heads": "n_heads", "features": "dim", "activation": "activation"}
 _DEFAULTS = {"activation": "gelu", "norm_eps": 1e-12}
-#: Embeddings that are not as wide as hidden states are projected.
+#: Embeddings are projected if they are not as wide as hidden states.
 _ELECTRA_MODULES = {**_BERT_MODULES, "embedding_projection": "embeddings_project"}
 _ELECTRA_KEYS = {**_BERT_KEYS, "embedding_features": "embedding_size"}
 
 
 def _heads(classifier: str, dense: str, activation: str) -> Mapping[str, Head]:
-    """Heads of two layers for sequences, of one for tokens, in which it is always `classifier`."""
+    """Heads of two layers for sequences and of one, `classifier`, for tokens."""
     return {
         "ForSequenceClassification": Head("classification", classifier, dense, activation, "cls"),
         "ForTokenClassification": Head("token_classification", "classifier"),
@@ -188,7 +187,7 @@ _ELECTRA = Family(
     {**_DEFAULTS, "embedding_features": 128},
     _heads("classifier.out_proj", "classifier.dense", "gelu"),
 )
-#: Whatever the configuration says, transformers uses 32 buckets and takes the padding token's id for 1.
+#: transformers ignores the configuration here: it uses 32 buckets, and 1 as the padding token's id.
 _MPNET = Family(
     _MPNET_MODULES,
     _BERT_KEYS,

@@ -1,4 +1,4 @@
-"""What a configuration says about rotary position embeddings and windows of attention (ModernBERT)."""
+"""Read an encoder's rotary position embeddings and sliding windows from its configuration (ModernBERT)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from sparsekit.engine.config_values import positions, whole
 from sparsekit.engine.layer_types import GLOBAL, LOCAL, read_layer_types
 from sparsekit.engine.refusals import refusal
 
-#: Older key -> angle base by default, as transformers has them.
+#: Older key for the base frequency -> its default in transformers.
 _BASES = {GLOBAL: ("global_rope_theta", 160_000.0), LOCAL: ("local_rope_theta", 10_000.0)}
 
 
 @dataclass(frozen=True)
 class RotaryConfig:
-    """Positions as attention has them."""
+    """Rotary position embeddings and windows of all layers."""
 
     positions: int
-    base: float  # of the angles of layers that see all tokens
-    local_base: float  # of the others
-    windows: tuple[int, ...]  # tokens on either side that each layer sees; 0 for all
+    base: float  # base frequency of layers with full attention
+    local_base: float  # of layers with a window
+    windows: tuple[int, ...]  # window on either side, in tokens, of each layer; 0 for all tokens
 
 
 def read_rotary(config: Mapping[str, Any], layers: int) -> RotaryConfig:
-    """Read both forms of transformers: layer_types and rope_parameters, or the options that came before them.
+    """Read both forms of transformers: `layer_types` and `rope_parameters`, or the older keys.
 
     Raises:
         ValueError: the engine does not run such a model, or a value is impossible.
@@ -51,7 +51,7 @@ def _layer_types(config: Mapping[str, Any], layers: int) -> Sequence[str]:
 
 
 def _base(config: Mapping[str, Any], kind: str) -> float:
-    """The base of the angles of a type of layers."""
+    """Base frequency of a type of layers."""
     everything = config.get("rope_parameters") or {}
     if config.get("rope_scaling") is not None:
         raise refusal(f"rope_scaling={config['rope_scaling']!r:.80}")

@@ -1,4 +1,4 @@
-"""The tensors of an encoder, found by the names of its family."""
+"""Read an encoder's tensors by the names of its family."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsekit.engine.refusals import refusal
 from sparsekit.engine.relative_tensors import relative_tensors
 from sparsekit.engine.weights import Part, Weights
 
-#: Buffers that older versions of transformers stored; they hold 0, 1, 2, ... and zeros.
+#: Position and type ids that older versions of transformers stored as buffers.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -28,10 +28,10 @@ class EncoderTensors:
 
     Args:
         config: of the model.
-        weights: of the model, or of one that contains the encoder.
+        weights: weights of the model, or of one that contains the encoder.
 
     Raises:
-        ValueError: there is no encoder of this family, or several; it has tensors that the engine has no use for.
+        ValueError: there is no encoder of this family or several, or it has unknown tensors.
     """
 
     def __init__(self, config: EncoderConfig, weights: Weights) -> None:
@@ -41,10 +41,10 @@ class EncoderTensors:
         self._prefix = self._names.prefix
         self._modules = list(self._names.all(config.layers, config.has))
         self._check_names()
-        self._heads: int | None = None  # of biases by distance
+        self._heads: int | None = None  # that biases by distance have
 
     def _check_names(self) -> None:
-        """Refuse tensors that are not read: they might change what the model computes."""
+        """Refuse unknown tensors, which might change what the model computes."""
         roots = tuple(
             {self._prefix + module.partition(".")[0] + "." for module in self._config.family.modules.values()}
         )
@@ -63,11 +63,11 @@ class EncoderTensors:
                 yield LayerLinear(layer, kind, module, self._part(kind))
 
     def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
-        """All tensors.
+        """Read all tensors.
 
         Args:
-            dtype: of linear layers that are dense in the model.
-            embeddings: of word embeddings, "float32" or "int8"; None as they are stored.
+            dtype: type of dense linear layers.
+            embeddings: type of word embeddings, "float32" or "int8"; None for the stored type.
 
         Raises:
             ValueError: a tensor is missing or damaged, or has a shape that an encoder's cannot have.
@@ -88,11 +88,11 @@ class EncoderTensors:
             yield from relative_tensors(relative, layers, eps, self._weights, self._names.of)
 
     def read_head(self, head: Head, dtype: str) -> Iterator[Tensor]:
-        """The tensors of the model's head; its last layer is float32 where it is dense in the model.
+        """Read the tensors of the model's head; a dense last layer is stored as float32.
 
         Args:
-            head: of the model.
-            dtype: of the layer before the last, if that is dense in the model.
+            head: the model's head.
+            dtype: type of the layer before the last, if it is dense.
 
         Raises:
             ValueError: as `read`.
@@ -106,13 +106,13 @@ class EncoderTensors:
         yield from linear_tensors(self._weights, NO_LAYER, "classifier", name, "float32")
 
     def _table(self, kind: str, module: str, embeddings: str | None) -> Tensor:
-        """Other embeddings than those of words stay in the type in which they are stored, unless that is to change."""
+        """An embedding table; only word embeddings change their type."""
         dtype = embeddings if kind == "word_embeddings" or embeddings == "float32" else None
         columns = None if self._config.rotary is None else self._config.features
         return table_tensor(self._weights, kind, module, dtype, columns)
 
     def _biases(self, kind: str, module: str) -> Tensor:
-        """Of all distances that positions allow, for each head."""
+        """Bias of each head for every distance between positions."""
         buckets = matrix(self._weights, f"{module}.weight")
         if len(buckets) != BUCKETS:
             raise ValueError(f"{module + '.weight'!r} must have {BUCKETS} rows, got {len(buckets)}")
@@ -124,14 +124,14 @@ class EncoderTensors:
         return Tensor.of_floats(NO_LAYER, kind, distance_biases(buckets, tokens))
 
     def _check_heads(self, module: str, out_features: int) -> None:
-        """A layer whose heads were removed alone would take biases of others."""
+        """Refuse layers with different numbers of heads, since they share the biases by distance."""
         heads = out_features // self._config.head_dim
         if self._heads not in (None, heads):
             raise refusal(f"layers with fewer heads than others beside biases by distance: {module!r} has {heads}, "
                           f"the biases are of {self._heads}")  # fmt: skip
 
     def _rotary(self, rotary: RotaryConfig) -> Iterator[Tensor]:
-        """Tables of rotary position embeddings, and the windows of layers where one has any."""
+        """Rotary tables, and window sizes if a layer has one."""
         yield Tensor.of_floats(NO_LAYER, "rotary", self._rotary_table(rotary.base, rotary.positions))
         if any(rotary.windows):
             local = self._rotary_table(rotary.local_base, rotary.positions)

@@ -1,4 +1,4 @@
-"""`Generator`: a whole language model in the core, from prompts to texts."""
+"""`Generator`: run a whole language model in the core, from prompts to texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sparsekit.progress import Progress
 if TYPE_CHECKING:
     import tokenizers
 
-#: Texts that are continued at a time.
+#: Texts that are decoded together.
 _TEXTS = 8
 
 
@@ -38,21 +38,22 @@ class Generator:
     """A causal language model that runs without torch. Threads may share it.
 
     Args:
-        model: a model folder, compiled in memory, or the name of one in the local hub cache; or a file of
+        model: a model folder or the name of one in the local hub cache, which is compiled in memory; or a file of
             `compile_model`.
-        dtype: see `compile_model`, as for the next one; "float32" if None.
-        embeddings: as the folder has them if None.
-        tokenizer: tokenizer.json, beside it the other files of a tokenizer; None for the one in the model folder.
-        context: most tokens of a text, its prompt among them; None for all that the model has positions for.
-        cache_dtype: of the keys and values that are kept of a text: "float32", "bfloat16" in half the bytes, or "int8"
-            in little more than a quarter, with a scale for each head and token.
-        threads: of the pool, for the whole process; None leaves them as they are.
-        mmap: map a file, so that processes share its memory; else read it.
+        dtype: as in `compile_model`; None for "float32".
+        embeddings: as in `compile_model`; None for the folder's type.
+        tokenizer: path of tokenizer.json, with the tokenizer's other files beside it; None for the one in the model
+            folder.
+        context: limit of tokens per text, prompt included; None for all positions of the model.
+        cache_dtype: type of the key-value cache: "float32", "bfloat16" in half the bytes, or "int8" with a scale for
+            each head and token, in little more than a quarter.
+        threads: size of the thread pool, for the whole process; None leaves it unchanged.
+        mmap: memory-map a compiled file, so that processes share its pages; False reads it.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: the engine does not run the model; a file is damaged; an argument is unknown or does not fit.
-        RuntimeError: `threads` are given and torch is loaded, whose threads are used.
+        ValueError: the engine does not run the model, a file is damaged, or an argument is unknown or does not fit.
+        RuntimeError: `threads` is given although torch is loaded, whose threads are used.
     """
 
     def __init__(
@@ -93,12 +94,12 @@ class Generator:
 
     @property
     def context(self) -> int:
-        """Most tokens of a text, its prompt among them."""
+        """Limit of tokens per text, prompt included."""
         return self._context
 
     @property
     def cache_bytes(self) -> int:
-        """What is kept in memory of each token of a text."""
+        """Bytes of the key-value cache per token."""
         return self._cache_bytes
 
     @overload
@@ -135,26 +136,26 @@ class Generator:
         show_progress: bool = False,
         **sampling: Any,
     ) -> str | list[str]:
-        """Continue a prompt, or many at a time.
+        """Continue a prompt, or several in one batch.
 
         Args:
-            prompts: texts, or one.
-            max_new_tokens: most tokens of each continuation.
-            stop: strings, or one, before which a continuation ends.
-            cancel: ends all of them within a token when it is set, by another thread.
+            prompts: a text or several.
+            max_new_tokens: limit of tokens of each continuation.
+            stop: a string or several; a continuation ends before the first that occurs.
+            cancel: event that another thread sets to end all continuations within a token.
             show_progress: show a bar on standard error.
-            sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`: see `Sampling`. What is
-                left out is as generation_config.json says.
+            sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`: see `Sampling`. Defaults
+                are those of generation_config.json.
 
         Returns:
-            The continuation of one prompt, or a list of them.
+            The continuation of a single prompt, or a list of continuations.
 
         Raises:
-            TypeError: a prompt is no str, or an option of another type.
+            TypeError: a prompt is not a str, or an option has a wrong type.
             ModuleNotFoundError: tokenizers is not installed.
-            ValueError: a prompt has no tokens, or more than the context; an option is unknown or impossible; there is
-                no tokenizer.
-            FloatingPointError: the model gives NaN.
+            ValueError: a prompt has no tokens or more than the context, an option is unknown or out of range, or there
+                is no tokenizer.
+            FloatingPointError: logits are NaN.
         """
         given = [prompts] if isinstance(prompts, str) else prompts
         done = self.complete(
@@ -172,7 +173,7 @@ class Generator:
         show_progress: bool = False,
         **sampling: Any,
     ) -> list[Completion]:
-        """As `generate`, with tokens, log-probabilities, why each text ends, and times.
+        """As `generate`, but return tokens, log-probabilities, finish reasons and times too.
 
         Args:
             prompts: texts.
@@ -212,7 +213,7 @@ class Generator:
             sampling: likewise.
 
         Returns:
-            An iterator over pieces of text; `close` ends the text.
+            An iterator over pieces of text; its `close` ends generation.
 
         Raises:
             TypeError: as `generate`, like the others.
@@ -260,7 +261,7 @@ class Generator:
         return self._stream(ids, max_new_tokens, stop, cancel, sampling)
 
     def logits(self, ids: Sequence[Any]) -> list[NDArray[np.float32]]:
-        """Logits of every token.
+        """Logits after every token.
 
         Args:
             ids: token ids of each sequence.
@@ -269,26 +270,27 @@ class Generator:
             For each sequence float32, shape [tokens, vocabulary].
 
         Raises:
-            TypeError: ids are no integers.
-            ValueError: the model has no such ids; a sequence has none, or more than the context.
+            TypeError: ids are not integers.
+            ValueError: ids are out of range, or a sequence has none or more than the context.
         """
         given = joined_input(ids, None)
         caches = [self._caches.make() for _ in ids]
         return split_rows(self._core.run(given.ids, given.offsets, caches, all_tokens=True), given.offsets)
 
     def perplexity(self, texts: Iterable[str], *, window: int = WINDOW, show_progress: bool = False) -> float:
-        """How well the model predicts texts; lower is better.
+        """Perplexity of texts; lower is better.
 
-        The texts are joined, each followed by the token that ends it, and cut into windows, whose tokens but the first
-        are predicted from those before: `sparsekit evaluate` of a model in PyTorch does the same.
+        The texts are concatenated, each followed by the end token, and cut into windows; every token of a window but
+        the first is predicted. `sparsekit evaluate` computes the same for a model in PyTorch.
 
         Args:
-            texts: to predict.
-            window: tokens of a window.
+            texts: texts to score.
+            window: tokens per window.
             show_progress: show a bar on standard error.
 
         Raises:
-            ValueError: `window` is below 2 or more than the context; the texts do not fill one; there is no tokenizer.
+            ValueError: `window` is below 2 or above the context, the texts do not fill one window, or there is no
+                tokenizer.
         """
         if not 2 <= window <= self._context:
             raise ValueError(f"window must be from 2 to the {self._context} tokens of the context, got {window}")
@@ -338,7 +340,7 @@ class Generator:
 
     @cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
-        """Without the truncation and padding that its file may hold."""
+        """The tokenizer, without the truncation and padding that its file may configure."""
         if self._tokenizer_file is None:
             raise ValueError(f"a compiled model has no tokenizer; give Generator(..., tokenizer=) a {TOKENIZER}")
         tokenizer = open_tokenizer(self._tokenizer_file)
@@ -356,7 +358,7 @@ class Generator:
 
     @cached_property
     def _generation_config(self) -> dict[str, Any]:
-        """generation_config.json, or what older folders have in config.json."""
+        """Content of generation_config.json, or of config.json in older folders."""
         if self._tokenizer_file is None:
             return {}
         folder = self._tokenizer_file.parent
@@ -364,7 +366,7 @@ class Generator:
 
     @cached_property
     def _end_of_text(self) -> int | None:
-        """The token that the tokenizer's options call the end of a text."""
+        """The end-of-text token in the tokenizer's options."""
         if self._tokenizer_file is None:
             return None
         options = read_options(self._tokenizer_file.parent, TOKENIZER_OPTIONS)
@@ -377,7 +379,7 @@ class Generator:
 
 
 class Stream:
-    """Pieces of a continuation, as they become certain. `completion` is what there is of it so far."""
+    """Iterator over the pieces of a continuation; `completion` is the continuation so far."""
 
     def __init__(self, completion: Completion, run: Generated[tuple[RunningText, str], None, None]) -> None:
         self.completion = completion
@@ -394,5 +396,5 @@ class Stream:
         raise StopIteration
 
     def close(self) -> None:
-        """End the continuation; its cache is kept for texts that begin alike."""
+        """End the continuation; its cache is kept for texts with the same prefix."""
         self._run.close()

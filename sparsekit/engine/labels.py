@@ -1,4 +1,4 @@
-"""What logits mean: names of labels and the function that makes probabilities, as the configuration says."""
+"""Labels of a classifier: their names, and probabilities from logits, as configured."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from numpy.typing import NDArray
 
 from sparsekit.engine.refusals import refusal
 
-#: Functions that CrossEncoder applies to a logit.
+#: Activation functions that `CrossEncoder` applies to a logit.
 _RANKING = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
 
 
 @dataclass(frozen=True)
 class Classification:
-    """What a classifier says of a text."""
+    """Classification of a text."""
 
     label: str  # the most probable one
     score: float  # its probability
-    probabilities: Mapping[str, float]  # of every label: they add up to 1, or, where several may hold, each is its own
+    probabilities: Mapping[str, float]  # of every label; they add up to 1 unless the model is multi-label
 
 
 class Labels:
     """The labels of a model.
 
     Args:
-        config: what config.json holds, or nothing.
-        sentence_config: what config_sentence_transformers.json holds, or nothing.
-        count: of the model's logits.
+        config: content of config.json, or empty.
+        sentence_config: content of config_sentence_transformers.json, or empty.
+        count: number of logits.
 
-    `names` are those of the labels.
+    `names` are the names of the labels.
 
     Raises:
-        ValueError: the configuration says something impossible.
+        ValueError: the configuration is invalid.
     """
 
     def __init__(self, config: Mapping[str, Any], sentence_config: Mapping[str, Any], count: int) -> None:
@@ -52,10 +52,10 @@ class Labels:
         return tuple(str(given.get(str(number), f"LABEL_{number}")) for number in range(self._count))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities of the labels, float32, shape [rows, labels]: softmax; sigmoid where several may hold.
+        """Probabilities of the labels, float32, shape [rows, labels]: softmax, or sigmoid if multi-label.
 
         Raises:
-            ValueError: the model predicts a number, no labels.
+            ValueError: the model is a regressor, without labels.
         """
         if self._config.get("problem_type") == "regression":
             raise ValueError("the model predicts a number and has no probabilities; use logits, or rank for pairs")
@@ -66,7 +66,7 @@ class Labels:
         return parts
 
     def classified(self, logits: NDArray[np.float32]) -> list[Classification]:
-        """What rows of logits say.
+        """Classifications from rows of logits.
 
         Raises:
             ValueError: as `probabilities`.
@@ -78,10 +78,10 @@ class Labels:
         return Classification(self.names[best], row[best], dict(zip(self.names, row, strict=True)))
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of pairs, float32, shape [pairs], as `CrossEncoder.predict`: the sigmoid, or what the model says.
+        """Scores of pairs, float32, shape [pairs], as in `CrossEncoder.predict`: sigmoid unless configured otherwise.
 
         Raises:
-            ValueError: the model has several logits, or an unknown function.
+            ValueError: the model has several logits, or an unknown activation function.
         """
         if self._count != 1:
             raise ValueError(f"rank needs a model with one logit, got one of {self._count} labels; use classify")

@@ -1,4 +1,4 @@
-"""`layer_types` of a configuration: layers that see all tokens, and those that see a window."""
+"""Read `layer_types` of a configuration: layers with full attention, and with a sliding window."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from sparsekit.engine.refusals import refusal
 
-#: Types of layers: those that see all tokens, and those that see a window.
+#: Types of layers: full attention, and a sliding window.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
 def read_layer_types(config: Mapping[str, Any], layers: int) -> Sequence[str] | None:
-    """The type of each layer; None where the configuration does not say it.
+    """Type of each layer; None if the configuration has no `layer_types`.
 
     Raises:
-        ValueError: it is no list of one type for each layer, or the engine does not know one.
+        ValueError: it is not a list with one known type for each layer.
     """
     types = config.get("layer_types")
     if types is None:

@@ -1,4 +1,4 @@
-"""The layout of a linear layer's weight: by its sparsity, or the one that is fastest here."""
+"""Choose the packed layout of a linear layer's weight: by its sparsity, or by measuring."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ from sparsekit.formats import CSR
 from sparsekit.runtime.checked_weights import remember
 from sparsekit.timing.comparing import compare
 
-#: Sparsity below which a weight is packed dense where layouts are not measured: about where both took the same time on
-#: AVX2, in float32 with 16 to 128 tokens. In int8, and with one token, dense is worth it beyond.
+#: Without measuring, weights below this sparsity are packed dense: the break-even on AVX2 in float32 with 16 to 128
+#: tokens. In int8, and with one token, it is higher.
 _DENSE = 0.3
-#: Between these sparsities both dense and sparse layouts are measured.
+#: Both dense and sparse layouts are measured between these sparsities.
 _BOTH = (0.05, 0.7)
-#: Numbers of tokens that encoders' layouts are measured with.
+#: Numbers of tokens to measure encoders' layouts with.
 _TOKENS = (1, 16, 128)
-#: What decoders' are measured for: tokens in a call -> calls. A prompt of 128 tokens and as many after it, three
-#: quarters one by one, the others of four texts at once.
+#: Workload to measure decoders' layouts with: tokens per call -> calls. A prompt of 128 tokens, then 128 new tokens,
+#: three quarters of them decoded one at a time, the others in a batch of four texts.
 _CALLS = {1: 96, 4: 8, 128: 1}
-#: Tokens in a call up to which weights are read from memory, as in a decoder's steps.
+#: Up to this many tokens per call, as in decoding, weights are read from memory rather than cache.
 _STEP = 4
-#: Bytes of copies of a weight of which, taken in turn, a call finds none in a cache: a decoder's are measured so.
+#: Bytes of copies of a weight that are measured in turn, so that no call finds the weight in cache, as in decoding.
 OUT_OF_CACHE = 64 << 20
-#: Seconds for each of them, and at most while the machine is too noisy to tell.
+#: Seconds for each number of tokens, and the limit while timings are noisy.
 _SECONDS, _AT_MOST = 0.03, 0.2
-#: Weights of one shape whose sparsities are as near as this have the same layout.
+#: Weights of one shape whose sparsities differ by less share a measurement.
 _NEAR = 0.05
 
 
 class Layouts:
-    """Chooses layouts.
+    """Chooses and packs layouts.
 
     Args:
-        target: whose layouts thresholds choose, as in `CSR.layouts`.
-        measure: time those worth it on this machine, with the instruction set and the threads in use.
-        decodes: whether weights are a decoder's: measured for a prompt and as many tokens after it, alone and of four
-            texts at once. Else for any number of tokens alike.
+        target: instruction sets to choose layouts for, as in `CSR.layouts`.
+        measure: time the candidates on this machine, with the instruction set and threads in use.
+        decodes: whether the weights are a decoder's, and measured with a prompt followed by decoding.
 
     Raises:
-        ValueError: another machine's layouts are to be measured here.
+        ValueError: `measure` is given with another machine's target.
     """
 
     def __init__(self, target: str = "native", *, measure: bool = False, decodes: bool = False) -> None:
@@ -58,16 +57,16 @@ class Layouts:
         self._found: dict[tuple[int, int, str, str, int], str] = {}
 
     def for_decoding(self) -> Layouts:
-        """The same choice for the weights of a decoder."""
+        """The same, for the weights of a decoder."""
         return Layouts(self._target, measure=self._measure, decodes=True)
 
     def pack(self, weight: CSR, dtype: str, block: str | None = None) -> runtime.Packed:
-        """Pack a weight in its best layout.
+        """Pack a weight in the chosen layout.
 
         Args:
             weight: the weight.
-            dtype: of the stored values, as in `CSR.pack`.
-            block: likewise.
+            dtype: as in `CSR.pack`.
+            block: as in `CSR.pack`.
 
         Raises:
             ValueError: as `CSR.pack`.
@@ -93,29 +92,29 @@ def _candidates(weight: CSR, dtype: str) -> list[str]:
 
 
 def _cost(seconds: Mapping[int, float], decodes: bool) -> float:
-    """What is to be least, of the seconds of calls by their tokens."""
+    """Cost to minimize, from the seconds per call by number of tokens."""
     if decodes:
         return sum(calls * seconds[tokens] for tokens, calls in _CALLS.items())
     return geometric_mean(seconds.values())
 
 
 def copies_of(packed: runtime.Packed, count: int) -> list[runtime.Packed]:
-    """So many copies of a weight that was just packed."""
+    """Copy a weight that was just packed `count` times."""
     copies = []
     for _ in range(count):
         copies.append(aligned_buffer(packed.nbytes))
         copies[-1][:] = packed
-        remember(copies[-1], copies[-1].ctypes.data)  # as good as the weight
+        remember(copies[-1], copies[-1].ctypes.data)  # safe: the weight was packed here and is valid
     return copies
 
 
 def _in_turn(packed: runtime.Packed) -> Iterator[runtime.Packed]:
-    """Copies of a weight, again and again, more of them than caches hold."""
+    """Cycle over copies of a weight that do not fit into the caches together."""
     return cycle(copies_of(packed, max(1, OUT_OF_CACHE // max(1, packed.nbytes))))
 
 
 def _fastest(weight: CSR, dtype: str, block: str, layouts: Sequence[str], decodes: bool) -> str:
-    """The layout of the least cost."""
+    """The layout with the lowest cost."""
     if len(layouts) == 1:
         return layouts[0]
     packed = {layout: weight.pack(dtype, block=block, layout=layout) for layout in layouts}

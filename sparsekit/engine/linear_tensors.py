@@ -1,4 +1,4 @@
-"""A linear layer of a model folder as tensors of a compiled model."""
+"""Convert a linear layer of a model folder to tensors of a compiled model."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LayerLinear(NamedTuple):
 
 
 def stored_vector(weights: Weights, layer: int, role: str, name: str, part: Part = WHOLE) -> Tensor:
-    """A tensor of one dimension, or a part of it.
+    """Read a one-dimensional tensor, or a part of it.
 
     Raises:
-        ValueError: it is missing or damaged, or has more dimensions.
+        ValueError: it is missing, damaged or not one-dimensional.
     """
     check_name(weights, name)
     values = weights.floats(name)
@@ -47,16 +47,16 @@ def linear_tensors(
     activation: str | None = None,
     part: Part = WHOLE,
 ) -> Iterator[Tensor]:
-    """The weight of a linear layer, or of a part of it, packed, and its bias, if it has one.
+    """The packed weight of a linear layer, or of some of its rows, and its bias, if it has one.
 
     Args:
         weights: of the model.
         layer: its number, or `NO_LAYER`.
-        role: of the weight; that of the bias ends in "_bias".
+        role: role of the weight; the bias has the same with "_bias".
         module: its name in the model.
-        dtype: of a weight that is dense in the model.
-        activation: the activation function that the model applies to its result, and the layer may do itself.
-        part: of its rows.
+        dtype: type of a dense weight.
+        activation: the activation function after the layer, which the stored layer may already apply.
+        part: rows of the module.
 
     Raises:
         ValueError: a tensor is missing or damaged; the layer applies another activation function.
@@ -73,6 +73,6 @@ def linear_tensors(
 
 
 def check_name(weights: Weights, name: str) -> None:
-    """Raise ValueError where the weight files lack a tensor."""
+    """Raise ValueError if the weight files lack a tensor."""
     if name not in weights.names:
         raise ValueError(f"the weight files lack {name!r}, which config.json leads to; do they belong together?")

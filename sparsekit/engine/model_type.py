@@ -1,4 +1,4 @@
-"""The family of a model, and options that it must leave as they are."""
+"""Find a model's family, and check options that have a single supported value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def family_of(config: Mapping[str, Any], families: Mapping[str, _Family]) -> _Fa
     """The family of a configuration's `model_type`.
 
     Raises:
-        ValueError: the engine does not run such models, or weights quantized with another library.
+        ValueError: the engine does not run such models, or the weights are quantized by another library.
     """
     model_type = config.get("model_type")
     family = families.get(model_type) if isinstance(model_type, str) else None
@@ -27,7 +27,7 @@ def family_of(config: Mapping[str, Any], families: Mapping[str, _Family]) -> _Fa
 
 
 def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Raise ValueError where a key is there and has another value than it must have."""
+    """Raise ValueError if a key is present with an unsupported value."""
     for key, value in fixed.items():
         if config.get(key) not in (value, None):
             raise refusal(f"{config['model_type']} with {key}={config[key]!r:.80}, only {value!r}")

@@ -1,4 +1,4 @@
-"""Where the modules of a family lie in the weights of a model."""
+"""Names of a family's modules in a model's weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class ModuleNames:
     """Names of a family's modules in a model.
 
     Args:
-        modules: of the family: what a module holds -> its name, with `{layer}` for the number of its layer.
-        names: of the model's tensors.
+        modules: the family's modules: kind -> name, with `{layer}` for the layer's number.
+        names: names of the model's tensors.
 
-    `prefix` is what precedes the names, such as "bert.".
+    `prefix` is the prefix of all names, such as "bert.".
 
     Raises:
-        ValueError: there are no word embeddings, or several.
+        ValueError: there are no word embeddings or several.
     """
 
     def __init__(self, modules: Mapping[str, str], names: Set[str]) -> None:
@@ -31,15 +31,15 @@ class ModuleNames:
         self._tensors = len(names)
 
     def of(self, kind: str, layer: int | None = None) -> str:
-        """The name of a module, of a layer or of none."""
+        """Name of a module, in a layer or outside the layers."""
         return self.prefix + self._modules[kind].format(layer=layer)
 
     def all(self, layers: int, has: Callable[[str, int | None], bool]) -> Iterator[tuple[int, str, str]]:
         """Layer or `NO_LAYER`, kind and name of every module.
 
         Args:
-            layers: of the model.
-            has: whether it has a module, of a layer or of none.
+            layers: number of layers.
+            has: whether the model has a module, given its kind and layer (None outside the layers).
 
         Raises:
             ValueError: there are fewer tensors than layers.
@@ -53,12 +53,12 @@ class ModuleNames:
 
 
 def part_of(modules: Mapping[str, str], kind: str, shares: Mapping[str, int] | None = None) -> Part:
-    """Which rows of its module a linear layer has: modules of one name hold those of several, one behind the other.
+    """Rows of a fused module that belong to a linear layer: kinds with the same name are concatenated.
 
     Args:
-        modules: of the family.
-        kind: of the linear layer.
-        shares: kinds of linear layers -> how many parts of the rows they have, 1 by default.
+        modules: the family's modules.
+        kind: the linear layer.
+        shares: kind of linear layer -> its number of equal parts, 1 by default.
     """
     sharing = [other for other, module in modules.items() if module == modules[kind]]
     sizes = [1 if shares is None or len(sharing) == 1 else shares.get(other, 1) for other in sharing]

@@ -1,4 +1,4 @@
-"""How well a language model predicts texts: perplexity, as recipes of the task `language` define it."""
+"""Perplexity of a language model, as in recipes of the task `language`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from sparsekit.progress import Progress
 
 Logits: TypeAlias = Callable[[Sequence[NDArray[np.int32]]], list[NDArray[np.float32]]]
-#: Tokens of a window where it is not said, as in recipes.
+#: Tokens per window by default, as in recipes.
 WINDOW = 128
 
 
 def windows(texts: Iterable[Sequence[int]], end: int | None, tokens: int) -> NDArray[np.int32]:
-    """Windows over the joined texts, each text followed by the token that ends it; the last one is dropped if not full.
+    """Windows over the concatenated texts, each followed by the end token; an incomplete last one is dropped.
 
     Args:
         texts: token ids.
-        end: token that ends a text; None for none.
-        tokens: of a window, at least two.
+        end: end token; None to append none.
+        tokens: tokens per window, at least two.
 
     Returns:
         int32, shape [windows, tokens].
@@ -40,7 +40,7 @@ def windows(texts: Iterable[Sequence[int]], end: int | None, tokens: int) -> NDA
 
 
 def cross_entropies(logits: NDArray[np.float32], following: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Negative logarithms of the probabilities of tokens.
+    """Cross-entropy of each token.
 
     Args:
         logits: float32, shape [tokens, vocabulary].
@@ -56,10 +56,10 @@ def cross_entropies(logits: NDArray[np.float32], following: NDArray[np.int32]) -
 
 
 def perplexity(logits: Logits, found: NDArray[np.int32], *, show_progress: bool = False) -> float:
-    """Exponential of the mean cross-entropy of every token but the first of each window.
+    """Exponential of the mean cross-entropy over all tokens but the first of each window.
 
     Args:
-        logits: of the tokens of sequences, float32, shape [tokens, vocabulary] each.
+        logits: computes logits of sequences, float32, shape [tokens, vocabulary] each.
         found: int32, shape [windows, tokens].
         show_progress: show a bar on standard error.
     """

@@ -1,23 +1,23 @@
-"""What attention knows of positions, computed when a model is compiled."""
+"""Tables of relative biases and rotary position embeddings, computed when a model is compiled."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Buckets of distances, half of them for each side: one for each distance up to `_SINGLE`, then two for each doubling.
+#: Buckets of distances, half for each direction: one for each distance up to `_SINGLE`, then two per doubling.
 BUCKETS, _SINGLE = 32, 8
 
 
 def distance_biases(buckets: NDArray[np.float32], tokens: int) -> NDArray[np.float32]:
-    """Biases of attention for every distance, from those of buckets of distances (T5, MPNet).
+    """Relative attention biases for every distance, from those of distance buckets (T5, MPNet).
 
     Args:
-        buckets: float32, shape [32, heads]: keys before the query, or at it, and then keys behind it.
+        buckets: float32, shape [32, heads]: keys at or before the query, then keys after it.
         tokens: of the longest sequence.
 
     Returns:
-        float32, shape [heads, 2 * tokens - 1]: query `i` has the bias at `i - j + tokens - 1` for key `j`.
+        float32, shape [heads, 2 * tokens - 1]: index `i - j + tokens - 1` is for query `i` and key `j`.
     """
     distances = np.arange(tokens - 1, -tokens, -1)  # j - i
     far = np.abs(distances)
@@ -27,16 +27,16 @@ def distance_biases(buckets: NDArray[np.float32], tokens: int) -> NDArray[np.flo
 
 
 def distance_rows(tokens: int, span: int, buckets: int, farthest: int) -> NDArray[np.int64]:
-    """The row of relative embeddings that each distance has, with the roundings of transformers (DeBERTa-v2).
+    """Row of the relative embeddings for each distance, rounded as in transformers (DeBERTa-v2).
 
     Args:
-        tokens: of the longest sequence.
-        span: half the rows.
-        buckets: of distances, twice as many as those that have one to themselves; 0 where all have.
-        farthest: distance that buckets reach to.
+        tokens: length of the longest sequence.
+        span: half the number of rows.
+        buckets: number of buckets, the nearer half of which hold one distance each; 0 for no bucketing.
+        farthest: largest distance that buckets distinguish.
 
     Returns:
-        int64, shape [2 * tokens - 1], from 0 to `2 * span - 1`: query `i` has the row at `i - j + tokens - 1` for key
+        int64, shape [2 * tokens - 1], from 0 to `2 * span - 1`: index `i - j + tokens - 1` is for query `i` and key
         `j`.
     """
     distances = np.arange(1 - tokens, tokens)  # i - j
@@ -46,7 +46,7 @@ def distance_rows(tokens: int, span: int, buckets: int, farthest: int) -> NDArra
 
 
 def _log_buckets(distances: NDArray[np.int64], single: int, farthest: int) -> NDArray[np.int64]:
-    """One for each distance up to `single`, then as many up to `farthest`, each by the same factor wider."""
+    """Logarithmic buckets: one for each distance up to `single`, then `single` more up to `farthest`."""
     far = np.maximum(np.abs(distances), single)
     logarithms = np.log(far.astype(np.float32) / np.float32(single)) / np.log(np.float32((farthest - 1) / single))
     beyond = np.ceil(logarithms * np.float32(single - 1)).astype(np.int64) + single
@@ -54,11 +54,11 @@ def _log_buckets(distances: NDArray[np.int64], single: int, farthest: int) -> ND
 
 
 def rotary_frequencies(base: float, dims: int) -> NDArray[np.float32]:
-    """What angles of rotary position embeddings grow by from one position to the next, as transformers rounds them.
+    """Frequencies of rotary position embeddings: angle increments per position, rounded as in transformers.
 
     Args:
         base: frequency `f` is `1 / base ** (2 f / dims)`.
-        dims: features of a head that are rotated.
+        dims: number of rotated features per head.
 
     Returns:
         float32, shape [dims / 2], rounded up.
@@ -68,15 +68,15 @@ def rotary_frequencies(base: float, dims: int) -> NDArray[np.float32]:
 
 
 def rotary_table(frequencies: NDArray[np.float32], positions: int, factor: float = 1.0) -> NDArray[np.float32]:
-    """Cosines and sines of rotary position embeddings, with the roundings of transformers.
+    """Cosines and sines of rotary position embeddings, rounded as in transformers.
 
     Args:
-        frequencies: of the angles: angle `f` of position `p` is `p * frequencies[f]`.
-        positions: rows of the table.
-        factor: of the cosines and sines.
+        frequencies: angle `f` of position `p` is `p * frequencies[f]`.
+        positions: number of rows.
+        factor: scale of the cosines and sines.
 
     Returns:
-        float32, shape [positions, 2 * frequencies]: cosines of the angles, then their sines.
+        float32, shape [positions, 2 * frequencies]: cosines, then sines.
     """
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * np.float32(factor)

@@ -1,4 +1,4 @@
-"""Caches of texts that are done, for later texts that begin as they did."""
+"""Prefix caching: reuse the key-value caches of finished texts for later texts with the same prefix."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TypeAlias
 
 from sparsekit import runtime
 
-#: A prefix shorter than this is computed again: that takes less than giving up or copying a cache.
+#: Shorter prefixes are computed again, which is cheaper than evicting or copying a cache.
 _LEAST_PREFIX = 8
 
-#: A text and a cache that holds its first tokens.
+#: A text and a cache with its first tokens.
 Held: TypeAlias = tuple[Sequence[int], runtime.KeyValueCache]
 
 
 class PrefixCaches:
-    """Hands out caches that already hold the beginning of a text. Threads may share it.
+    """Pool of key-value caches that reuses shared prefixes. Threads may share it.
 
     Args:
-        decoder: whose caches.
-        capacity: tokens that a cache has room for.
-        dtype: of keys and values.
-        kept: most caches that are kept while no text uses them.
+        decoder: creates the caches.
+        capacity: tokens per cache.
+        dtype: type of keys and values.
+        kept: largest number of idle caches.
     """
 
     def __init__(self, decoder: runtime.CompiledDecoder, capacity: int, dtype: str = "float32", kept: int = 4) -> None:
@@ -31,7 +31,7 @@ class PrefixCaches:
         self._capacity = capacity
         self._dtype = dtype
         self._kept = kept
-        self._idle: list[Held] = []  # the one that was used last is last
+        self._idle: list[Held] = []  # in order of use, the most recent last
         self._lock = threading.Lock()
 
     def make(self) -> runtime.KeyValueCache:
@@ -39,11 +39,11 @@ class PrefixCaches:
         return self._decoder.make_cache(self._capacity, self._dtype)
 
     def take(self, ids: Sequence[int], running: Iterable[Held] = ()) -> runtime.KeyValueCache:
-        """A cache that holds the longest beginning of a text that any has, without its last token.
+        """A cache with the longest known prefix of a text, excluding its last token.
 
         Args:
-            ids: the text.
-            running: texts of the calling thread that are not done, with their caches, which are copied.
+            ids: token ids of the text.
+            running: unfinished texts of the calling thread, whose caches may be copied.
         """
         other, copied = _longest(ids, running)
         with self._lock:
@@ -58,24 +58,24 @@ class PrefixCaches:
         return cache
 
     def held(self, ids: Sequence[int], running: Iterable[Held]) -> int:
-        """How many tokens `take` would find of a text now."""
+        """Length of the prefix that `take` would find now."""
         with self._lock:
             return max(_longest(ids, self._idle)[1], _longest(ids, running)[1])
 
     def give_back(self, ids: Sequence[int], cache: runtime.KeyValueCache) -> None:
-        """Keep the cache of a text that is done, of which it holds the first tokens."""
+        """Return the cache of a finished text to the pool; `ids` are the text's tokens."""
         with self._lock:
             self._idle.append((list(ids[: cache.tokens]), cache))
             del self._idle[: -self._kept]
 
 
 def shared_tokens(ids: Sequence[int], others: Sequence[int]) -> int:
-    """How many first tokens of a text another one has too, but never its last, which is to be computed in any case."""
+    """Length of the prefix that two texts share, excluding the text's last token, which is always computed."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(ids[:-1], others, strict=False))
     return sum(1 for _ in same)
 
 
 def _longest(ids: Sequence[int], held: Iterable[Held]) -> tuple[Held | None, int]:
-    """Which of some texts with caches holds the longest beginning of a text, and its tokens."""
+    """Index of the cached text with the longest shared prefix, and the prefix's length."""
     found = [(one, shared_tokens(ids, one[0][: one[1].tokens])) for one in held]
     return max(found, key=lambda pair: pair[1], default=(None, 0))

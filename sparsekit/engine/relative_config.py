@@ -1,4 +1,4 @@
-"""What a configuration says about disentangled attention (DeBERTa-v2 and v3)."""
+"""Read the options of disentangled attention from a configuration (DeBERTa-v2 and v3)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from typing import Any
 from sparsekit.engine.config_values import flag, positions, whole
 from sparsekit.engine.refusals import refusal
 
-#: A term of scores -> the table that it multiplies with, and the linear layer that makes the table where layers for
-#: positions are those for tokens.
+#: Term of the scores -> the table that it uses, and the linear layer that computes the table if `share_att_key` is set.
 _TABLES = {"c2p": ("position_key", "key"), "p2c": ("position_query", "query")}
 
 
 @dataclass(frozen=True)
 class RelativeConfig:
-    """Positions relative to each other, as attention has them."""
+    """Options of disentangled attention."""
 
     tokens: int  # of the longest sequence
     span: int  # half the rows of the relative embeddings
-    buckets: int  # of distances; 0 where each distance has a row of its own
-    farthest: int  # distance that buckets reach to
+    buckets: int  # of distances; 0: no bucketing
+    farthest: int  # largest distance that buckets distinguish
     normed: bool  # whether a layer norm follows the relative embeddings
-    projections: Mapping[str, str]  # table of a layer -> the module that makes it from the relative embeddings
+    projections: Mapping[str, str]  # table of a layer -> module that computes it from the relative embeddings
 
     def absent(self) -> frozenset[str]:
-        """Modules that the model does without."""
+        """Optional modules that the model lacks."""
         kinds = {"relative_norm", *(table for table, _ in _TABLES.values())}
         return frozenset(kinds - set(self.projections.values()) - ({"relative_norm"} if self.normed else set()))
 
 
 def read_relative(config: Mapping[str, Any]) -> RelativeConfig:
-    """Read the options of transformers, some of which only stand in configurations of models.
+    """Read the options of transformers.
 
     Raises:
         ValueError: the engine does not run such a model, or a value is impossible.
@@ -57,7 +56,7 @@ def read_relative(config: Mapping[str, Any]) -> RelativeConfig:
 
 
 def _positive(config: Mapping[str, Any], key: str) -> int:
-    """A number; 0 for any that is not positive."""
+    """An integer option; 0 if it is not positive."""
     return max(0, whole(config, key, -1, -(2**24)))
 
 
@@ -68,7 +67,7 @@ def _is_normed(value: object) -> bool:
 
 
 def _terms(value: object) -> list[str]:
-    """The terms of scores that positions have a part in."""
+    """Names of the position-dependent terms of the scores."""
     terms = [term.strip() for term in value.lower().split("|")] if isinstance(value, str) else value
     if not isinstance(terms, list) or not terms or not all(isinstance(term, str) and term in _TABLES for term in terms):
         raise refusal(f"pos_att_type={value!r:.80}, only some of {', '.join(_TABLES)}")

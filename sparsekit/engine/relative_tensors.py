@@ -1,7 +1,7 @@
-"""The tensors of disentangled attention, computed when a model is compiled.
+"""Tensors of disentangled attention, computed when a model is compiled.
 
-What a layer makes of the relative embeddings does not depend on its input, so that the products are stored and not the
-weights, whatever type and sparsity those have: the model computes the same numbers in every call.
+A layer's projections of the relative embeddings do not depend on its input, so the products are stored instead of the
+weights.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from sparsekit.engine.weights import Weights
 def relative_tensors(
     relative: RelativeConfig, layers: int, norm_eps: float, weights: Weights, name_of: Callable[[str, int | None], str]
 ) -> Iterator[Tensor]:
-    """The row of each distance, and the tables of each layer.
+    """Row for each distance, and the tables of each layer.
 
     Args:
-        relative: what the configuration says.
-        layers: their number.
-        norm_eps: of layer norms.
-        weights: of the model.
-        name_of: the name of a module, of a layer or of none.
+        relative: options of disentangled attention.
+        layers: number of layers.
+        norm_eps: epsilon of layer norms.
+        weights: weights of the model.
+        name_of: name of a module, in a layer or outside the layers.
 
     Raises:
-        ValueError: a tensor is missing or damaged, or has a shape that does not fit.
+        ValueError: a tensor is missing, damaged or has a wrong shape.
     """
     rows = distance_rows(relative.tokens, relative.span, relative.buckets, relative.farthest)
     yield Tensor.of_floats(NO_LAYER, "distance_rows", rows.astype(np.float32))
@@ -44,7 +44,7 @@ def relative_tensors(
 
 
 def _floats(weights: Weights, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    """A tensor of a shape in which None stands for any size."""
+    """Read a tensor of the given shape, in which None stands for any size."""
     check_name(weights, name)
     values = weights.floats(name)
     if values.ndim != len(shape) or any(

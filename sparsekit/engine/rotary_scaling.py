@@ -1,7 +1,7 @@
-"""Rotary position embeddings for longer texts than a model began with: the kinds of `rope_parameters`.
+"""RoPE scaling: the kinds of `rope_parameters` that extend a model's context.
 
-Each gives what transformers computes for every position of its table. Where transformers takes other angles for a
-longer text, the table ends before it: "dynamic" at `max_position_embeddings`, "longrope" at the original length.
+Tables equal those of transformers. Where transformers would switch to other angles for longer texts, the table ends:
+"dynamic" at `max_position_embeddings`, "longrope" at the original length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sparsekit.engine.config_values import flag, number, whole
 from sparsekit.engine.positions import rotary_frequencies, rotary_table
 from sparsekit.engine.refusals import refusal
 
-#: Most rows of a table; models for longer texts are cut to it.
+#: Largest number of rows; longer contexts are truncated to it.
 MOST_POSITIONS = 2**17
 _KEYS = {
     "rope_type",
@@ -42,14 +42,14 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Rotary:
-    """The angles of layers that share them."""
+    """Rotary position embeddings that layers share."""
 
     base: float
-    dims: int  # features of a head that are rotated, the first ones
+    dims: int  # rotated features per head, the first ones
     kind: str  # a key of `_SCALINGS`
     options: Mapping[str, Any]  # of `kind`, from config.json
     max_positions: int  # of the configuration
-    original_positions: int  # of the texts that the model was trained with at first
+    original_positions: int  # context length of the original training
 
     @property
     def positions(self) -> int:
@@ -58,7 +58,7 @@ class Rotary:
         return min(self.max_positions, longest, MOST_POSITIONS)
 
     def scaled(self) -> tuple[NDArray[np.float32], float]:
-        """Frequencies of the angles, float32, shape [dims / 2], and the factor of their cosines and sines.
+        """Frequencies, float32, shape [dims / 2], and the scale of cosines and sines.
 
         Raises:
             ValueError: an option is missing or impossible.
@@ -71,19 +71,19 @@ class Rotary:
         return rotary_table(frequencies, self.positions, factor)
 
     def number(self, key: str) -> float:
-        """A positive option.
+        """A positive number.
 
         Raises:
-            ValueError: it is missing or something else.
+            ValueError: it is missing or not a positive number.
         """
         return number(self.options.get(key), f"{key} of rope_parameters", 1e-6, 1e9)
 
     def number_or(self, key: str, default: float) -> float:
-        """An option that may be missing, null or 0."""
+        """An optional number, with a default for missing, null and 0."""
         return self.number(key) if self.options.get(key) else default
 
     def extension(self) -> float:
-        """By how much texts are longer than at first."""
+        """Ratio of the extended to the original context length."""
         return self.number_or("factor", self.max_positions / self.original_positions)
 
 
@@ -93,14 +93,14 @@ def rotary_of(
     """Read `rope_parameters`.
 
     Args:
-        options: what they hold, or part of it for a type of layers.
-        base: of the angles, where they do not say it.
-        dims: features of a head that are rotated.
-        max_positions: of the configuration.
-        original_positions: of the configuration beside `rope_parameters`, if it has them there.
+        options: `rope_parameters`, or the part of it for a type of layers.
+        base: base frequency, if `options` has none.
+        dims: rotated features per head.
+        max_positions: `max_position_embeddings`.
+        original_positions: original context length, if the configuration has it outside `rope_parameters`.
 
     Raises:
-        ValueError: the engine does not compute such angles, or an option is missing or impossible.
+        ValueError: the engine does not support the kind, or an option is missing or invalid.
     """
     unknown = sorted(set(options) - _KEYS)
     if unknown:
@@ -133,7 +133,7 @@ def _linear(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
 
 
 def _llama3(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
-    """Low frequencies divided, high ones as they are, those between them interpolated."""
+    """Llama 3: divide low frequencies, keep high ones, interpolate between them."""
     frequencies = rotary_frequencies(rotary.base, rotary.dims)
     factor, low, high = (np.float32(rotary.number(f"{name}factor")) for name in ("", "low_freq_", "high_freq_"))
     if low >= high:
@@ -144,7 +144,7 @@ def _llama3(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
 
 
 def _yarn(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
-    """Peng et al., "YaRN": divided frequencies and others, by how often a dimension turns in the original length."""
+    """YaRN (Peng et al.): interpolate by the number of rotations within the original context length."""
     factor, dims = rotary.extension(), rotary.dims
     if rotary.base == 1:
         raise ValueError("rope_theta of config.json must be above 1 for yarn, got 1")
@@ -170,7 +170,7 @@ def _yarn_factor(rotary: Rotary, factor: float) -> float:
 
 
 def _longrope(rotary: Rotary) -> tuple[NDArray[np.float32], float]:
-    """Ding et al., "LongRoPE": each frequency with a factor of its own."""
+    """LongRoPE (Ding et al.): a factor for each frequency."""
     frequencies = rotary_frequencies(rotary.base, rotary.dims)
     factors = rotary.options.get("short_factor")
     if not isinstance(factors, list) or len(factors) != len(frequencies):

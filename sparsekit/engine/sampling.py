@@ -1,4 +1,4 @@
-"""How the next token is chosen: settings, and those of a folder's generation_config.json."""
+"""Sampling settings, and those in a folder's generation_config.json."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 from sparsekit import runtime
 from sparsekit.io.file_names import GENERATION_CONFIG
 
-#: What transformers samples with where neither the folder nor the caller says.
+#: transformers' defaults for sampling.
 _SAMPLED = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
-#: Settings that choose among tokens, which matter only where temperature is above 0, and when they keep all of them.
+#: Filters, which have no effect at temperature 0 -> value that keeps all tokens.
 _FILTERS = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; by default the most probable one (greedy). `runtime.sample` applies it.
+    """How to sample the next token; greedy by default. Applied by `runtime.sample`.
 
     Args:
-        temperature: divides logits; 0: the most probable token.
+        temperature: divides logits; 0 for greedy decoding.
         top_k: keeps tokens whose logit is among the k largest; 0: all.
         top_p: keeps the fewest tokens whose probabilities add up to it; 1: all.
-        min_p: keeps tokens at least so many times as probable as the best; 0: all.
-        repetition_penalty: divides positive logits of tokens of the text and its prompt, multiplies negative ones.
-        seed: from 0 to 2^64 - 1: the same one gives the same text; None: another text each time.
+        min_p: keeps tokens whose probability is at least this fraction of the largest; 0: all.
+        repetition_penalty: divides positive logits of tokens that occur in the prompt or text, multiplies negative
+            ones.
+        seed: from 0 to 2^64 - 1; the same seed gives the same text. None: a random seed for each call.
 
     Raises:
-        TypeError: one has another type.
-        ValueError: one has an impossible value, or chooses among tokens while temperature is 0.
+        TypeError: an argument has a wrong type.
+        ValueError: an argument is out of range, or is a filter although temperature is 0.
 
     >>> Sampling(temperature=0.7, top_p=0.9, seed=1)
     Sampling(temperature=0.7, top_k=0, top_p=0.9, min_p=0.0, repetition_penalty=1.0, seed=1)
@@ -56,22 +57,22 @@ class Sampling:
                              "give temperature=1.0, or leave it out")  # fmt: skip
 
     def seed_of_text(self) -> int:
-        """The seed, or a new one for every call where there is none."""
+        """The seed, or a random one for each call."""
         return secrets.randbits(64) if self.seed is None else self.seed
 
 
 def sampling_of(options: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Sampling:
-    """What a folder says, changed by a caller; as transformers' `generate`, greedy unless one of them samples.
+    """Settings of a folder with a caller's overrides; greedy unless either samples, as in transformers' `generate`.
 
     Args:
-        options: generation_config.json; what is missing there has transformers' default (top_k=50 where tokens are
+        options: content of generation_config.json; missing keys have transformers' defaults (top_k=50 if tokens are
             sampled), unknown keys are ignored.
-        overrides: fields of `Sampling`; None: not given. A temperature above 0 samples, 0 does not, whatever the
-            folder says.
+        overrides: fields of `Sampling`, None for those not given. A temperature above 0 samples, 0 is greedy, whatever
+            the folder says.
 
     Raises:
-        TypeError: a value of the caller's has another type, or there is no such field.
-        ValueError: a value is impossible.
+        TypeError: an override has a wrong type, or there is no such field.
+        ValueError: a value is out of range.
 
     >>> sampling_of({"do_sample": True, "temperature": 0.6}, {"top_k": 20})
     Sampling(temperature=0.6, top_k=20, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None)
@@ -84,10 +85,10 @@ def sampling_of(options: Mapping[str, Any], overrides: Mapping[str, Any] | None 
 
 
 def end_tokens_of(options: Mapping[str, Any]) -> frozenset[int]:
-    """The tokens that end a text, of the eos_token_id of generation_config.json or config.json.
+    """End tokens, from the `eos_token_id` of generation_config.json or config.json.
 
     Raises:
-        ValueError: it is neither a token, nor a list of them.
+        ValueError: it is neither a token nor a list of tokens.
 
     >>> sorted(end_tokens_of({"eos_token_id": [2, 7]}))
     [2, 7]
@@ -105,7 +106,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(options: Mapping[str, Any], temperature: Any) -> bool:
-    """Whether tokens are sampled."""
+    """Whether the folder's settings sample rather than decode greedily."""
     if temperature is not None:
         return bool(temperature != 0)
     do_sample = options.get("do_sample")
@@ -115,7 +116,7 @@ def _samples(options: Mapping[str, Any], temperature: Any) -> bool:
 
 
 def _folder_settings(options: Mapping[str, Any], *, samples: bool) -> dict[str, Any]:
-    """Fields of `Sampling`, checked, of a folder."""
+    """Fields of `Sampling` in a folder's settings, checked."""
     found = {name: options.get(name, default) for name, default in _SAMPLED.items()} if samples else {}
     found["repetition_penalty"] = options.get("repetition_penalty", 1.0)
     try:

@@ -1,4 +1,4 @@
-"""What a folder of sentence-transformers says beside its encoder: where that lies, pooling, normalization."""
+"""Read the modules of a sentence-transformers folder: the encoder's subfolder, pooling, normalization, dense layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsekit.io.file_names import CONFIG, SENTENCE_MODULES, SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_json, read_object, regular_file
 
 _OUTPUT = "last_hidden_state"
-#: Keys of older versions -> ways of pooling.
+#: Keys of older versions -> pooling.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -24,9 +24,9 @@ _FLAGS = {
 }
 
 
-#: The linear layer in the files of a Dense module.
+#: Name of the linear layer in a Dense module's weight file.
 DENSE_LAYER = "linear"
-#: Activation functions of Dense modules -> names of the engine.
+#: Activation function of a Dense module -> name in the engine.
 _DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "none",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -34,7 +34,7 @@ _DENSE_ACTIVATIONS = {
     "torch.nn.modules.activation.GELU": "gelu",
     "torch.nn.modules.activation.SiLU": "silu",
 }
-#: Keys of Dense modules that must have one of these values where they are there.
+#: Key of a Dense module -> supported values, if the key is present.
 _DENSE_FIXED = {
     "module_input_name": ("sentence_embedding",),
     "module_output_name": ("sentence_embedding", None),
@@ -44,7 +44,7 @@ _DENSE_FIXED = {
 
 @dataclass(frozen=True)
 class DenseModule:
-    """A linear layer on pooled vectors."""
+    """A linear layer after pooling."""
 
     folder: Path
     activation: str  # a name of `runtime.ACTIVATIONS`, or "tanh"
@@ -56,19 +56,19 @@ class SentenceModules:
 
     encoder: Path  # folder of the transformers model
     pooling: str | None = None  # a key of `POOLINGS`
-    dense: DenseModule | None = None  # behind the pooling
+    dense: DenseModule | None = None  # after pooling
     normalize: bool = False
 
 
-#: Modules in the order in which the engine computes them.
+#: Modules, in the order in which the engine runs them.
 _STEPS = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 def read_modules(folder: Path) -> SentenceModules:
-    """Read modules.json, if there is one; else the folder is that of the encoder.
+    """Read modules.json; without it, the folder itself is the encoder's.
 
     Raises:
-        ValueError: a file is missing or damaged, or a module is none that the engine runs.
+        ValueError: a file is missing or damaged, or the engine does not support a module.
     """
     if not (folder / SENTENCE_MODULES).exists():
         return SentenceModules(folder)
@@ -90,14 +90,14 @@ def read_modules(folder: Path) -> SentenceModules:
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
-    """Raise ValueError unless modules follow one another as the engine computes them."""
+    """Raise ValueError unless the modules are in the order that the engine runs."""
     in_order = [kind for kind in _STEPS if kind in kinds]
     if list(kinds) != in_order or "Transformer" not in kinds or (len(kinds) > 1 and "Pooling" not in kinds):
         raise refusal(f"the modules {', '.join(kinds)!s:.200}, only {', '.join(_STEPS)}, in this order")
 
 
 def _subfolder(folder: Path, name: Any) -> Path:
-    """A folder directly inside the folder, or itself."""
+    """A direct subfolder, or the folder itself."""
     if not isinstance(name, str) or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"{folder / SENTENCE_MODULES} must name folders beside it, got {name!r:.80}")
     if name and (folder / name).resolve().parent != folder.resolve():
@@ -106,7 +106,7 @@ def _subfolder(folder: Path, name: Any) -> Path:
 
 
 def _check_output(encoder: Path) -> None:
-    """Raise ValueError unless what is pooled are the last hidden states."""
+    """Raise ValueError unless the last hidden states are pooled."""
     if not (encoder / SENTENCE_OPTIONS).exists():
         return
     kinds = read_object(regular_file(encoder, SENTENCE_OPTIONS)).get("modality_config")

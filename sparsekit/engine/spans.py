@@ -1,4 +1,4 @@
-"""Labeled tokens to spans of a text, as transformers' token-classification pipeline groups them."""
+"""Group labeled tokens into spans, as transformers' token-classification pipeline does."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-#: How labels of tokens become those of spans: each token alone; neighbors of one label; the same where the first token
-#: of a word, the mean of its tokens or the surest one decides for it.
+#: Aggregation of tokens: none; adjacent tokens with one label; adjacent words, labeled by their first token, by the
+#: mean over their tokens or by their most certain token.
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
-#: The label of tokens outside of all spans.
+#: Label of tokens outside all spans.
 _OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
 class Span:
-    """A labeled piece of a text: `text[start:end]`."""
+    """A labeled span: `text[start:end]`."""
 
     label: str
     score: float
@@ -33,7 +33,7 @@ class Span:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Tokens, or a word, with one label."""
+    """A token, word or span with its label."""
 
     label: str
     score: float
@@ -55,10 +55,11 @@ def spans_of(
     """The spans of a text.
 
     Args:
-        text: what was tokenized.
+        text: the text.
         encoding: its tokens.
         probabilities: float32, shape [tokens, labels].
-        names: of the labels. "B-" begins a span, "I-" goes on with one; without either, neighbors belong together.
+        names: names of the labels. "B-" begins a span, "I-" continues one; without prefixes,
+            adjacent tokens with one label form a span.
         aggregation: one of `AGGREGATIONS`.
     """
     tokens = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
@@ -74,7 +75,7 @@ def spans_of(
 
 
 def _words(encoding: Encoding, tokens: Sequence[int]) -> list[list[int]]:
-    """Tokens word by word."""
+    """Group tokens by word."""
     numbers = encoding.word_ids
     return [list(word) for _, word in groupby(tokens, key=lambda i: (numbers[i] is None and i, numbers[i]))]
 
@@ -93,7 +94,7 @@ def _piece(
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-    """Neighbors of one label as one piece; its score is their mean."""
+    """Merge adjacent pieces with one label; the score is their mean."""
     group: list[_Piece] = []
     for piece in pieces:
         if group and (piece.begins or piece.name != group[0].name):

@@ -1,4 +1,4 @@
-"""Tokens to text while they are generated: whole characters only, and nothing from a stop string on."""
+"""Incremental detokenization: emit whole characters only, and nothing from a stop string on."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tokenizers
 
-#: What decoders write for bytes that are no character, or not yet a whole one.
+#: Replacement character for bytes that are not, or not yet, a whole character.
 _NO_CHARACTER = "\ufffd"
 
 
 class TextStream:
-    """The text of tokens that come one by one.
+    """Detokenizes a stream of tokens.
 
-    Pieces joined are what the tokenizer decodes of all tokens at once without special ones, up to a stop string. Only
-    where a tokenizer falls back to bytes, and a run of them turns out to be no UTF-8 after whole characters of it were
-    given, does `decode` replace these too.
+    The concatenated pieces equal the decoding of all tokens at once without special tokens, up to a stop string. The
+    only exception: with byte fallback, if a run of bytes turns out to be invalid UTF-8 after some of its characters
+    were emitted, `decode` would have replaced these too.
 
     Args:
-        tokenizer: what decodes.
-        stop: strings, or one, before which the text ends: of several, the one that is whole first, of these the
-            longest.
+        tokenizer: the tokenizer.
+        stop: a string or several before which the text ends; the one completed first counts, and of several completed
+            at once the longest.
 
-    What is pushed once it has stopped is ignored.
+    Tokens after the stop are ignored.
 
     Raises:
-        TypeError: a stop string is none.
-        ValueError: one is empty.
+        TypeError: a stop string is not a str.
+        ValueError: a stop string is empty.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, stop: str | Sequence[str] = ()) -> None:
@@ -37,29 +37,29 @@ class TextStream:
 
     @property
     def stopped(self) -> bool:
-        """Whether the text has ended before a stop string."""
+        """Whether a stop string has ended the text."""
         return self._cutter.stopped
 
     def push(self, token: int) -> str:
-        """The text that is certain with one more token, after that given before; often none."""
+        """Add a token; return the text that can be emitted now, often none."""
         return self._cutter.push(self._decoder.push(token))
 
     def finish(self) -> str:
-        """The rest of the text: no token follows."""
+        """Return the text that was held back; no token follows."""
         return self._cutter.push(self._decoder.finish()) + self._cutter.finish()
 
 
 class _Decoder:
-    """Decodes new tokens behind those of the piece before, on which a space at their start depends.
+    """Decodes new tokens in the context of the previous piece, which decides about a leading space.
 
-    tokenizers' own DecodeStream does not give the rest of a text, and raises where bytes turn out to be no UTF-8.
+    tokenizers' own DecodeStream does not return the text held back at the end, and raises on invalid UTF-8.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._before: list[int] = []  # tokens of the piece before
+        self._before: list[int] = []  # tokens of the previous piece
         self._before_text = ""
-        self._new: list[int] = []  # tokens without a piece so far
+        self._new: list[int] = []  # tokens not yet emitted
 
     def push(self, token: int) -> str:
         self._new.append(token)
@@ -79,7 +79,7 @@ class _Decoder:
 
 
 class _Cutter:
-    """Cuts a text before a stop string, and holds back what may be the start of one."""
+    """Cuts a text before a stop string, and holds back a possible start of one."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
@@ -101,7 +101,7 @@ class _Cutter:
         return held
 
     def _start_of_stop(self, text: str) -> int:
-        """How many characters at the end of the text may begin a stop string."""
+        """Number of characters at the end of the text that may begin a stop string."""
         lengths = (length for stop in self._stop for length in range(1, len(stop)) if text.endswith(stop[:length]))
         return max(lengths, default=0)
 

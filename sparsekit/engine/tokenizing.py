@@ -1,4 +1,4 @@
-"""Texts to token ids: a folder's tokenizer with its options, as sentence-transformers and transformers use it."""
+"""Tokenize texts with a folder's tokenizer and its options, as sentence-transformers and transformers do."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_OPTIONS = "tokenizer_config.json"
-#: Texts that are tokenized at a time: the tokenizer's own objects take many times what ids do.
+#: Texts to tokenize at a time: the tokenizer's objects take many times the memory of ids.
 _AT_A_TIME = 1024
 
 
-#: A text, or a pair of texts that the model reads together.
+#: A text, or a pair of texts.
 Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of a text, special ones among them."""
+    """Tokens of a text, special tokens included."""
 
     ids: NDArray[np.int32]  # [tokens]
     types: NDArray[np.int32]  # [tokens]
 
 
 class Tokenizer:
-    """A folder's tokenizer: truncates, does not pad.
+    """A folder's tokenizer, with truncation and without padding.
 
     Args:
-        file: tokenizer.json; options lie in files beside it.
-        folder: what config_sentence_transformers.json lies in.
-        max_tokens: most tokens of a text, if the folder does not say fewer.
+        file: path of tokenizer.json, with the option files beside it.
+        folder: folder of config_sentence_transformers.json.
+        max_tokens: limit of tokens per text, unless the folder has a lower one.
 
     Raises:
         ModuleNotFoundError: tokenizers is not installed.
@@ -65,7 +65,7 @@ class Tokenizer:
         self._has_warned = False
 
     def prompt(self, name: str | None = None) -> str:
-        """A prompt of the folder; its default one, or none, if there is no name.
+        """A prompt of the folder by name; None for its default prompt, if it has one.
 
         Raises:
             ValueError: the folder has no such prompt.
@@ -80,17 +80,17 @@ class Tokenizer:
         raise ValueError(f"there is no prompt {name!r}, only {', '.join(map(repr, prompts)) or 'none'}; give prompt=")
 
     def tokens(self, texts: Iterable[Text], prompt: str = "") -> list[Tokens]:
-        """Tokens of every text.
+        """Tokenize texts.
 
         Args:
             texts: texts and pairs.
-            prompt: what precedes every text that is no pair.
+            prompt: prefix of every text that is not a pair.
         """
         found = self._encodings(texts, prompt, self._tokenizer.encode_batch_fast)
         return [tokens_of(encoding) for encoding in found]
 
     def encodings(self, texts: Iterable[Text]) -> Iterator[tokenizers.Encoding]:
-        """What the tokenizer says of every text: tokens, and where they lie in it."""
+        """Encoding of every text: tokens with their offsets."""
         return self._encodings(texts, "", self._tokenizer.encode_batch)
 
     def _encodings(
@@ -120,7 +120,7 @@ class Tokenizer:
 
 
 def tokens_of(encoding: tokenizers.Encoding) -> Tokens:
-    """The tokens of an encoding."""
+    """Tokens of an encoding."""
     return Tokens(np.asarray(encoding.ids, np.int32), np.asarray(encoding.type_ids, np.int32))
 
 
@@ -133,10 +133,10 @@ def check_texts(texts: Iterable[Text], *, pairs: Literal[True]) -> list[Text]: .
 
 
 def check_texts(texts: Iterable[Any], *, pairs: bool = False) -> list[Any]:
-    """All texts, and pairs where they may be.
+    """Check texts, and pairs of texts where these are allowed.
 
     Raises:
-        TypeError: one is none, or `texts` is one itself.
+        TypeError: an item has another type, or `texts` is a single str.
     """
     if isinstance(texts, str):
         raise TypeError("texts must be a list of str, got str; put it into a list")
@@ -153,12 +153,12 @@ def _is_pair(text: Any) -> bool:
 
 
 def read_options(folder: Path, name: str) -> Mapping[str, Any]:
-    """The options in a file; none where it is not there."""
+    """Content of an options file; empty if it does not exist."""
     return read_object(regular_file(folder, name)) if (folder / name).exists() else {}
 
 
 def _limit(options: Mapping[str, Any], key: str) -> int:
-    """The most tokens that an option allows; where there is none, transformers writes 10^30."""
+    """The limit of tokens in an option, if any: for none, transformers writes 10^30."""
     value = options.get(key)
     return value if type(value) is int and value >= 1 else sys.maxsize
 
@@ -180,5 +180,5 @@ def open_tokenizer(file: Path) -> tokenizers.Tokenizer:
     text = regular_file(file.parent, file.name).read_text(encoding="utf-8")
     try:
         return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises no narrower class
+    except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{file} is no tokenizer that tokenizers {tokenizers.__version__} reads: {error}") from error

@@ -1,4 +1,4 @@
-"""Weights of a model folder by their names in the model: of `sparsekit.save`, or a plain one of transformers."""
+"""Read the weights of a model folder, of `sparsekit.save` or transformers, by their names in the model."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.formats.quantization import dequantize_rows
 from sparsekit.io.file_names import INDEX, MANIFEST, WEIGHTS
 
-#: Ends of names in checkpoints converted from TensorFlow -> those that transformers gives them.
+#: Suffix of names in checkpoints converted from TensorFlow -> transformers' name.
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of several equal parts of a linear layer's rows, from `first` up to, without, `last`."""
+    """Some of several equal parts of a fused layer's rows: `first` to `last`, exclusive."""
 
     first: int = 0
     last: int = 1
     count: int = 1
-    #: Rows that have these parts, again and again, such as those of a head; 0 for all rows at once.
+    #: Period of the parts in rows, such as the rows of a head; 0 if the whole layer is split once.
     period: int = 0
-    #: Whether the model stores its dense weight as [in_features, out_features].
+    #: Whether the dense weight is stored as [in_features, out_features].
     transposed: bool = False
 
     @property
     def whole(self) -> bool:
-        """Whether it is all rows."""
+        """Whether the part is the whole layer."""
         return self.last - self.first == self.count
 
     def rows(self, layer: str, out_features: int) -> slice | NDArray[np.int64]:
-        """Its rows.
+        """Indices of the part's rows.
 
         Raises:
-            ValueError: the layer does not have so many parts.
+            ValueError: the rows cannot be split into that many parts.
         """
         period = self.period or out_features
         if period % self.count:
@@ -57,10 +57,10 @@ class Part:
         return np.arange(out_features).reshape(-1, period)[:, self.first * size : self.last * size].reshape(-1)
 
     def of(self, layer: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Its rows of a dense weight as the model stores it, shape [out_features, in_features].
+        """The part of a stored dense weight, shape [out_features, in_features].
 
         Raises:
-            ValueError: the weight does not have two dimensions, or the layer not so many parts.
+            ValueError: the weight is not two-dimensional, or cannot be split into that many parts.
         """
         if weight.ndim != 2:
             raise ValueError(f"weight of layer {layer!r} must have two dimensions, got shape {list(weight.shape)}")
@@ -77,36 +77,36 @@ class Weights(Protocol):
 
     @property
     def names(self) -> Set[str]:
-        """Their names in the model: `LAYER.weight` is that of a linear layer, sparse or not, and of any embeddings."""
+        """Names in the model: `LAYER.weight` for every linear layer, sparse or not, and for embeddings."""
 
     def floats(self, name: str) -> NDArray[np.float32]:
-        """A tensor as float32, dense.
+        """Read a tensor as dense float32.
 
         Raises:
             ValueError: it is damaged or does not hold floats.
         """
 
     def quantized(self, embedding: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-        """Codes [rows, features] and scales [rows] of embeddings stored in int8; None for others.
+        """Codes [rows, features] and scales [rows] of int8 embeddings; None for others.
 
         Raises:
             ValueError: they are damaged.
         """
 
     def packed(self, layer: str, dtype: str, part: Part) -> runtime.Packed:
-        """The weight of a linear layer, or a part of it, packed.
+        """Pack the weight of a linear layer, or a part of it.
 
         Args:
-            layer: its name.
-            part: of its rows.
-            dtype: of the stored weights of layers that are dense in the model; sparse ones keep theirs.
+            layer: name of the layer.
+            dtype: type for dense layers; sparse layers keep their type.
+            part: rows of the layer.
 
         Raises:
-            ValueError: it is damaged, or cannot have this type.
+            ValueError: it is damaged, or cannot be stored in this type.
         """
 
     def activation(self, layer: str) -> str | None:
-        """The activation function that a linear layer applies to its result."""
+        """Activation function that is fused into a linear layer."""
 
 
 def open_weights(folder: Path, layouts: Layouts) -> Weights:
@@ -114,10 +114,10 @@ def open_weights(folder: Path, layouts: Layouts) -> Weights:
 
     Args:
         folder: the folder.
-        layouts: in which layers are packed.
+        layouts: chooses the layout of each layer.
 
     Raises:
-        ValueError: they are missing, damaged or do not fit each other.
+        ValueError: files are missing, damaged or do not fit each other.
     """
     if (folder / MANIFEST).exists():
         return _SparseWeights(folder, layouts)
