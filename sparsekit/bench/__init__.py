@@ -1,1 +1,1 @@
-"""Benchmarks of dense and sparse engines."""
+"""Benchmark dense and sparse engines."""

@@ -1,4 +1,4 @@
-"""Pin everything that is measured together to the same processors and threads."""
+"""Pin all engines that are compared to the same processors and number of threads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-#: Seconds that threads of ONNX Runtime and of OpenVINO may go on spinning after a call.
+#: Seconds that threads of ONNX Runtime and OpenVINO may spin after a call.
 _PAUSE = 0.01
 
 
 def pause_for(threads: int) -> float:
-    """Seconds to wait between samples, so that an engine's threads do not take time from the next one's."""
+    """Seconds to wait between samples, so that one engine's spinning threads do not disturb the next engine."""
     return _PAUSE if threads > 1 else 0.0
 
 
@@ -24,13 +24,13 @@ def _threads_of_process() -> list[int]:
 
 def _pin(threads: list[int], processors: set[int]) -> None:
     for thread in threads:
-        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # the process has ended
             os.sched_setaffinity(thread, processors)
 
 
 @contextlib.contextmanager
 def limited_to(threads: int) -> Iterator[None]:
-    """Run torch on `threads` threads and the whole process on as many processors, where the system can pin threads.
+    """Limit torch to `threads` threads and the process to as many processors, if the system can pin threads.
 
     Raises:
         ValueError: the process may not use that many processors.

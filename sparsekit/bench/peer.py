@@ -1,4 +1,4 @@
-"""An engine of a benchmark: how to prepare a call, what it needs, how exact it is."""
+"""An engine of a benchmark: its adapter, required modules and tolerance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ P = TypeVar("P")
 
 
 class Installable(Protocol):
-    """An engine that may be installed."""
+    """An engine that needs modules to be installed."""
 
     @property
     def missing(self) -> list[str]:
@@ -25,22 +25,22 @@ class Installable(Protocol):
 
 
 def not_installed(modules: Sequence[str]) -> list[str]:
-    """Those of some modules that are not installed."""
+    """The modules that are not installed."""
     return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 @dataclass(frozen=True)
 class Peer(Generic[P]):
-    """An engine, what must be installed for it, and whether it skips zeros."""
+    """An engine, its required modules, and whether it skips zeros."""
 
     prepare: Callable[[P], Call]
     modules: Sequence[str]
     sparse: bool
-    tolerance: float = 1e-5  # of its answers; engines with fewer bits are further off
-    dtype: str = "float32"  # of our stored weight
-    block: str = "1x1"  # of the mask that it is measured with
-    calibrates: bool = False  # on texts, before it is measured
-    remedy: str = ""  # the engine to take instead where this one answers wrongly
+    tolerance: float = 1e-5  # of its outputs; larger for int8
+    dtype: str = "float32"  # of sparsekit's stored weight
+    block: str = "1x1"  # block size of the mask to measure with
+    calibrates: bool = False  # needs texts for static quantization
+    remedy: str = ""  # engine to use if this one's outputs are wrong
 
     @property
     def missing(self) -> list[str]:
@@ -49,29 +49,29 @@ class Peer(Generic[P]):
 
 
 def is_ours(engine: str) -> bool:
-    """Whether an engine is of this package."""
+    """Whether an engine is sparsekit's."""
     return engine.startswith("sparsekit")
 
 
 def answers_wrongly(engine: str, error: NDArray[Any], bound: NDArray[Any]) -> bool:
-    """Whether an engine computes something else on this machine; the tables then say so.
+    """Whether an engine's outputs are wrong on this machine, which tables then note.
 
     Args:
-        engine: its name.
-        error: absolute errors of some answers.
-        bound: the largest ones allowed, of a shape that broadcasts to that of `error`.
+        engine: name of the engine.
+        error: absolute errors of some outputs.
+        bound: largest allowed errors, broadcastable to `error`.
 
     Raises:
-        RuntimeError: it is one of ours, which must not be measured then.
+        RuntimeError: the engine is sparsekit's.
     """
-    wrong = not np.all(error <= bound)  # NaN is wrong, too
+    wrong = not np.all(error <= bound)  # also wrong if NaN
     if wrong and is_ours(engine):
         raise RuntimeError(f"{engine} is off by {error.max():.1e}, allowed are {np.max(bound):.1e}; please report this")
     return wrong
 
 
 def engine_name(name: str, dtype: str, block: str) -> str:
-    """What one of our engines is called with weights of a type and a mask of blocks.
+    """Name of a sparsekit engine with weights of a type and a block size.
 
     >>> engine_name("sparsekit", "int8", "4x1"), engine_name("sparsekit", "float32", "1x1")
     ('sparsekit-int8-4x1', 'sparsekit')
@@ -80,7 +80,7 @@ def engine_name(name: str, dtype: str, block: str) -> str:
 
 
 def ours(name: str, prepare: Callable[[P, str], Call], tolerances: dict[str, float]) -> dict[str, Peer[P]]:
-    """Our own engines by name: every type of weight of which a tolerance is given, without blocks and in them."""
+    """Engines of sparsekit by name: every weight type with a tolerance, unstructured and in 4x1 blocks."""
 
     def storing(dtype: str) -> Callable[[P], Call]:
         return lambda problem: prepare(problem, dtype)

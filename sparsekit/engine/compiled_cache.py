@@ -42,7 +42,7 @@ def _key(folder: Path, *arguments: str) -> str:
 
 
 def _state(folder: Path) -> Iterator[str]:
-    """Path of the folder, and size, times and inode of its files, which change when a file is written or replaced."""
+    """Path of the folder, and size and times of its files, which change when one is written, replaced or renamed."""
     yield str(folder)
     for path in sorted((*folder.iterdir(), *folder.glob("*/*"))):
         if path.suffix in _SOURCES and path.is_file():

@@ -34,8 +34,8 @@ class Completion:
     tokens: list[int] = field(default_factory=list)  # including the end token
     log_probabilities: list[float] = field(default_factory=list)  # of each token, before penalties and filters
     finish: str = ""
-    first_token_seconds: float = 0.0  # from the start of the text's computation
-    seconds: float = 0.0  # to its end
+    first_token_seconds: float = 0.0  # from the start of the prefill
+    seconds: float = 0.0  # from there to the last token
 
 
 class RunningText:
@@ -58,7 +58,7 @@ class RunningText:
         self._start = 0.0
 
     def start(self, reused_tokens: int) -> None:
-        """Start the clock; a cache already holds the first `reused` tokens."""
+        """Start the clock; a cache already holds the first `reused_tokens`."""
         self.completion.reused_tokens = reused_tokens
         self._start = time.perf_counter()
 

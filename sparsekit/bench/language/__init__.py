@@ -1,1 +1,1 @@
-"""The benchmark of language models: prefill, decode, memory, each engine in a process of its own."""
+"""The benchmark of language models: prefill, decode and memory, each engine in a separate process."""

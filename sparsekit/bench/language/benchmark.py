@@ -19,33 +19,33 @@ from sparsekit.io.file_names import CONFIG
 from sparsekit.progress import Progress
 from sparsekit.runtime.environment import environment
 
-#: Quartiles further apart than this part of the median are called noisy.
+#: Timings whose interquartile range exceeds this fraction of the median are noisy.
 _NOISY = 0.25
-#: Tokens of the prompt that decoding goes on from.
+#: Prompt length before decoding, in tokens.
 _SHORT = 32
 
 
 @dataclass(frozen=True)
 class LanguageGrid:
-    """What to measure. All engines are measured interleaved, in shuffled order, round after round."""
+    """What to measure. Engines run interleaved, in rounds, each in a new random order."""
 
     sparsities: Sequence[float] = (0.5, 0.7)
-    prompt: int = 512  # tokens of a prefill
+    prompt: int = 512  # prompt lengths, in tokens
     new_tokens: int = 64
     threads: Sequence[int] = (1,)
     engines: Sequence[str] = ("sparsekit-engine-int8", "sparsekit-engine-int4", "llama.cpp-Q8_0", "llama.cpp-Q4_0")
-    embeddings: str | None = None  # of our engine: "int8" or "int4"; None: as its layers
+    embeddings: str | None = None  # type in sparsekit's engine: "int8" or "int4"; None: as its layers
     rounds: int = 7
 
     @property
     def context(self) -> int:
-        """Tokens that every engine has room for."""
+        """Context length that every engine is opened with."""
         return max(self.prompt, _SHORT) + self.new_tokens
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens a second."""
+    """Tokens per second."""
 
     median: float
     low: float  # quartiles
@@ -53,13 +53,13 @@ class Speed:
 
     @classmethod
     def of(cls, tokens: int, seconds: Sequence[float]) -> Speed:
-        """From the times of several rounds."""
+        """Median and quartiles over the rounds."""
         low, median, high = (tokens / value for value in np.quantile(seconds, [0.75, 0.5, 0.25]).tolist())
         return cls(median, low, high)
 
     @property
     def noisy(self) -> bool:
-        """Whether the quartiles are far apart."""
+        """Whether the interquartile range is large."""
         return self.high - self.low > _NOISY * self.median
 
 
@@ -70,22 +70,22 @@ class LanguageRow:
     engine: str
     sparsity: float | None
     threads: int
-    prefill: Speed  # until the first token is known
+    prefill: Speed  # time to first token
     decode: Speed
-    decode_many: Speed  # of `SEQUENCES` at once, all together
-    resident_bytes: int | None  # after a prefill and a decode
+    decode_many: Speed  # in a batch of `SEQUENCES`, summed over them
+    resident_bytes: int | None  # resident, after a prefill and a decode
     file_bytes: int
-    token: int  # that follows the long prompt
+    token: int  # first token after the long prompt
 
     @property
     def noisy(self) -> bool:
-        """Whether one of its speeds is."""
+        """Whether one of its speeds is noisy."""
         return self.prefill.noisy or self.decode.noisy or self.decode_many.noisy
 
 
 @dataclass
 class _Seconds:
-    """What a candidate took, round by round."""
+    """Times of a candidate, by round."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
@@ -136,7 +136,7 @@ def _rows(
         for number in range(grid.rounds + 1):
             order = random.Random(number).sample(opened, len(opened))  # noqa: S311 - an order, not a secret
             for _, process, seconds in order:
-                # The first round warms caches up and does not count.
+                # The first round warms up and does not count.
                 _measure(process, grid, vocabulary, _Seconds() if number == 0 else seconds)
             done()
         return [_row(one, grid, threads, seconds) for one, _, seconds in opened]
@@ -147,14 +147,14 @@ def measure(found: Sequence[Candidate], grid: LanguageGrid, vocabulary: int) -> 
 
     Args:
         found: the engines with their models.
-        grid: what to measure of them.
-        vocabulary: prompts are of tokens below this.
+        grid: what to measure.
+        vocabulary: size of the vocabulary, to draw prompts from.
 
     Returns:
-        A row for each, in order, for each number of threads.
+        A row for each engine and model, for each number of threads.
 
     Raises:
-        RuntimeError: an engine ended.
+            RuntimeError: an engine's process ended.
     """
     bar: Progress[None] = Progress(title="measure", unit="rounds", total=(grid.rounds + 1) * len(grid.threads))
     rows: list[LanguageRow] = []
@@ -167,17 +167,17 @@ def measure(found: Sequence[Candidate], grid: LanguageGrid, vocabulary: int) -> 
 
 
 def measured(folder: Path, name: str, grid: LanguageGrid, work: Path) -> dict[str, Any]:
-    """Make the models of all engines and measure them.
+    """Write the models of all engines and measure them.
 
     Args:
-        folder: a causal model of transformers, dense; weights are pruned by magnitude, so that times are those of a
-            pruned model, and what it writes is not.
-        name: of the model, for the tables.
+        folder: a dense causal model of transformers. Weights are pruned by magnitude: speed is that of a pruned model,
+            quality is not.
+        name: name of the model in tables.
         grid: what to measure.
-        work: folder for the models of the engines; what is there is used again.
+        work: folder for the engines' models; existing ones are reused.
 
     Returns:
-        Environment, grid and rows, as JSON has them.
+        Environment, grid and rows, as JSON types.
 
     Raises:
         ValueError: an engine does not run the model.

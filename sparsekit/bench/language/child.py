@@ -1,4 +1,4 @@
-"""One engine in a process of its own: reads requests, a line of JSON each, and answers alike.
+"""Child process of the language benchmark: runs one engine, reads requests and writes answers, one JSON object a line.
 
 python -m sparsekit.bench.language.child KIND MODEL THREADS CONTEXT
 """
@@ -16,7 +16,7 @@ from sparsekit.runtime.memory import resident_bytes
 
 
 def _answers_alone() -> TextIO:
-    """What standard output was; engines that print do so elsewhere."""
+    """Reserve the original standard output for answers; engines' own prints go to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
@@ -31,7 +31,7 @@ def _answer(engine: Engine, request: dict[str, Any]) -> Any:
 
 
 def main(kind: str, model: str, threads: str, context: str) -> None:
-    """Serve until standard input ends."""
+    """Serve requests until standard input ends."""
     answers = _answers_alone()
     engine = OPENERS[kind](Path(model), int(threads), int(context))
     print(json.dumps("open"), file=answers, flush=True)

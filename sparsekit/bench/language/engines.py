@@ -1,4 +1,4 @@
-"""Engines of the language benchmark: one class each, opened in a process of its own. Imports none of them by itself."""
+"""Engines of the language benchmark, a class each. Their libraries are imported when an engine is opened."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from sparsekit.engine.continuous_batching import Completion
 
-#: Sequences that are decoded at once.
+#: Batch size of batched decoding.
 SEQUENCES = 4
 
 Prompts = Sequence[Sequence[int]]
 
 
 class Engine(Protocol):
-    """A language model that continues token ids, greedily."""
+    """A language model with greedy decoding on token ids."""
 
     def first_token(self, prompt: Sequence[int]) -> tuple[float, int]:
-        """Seconds until the first token that follows a prompt is known, and the token."""
+        """Seconds to the first token after a prompt, and the token."""
 
     def decode(self, prompts: Prompts, count: int) -> float:
-        """Seconds that all tokens but the first take, of `count` that follow each prompt, all prompts at once."""
+        """Seconds to decode `count` tokens after each prompt, without the first one; the prompts form a batch."""
 
 
 class OfSparsekit:
-    """Our engine, over a compiled file, which is read: pages of a mapped file are small, and take a part of a step.
+    """sparsekit's engine on a compiled file, read rather than mapped: the small pages of a mapping cost TLB misses.
 
     Args:
-        model: the file.
-        threads: of the pool.
-        context: most tokens of a text.
+        model: the compiled file.
+        threads: size of the thread pool.
+        context: context length.
     """
 
     def __init__(self, model: Path, threads: int, context: int) -> None:
@@ -67,7 +67,7 @@ class OfSparsekit:
 
 
 class NoText:
-    """In the place of a `TextStream`: tokens are not turned into text."""
+    """Stand-in for `TextStream` that does not detokenize."""
 
     stopped = False
 
@@ -81,18 +81,18 @@ class NoText:
 
 
 class OfLlamaCpp:
-    """llama.cpp, by its server's function and its own clock. Prompts are computed anew, ends of texts ignored.
+    """llama.cpp through its server function, with its own timings; no prompt caching, end tokens ignored.
 
     Args:
         model: a GGUF file.
-        threads: of prefill and decode.
-        context: most tokens of a text.
+        threads: threads for prefill and decode.
+        context: context length.
     """
 
     def __init__(self, model: Path, threads: int, context: int) -> None:
         self._model, self._threads, self._context = model, threads, context
         self._one = self._server(1)
-        self._many: Any = None  # a server of its own: texts at once share a context
+        self._many: Any = None  # a separate server, since sequences in a batch share its context
 
     def _server(self, sequences: int) -> Any:
         import xllamacpp
@@ -129,12 +129,12 @@ class OfLlamaCpp:
 
 
 class OfTorch:
-    """transformers with its cache, in float32.
+    """transformers with its key-value cache, in float32.
 
     Args:
         model: a model folder.
-        threads: of torch.
-        context: most tokens of a text, which its cache needs not know.
+        threads: torch's threads.
+        context: context length; ignored, as the cache grows.
     """
 
     def __init__(self, model: Path, threads: int, context: int) -> None:
@@ -147,7 +147,7 @@ class OfTorch:
         self._model = from_folder(AutoModelForCausalLM.from_pretrained, model, dtype=torch.float32).eval()
 
     def _steps(self, prompts: Prompts, count: int) -> list[tuple[float, list[int]]]:
-        """When each step was done, and its tokens."""
+        """Time at the end of each step, and its tokens."""
         import torch
 
         ids, cache, steps = torch.tensor([list(prompt) for prompt in prompts]), None, []
@@ -170,7 +170,7 @@ class OfTorch:
         return steps[-1][0] - steps[0][0]
 
 
-#: What opens an engine, by the kind of its model.
+#: Kind of engine -> class that opens it.
 OPENERS: dict[str, Callable[[Path, int, int], Engine]] = {
     "sparsekit": OfSparsekit,
     "llama.cpp": OfLlamaCpp,

@@ -1,4 +1,4 @@
-"""Llama models as GGUF files, which llama.cpp runs: weights in one of its types, names and order as it has them."""
+"""Write Llama models as GGUF files for llama.cpp, with its types, tensor names and row order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsekit.formats.dtypes import BY_SAFETENSORS
 if TYPE_CHECKING:
     import gguf
 
-#: llama.cpp's names of what a layer has, by transformers'.
+#: transformers' tensor name in a layer -> llama.cpp's.
 _IN_LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -28,7 +28,7 @@ _IN_LAYER = {
     "mlp.down_proj": "ffn_down",
 }
 _OUTSIDE = {"model.embed_tokens.weight": "token_embd", "model.norm.weight": "output_norm", "lm_head.weight": "output"}
-#: Tokens that are written as control tokens; their ids come from the configuration.
+#: Tokens to write as control tokens, by their key in the configuration.
 _SPECIAL = {"bos_token_id": "add_bos_token_id", "eos_token_id": "add_eos_token_id", "pad_token_id": "add_pad_token_id"}
 
 
@@ -43,7 +43,7 @@ def _name_of(name: str) -> str:
 
 
 def _rotary_order(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows so that the two features which rotary positions turn together are neighbors."""
+    """Permute rows so that the two features of a rotary pair are adjacent."""
     halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, weight.shape[1])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
 
@@ -77,7 +77,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict[str, Any]) -> None:
-    """A byte-pair vocabulary. Benchmarks give token ids, so that how texts are split does not matter."""
+    """Write a byte-pair vocabulary. Benchmarks pass token ids, so pre-tokenization does not matter."""
     import gguf
 
     found = json.loads((folder / "tokenizer.json").read_text())
@@ -101,11 +101,11 @@ def write_gguf(folder: Path, file: Path, kind: str) -> None:
 
     Args:
         folder: a transformers folder with float weights and a byte-pair tokenizer.
-        file: to write.
-        kind: "F32", "F16", "Q8_0" or "Q4_0": of matrices; vectors are F32.
+        file: file to write.
+        kind: type of matrices: "F32", "F16", "Q8_0" or "Q4_0"; vectors are F32.
 
     Raises:
-        ValueError: the model is no Llama.
+        ValueError: the model is not a Llama.
     """
     import gguf
 

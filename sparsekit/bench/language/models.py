@@ -1,4 +1,4 @@
-"""The models that engines of the language benchmark open: pruned and compiled, or as GGUF."""
+"""Prepare the models of the language benchmark: pruned and compiled, or as GGUF."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sparsekit.formats.csr import BLOCKS
 from sparsekit.formats.dtypes import WEIGHT_DTYPES
 from sparsekit.progress import Progress
 
-#: Types of weights that llama.cpp is measured with.
+#: Weight types to measure llama.cpp with.
 GGUF_TYPES = ("Q8_0", "Q4_0", "F16")
 
 
 @dataclass(frozen=True)
 class LanguagePeer:
-    """An engine: what opens it, what must be installed, which weights it has.
+    """An engine and the weights that it is measured with.
 
     Attributes:
-        kind: a name of `engines.OPENERS`.
-        modules: that must be installed.
-        sparse: whether it skips zeros, so that it is measured at every sparsity.
-        dtype: of the weights.
-        block: of the mask.
+        kind: a key of `engines.OPENERS`.
+        modules: required modules.
+        sparse: whether it skips zeros and is measured at every sparsity.
+        dtype: type of the weights.
+        block: mask structure.
     """
 
     kind: str
@@ -48,7 +48,7 @@ def _ours() -> dict[str, LanguagePeer]:
     found = {}
     for block in BLOCKS:
         for dtype in WEIGHT_DTYPES:
-            if dtype != "int4" or block == "1x1":  # int4 has no layout of blocks
+            if dtype != "int4" or block == "1x1":  # int4 has no 4x1 layout
                 peer = LanguagePeer("sparsekit", ("tokenizers",), True, dtype, block)
                 found[engine_name("sparsekit-engine", dtype, block)] = peer
     return found
@@ -67,10 +67,10 @@ class Candidate:
     """One engine with one model.
 
     Attributes:
-        engine: its name in tables.
-        kind: a name of `engines.OPENERS`.
-        sparsity: of the model; None for an engine whose time does not depend on it.
-        model: what the engine opens.
+        engine: name in tables.
+        kind: a key of `engines.OPENERS`.
+        sparsity: sparsity of the model; None for a dense engine.
+        model: file or folder that the engine opens.
     """
 
     engine: str
@@ -87,7 +87,7 @@ class Candidate:
 
 
 def _pruned(folder: Path, sparsity: float, block: str, to: Path) -> Path:
-    """A dense folder with the smallest weights as zeros; made once."""
+    """Copy of a dense folder, pruned by magnitude; written once."""
     from transformers import AutoModelForCausalLM
 
     from sparsekit.checkpoint.transformers.foreign import from_folder
@@ -107,12 +107,12 @@ def _pruned(folder: Path, sparsity: float, block: str, to: Path) -> Path:
 
 
 def compiled(folder: Path, dtype: str, embeddings: str | None, work: Path) -> Path:
-    """A compiled model folder, measured for this processor; made once.
+    """Compile a model folder, with layouts measured on this processor; written once.
 
     Args:
         folder: the model.
-        dtype: of layers that are dense in it.
-        embeddings: "int8" or "int4", of word embeddings and of a head that is tied to them; None: as `dtype`.
+        dtype: type of dense layers.
+        embeddings: "int8" or "int4" for word embeddings and a tied head; None: as `dtype`.
         work: folder for the file.
     """
     tables = embeddings or (dtype if dtype in ("int8", "int4") else None)
@@ -123,11 +123,11 @@ def compiled(folder: Path, dtype: str, embeddings: str | None, work: Path) -> Pa
 
 
 def gguf(folder: Path, kind: str, work: Path) -> Path:
-    """A dense folder as a GGUF file; made once.
+    """Convert a dense folder to a GGUF file; written once.
 
     Args:
         folder: a Llama.
-        kind: of its weights, as `write_gguf` takes it.
+        kind: type of the weights, as in `write_gguf`.
         work: folder for the file.
     """
     file = work / f"{folder.name}-{kind}.gguf"
@@ -140,17 +140,17 @@ def gguf(folder: Path, kind: str, work: Path) -> Path:
 def candidates(
     folder: Path, engines: Sequence[str], sparsities: Sequence[float], embeddings: str | None, work: Path
 ) -> list[Candidate]:
-    """Every engine with its models, sparse ones once for each sparsity.
+    """Every engine with its models; sparse engines once for each sparsity.
 
     Args:
-        folder: a causal model of transformers, dense.
+        folder: a dense causal model of transformers.
         engines: names in `LANGUAGE_PEERS`.
         sparsities: fractions of zeros.
-        embeddings: of our engine's models, as `compiled` takes them.
-        work: folder for what is made; what is there already is used again.
+        embeddings: as in `compiled`, for sparsekit's engine.
+        work: folder for the models; existing ones are reused.
 
     Raises:
-        ValueError: an engine does not run the model; `embeddings` is no such type.
+        ValueError: an engine does not support the model, or `embeddings` is unknown.
     """
     if embeddings is not None and embeddings not in EMBEDDING_DTYPES:
         raise ValueError(f"embeddings must be one of {', '.join(EMBEDDING_DTYPES)}, got {embeddings!r}")

@@ -1,4 +1,4 @@
-"""Engines in processes of their own, from outside."""
+"""Run an engine in a child process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any, Self
 
 
 class EngineProcess:
-    """An engine that keeps its model open and waits for requests.
+    """A child process with an open model that waits for requests.
 
     Args:
-        kind: one of `engines.OPENERS`.
-        model: what it opens.
-        threads: of the engine, and processors that it may use.
-        context: most tokens of a text.
+        kind: a key of `engines.OPENERS`.
+        model: file or folder to open.
+        threads: the engine's threads, and processors to pin it to.
+        context: context length.
 
     Raises:
-        RuntimeError: it ended; with what it wrote last.
+        RuntimeError: the process ended; the message has its last output.
     """
 
     def __init__(self, kind: str, model: Path, threads: int, context: int) -> None:
@@ -67,16 +67,16 @@ class EngineProcess:
         return self._read()
 
     def first_token(self, prompt: Sequence[int]) -> tuple[float, int]:
-        """Seconds until the token that follows a prompt is known, and the token."""
+        """Seconds to the first token after a prompt, and the token."""
         seconds, token = self._ask(what="first_token", prompts=[list(prompt)])
         return seconds, token
 
     def decode(self, prompts: Sequence[Sequence[int]], count: int) -> float:
-        """Seconds of all tokens but the first, of `count` that follow each prompt."""
+        """Seconds to decode `count` tokens after each prompt, without the first one."""
         seconds: float = self._ask(what="decode", prompts=[list(prompt) for prompt in prompts], count=count)
         return seconds
 
     def resident_bytes(self) -> int | None:
-        """Its memory in RAM."""
+        """Resident memory of the process."""
         found: int | None = self._ask(what="memory")
         return found

@@ -10,18 +10,18 @@ from rich.table import Table
 
 from sparsekit.wording import size_text
 
-#: What speeds are compared with, where they were measured.
+#: Engines that speeds are compared with, if measured.
 _REFERENCES = ("llama.cpp-Q8_0", "llama.cpp-Q4_0")
 
 
 def times_faster(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], what: str, reference: str) -> float | None:
-    """How many times faster a row is than another engine on as many threads; None where that was not measured.
+    """Speed-up of a row over another engine with the same number of threads; None if that was not measured.
 
     Args:
         row: the row.
         rows: all rows.
         what: "prefill", "decode" or "decode_many".
-        reference: the other engine.
+        reference: name of the other engine.
     """
     speeds: list[float] = [
         other[what]["median"] for other in rows if other["engine"] == reference and other["threads"] == row["threads"]

@@ -32,14 +32,14 @@ SHAPES: tuple[tuple[int, int], ...] = (
 )
 
 
-#: Output features and tokens of a call that are compared with float64, the first and the last among them.
+#: How many output features and tokens are checked against float64, including the first and last.
 _CHECKED_FEATURES = 301
 _CHECKED_TOKENS = 7
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What to measure. Everything for one shape, batch and number of threads is interleaved."""
+    """What to measure. Engines run interleaved for each shape, batch and number of threads (a group)."""
 
     shapes: Sequence[tuple[int, int]] = SHAPES
     sparsities: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -50,13 +50,13 @@ class Grid:
 
     @property
     def groups(self) -> int:
-        """Number of groups that are measured one after the other."""
+        """Number of groups, which are measured in sequence."""
         return len(self.shapes) * len(self.batches) * len(self.threads)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One engine on one layer; `sparsity` is None for a dense engine, whose time does not depend on it."""
+    """Result of one engine on one layer; `sparsity` is None for dense engines."""
 
     out_features: int
     in_features: int
@@ -64,18 +64,18 @@ class Row:
     threads: int
     engine: str
     sparsity: float | None
-    nnz: int  # weights that the engine multiplies
-    weight_bytes: int  # of the dense or the packed weight; CSR for other sparse engines
+    nnz: int  # nonzeros, or all weights of a dense engine
+    weight_bytes: int  # of the dense or packed weight; of CSR for other sparse engines
     us: float  # median microseconds of a call
     low_us: float  # quartiles
     high_us: float
     noisy: bool
-    wrong: bool = False  # whether the engine computes something else on this machine
+    wrong: bool = False  # whether outputs are wrong on this machine
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One function of a group."""
+    """An engine's function to time, in a group."""
 
     engine: str
     sparsity: float | None
@@ -101,7 +101,7 @@ def _problem(weight: Weight, batch: int, threads: int) -> Problem:
 
 
 def _is_wrong(engine: str, call: Call, problem: Problem) -> bool:
-    """Whether an engine computes something else: some tokens and features, against float64."""
+    """Whether an engine's outputs are wrong: checks some tokens and features against float64."""
     features = np.unique(np.linspace(0, problem.bias.size - 1, _CHECKED_FEATURES, dtype=np.int64))
     tokens = np.unique(np.linspace(0, len(problem.x) - 1, _CHECKED_TOKENS, dtype=np.int64))
     x, weight = problem.x[tokens].astype(np.float64), problem.weight.dense[features].astype(np.float64)
@@ -110,18 +110,18 @@ def _is_wrong(engine: str, call: Call, problem: Problem) -> bool:
     return answers_wrongly(engine, error, PEERS[engine].tolerance * magnitudes)
 
 
-#: A mask: its sparsity and its blocks.
+#: Sparsity and block size of a mask.
 Mask: TypeAlias = tuple[float, str]
 
 
 def _masks(grid: Grid) -> list[Mask]:
-    """The masks that the engines of a grid are measured with."""
+    """Masks needed by the engines of a grid."""
     blocks = {PEERS[engine].block: None for engine in grid.engines}
     return [(sparsity, block) for sparsity in grid.sparsities for block in blocks]
 
 
 def _engine_runs(engine: str, weight: Weight, problem: Problem, sparsity: float, asked: Sequence[str]) -> list[_Run]:
-    """An engine's function; where it answers wrongly, that of its remedy as well, unless it is asked for anyway."""
+    """An engine's function; if its outputs are wrong, also its remedy's, unless the remedy is measured anyway."""
     peer = PEERS[engine]
     call = peer.prepare(problem)
     wrong = _is_wrong(engine, call, problem)
@@ -132,7 +132,7 @@ def _engine_runs(engine: str, weight: Weight, problem: Problem, sparsity: float,
 
 
 def _runs(grid: Grid, weights: dict[Mask, Weight], batch: int, threads: int) -> list[_Run]:
-    """Every engine's function; sparse ones once for each sparsity."""
+    """Functions of all engines; sparse engines once for each sparsity."""
     problems = {mask: _problem(weight, batch, threads) for mask, weight in weights.items()}
     runs: list[_Run] = []
     for engine in grid.engines:
@@ -146,14 +146,14 @@ def _runs(grid: Grid, weights: dict[Mask, Weight], batch: int, threads: int) -> 
 def run(
     grid: Grid, source: WeightSource = random_weight, known: Mapping[Group, list[Row]] = MappingProxyType({})
 ) -> Iterator[list[Row]]:
-    """Measure group by group; number of threads and affinity are put back at the end of each.
+    """Measure group by group; threads and affinity are restored after each group.
 
-    The most threads come first: OpenVINO's runtime never uses more processors than it finds at its first call.
+    The largest number of threads comes first: OpenVINO's runtime never uses more processors than at its first call.
 
     Args:
         grid: what to measure.
-        source: where weights come from.
-        known: groups that were measured before and are not measured again.
+        source: makes the weights.
+        known: groups measured by an earlier run, which are skipped.
     """
     for shape in grid.shapes:
         weights: dict[Mask, Weight] = {}
@@ -176,7 +176,7 @@ def _measure(grid: Grid, weights: dict[Mask, Weight], group: Group) -> list[Row]
 
 
 def ceilings(grid: Grid) -> list[Ceilings]:
-    """Of this machine, for every number of threads of the grid."""
+    """Peak FLOP/s and bandwidth of this machine, for every number of threads in the grid."""
     found = []
     for threads in grid.threads:
         with limited_to(threads):

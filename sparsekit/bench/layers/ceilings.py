@@ -12,21 +12,21 @@ import torch
 
 from sparsekit import runtime
 
-_PEAK_ROUNDS = 5_000_000  # some milliseconds
-_MEMORY_FLOATS = 64 * 2**20  # 256 MB, beyond any cache
+_PEAK_ROUNDS = 5_000_000  # takes milliseconds
+_MEMORY_FLOATS = 64 * 2**20  # 256 MB, larger than any cache
 _CACHE_FLOATS = 64 * 2**10  # 256 KB, in L2
 _MATRIX = 1024
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Best of several repeats on `threads` threads."""
+    """Best of several repetitions on `threads` threads."""
 
     threads: int
-    fma_gflops: float  # multiply-adds of the instruction set in use, from registers only
+    fma_gflops: float  # FMAs of the instruction set in use, on registers only
     gflops: float  # dense float32 matrix product of 1024 x 1024 x 1024 in torch
     memory_gbps: float  # reading 256 MB, GB/s
-    cache_gbps: float  # reading 256 KB again and again
+    cache_gbps: float  # reading 256 KB repeatedly
 
 
 def _best_seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -51,7 +51,7 @@ def _peak_gflops(threads: int) -> float:
 
 
 def measure() -> Ceilings:
-    """Ceilings with torch's present number of threads; takes about a second."""
+    """Measure ceilings with torch's current number of threads; takes about a second."""
     matrix = torch.randn(_MATRIX, _MATRIX)
     return Ceilings(
         threads=torch.get_num_threads(),

@@ -1,8 +1,8 @@
-"""Engines that run a linear layer on the CPU: one adapter each.
+"""Adapters of the engines that run a linear layer on the CPU.
 
-An adapter gets a `Problem` and returns a function without arguments that computes `x @ weight.T + bias`, row-major in
-and row-major out, the way that is fastest for a user of that engine: weights packed and outputs bound beforehand where
-the engine can. Transposes that an engine needs are part of its call.
+An adapter takes a `Problem` and returns a function without arguments that computes `x @ weight.T + bias`, with
+row-major input and output, in the fastest way that the engine offers its users: weights are packed and outputs bound in
+advance if possible. Transposes that an engine needs count as part of the call.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _torch_int8(problem: Problem) -> Call:
     linear = torch.nn.Linear(problem.x.shape[1], problem.bias.size)
     linear.weight.data, linear.bias.data = torch.from_numpy(problem.weight.dense), torch.from_numpy(problem.bias)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch points to another package, which is slower on CPUs
+        warnings.simplefilter("ignore")  # torch recommends another package, which is slower on CPUs
         quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), {torch.nn.Linear})
     x = torch.from_numpy(problem.x)
     return lambda: quantized(x)
@@ -71,7 +71,7 @@ def _scipy(problem: Problem) -> Call:
 
 
 def _find_mkl() -> None:
-    """Point sparse_dot_mkl to the library of the `mkl` package, which lies where no linker looks."""
+    """Point sparse_dot_mkl to the library of the `mkl` package, which is outside the linker's search path."""
     libraries = sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
     if libraries:
         os.environ.setdefault("MKL_RT", str(libraries[0]))
@@ -87,7 +87,7 @@ def _mkl(problem: Problem) -> Call:
 
 
 def _onnx(problem: Problem, nodes: list[Any]) -> Any:
-    """ONNX model of nodes from `x` to `y` with the transposed weight `w` and the bias `b`."""
+    """ONNX model from `x` to `y` with the transposed weight `w` and the bias `b`."""
     from onnx import TensorProto, helper, numpy_helper
 
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, problem.x.shape)]
@@ -112,7 +112,7 @@ def _onnxruntime_int8(problem: Problem, reduce_range: bool = False) -> Call:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it recommends a step that changes nothing for one layer
+    root.setLevel(logging.ERROR)  # it recommends preprocessing, which changes nothing for one layer
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
@@ -124,7 +124,7 @@ def _onnxruntime_int8(problem: Problem, reduce_range: bool = False) -> Call:
 
 
 def onnxruntime_session(model: bytes | Path, threads: int) -> Any:
-    """ONNX Runtime with a model, its bytes or its file, on the CPU."""
+    """ONNX Runtime session on the CPU for a model's bytes or file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -133,7 +133,7 @@ def onnxruntime_session(model: bytes | Path, threads: int) -> Any:
 
 
 def openvino_request(model: Any, threads: int) -> Any:
-    """OpenVINO with a model, its own or a file, on the CPU in float32."""
+    """OpenVINO inference request on the CPU in float32 for a model or file."""
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -170,11 +170,11 @@ def _openvino(problem: Problem) -> Call:
     return call
 
 
-#: Part of the sum of magnitudes by which an answer of 8 bits may be off.
+#: Tolerance of int8 outputs, relative to the sum of the products' magnitudes.
 _INT8_TOLERANCE = 0.02
 _ONNX = ("onnxruntime", "onnx")
 
-#: Engines by name; "int8" is in the names of those that compute in it.
+#: Engines by name; names of int8 engines contain "int8".
 PEERS: dict[str, Peer[Problem]] = {
     **ours("sparsekit", _sparsekit, {"float32": 1e-5, "bfloat16": 4e-3, "float16": 5e-4, "int8": _INT8_TOLERANCE}),
     "torch": Peer(_torch, ("torch",), sparse=False),
@@ -184,7 +184,7 @@ PEERS: dict[str, Peer[Problem]] = {
     "onnxruntime-int8": Peer(
         _onnxruntime_int8, _ONNX, sparse=False, tolerance=_INT8_TOLERANCE, remedy="onnxruntime-int8-reduce-range"
     ),
-    # Weights of 7 bits: products of two bytes saturate where the processor adds pairs of them in 16 bits.
+    # 7-bit weights: without VNNI, sums of two byte products saturate in 16 bits.
     "onnxruntime-int8-reduce-range": Peer(
         functools.partial(_onnxruntime_int8, reduce_range=True), _ONNX, sparse=False, tolerance=2 * _INT8_TOLERANCE
     ),

@@ -1,4 +1,4 @@
-"""Plots of the layer benchmark: speedup against sparsity, and a roofline."""
+"""Plots of the layer benchmark: speed-up against sparsity, and a roofline."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _color(sparsity: float) -> Any:
 
 
 def plot_roofline(stored: dict[str, Any], path: Path) -> None:
-    """GFLOP/s on nonzeros against flop a byte of weight and activations, one thread, under the measured ceilings."""
+    """Roofline: GFLOP/s on nonzeros against arithmetic intensity, one thread, under the measured ceilings."""
     ceilings = min(stored["ceilings"], key=lambda one: one["threads"])
     threads = ceilings["threads"]
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""What the layer benchmark computes: a weight, and a call of a linear layer with it."""
+"""The problem of the layer benchmark: a weight, and a call of a linear layer with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 class Weight:
-    """A weight `[out_features, in_features]` with its zeros, as CSR and packed."""
+    """A weight `[out_features, in_features]`, dense with zeros, as CSR and packed."""
 
     def __init__(self, dense: Floats, block: str = "1x1") -> None:
         self.dense = dense
@@ -25,7 +25,7 @@ class Weight:
         self._packed: dict[str, runtime.Packed] = {}
 
     def packed(self, dtype: str) -> runtime.Packed:
-        """The weight packed in this type; once for each."""
+        """The weight packed in this type; cached."""
         if dtype not in self._packed:
             self._packed[dtype] = self.csr.pack(dtype, block=self.block)
         return self._packed[dtype]
@@ -39,7 +39,7 @@ class Problem:
     bias: Floats  # [out_features]
     x: Floats  # [batch, in_features]
     threads: int
-    result: Floats = field(init=False)  # [batch, out_features], where engines that can bind an output write
+    result: Floats = field(init=False)  # [batch, out_features], output buffer for engines that can bind one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "result", np.empty((self.x.shape[0], self.bias.size), np.float32))

@@ -9,7 +9,7 @@ from sparsekit.formats.csr import BLOCKS
 
 
 def random_weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
-    """Normal values, each block kept with the probability `1 - sparsity`; the same for the same arguments."""
+    """Normal values, each block kept with probability `1 - sparsity`; deterministic."""
     numbers = np.random.default_rng([*shape, round(1000 * sparsity)])
     weight = numbers.standard_normal(shape, dtype=np.float32)
     height = BLOCKS[block]

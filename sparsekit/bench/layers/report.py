@@ -29,10 +29,10 @@ from sparsekit.wording import counted
 def usable_engines(
     peers: Mapping[str, Installable], asked: Sequence[str] | None, default: Sequence[str], console: Console
 ) -> list[str]:
-    """Engines of `peers` to measure: those asked for, or the installed ones of the default; missing ones are named.
+    """Engines of `peers` to measure: the requested ones, or the installed defaults; prints which are missing.
 
     Raises:
-        ValueError: one is unknown, or was asked for and is not installed.
+        ValueError: a requested engine is unknown or not installed.
     """
     unknown = sorted(set(asked or ()) - set(peers))
     if unknown:

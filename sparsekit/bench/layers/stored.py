@@ -1,4 +1,4 @@
-"""The file of a layer benchmark: written after every group, so that a stopped run resumes."""
+"""Results file of a layer benchmark, written after every group, so that a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsekit.runtime.environment import environment
 
 
 class Store:
-    """Rows of one run, in memory and, if there is a path, in a file.
+    """Rows of one run, in memory and, with a path, in a file.
 
     Args:
         path: the JSON file, or None.
         grid: what is measured.
-        weights: where the weights are from.
+        weights: where the weights come from.
     """
 
     def __init__(self, path: Path | None, grid: Grid, weights: str) -> None:
@@ -36,7 +36,7 @@ class Store:
         }
 
     def known(self) -> dict[Group, list[Row]]:
-        """Groups that the file holds of an unfinished run of the same grid in the same environment."""
+        """Groups in the file, if it is from an unfinished run of the same grid in the same environment."""
         if self.path is None or not self.path.is_file():
             return {}
         try:
@@ -44,15 +44,15 @@ class Store:
             same = all(old[name] == _plain(self.value[name]) for name in ("environment", "weights", "grid", "finished"))
             return {key: [Row(**row) for row in rows] for key, rows in groups(old["rows"]).items()} if same else {}
         except (ValueError, KeyError, TypeError):
-            return {}  # not a file of ours; it is replaced when the first group is done
+            return {}  # not a results file; it is replaced after the first group
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Keep the rows of one group."""
+        """Add the rows of one group."""
         self.value["rows"] += [asdict(row) for row in rows]
         self._write()
 
     def finish(self, ceilings: Sequence[Ceilings]) -> dict[str, Any]:
-        """Keep the ceilings; return all of it as JSON types."""
+        """Add the ceilings; return all results as JSON types."""
         self.value["ceilings"] = [asdict(one) for one in ceilings]
         self.value["finished"] = True
         self._write()
@@ -64,5 +64,5 @@ class Store:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back: lists for tuples."""
+    """Convert tuples to lists, as a JSON round trip does."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Weights to benchmark: those of a model's own layers with an imposed sparsity."""
+"""Weights to benchmark: layers of a model pruned by magnitude."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sparsekit.bench.layers.problem import Floats
 from sparsekit.checkpoint.transformers.foreign import check_model_folder, from_folder
 from sparsekit.pruning import finalize, prune
 
-#: Makes a weight `[out_features, in_features]` of a shape, a sparsity and the blocks that are zero or not.
+#: Makes a weight `[out_features, in_features]` from shape, sparsity and block size.
 WeightSource: TypeAlias = Callable[[tuple[int, int], float, str], Floats]
 
 
 def mask_structure(block: str) -> str:
-    """What `prune` calls a mask of these blocks."""
+    """Name of the mask structure in `prune`."""
     return "unstructured" if block == "1x1" else block
 
 
 def open_encoder(folder: Path) -> Any:
-    """The model in a transformers folder.
+    """Open the model in a transformers folder.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -52,12 +52,12 @@ def model_layers(folder: Path) -> dict[tuple[int, int], nn.Linear]:
 
 
 def imposed_on(layers: dict[tuple[int, int], nn.Linear]) -> WeightSource:
-    """Weights of these layers with the smallest of each set to zero, so that masks look as in a pruned model."""
+    """Weights of these layers, pruned by magnitude, so that masks are realistic."""
 
     def weight(shape: tuple[int, int], sparsity: float, block: str = "1x1") -> Floats:
         layer = nn.Linear(shape[1], shape[0], bias=False)
         layer.weight.data.copy_(layers[shape].weight.data)
-        if sparsity == 1.0:  # which no pruning gives
+        if sparsity == 1.0:  # which pruning never produces
             return np.zeros(shape, dtype=np.float32)
         prune(nn.Sequential(layer), sparsity, mask_structure=mask_structure(block))
         finalize(layer)

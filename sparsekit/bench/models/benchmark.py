@@ -1,4 +1,4 @@
-"""The model benchmark: a whole sparse encoder against dense engines, and its time by operator."""
+"""The model benchmark: a whole sparse encoder against dense engines, with a breakdown by operator."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from sparsekit.nn import SparseLinear
 from sparsekit.pruning import finalize, prune
 from sparsekit.timing.comparing import Timing, compare
 
-#: Calls that are profiled.
+#: Number of calls to profile.
 _PROFILED = 10
 
 
 @dataclass(frozen=True)
 class ModelGrid:
-    """What to measure. Everything for one input and number of threads is interleaved."""
+    """What to measure. Engines run interleaved for each input and number of threads (a group)."""
 
     sparsities: Sequence[float] = (0.8, 0.9)
     inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # batch and tokens of each text
     threads: Sequence[int] = (1,)
     engines: Sequence[str] = ("sparsekit", "sparsekit-engine", "torch", "onnxruntime", "openvino")
-    ignore: Sequence[str] = ()  # linear layers that stay dense
+    ignore: Sequence[str] = ()  # linear layers to leave dense
     seconds: float = 10.0  # for each input and number of threads
 
     @property
     def groups(self) -> int:
-        """Number of groups that are measured one after the other."""
+        """Number of groups, which are measured in sequence."""
         return len(self.inputs) * len(self.threads)
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One engine on one input; `sparsity` is None for a dense engine, whose time does not depend on it."""
+    """Result of one engine on one input; `sparsity` is None for dense engines."""
 
     batch: int
     tokens: int
@@ -64,10 +64,10 @@ class ModelRow:
     noisy: bool
     difference: float  # largest absolute difference of the hidden state from torch on the same weights
     operators: dict[str, float]  # milliseconds of a call by operator, most first; of sparse models only
-    wrong: bool = False  # whether the engine computes something else on this machine
+    wrong: bool = False  # whether outputs are wrong on this machine
 
 
-#: A mask: its sparsity and its blocks.
+#: Sparsity and block size of a mask.
 Mask: TypeAlias = tuple[float, str]
 
 
@@ -78,7 +78,7 @@ def _pruned(model: nn.Module, mask: Mask, ignore: Sequence[str]) -> HiddenState:
 
 
 def _difference(call: ModelCall, problem: ModelProblem, engine: str) -> tuple[float, bool]:
-    """Largest absolute difference from torch's answers, and whether that makes them wrong."""
+    """Largest absolute difference from torch's outputs, and whether it exceeds the tolerance."""
     expected = problem.model(problem.input_ids, problem.attention_mask).numpy()
     difference = np.abs(call() - expected)
     bound = MODEL_PEERS[engine].tolerance * np.abs(expected).max()
@@ -96,7 +96,7 @@ def _timed(function: Callable[..., Any], name: str, spent: defaultdict[str, floa
 
 
 def _profiled(call: InTorch, spent: defaultdict[str, float]) -> tuple[float, dict[str, float]]:
-    """Milliseconds of one call, in all and by operator; ours count themselves in `spent`."""
+    """Milliseconds of one call, in total and by operator; sparsekit's operators add their time to `spent`."""
     spent.clear()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         start = time.perf_counter()
@@ -109,11 +109,12 @@ def _profiled(call: InTorch, spent: defaultdict[str, float]) -> tuple[float, dic
 
 
 def operators(call: InTorch) -> dict[str, float]:
-    """Milliseconds that a call spends in each operator itself, most first: torch's by its profiler, ours by a clock.
+    """Self time of each operator in a call, in milliseconds, descending.
 
-    "python" is what is left of the time of the call. Of several calls, the fastest counts.
+    Torch's operators are timed by its profiler, sparsekit's by a clock.
+    "python" is the rest of the call. The fastest of several calls counts.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines of its own over ours
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler's messages off the progress bar
     spent: defaultdict[str, float] = defaultdict(float)
     for layer in call.model.modules():
         if isinstance(layer, SparseLinear):
@@ -130,7 +131,7 @@ def operators(call: InTorch) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One engine on one model."""
+    """An engine's function to time, in a group."""
 
     engine: str
     sparsity: float | None
@@ -146,7 +147,7 @@ class _Run:
 
 
 def _engine_runs(engine: str, problem: ModelProblem, sparsity: float, asked: Sequence[str]) -> list[_Run]:
-    """An engine's function; where it answers wrongly, that of its remedy as well, unless it is asked for anyway."""
+    """An engine's function; if its outputs are wrong, also its remedy's, unless the remedy is measured anyway."""
     peer = MODEL_PEERS[engine]
     call = peer.prepare(problem)
     difference, wrong = _difference(call, problem, engine)
@@ -157,7 +158,7 @@ def _engine_runs(engine: str, problem: ModelProblem, sparsity: float, asked: Seq
 
 
 def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[_Run]:
-    """Every engine's function; sparse ones once for each sparsity."""
+    """Functions of all engines; sparse engines once for each sparsity."""
     runs: list[_Run] = []
     for engine in engines:
         peer = MODEL_PEERS[engine]
@@ -185,15 +186,14 @@ def _group(
 
 
 def run(model: nn.Module, grid: ModelGrid, calibration: Calibration = ()) -> Iterator[list[ModelRow]]:
-    """Measure a transformers model group by group, most threads first (see `layers.run`).
+    """Measure a transformers model group by group, the largest number of threads first (see `layers.run`).
 
-    The weights of its linear layers are pruned by magnitude, so that the time is that of a pruned model; what it
-    computes is not.
+    Linear layers are pruned by magnitude: speed is that of a pruned model, outputs are not.
 
     Args:
-        model: what `AutoModel` loads, on the CPU.
+        model: a model of `AutoModel`, on the CPU.
         grid: what to measure.
-        calibration: token ids of texts for engines that quantize statically; the measured inputs if empty.
+        calibration: token ids of texts for static quantization; empty: the measured inputs.
     """
     blocks = {MODEL_PEERS[engine].block: None for engine in grid.engines}
     masks = [(sparsity, block) for sparsity in grid.sparsities for block in blocks]

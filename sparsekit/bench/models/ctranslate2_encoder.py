@@ -11,12 +11,12 @@ from sparsekit.bench.models.exporting import quietly
 from sparsekit.bench.models.problem import HiddenState
 from sparsekit.io.file_names import CONFIG
 
-#: A word of the tokenizer that the converter asks for; ids need none.
+#: Token of the dummy tokenizer that the converter requires, although only ids are used.
 _WORD = "0"
 
 
 def _write_tokenizer(folder: Path, vocabulary: int) -> None:
-    """A tokenizer with as many words as the model."""
+    """Write a dummy tokenizer with the model's vocabulary size."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -26,22 +26,22 @@ def _write_tokenizer(folder: Path, vocabulary: int) -> None:
 
 
 def _write_model(transformer: Any, folder: Path) -> None:
-    """A folder that the converter reads: it asks BERT's options for a name that newer transformers leave out."""
+    """Write a folder for the converter, with a BERT option that newer transformers omit."""
     transformer.save_pretrained(folder)
     options = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps({"position_embedding_type": "absolute", **options}))
 
 
 def ctranslate2_encoder(model: HiddenState, compute_type: str, threads: int) -> Any:
-    """A model converted for CTranslate2.
+    """Convert a model to CTranslate2.
 
     Args:
-        model: of a family that the converter knows: BERT, DistilBERT, XLM-RoBERTa.
+        model: a BERT, DistilBERT or XLM-RoBERTa, which the converter supports.
         compute_type: "float32" or "int8".
-        threads: of one call.
+        threads: threads per call.
 
     Raises:
-        ValueError: the converter does not know the family.
+        ValueError: the converter does not support the family.
     """
     transformer: Any = model.model
     with tempfile.TemporaryDirectory() as place, quietly():

@@ -1,4 +1,4 @@
-"""A dense model as a file of another engine: ONNX, in float32 or in int8 of dynamic quantization."""
+"""Export a dense model for other engines: ONNX in float32, or in int8 with dynamic quantization."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from sparsekit.bench.models.problem import HiddenState
 
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "nncf", "transformers")
-#: Most texts and tokens of inputs of any size.
+#: Upper bounds of the dynamic batch and sequence dimensions.
 _MOST_TEXTS, _MOST_TOKENS = 4096, 512
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Silence exporters and quantizers: what they say is not for the user."""
+    """Silence messages and warnings of exporters and quantizers."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -35,13 +35,13 @@ def quietly() -> Iterator[None]:
 
 
 def export_onnx(model: HiddenState, input_ids: torch.Tensor, path: Path, *, any_size: bool = False) -> None:
-    """Write a model as ONNX from ids and mask, int64, to "hidden", its weights in the same file.
+    """Write a model as ONNX, from int64 ids and mask to "hidden", with its weights in the same file.
 
     Args:
         model: the model.
-        input_ids: an example of its inputs, int64, [batch, tokens].
+        input_ids: example input, int64, [batch, tokens].
         path: the file.
-        any_size: whether inputs may have other sizes than the example.
+        any_size: whether batch and sequence length are dynamic.
     """
     sizes = {0: torch.export.Dim("texts", max=_MOST_TEXTS), 1: torch.export.Dim("tokens", max=_MOST_TOKENS)}
     with quietly():
@@ -59,11 +59,11 @@ def export_onnx(model: HiddenState, input_ids: torch.Tensor, path: Path, *, any_
 
 
 def quantized_onnx(path: Path, *, reduce_range: bool = False) -> Path:
-    """Write a model with its linear layers in int8, a scale for each output, inputs quantized at run time.
+    """Quantize linear layers to int8 dynamically, with a scale for each output.
 
     Args:
-        path: a float32 model; the new one lies beside it.
-        reduce_range: weights of 7 bits, for processors on which products of two bytes saturate.
+        path: a float32 model; the new file is written beside it.
+        reduce_range: use 7-bit weights, for processors without VNNI, where sums of byte products saturate.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process

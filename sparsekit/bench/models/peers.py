@@ -1,7 +1,7 @@
-"""Engines of the model benchmark: one adapter each.
+"""Adapters of the engines of the model benchmark.
 
-An adapter gets a dense model with its inputs and returns a function without arguments that computes its last hidden
-state. Exported models have fixed sizes, which is what the engines run fastest.
+An adapter takes a dense model with its inputs and returns a function without arguments that computes the last hidden
+state. Exported models have fixed shapes, which engines run fastest.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _torch(problem: ModelProblem) -> ModelCall:
 
 
 def _sparsekit(problem: ModelProblem, dtype: str) -> ModelCall:
-    """Converted for the number of tokens of the inputs, layers that would lose stay dense, and fused."""
+    """Converted for the inputs' number of tokens, slower layers left dense, and fused."""
     model = copy.deepcopy(problem.model)
     if dtype != "float32" or any(layer.sparsity >= LEAST_ZEROS for layer in pruning_report(model).layers):
         convert(model, tokens=[problem.input_ids.numel()], dtype=dtype)
@@ -81,7 +81,7 @@ def compiled_call(compiled: NDArray[np.uint8], problem: ModelProblem) -> ModelCa
 
 
 def _engine(problem: ModelProblem, dtype: str) -> ModelCall:
-    """Compiled for the engine, every layer in this type, as a folder of transformers with zeros in its weights."""
+    """Compiled for sparsekit's engine, every layer in this type, from a dense folder with zeros."""
     with tempfile.TemporaryDirectory() as folder:
         transformer: Any = problem.model.model
         transformer.save_pretrained(folder)
@@ -128,12 +128,12 @@ def _ctranslate2(problem: ModelProblem, compute_type: str) -> ModelCall:
 
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
 _CTRANSLATE2 = ("ctranslate2", "tokenizers")
-#: Part of the hidden state's largest number by which 8 bits in every layer may be off.
+#: Tolerance of int8 models, relative to the largest value of the hidden state.
 _INT8_TOLERANCE = 0.5
 
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}
 
-#: Engines by name; "int8" is in the names of those that compute in it.
+#: Engines by name; names of int8 engines contain "int8".
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
     **ours("sparsekit", _sparsekit, _TOLERANCES),
     **ours("sparsekit-engine", _engine, _TOLERANCES),

