@@ -39,7 +39,7 @@ bench_app.command("model")(bench_model)
 bench_app.command("language")(bench_language)
 app.add_typer(bench_app, name="bench")
 
-#: What wrong input raises; shown as one line instead of a traceback.
+#: Exceptions that wrong input raises; shown as one line instead of a traceback.
 _USER_ERRORS = (
     ValueError,
     TypeError,
@@ -51,7 +51,7 @@ _USER_ERRORS = (
 
 
 def run() -> None:
-    """Run the command line; wrong input ends with a message and status 1."""
+    """Run the command line; wrong input exits with a message and status 1."""
     try:
         app(prog_name="sparsekit")
     except _USER_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Verbs of `sparsekit bench`."""
+"""Commands of `sparsekit bench`."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def bench_language(
 
 
 def _is_language_model(folder: Path) -> bool:
-    """By its config alone: nothing else of the folder is read before the benchmark checks it."""
+    """Whether a folder's config is that of a language model; nothing else is read before the benchmark checks it."""
     from sparsekit.engine.decoder_families import DECODER_FAMILIES
     from sparsekit.io.file_names import CONFIG
     from sparsekit.io.untrusted import read_object

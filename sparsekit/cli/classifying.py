@@ -1,4 +1,4 @@
-"""Verbs of the engine: classify texts, rank documents."""
+"""Commands of the engine: classify texts, rank documents."""
 
 from __future__ import annotations
 

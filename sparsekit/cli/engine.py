@@ -1,4 +1,4 @@
-"""Verbs of the engine: compile a model, embed texts."""
+"""Commands of the engine: compile a model, embed texts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def embed(
 
 
 def _npy(array: NDArray[np.float32]) -> memoryview:
-    """The bytes of an .npy file; numpy itself does not write to pipes."""
+    """Contents of an .npy file, since numpy does not write to pipes."""
     import numpy as np
 
     file = io.BytesIO()

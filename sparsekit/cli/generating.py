@@ -1,4 +1,4 @@
-"""Verbs of the engine: continue a prompt, chat."""
+"""Commands of the engine: continue a prompt, chat."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sparsekit.cli.options import EngineModel, PoolThreads, need
 if TYPE_CHECKING:
     from sparsekit.engine import Completion, Generator, Stream
 
-#: What ends a chat, beside the end of its input.
+#: Lines that end a chat, as the end of its input does.
 _EXIT = "/exit"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How a model is opened: what `Generator` takes."""
+    """Options for opening a model: arguments of `Generator`."""
 
     tokenizer: Annotated[
         Path | None,
@@ -45,7 +45,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How a text goes on: what `Generator.stream` takes."""
+    """Options for generation: arguments of `Generator.stream`."""
 
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.", metavar="N")] = 256
     stop: Annotated[
@@ -67,7 +67,7 @@ class TextOptions:
     seed: Annotated[int | None, typer.Option(min=0, help="The same one gives the same text.", metavar="N")] = None
 
     def arguments(self) -> dict[str, Any]:
-        """Those of `Generator.stream`."""
+        """Keyword arguments of `Generator.stream`."""
         return {**asdict(self), "stop": self.stop or ()}
 
 
@@ -128,7 +128,7 @@ def _open(model: str, options: ModelOptions) -> Generator:
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, or lies in a file, until it ends or says so; empty lines are nothing."""
+    """Nonempty lines from the terminal or a file, until the end of input or a line that ends the chat."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)
@@ -140,7 +140,7 @@ def _lines() -> Iterator[str]:
 
 
 def _print_pieces(stream: Stream) -> bool:
-    """Print a text as it comes; return whether it came to its end, which Ctrl-C keeps it from."""
+    """Print a text as it is generated; return False if Ctrl-C ended it."""
     ended = True
     try:
         for piece in stream:
@@ -153,7 +153,7 @@ def _print_pieces(stream: Stream) -> bool:
 
 
 def _figures(done: Completion) -> str:
-    """How fast a text was computed, in one line."""
+    """Speed and memory of a generation, in one line."""
     from sparsekit.runtime import resident_bytes
     from sparsekit.wording import counted, size_text
 

@@ -1,4 +1,4 @@
-"""Verbs for a first look: this machine, and the demo on it."""
+"""Commands for a first look: this machine, and the demo on it."""
 
 from __future__ import annotations
 

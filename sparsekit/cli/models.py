@@ -1,4 +1,4 @@
-"""Verbs for model folders: convert them, verify them."""
+"""Commands for model folders: convert and verify."""
 
 from __future__ import annotations
 

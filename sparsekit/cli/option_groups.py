@@ -1,4 +1,4 @@
-"""Options that several verbs take together: fields of a dataclass, declared once."""
+"""Groups of options that several commands share: fields of a dataclass, declared once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """Have a verb take each field of a parameter that is a dataclass as an option.
+    """Expand a command's dataclass parameters into one option for each field.
 
     Args:
-        verb: its parameters are arguments and options of typer, or dataclasses whose fields are.
+        verb: function whose parameters are arguments and options of typer, or dataclasses of these.
 
     Returns:
-        The verb as typer is to see it: with the fields in place of the dataclasses.
+        The command for typer, with the fields in place of the dataclasses.
     """
     parameters = inspect.signature(verb, eval_str=True).parameters
     groups: dict[str, Any] = {name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)}
@@ -32,6 +32,6 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _show(verb: Any, parameters: list[inspect.Parameter]) -> None:
-    """Give a function the parameters that others see, all by name."""
+    """Set the signature that typer inspects, with keyword parameters only."""
     verb.__signature__ = inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters])
     verb.__annotations__ = {one.name: one.annotation for one in parameters}

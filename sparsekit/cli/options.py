@@ -1,4 +1,4 @@
-"""What verbs share: options, checks for extras, the console."""
+"""Shared by all commands: options, checks for extras, the console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsekit.extras import how_to_install
 
 console = Console()
 
-# Options of several verbs. In every verb the model comes first, then --data, --test, --out, --recipe.
+# Options of several commands. In every command the model comes first, then --data, --test, --out, --recipe.
 Model: TypeAlias = Annotated[Path, typer.Argument(help="Model folder of transformers.", metavar="MODEL")]
 Data: TypeAlias = Annotated[
     Path, typer.Option(help="Texts: .jsonl, .csv, .parquet, .txt or a folder of datasets.", metavar="FILE")
@@ -31,7 +31,7 @@ Ignore: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     list[int] | None, typer.Option(min=1, help="Threads, and processors, of every engine.", metavar="N")
 ]
-# Of the engine's verbs.
+# Options of the engine's commands.
 EngineModel: TypeAlias = Annotated[
     str, typer.Argument(help="Model folder, a name in the local hub cache, or a compiled file.", metavar="MODEL")
 ]
@@ -40,7 +40,7 @@ Json: TypeAlias = Annotated[Path | None, typer.Option(help="Write the measuremen
 
 
 def need(extra: str, *modules: str) -> None:
-    """End the command with what to install unless modules are there."""
+    """Exit with installation instructions unless the modules are installed."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         text = f"this command needs {', '.join(missing)}: {how_to_install(extra)}"
@@ -49,10 +49,10 @@ def need(extra: str, *modules: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print what is wrapped already, or may hold anything."""
+    """Print text verbatim: already wrapped, or untrusted."""
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def need_training() -> None:
-    """End the command unless the extra `compress` is installed."""
+    """Exit unless the extra `compress` is installed."""
     need("compress", "torch", "transformers", "datasets", "pydantic", "scipy", "yaml")

@@ -1,4 +1,4 @@
-"""Commands that are stopped with Ctrl-C: they say what is kept, and end with the status that shells expect."""
+"""Ctrl-C: commands say what is kept, and exit with the status that shells expect."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _STOPPED = 130
 
 
 class Stoppable(TyperGroup):
-    """Commands that say what is kept when they are stopped with Ctrl-C, and end with the status that shells expect."""
+    """Command group that reports what is kept on Ctrl-C and exits with the status that shells expect."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command of a context."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             close_all()
             if sys.stderr.isatty():
-                print(file=sys.stderr)  # behind the ^C that the terminal shows
+                print(file=sys.stderr)  # after the ^C that the terminal shows
             for note in getattr(stop, "__notes__", ["stopped"]):
                 Console(stderr=True).print(note, highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(_STOPPED) from None
@@ -35,7 +35,7 @@ class Stoppable(TyperGroup):
 
 @contextmanager
 def noting(note: str) -> Iterator[None]:
-    """Have Ctrl-C within say what is kept."""
+    """Context in which Ctrl-C reports what is kept."""
     try:
         yield
     except KeyboardInterrupt as stop:

@@ -31,7 +31,7 @@ from sparsekit.splitting import pad_encoders
 
 Model = TypeVar("Model", bound=nn.Module)
 
-#: Numbers of tokens to measure without batches: one, as a language model writes, and a batch of texts.
+#: Numbers of tokens to measure without batches: one, as in decoding, and a batch of texts.
 TOKENS = (1, 128)
 
 
@@ -44,7 +44,7 @@ def _prepare(
     batches: Sequence[Batch],
     embeddings: str,
 ) -> list[str]:
-    """Refuse what cannot be converted, then bake masks in. Returns the names of the layers to convert."""
+    """Check the arguments and the model, then bake masks in. Returns the names of the layers to convert."""
     layers = select_matrices(model, targets, ignore)
     for name, layer in layers.items():
         if is_lazy(layer.weight):  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def _prepare(
 
 @on_split_modules
 def _token_counts(model: nn.Module, names: Sequence[str], batches: Sequence[Batch]) -> Sequence[int]:
-    """Numbers of tokens to measure with: those that the layers compute on batches."""
+    """Numbers of tokens to measure with: those that occur on the batches."""
     return (batches and token_counts(model, map(model.get_submodule, names), batches)) or TOKENS
 
 
@@ -100,40 +100,38 @@ def convert(
 ) -> Model:
     """Swap the model's pruned linear layers for `SparseLinear`, in place.
 
-    Masks of `prune` are applied first. Every layer is timed, dense against sparse, on this machine with torch's present
-    number of threads; noisy and implausible times are measured again, and the report says what stayed noisy. Where
-    several layouts of a weight may be the fastest (`CSR.layouts`), all are timed, and the best for `tokens` is taken.
-    Layers that cannot be sparse or would be slower stay dense; the report says why. With `batches` the converted model
-    is compared with its dense self, interleaved: the speedup of the whole model, first in the report.
+    Masks of `prune` are applied first. Every layer is timed, dense against sparse, on this machine with torch's current
+    number of threads; noisy and implausible times are measured again, and the report marks what stayed noisy. If
+    several layouts of a weight may be fastest (`CSR.layouts`), all are timed, and the best for `tokens` is used. Layers
+    that cannot be sparse or would be slower stay dense; the report says why. With `batches`, the converted model is
+    also timed against the dense model, interleaved: the report begins with the speed-up of the whole model.
 
     Args:
         model: any PyTorch model on the CPU.
-        targets: layers to convert: class names, module names or "re:" patterns; see `prune` for what "Linear" takes in.
+        targets: layers to convert: class names, module names or "re:" patterns; see `prune` for what "Linear" includes.
         ignore: layers to leave dense, in the same notation.
         tokens: rows of the layers' inputs to measure with, such as batch size times sequence length; a layer is
-            converted when it is not slower for any of them. None: the numbers that occur on `batches`, or 1 and 128.
+            converted if it is not slower for any of them. None: the numbers that occur on `batches`, or 1 and 128.
         min_sparsity: measure nothing, and convert the layers with at least this fraction of zeros.
-        fuse: have sparse layers apply the ReLU, GELU or SiLU module after them. The calling method is recompiled, in a
-            subclass of the same name; all other calls of the layer, which becomes a `FusedLinear`, and of the module, a
-            `FusedActivation`, compute what they did.
-        dtype: of the stored weights: "float32"; "bfloat16" or "float16", two bytes each; "int8", one byte each, with
-            inputs quantized dynamically; see `SparseLinear.from_linear`. Blocks of 4x1 are recognized.
-        embeddings: "float32" leaves word embeddings as they are; "int8" stores them with a scale for each row, as
-            `Int8Embedding`: those of `get_input_embeddings`, in models without it the `nn.Embedding` with the most
-            weights. `targets` and `ignore` do not concern them.
-        error_budget: largest relative error of a layer's outputs, such as 0.02, that `dtype` may cause on `batches`;
-            layers beyond it keep float32 weights. None: no limit.
+        fuse: fuse ReLU, GELU and SiLU modules into the sparse layers before them. The calling method is recompiled, in
+            a subclass of the same name; the layer becomes a `FusedLinear` and the module a `FusedActivation`, and all
+            their other calls are unchanged.
+        dtype: type of the stored weights: "float32"; "bfloat16" or "float16", two bytes each; "int8", one byte each,
+            with dynamic quantization of inputs; see `SparseLinear.from_linear`. 4x1 blocks are detected.
+        embeddings: "float32" leaves word embeddings unchanged; "int8" replaces them by `Int8Embedding`, with a scale
+            for each row. They are those of `get_input_embeddings`, or else the `nn.Embedding` with the most weights,
+            whatever `targets` and `ignore` select.
+        error_budget: largest relative error, such as 0.02, that `dtype` may cause in a layer's outputs on `batches`;
+            other layers keep float32 weights. None: no limit.
         batches: keyword arguments of the model's forward, such as `{"input_ids": ..., "attention_mask": ...}`: inputs
-            like those of production. The dense layers stay in memory until both models ran on them. If the converted
-            model cannot run, the dense one is put back, its word embeddings too.
-        reference: the dense model before it was pruned; its outputs on `batches` are compared with the converted
-            model's.
+            like those in production. The dense layers stay in memory until both models have run on them. If the
+            converted model cannot run, the dense model is restored, word embeddings included.
+        reference: the model before pruning, to compare outputs with on `batches`.
 
     Returns:
         The model. `conversion_report(model)` has an entry for every linear layer that `targets` and `ignore` select,
-        says what other matrices stay dense, which embeddings are in int8, and with `batches` what the whole gains.
-        Experts of mixtures and `nn.MultiheadAttention` have an entry for each of their matrices; see
-        `sparsekit.splitting`.
+        and for each matrix of experts and of `nn.MultiheadAttention` (see `sparsekit.splitting`). It lists other dense
+        matrices, int8 embeddings and, with `batches`, the speed-up of the whole model.
 
     Raises:
         TypeError: `targets` or `ignore` is a string.

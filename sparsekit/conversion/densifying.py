@@ -17,12 +17,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def densify(model: Model) -> Model:
-    """Undo `convert`: every `SparseLinear` becomes the dense layer that it was, in place. Returns the model.
+    """Undo `convert`, in place: every `SparseLinear` becomes a dense layer of its original class. Returns the model.
 
-    Every `Int8Embedding` becomes an `nn.Embedding` of the values that it gives.
+    Every `Int8Embedding` becomes an `nn.Embedding` with the dequantized values.
 
     Raises:
-        ValueError: a layer was made with an activation function, which dense layers do not have.
+        ValueError: the user built a layer with a fused activation function, which dense layers do not have.
     """
     forget_report(model)
     split_activations(model)

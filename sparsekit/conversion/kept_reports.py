@@ -1,4 +1,4 @@
-"""The report of a model's last conversion, kept beside the model: copies, pickles and state dicts go without it."""
+"""Keep the report of a model's last conversion outside the model, so that copies, pickles and state dicts omit it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _kept: WeakKeyDictionary[nn.Module, ConversionReport] = WeakKeyDictionary()
 
 
 def keep_report(model: nn.Module, report: ConversionReport) -> None:
-    """Keep what `conversion_report` gives, as long as the model lives."""
+    """Keep the report for `conversion_report`, as long as the model exists."""
     _kept[model] = report
 
 
 def forget_report(model: nn.Module) -> None:
-    """Forget it, if there is one."""
+    """Drop the model's report, if there is one."""
     _kept.pop(model, None)
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:
-    """What `convert` did to this model: `print` shows it as a table.
+    """Report on what `convert` did to this model; `print` shows it as a table.
 
     Args:
-        model: a model that `convert` returned. Its copies, and what `load` gives, have no report.
+        model: a model that `convert` returned. Copies and loaded models have no report.
 
     Raises:
         ValueError: the model was not converted, or is dense again.

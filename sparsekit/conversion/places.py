@@ -1,4 +1,4 @@
-"""Where modules stand in a model, to put others in their place."""
+"""Find the places of modules in a model, to replace them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-#: For every module of a model, which modules have it as a child, under which names.
+#: Module -> its parents, with the names under which they hold it.
 Places: TypeAlias = dict[nn.Module, list[tuple[nn.Module, str]]]
 
 
@@ -21,13 +21,13 @@ def places_in(model: nn.Module) -> Places:
 
 
 def keep_bias(old: nn.Module, new: nn.Module) -> None:
-    """Give a new layer the bias of the one before, the parameter itself: it may have other names and an optimizer."""
+    """Move the old layer's bias to the new one, as the same parameter: it may be shared or in an optimizer."""
     if isinstance(old.bias, nn.Parameter):
         new.bias = old.bias
 
 
 def put_in_place(places: Places, old: nn.Module, new: nn.Module) -> None:
-    """Put `new`, with the bias of `old`, in every place of `old`."""
+    """Replace `old` by `new` in all places, keeping the bias of `old`."""
     keep_bias(old, new)
     for parent, name in places.pop(old):
         parent._modules[name] = new

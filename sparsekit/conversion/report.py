@@ -1,4 +1,4 @@
-"""What `convert` did."""
+"""The conversion report."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from sparsekit.conversion.unreached import UnreachedWeight
 from sparsekit.conversion.word_embeddings import EmbeddingReport
 from sparsekit.fidelity import Fidelity
 
-#: Of the zeros in a weight; fewer are chance.
+#: Smallest sparsity that counts as pruned; fewer zeros are chance.
 LEAST_ZEROS = 0.01
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer."""
+    """Result of converting one layer."""
 
     name: str
     shape: tuple[int, int]  # out_features, in_features
     sparsity: float
     bytes_before: int  # weight and bias in memory
     bytes_after: int
-    reason: str  # why it stayed dense; empty when it was converted
-    speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty when not measured
-    dtype: str = ""  # of a converted layer's weight
+    reason: str  # why it stayed dense; empty if converted
+    speedups: Mapping[int, float]  # measured on this machine, by number of tokens; empty if not measured
+    dtype: str = ""  # storage type of a converted layer
     block: str = ""  # of its mask
-    layout: str = ""  # how it is packed, as in `CSR.pack`
-    error: float | None = None  # of its outputs in the type asked for, relative; None when not measured
-    noisy: tuple[int, ...] = ()  # numbers of tokens for which the machine was too busy to tell
+    layout: str = ""  # packed layout, as in `CSR.pack`
+    error: float | None = None  # relative error of its outputs in the requested type; None if not measured
+    noisy: tuple[int, ...] = ()  # numbers of tokens for which the machine was too busy to measure
 
     @property
     def converted(self) -> bool:
@@ -43,17 +43,17 @@ _NOISY = "; noisy: on one thread, by processor time, since others keep this mach
 
 @dataclass(frozen=True)
 class WholeReport:
-    """The converted model against its dense self, interleaved, on the inputs that `convert` was given."""
+    """The converted model against the dense model, interleaved, on the batches of `convert`."""
 
-    shapes: tuple[tuple[int, ...], ...]  # of the batches that were timed
+    shapes: tuple[tuple[int, ...], ...]  # shapes of the timed batches
     dense_seconds: float  # of a call, mean over the batches that were timed
     seconds: float
-    noisy: bool  # whether the machine was too busy for all threads: then these are processor seconds on one
+    noisy: bool  # whether the machine was too busy: then these are processor seconds on one thread
     fidelity: Fidelity  # of the converted model's outputs
 
     @property
     def speedup(self) -> float:
-        """How many times faster the converted model is."""
+        """Speed-up of the converted model."""
         return self.dense_seconds / self.seconds
 
     def __str__(self) -> str:
@@ -67,20 +67,20 @@ class WholeReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` did, for the whole model where it had batches and by layer; `print` shows it as a table."""
+    """Result of `convert` for each layer and, with batches, the whole model; `print` shows a table."""
 
     layers: tuple[LayerReport, ...]
-    fused: int  # activation functions that sparse layers now apply themselves
-    others: tuple[UnreachedWeight, ...] = ()  # matrices of the model that are in none of the layers
+    fused: int  # number of activation functions fused into sparse layers
+    others: tuple[UnreachedWeight, ...] = ()  # other dense matrices of the model
     sparse_weights: int = 0  # of sparse layers, zeros included
     weights: int = 0  # of the whole model
-    whole: WholeReport | None = None  # None without batches, and where nothing was converted
-    reference: Fidelity | None = None  # of the converted model to the one that it was pruned from; None when not given
-    embeddings: tuple[EmbeddingReport, ...] = ()  # those that are in int8 now
+    whole: WholeReport | None = None  # None without batches, or if nothing was converted
+    reference: Fidelity | None = None  # of the converted model to the reference; None if not given
+    embeddings: tuple[EmbeddingReport, ...] = ()  # embeddings that are now int8
 
     @property
     def converted(self) -> int:
-        """Number of layers that are sparse now."""
+        """Number of sparse layers."""
         return sum(layer.converted for layer in self.layers)
 
     @property
@@ -111,7 +111,7 @@ class ConversionReport:
 
     @property
     def without_zeros(self) -> bool:
-        """Whether no layer has more zeros than chance makes."""
+        """Whether no layer was pruned."""
         return all(layer.sparsity < LEAST_ZEROS for layer in self.layers)
 
     def __str__(self) -> str:

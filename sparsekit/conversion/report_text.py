@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparsekit.conversion.unreached import UnreachedWeight
 
 _WIDTH = 80
-#: So many layers in a row that differ only in their number are one line of the table: a mixture has thousands.
+#: This many consecutive layers that differ only in their number share a line: mixtures of experts have thousands.
 _TOGETHER = 4
 
 _SLOWER = (
@@ -26,7 +26,7 @@ _SLOWER = (
 
 
 def _filled(text: str, indent: str = "") -> str:
-    """Lines of at most 80 columns, where words permit it."""
+    """Wrap to 80 columns."""
     return textwrap.fill(
         text,
         _WIDTH,
@@ -38,7 +38,7 @@ def _filled(text: str, indent: str = "") -> str:
 
 
 def _together(layers: Sequence[LayerReport]) -> list[LayerReport]:
-    """The layers with those of one stack as one, `experts.down_proj.0-7`, of which the same became."""
+    """Merge numbered layers with the same result, such as `experts.down_proj.0-7`."""
 
     def kind(layer: LayerReport) -> tuple[object, ...]:
         stack, _, number = layer.name.rpartition(".")
@@ -89,12 +89,12 @@ def _row(layer: LayerReport, with_layout: bool) -> list[str]:
 
 
 _TITLES = ["out x in", "sparsity", "before", "after", "weights", "speedup", "error"]
-#: Columns of words, which begin at the left.
+#: Text columns, which are left-aligned.
 _WORDS = ("weights", "speedup")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, the titles first, without the columns that hold nothing."""
+    """Lines of a table, titles first, without empty columns."""
     columns = [
         [title, *cells] for title, *cells in zip(_TITLES, *rows, strict=True) if any(cells) or title == _TITLES[0]
     ]
@@ -107,7 +107,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _table(layers: Sequence[LayerReport]) -> Iterator[str]:
-    """A line for each layer, or two where names are long, and why a dense one stayed so; layouts where they differ."""
+    """A line for each layer, or two for long names, with the reason for dense ones; layouts if they differ."""
     names = ["layer", *(printable(layer.name) for layer in layers)]
     with_layout = len({layer.layout for layer in layers if layer.converted}) > 1
     cells = _columns([_row(layer, with_layout) for layer in layers])
@@ -121,7 +121,7 @@ def _table(layers: Sequence[LayerReport]) -> Iterator[str]:
 
 
 def _about_speed(report: ConversionReport) -> Iterator[str]:
-    """What the whole model gains."""
+    """Speed-up of the whole model."""
     if report.whole is not None:
         yield str(report.whole)
         if report.whole.speedup < 1.0:
@@ -129,7 +129,7 @@ def _about_speed(report: ConversionReport) -> Iterator[str]:
 
 
 def _about_outputs(report: ConversionReport) -> Iterator[str]:
-    """How far outputs moved, by conversion and by pruning."""
+    """Error of the outputs, by conversion and by pruning."""
     if report.whole is not None:
         yield f"outputs against the same model dense: {report.whole.fidelity}"
         if report.whole.fidelity.far:
@@ -141,7 +141,7 @@ def _about_outputs(report: ConversionReport) -> Iterator[str]:
 
 
 def _about_layers(report: ConversionReport) -> Iterator[str]:
-    """What is to be known before the table is read."""
+    """Notes before the table."""
     if report.converted and report.without_zeros:
         yield "no layer has zeros: only a smaller dtype makes this model faster; prune it for more"
     noisy = sum(bool(layer.noisy) for layer in report.layers)
@@ -176,7 +176,7 @@ def _summary(report: ConversionReport) -> Iterator[str]:
 
 
 def report_text(report: ConversionReport) -> str:
-    """What `print` shows of a report."""
+    """Format a report for `print`."""
     lines = [*_about_speed(report), *_about_outputs(report), *_about_layers(report)]
     table = _table(_together(report.layers))
     return "\n".join([*map(_filled, lines), *table, *map(_filled, _summary(report))])

@@ -17,7 +17,7 @@ from sparsekit.splitting import pad_encoders
 
 @on_split_modules
 def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
-    """Put empty sparse layers in the places of a state dict's sparse weights."""
+    """Insert empty sparse layers where a state dict has sparse weights."""
     modules, places = dict(model.named_modules()), places_in(model)
     layers = {name: modules.get(name) for name in names}
     for name, layer in layers.items():
@@ -30,7 +30,7 @@ def _sparsify(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def _quantize(model: nn.Module, names: Iterable[str]) -> None:
-    """Put empty embeddings in int8 in the places of those that a state dict holds so."""
+    """Insert empty int8 embeddings where a state dict has them."""
     modules, places = dict(model.named_modules()), places_in(model)
     for name in names:
         table = modules.get(name)
@@ -43,14 +43,14 @@ def _quantize(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Load the state dict of a converted model into a fresh dense one, in place. Returns the model.
+    """Load the state dict of a converted model into a freshly built dense model, in place. Returns the model.
 
-    Layers that the state dict holds as CSR are swapped for `SparseLinear` first, embeddings that it holds in int8 for
-    `Int8Embedding`; the others stay dense. Activation functions are fused as by `convert`.
+    Layers stored as CSR are replaced by `SparseLinear` first, and int8 embeddings by `Int8Embedding`; all others stay
+    dense. Activation functions are fused as in `convert`.
 
     Raises:
-        ValueError: the state dict has CSR arrays for something that is no linear layer of the model, or codes for
-            something that is no embeddings.
+        ValueError: the state dict has CSR arrays for a module other than a linear layer, or codes for one other than an
+            embedding.
         RuntimeError: keys or shapes do not fit, or CSR arrays are malformed.
 
     >>> dense = nn.Sequential(nn.Linear(8, 4))

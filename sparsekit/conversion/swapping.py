@@ -1,4 +1,4 @@
-"""Swap those layers for sparse ones that are faster so."""
+"""Replace layers by sparse ones where these are faster."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sparsekit.pruning.layers import weight_of
 from sparsekit.pruning.split_model import on_split_modules
 from sparsekit.wording import counted
 
-#: Below this sparsity a packed weight, five bytes an entry and padding, is no smaller than the dense one: not measured.
-#: Smaller types, three bytes an entry or two, always are.
+#: Below this sparsity layers are not measured: with five bytes an entry and padding, the packed weight is no smaller
+#: than the dense one. 16-bit and int8 entries take three and two bytes, and are always measured.
 _HOPELESS = {"float32": 0.25}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `convert` was asked for."""
+    """Arguments of `convert`."""
 
     tokens: Sequence[int]
     dtype: str
@@ -39,21 +39,21 @@ class Settings:
     error_budget: float | None
 
     def least_sparsity(self, dtype: str) -> float:
-        """The sparsity below which no layer is stored in this type."""
+        """Sparsity below which no layer is stored in this type."""
         return _HOPELESS.get(dtype, 0.0) if self.min_sparsity is None else self.min_sparsity
 
     def layouts_within(self, errors: Mapping[str, float]) -> list[str]:
-        """The layouts in which a layer's outputs, which move so far in the type asked for, stay within the budget."""
+        """Layouts whose output error is within the budget."""
         budget = self.error_budget
         return [layout for layout, error in errors.items() if budget is not None and error <= budget]
 
     def dtype_within(self, errors: Mapping[str, float]) -> str:
-        """The type to store a layer in whose outputs move so far, by layout, in the one asked for."""
+        """Storage type of a layer, given its output errors in the requested type, by layout."""
         return self.dtype if self.error_budget is None or self.layouts_within(errors) else "float32"
 
 
 def sparsity_of(weight: torch.Tensor) -> float:
-    """Fraction of zeros; 0 for a weight that has no numbers to count."""
+    """Fraction of zeros; 0 for a weight without values."""
     if weight.is_meta or not weight.numel():
         return 0.0
     return 1.0 - weight.count_nonzero().item() / weight.numel()
@@ -65,26 +65,26 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _slower(gains: Mapping[int, Gain]) -> str:
-    """At what the dense layer is faster; empty where it is at nothing."""
+    """Numbers of tokens for which dense is faster, in words; empty if there are none."""
     slower = [counted(count, "token") for count, gain in gains.items() if gain.times < 1.0]
     return f"dense is faster at {' and '.join(slower)}" if slower else ""
 
 
 def _error(errors: Mapping[str, float], layout: str) -> float | None:
-    """Of a layer's outputs in its layout, or else in the one where it is least; None where none was measured."""
+    """Output error in a layer's layout, or else the smallest over layouts; None if not measured."""
     return errors.get(layout, min(errors.values(), default=None))
 
 
 def _sparse(layer: nn.Module, dtype: str) -> tuple[SparseLinear | None, str]:
-    """The sparse layer in the preferred layout, or why there is none."""
+    """The sparse layer in the preferred layout, or why it cannot be built."""
     try:
         return SparseLinear.from_linear(layer, dtype=dtype), ""
-    except ValueError as refusal:  # not every type holds every weight
+    except ValueError as refusal:  # not every type can hold every weight
         return None, str(refusal)
 
 
 class Swapper:
-    """Swaps layers of one model."""
+    """Replaces layers of a model."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         self._model, self._settings = model, settings
@@ -92,7 +92,7 @@ class Swapper:
         self._gains = GainTable(settings.tokens)
 
     def why_not(self, name: str, layer: Any) -> str:
-        """Why a layer cannot be sparse, whatever its weights; empty when it can."""
+        """Why a layer cannot be sparse, whatever its weights; empty if it can."""
         parent = self._model.get_submodule(name.rpartition(".")[0])
         if isinstance(parent, nn.MultiheadAttention):
             return "nn.MultiheadAttention computes with its weight itself"
@@ -108,7 +108,7 @@ class Swapper:
         return f"{found}, which a new module would not run" if found else why_not_linear(layer)
 
     def survey(self, layers: Mapping[str, nn.Module], dtypes: Mapping[str, str]) -> None:
-        """Measure the kinds of layers that may gain, unless a sparsity was given to decide by."""
+        """Measure the kinds of layers that may gain, unless `min_sparsity` decides."""
         if self._settings.min_sparsity is None:
             self._gains.survey(self._candidates(layers, dtypes))
 
@@ -121,13 +121,13 @@ class Swapper:
                 yield layer, dtypes[name]
 
     def swap(self, name: str, layer: nn.Module, dtype: str, errors: Mapping[str, float]) -> LayerReport:
-        """Put a sparse layer in the place of a dense one where that gains.
+        """Replace a dense layer by a sparse one if that is faster.
 
         Args:
-            name: the layer's.
+            name: name of the layer.
             layer: the dense layer.
-            dtype: type to store its weight in.
-            errors: of its outputs in the type asked for, by layout, where that was measured.
+            dtype: storage type.
+            errors: errors of its outputs in the requested type, by layout, if measured.
         """
         weight, before = weight_of(layer), _bytes(layer)
         sparsity, shape = sparsity_of(weight), (weight.shape[0], weight.shape[1])
@@ -144,7 +144,7 @@ class Swapper:
     def _tried(
         self, name: str, layer: nn.Module, sparsity: float, dtype: str, errors: Mapping[str, float]
     ) -> tuple[SparseLinear | None, Mapping[int, Gain], str]:
-        """The sparse layer and what it gains, or why the dense one stays."""
+        """The sparse layer with its gains, or why the dense one stays."""
         reason, least = self.why_not(name, layer), self._settings.least_sparsity(dtype)
         if not reason and sparsity < least:
             reason = f"sparsity below {least:.0%}"
@@ -158,7 +158,7 @@ class Swapper:
     def _fastest(
         self, layer: nn.Module, sparse: SparseLinear, errors: Mapping[str, float]
     ) -> tuple[SparseLinear | None, Mapping[int, Gain], str]:
-        """The same for a layer that can be sparse, in the best of the layouts that were measured."""
+        """The same for a layer that can be sparse, in the best measured layout."""
         measured = self._gains.of(layer, sparse)
         fitting = self._settings.layouts_within(errors)
         layout = best_layout({layout: measured[layout] for layout in fitting or measured})
@@ -175,7 +175,7 @@ class Swapper:
 def swap_layers(
     model: nn.Module, names: Iterable[str], settings: Settings, batches: Sequence[Batch]
 ) -> tuple[LayerReport, ...]:
-    """Put sparse layers in the places of those that gain, and report on all of them."""
+    """Replace the layers that gain, and report on all of them."""
     layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in names}
     swapper = Swapper(model, settings)
     errors: Mapping[str, Mapping[str, float]] = {}
@@ -184,5 +184,5 @@ def swap_layers(
         errors = output_errors(model, layers, settings.dtype, batches, every_layout=every_layout)
     dtypes = {name: settings.dtype_within(errors.get(name, {})) for name in layers}
     swapper.survey(layers, dtypes)
-    # A dense layer is freed once it has been replaced.
+    # Frees each dense layer after its replacement.
     return tuple(swapper.swap(name, layers.pop(name), dtype, errors.get(name, {})) for name, dtype in dtypes.items())

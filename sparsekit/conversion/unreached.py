@@ -1,4 +1,4 @@
-"""Weight matrices that conversion does not select, and the part of the model that is sparse."""
+"""Weight matrices outside the selected layers, and the sparse fraction of the model."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.nn.utils import parametrize
 from sparsekit.introspect.dense_classes import is_dense_linear, why_not_linear
 from sparsekit.nn import Int8Embedding, SparseLinear
 
-#: Matrices with fewer zeros that hold less of the model's weights than this are not worth a line.
+#: Unpruned matrices with a smaller fraction of the model's weights are not reported.
 _ZEROS, _SHARE = 0.05, 0.005
 
 
 @dataclass(frozen=True)
 class UnreachedWeight:
-    """Matrices of a model, alike but for the numbers in their names, that are dense and not among the layers."""
+    """Dense matrices outside the selected layers whose names differ only in numbers."""
 
-    name: str  # with a star for each number that differs
+    name: str  # with a star for each differing number
     count: int
     shape: tuple[int, ...]  # of each
-    share: float  # of all weights of the model
+    share: float  # fraction of the model's weights
     sparsity: float  # of all of them together
     reason: str
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:
-    """Weights of sparse layers, zeros included, and of the whole model."""
+    """Number of weights in sparse layers, zeros included, and in the whole model."""
     layers = [module for module in model.modules() if isinstance(module, SparseLinear)]
     sparse = sum(layer.in_features * layer.out_features for layer in layers)
     tables = sum(table.codes.numel() for table in model.modules() if isinstance(table, Int8Embedding))
@@ -51,7 +51,7 @@ def _why(module: nn.Module, name: str) -> str:
 
 
 def _matrices(model: nn.Module, reported: Iterable[str]) -> Iterator[tuple[str, torch.Tensor, str]]:
-    """Name, values and reason of every matrix that is no embedding and not reported."""
+    """Name, values and reason of every unreported matrix that is not an embedding."""
     known = set(reported)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
     for path, module in model.named_modules():
@@ -64,11 +64,11 @@ def _matrices(model: nn.Module, reported: Iterable[str]) -> Iterator[tuple[str, 
 
 
 def unreached_weights(model: nn.Module, reported: Iterable[str]) -> tuple[UnreachedWeight, ...]:
-    """Matrices that are in none of the layers reported: those that are pruned, and those that hold much of the model.
+    """Matrices outside the reported layers that are pruned or hold much of the model.
 
     Args:
         model: a converted model.
-        reported: names of layers of which it is known what became of them.
+        reported: names of the reported layers.
     """
     _, weights = count_weights(model)
     groups: dict[tuple[str, tuple[int, ...], str], list[tuple[str, int]]] = {}

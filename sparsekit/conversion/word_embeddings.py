@@ -1,4 +1,4 @@
-"""Word embeddings in int8: find those of a model, say why they cannot be, and put `Int8Embedding` in their places."""
+"""Replace word embeddings by int8 ones: find them, check them and insert `Int8Embedding`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sparsekit.introspect.weight_users import weights_used
 from sparsekit.nn import Int8Embedding
 from sparsekit.nn.int8_embedding import why_not_int8
 
-#: Types that `convert` stores word embeddings in.
+#: Types of word embeddings in `convert`.
 EMBEDDINGS = ("float32", "int8")
 
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """Word embeddings that are in int8 now."""
+    """Word embeddings that were converted to int8."""
 
     name: str
     shape: tuple[int, int]  # rows, features
@@ -30,7 +30,7 @@ class EmbeddingReport:
 
 
 def _said_by_models(model: nn.Module) -> Iterator[nn.Module]:
-    """What the model, or a model inside of it, calls its input embeddings."""
+    """Input embeddings according to the model, or to models inside it."""
     for module in model.modules():
         ask = getattr(module, "get_input_embeddings", None)
         try:
@@ -42,10 +42,9 @@ def _said_by_models(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def word_embeddings(model: nn.Module) -> dict[str, nn.Embedding | Int8Embedding]:
-    """The embeddings that a model looks its tokens up in, by name.
+    """Word embeddings of a model, by name.
 
-    They are those of `get_input_embeddings`, which transformers models have; in other models the `nn.Embedding` with
-    the most weights.
+    They are those of `get_input_embeddings` in transformers models, and else the `nn.Embedding` with the most weights.
 
     Raises:
         ValueError: there are none.
@@ -80,10 +79,10 @@ def _why_not_values(weight: torch.Tensor) -> str:
 
 
 def check_word_embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
-    """The word embeddings that are not in int8 yet, by name.
+    """Word embeddings that are not yet int8, by name.
 
     Raises:
-        ValueError: there are no word embeddings, or some cannot be stored in int8.
+        ValueError: there are none, or some cannot be stored in int8.
     """
     tables = {name: table for name, table in word_embeddings(model).items() if isinstance(table, nn.Embedding)}
     shared, users = shared_weights(model), weights_used(model) if tables else {}
@@ -95,7 +94,7 @@ def check_word_embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
 
 
 def swap_word_embeddings(model: nn.Module, tables: Mapping[str, nn.Embedding]) -> tuple[EmbeddingReport, ...]:
-    """Put embeddings in int8 in the places of those that `check_word_embeddings` found."""
+    """Replace the embeddings that `check_word_embeddings` found."""
     places = places_in(model)
     new = {name: Int8Embedding.from_embedding(table) for name, table in tables.items()}
     for name, table in tables.items():

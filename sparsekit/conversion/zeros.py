@@ -1,4 +1,4 @@
-"""Refuse or warn of a model without zeros before anything is packed, measured or changed."""
+"""Refuse a model without zeros, or warn, before anything is packed, measured or changed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sparsekit.conversion.report import LEAST_ZEROS
 def check_zeros(
     sparsities: Iterable[float], dtype: str, min_sparsity: float | None, least: float, *, only_layers: bool
 ) -> None:
-    """Refuse to convert layers without zeros where none can be converted, and warn where that may still pay.
+    """Refuse layers without zeros if none would be converted, and warn if smaller weights may still pay.
 
     Args:
-        sparsities: of the layers whose weights hold values; read up to the first with zeros.
-        dtype: of the stored weights.
-        min_sparsity: what the caller asked for; None where layers are measured.
+        sparsities: sparsities of the layers, read up to the first with zeros.
+        dtype: type of the stored weights.
+        min_sparsity: as in `convert`; None if layers are measured.
         least: sparsity below which no layer is converted.
         only_layers: whether nothing else would be converted.
 
     Raises:
-        ValueError: no layer has zeros, and nothing but layers with zeros would be converted.
+        ValueError: no layer has zeros, and nothing else would be converted.
     """
     found = False
     for sparsity in sparsities:

@@ -1,1 +1,1 @@
-"""Measure what sparse layers gain, and what they change."""
+"""Measure the speed-up and the error of sparse layers."""

@@ -1,4 +1,4 @@
-"""Measure the speedup of a sparse layer over its dense self on this machine; doubtful measurements are repeated."""
+"""Measure the speed-up of a sparse layer over the dense layer on this machine; doubtful measurements are repeated."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import weight_of
 from sparsekit.timing.comparing import Timing, compare
 
-#: Seconds for one layer and number of tokens, and at most while that is noisy; each function runs in at least five
-#: rounds.
+#: Seconds for one layer and number of tokens, and the limit while timings are noisy; at least five rounds.
 _SECONDS, _AT_MOST = 0.02, 0.2
-#: The same where a gain is measured again, and how often that is done at most, until two in a row agree.
+#: The same for repeated measurements, and the largest number of repetitions until two in a row agree.
 _AGAIN_SECONDS, _AGAIN_AT_MOST = 0.1, 0.3
 _AGAIN = 2
-#: A gain below this is measured again: a slow moment of the machine must not decide.
+#: A smaller gain is measured again, so that a slow moment of the machine does not decide.
 _CLEAR = 1.2
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Speedup of a sparse layer over its dense self."""
+    """Speed-up of a sparse layer over the dense layer."""
 
     times: float
-    noisy: bool = False  # whether the machine was too busy to tell
+    noisy: bool = False  # whether the machine was too busy to measure it
 
 
 #: Gains by number of tokens.
@@ -48,15 +47,15 @@ def measure(
     at_most: float = _AT_MOST,
     compare: Callable[..., dict[str, Timing]] = compare,
 ) -> dict[str, Gains]:
-    """Speedups of a sparse layer over its dense self for every number of tokens, on torch's present threads.
+    """Measure the speed-up of a sparse layer for every number of tokens, on torch's current threads.
 
     Args:
         dense: the dense layer.
-        layers: the sparse one, by layout; all are timed interleaved.
+        layers: the sparse layer, by layout; all are timed interleaved.
         tokens: rows of the inputs.
         seconds: time for each number of tokens.
-        at_most: the same while the machine is too noisy to tell.
-        compare: what takes the time.
+        at_most: the limit while timings are noisy.
+        compare: timing function.
 
     Returns:
         Gains by layout.
@@ -74,12 +73,12 @@ def measure(
 
 
 def best_layout(gains: Mapping[str, Gains]) -> str:
-    """The layout that gains most, in the geometric mean over the numbers of tokens.
+    """The layout with the largest geometric mean of gains over the numbers of tokens.
 
-    One that is slower than the dense layer for some number is taken only where all are.
+    Layouts that are slower than dense for some number of tokens are chosen only if all are.
 
     Args:
-        gains: by layout; of equal ones the first is taken.
+        gains: gains by layout; the first of equal ones is chosen.
 
     >>> best_layout({"sell": {1: Gain(2.0), 8: Gain(1.0)}, "csr": {1: Gain(0.9), 8: Gain(9.0)}})
     'sell'
@@ -93,9 +92,9 @@ def best_layout(gains: Mapping[str, Gains]) -> str:
 
 
 def _measured_again(first: Gain, dense: nn.Module, layout: str, sparse: SparseLinear, count: int) -> Gain:
-    """Repeat a measurement, longer, until two in a row agree; where none do, the one on one thread counts, as noisy.
+    """Repeat a measurement, longer, until two in a row agree; else measure on one thread and mark it noisy.
 
-    Noise can be a factor of 100 on several threads, each waiting a time slice for the others, but is small on one.
+    On several threads noise can be a factor of 100, as each waits a time slice for the others; on one it is small.
     """
 
     def again(*how: Callable[..., dict[str, Timing]]) -> Gain:
@@ -106,25 +105,25 @@ def _measured_again(first: Gain, dense: nn.Module, layout: str, sparse: SparseLi
         seen.append(again())
         if not seen[-1].noisy and agree(seen[-2].times, seen[-1].times):
             return seen[-1]
-        if seen[-1].noisy and seen[-2].noisy:  # it will not become quieter
+        if seen[-1].noisy and seen[-2].noisy:  # the machine will not become quieter
             break
     return replace(again(compare_on_one_thread), noisy=True)
 
 
 class GainTable:
-    """Measurements of one conversion: layers that look alike are measured once."""
+    """Measurements of one conversion, shared by similar layers."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
         self._known: dict[Kind, dict[str, Gains]] = {}
 
     def survey(self, layers: Iterable[tuple[Any, str]]) -> None:
-        """Measure one layer of each kind, and then once more those whose gains fit neither bounds nor the others'.
+        """Measure one layer of each kind, then repeat those with implausible gains.
 
-        Some time lies between the two, so that one slow moment does not decide.
+        Time passes between the two, so that one slow moment does not decide.
 
         Args:
-            layers: layers, and the type to store each in.
+            layers: layers, each with its storage type.
         """
         seen, measured = set(), {}
         for dense, dtype in layers:
@@ -134,14 +133,14 @@ class GainTable:
             seen.add(look)
             try:
                 sparse = in_every_layout(dense, dtype)
-            except ValueError:  # the weight cannot take them
+            except ValueError:  # this type cannot hold the weight
                 continue
             measured[self._measure(look, dense, sparse)] = dense, sparse
         for kind, (dense, sparse) in measured.items():
             self._settle(kind, dense, sparse)
 
     def of(self, dense: nn.Module, sparse: SparseLinear) -> Mapping[str, Gains]:
-        """Gains of this layer or of one that looks like it, by layout, the preferred one first."""
+        """Gains of this layer or a similar one, by layout, the preferred one first."""
         look = Kind.of(dense, sparse.dtype)
         kind = replace(look, block=sparse.block)
         if kind not in self._known:
@@ -150,13 +149,13 @@ class GainTable:
         return self._known[kind]
 
     def _measure(self, look: Kind, dense: nn.Module, layers: Mapping[str, SparseLinear]) -> Kind:
-        """Measure a layer in all layouts. Returns its kind, with the block."""
+        """Measure a layer in all layouts. Returns its kind, including the block size."""
         kind = replace(look, block=next(iter(layers.values())).block)
         self._known[kind] = measure(dense, layers, self.tokens)
         return kind
 
     def _settle(self, kind: Kind, dense: nn.Module, layers: Mapping[str, SparseLinear]) -> None:
-        """Measure again what is noisy, near 1 or implausible."""
+        """Repeat measurements that are noisy, near 1 or implausible."""
         for layout, sparse in layers.items():
             gains = self._known[kind][layout]
             same = {other: known[layout] for other, known in self._known.items() if other != kind and layout in known}

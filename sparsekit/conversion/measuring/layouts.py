@@ -1,4 +1,4 @@
-"""A layer in every layout that may be its best."""
+"""Build a sparse layer in every candidate layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sparsekit.nn import SparseLinear
 
 
 def in_every_layout(dense: nn.Module, dtype: str) -> dict[str, SparseLinear]:
-    """The layer, sparse, in each layout that is worth measuring on this instruction set, the preferred one first.
+    """The sparse layer in each candidate layout of this instruction set, the preferred one first.
 
     Args:
         dense: the dense layer.

@@ -1,4 +1,4 @@
-"""Compare functions on a busy machine: on one thread, by processor time."""
+"""Compare functions on a busy machine, on one thread and in processor time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _one_thread() -> Iterator[None]:
 def compare_on_one_thread(
     functions: Mapping[str, Callable[[], Any]], *, seconds: float, at_most: float, least_rounds: int = 5
 ) -> dict[str, Timing]:
-    """As `compare`, on one torch thread and in processor time, also for `seconds` and `at_most`.
+    """As `compare`, but on one torch thread and in processor time, which `seconds` and `at_most` count too.
 
-    Several threads that share a busy machine wait a time slice for each other in every call, which no clock tells from
-    work: they spin. One thread waits for none, and the time it worked is the time it would have taken.
+    On a busy machine, threads spin for a time slice while they wait for each other in a call, and no clock tells that
+    from work. A single thread does not wait: its processor time is what an idle machine would have taken.
     """
     with _one_thread():
         clock = Clock(wall=time.process_time)

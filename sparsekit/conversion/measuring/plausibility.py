@@ -1,4 +1,4 @@
-"""Which speedups are plausible: bounded by operations and bytes, and consistent with those of similar layers."""
+"""Check whether speed-ups are plausible: within bounds by operations and bytes, and consistent with similar layers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torch import nn
 from sparsekit.nn import SparseLinear
 from sparsekit.pruning.layers import weight_of
 
-#: Two measurements of the same agree when neither is more than this many times the other.
+#: Largest ratio of two measurements that agree.
 _AGREEMENT = 1.25
-#: Layers of one shape whose sparsity, in percent, falls into the same steps of this width look alike.
+#: Width of sparsity bins, in percent; layers of one shape in one bin are similar.
 _STEP = 5
-#: Products that an instruction on whole numbers of 8 bits does for one on floats, by type of weight.
+#: Products per instruction relative to float32, by weight type.
 _PRODUCTS = {"int8": 4, "int4": 4}
-#: How many times better than the dense kernel's may be what a sparse one makes of the processor.
+#: Largest plausible ratio of a sparse kernel's efficiency to the dense kernel's.
 _EFFICIENCY = 2.0
-#: Shapes with up to this many times more or fewer weights are neighbors, and how many times their gains may differ.
+#: Largest ratio in size of comparable shapes, and largest plausible ratio of their gains.
 _NEAR_SHAPE, _SHAPE_SPREAD = 4.0, 2.0
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a layer's time depends on."""
+    """Properties that a layer's time depends on."""
 
     out_features: int
     in_features: int
     dense_dtype: torch.dtype
     bias: bool
-    step: int  # of its sparsity
+    step: int  # bin of its sparsity
     dtype: str  # of the sparse weight
-    block: str = ""  # known once the weight is packed
+    block: str = ""  # known after packing
 
     @classmethod
     def of(cls, dense: nn.Module, dtype: str) -> Kind:
-        """Of a layer to be stored in this type."""
+        """Kind of a layer that is stored in this type."""
         weight = weight_of(dense)
         sparsity = 1.0 - weight.count_nonzero().item() / max(1, weight.numel())
         step = int(100 * sparsity) // _STEP
@@ -51,18 +51,18 @@ class Kind:
 
 
 def agree(one: float, other: float) -> bool:
-    """Whether two measurements of the same gain are the same but for noise."""
+    """Whether two measurements of a gain agree up to noise."""
     return max(one, other) <= _AGREEMENT * min(one, other)
 
 
 def _most(kind: Kind, sparse: SparseLinear) -> float:
-    """Upper bound of the speedup: by multiplications or by bytes, whichever allows more."""
+    """Upper bound of the speed-up, by multiplications or by bytes, whichever is larger."""
     products = kind.size / max(1, sparse.nnz) * _PRODUCTS.get(sparse.dtype, 1)
     return _EFFICIENCY * max(products, kind.size * kind.dense_dtype.itemsize / sparse.packed.nbytes)
 
 
 def _fits_sparser(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
-    """Whether layers of the same shape gain no more with fewer zeros and no less with more."""
+    """Whether gains of layers of the same shape rise with sparsity."""
     alike = {other.step: found for other, found in others.items() if replace(other, step=kind.step) == kind}
     denser = [found for step, found in alike.items() if step < kind.step]
     sparser = [found for step, found in alike.items() if step > kind.step]
@@ -70,7 +70,7 @@ def _fits_sparser(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool
 
 
 def _fits_shapes(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
-    """Whether layers of the same sparsity and about the same size gain about as much."""
+    """Whether layers of the same sparsity and similar size have similar gains."""
     near = [
         found
         for other, found in others.items()
@@ -81,12 +81,12 @@ def _fits_shapes(gain: float, kind: Kind, others: Mapping[Kind, float]) -> bool:
 
 
 def is_plausible(gain: float, kind: Kind, sparse: SparseLinear, others: Mapping[Kind, float]) -> bool:
-    """Whether a measured speedup is plausible.
+    """Whether a measured speed-up is plausible.
 
     Args:
-        gain: how many times faster the sparse layer is.
-        kind: the layer's.
+        gain: speed-up of the sparse layer.
+        kind: kind of the layer.
         sparse: the sparse layer.
-        others: gains of other kinds of layers, with as many tokens.
+        others: gains of other kinds of layers for the same number of tokens.
     """
     return gain <= _most(kind, sparse) and _fits_sparser(gain, kind, others) and _fits_shapes(gain, kind, others)

@@ -15,7 +15,7 @@ from sparsekit.pruning.calibration.batches import Batch
 
 
 class _Error:
-    """Squared differences of a layer's outputs from those of its sparse self, summed over calls."""
+    """Squared error of a sparse layer's outputs, summed over calls."""
 
     def __init__(self, sparse: SparseLinear) -> None:
         self.sparse = sparse
@@ -31,12 +31,12 @@ class _Error:
 
     @property
     def relative(self) -> float:
-        """Norm of the differences over that of the outputs; 0 where all of them are zero."""
+        """Norm of the error relative to the norm of the outputs; 0 if all outputs are zero."""
         return math.sqrt(self.difference / self.size) if self.size else 0.0
 
 
 def _packed(layer: nn.Module, dtype: str, every_layout: bool) -> dict[str, SparseLinear]:
-    """The sparse layer by layout."""
+    """Sparse layer by layout."""
     if every_layout:
         return in_every_layout(layer, dtype)
     preferred = SparseLinear.from_linear(layer, dtype=dtype)
@@ -50,25 +50,25 @@ def _hook(error: _Error) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch
 def output_errors(
     model: nn.Module, layers: Mapping[str, nn.Module], dtype: str, batches: Iterable[Batch], *, every_layout: bool
 ) -> dict[str, dict[str, float]]:
-    """Relative error of every layer's outputs in this type: norm of the differences over norm of the outputs.
+    """Relative error of every layer's outputs in this type: norm of the error over norm of the outputs.
 
-    Every layer is looked at by itself: its inputs are those of the model as it is. Layers whose weights cannot take the
-    values are left out, and those that do not run.
+    Errors are per layer, on the inputs in the unconverted model. Layers that do not run or whose weights the type
+    cannot hold are omitted.
 
     Args:
-        model: run once for each batch, without gradients.
-        layers: the model's layers to look at, by name.
+        model: model to run on each batch, without gradients.
+        layers: layers to measure, by name.
         dtype: as in `SparseLinear.from_linear`.
         batches: keyword arguments of the model's forward.
-        every_layout: whether to look at all layouts that may be measured, or at the preferred one alone. In some, int8
-            values are multiplied with inputs that are quantized too, in others not.
+        every_layout: whether to measure all candidate layouts or only the preferred one. Only some layouts quantize the
+            inputs of int8 layers.
 
     Returns:
         Errors by name and layout.
     """
     errors: dict[str, dict[str, _Error]] = {}
     for name, layer in layers.items():
-        with suppress(ValueError):  # the weight cannot take them
+        with suppress(ValueError):  # this type cannot hold the weight
             errors[name] = {layout: _Error(sparse) for layout, sparse in _packed(layer, dtype, every_layout).items()}
     handles = [
         layers[name].register_forward_hook(_hook(error)) for name, found in errors.items() for error in found.values()

@@ -1,4 +1,4 @@
-"""How many tokens the layers of a model compute at a time."""
+"""Observe how many tokens a model's layers compute per call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from sparsekit.fidelity import evaluating, fresh
 
-#: Batches that are run to see it, each of another shape.
+#: Number of batches to run, each of a different shape.
 _BATCHES = 3
 
 
@@ -20,15 +20,15 @@ def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, torch.Size], ...]:
 
 
 def token_counts(model: nn.Module, layers: Iterable[nn.Module], batches: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Rows of the layers' inputs while the model runs on batches: the smallest, the middle and the largest number.
+    """Smallest, median and largest number of rows of the layers' inputs on batches.
 
     Args:
-        model: run without gradients on up to three batches of different shapes.
-        layers: linear layers of the model.
+        model: model to run without gradients, on up to three batches of different shapes.
+        layers: its linear layers.
         batches: keyword arguments of the model's forward.
 
     Returns:
-        Up to three numbers, ascending; none where no layer ran.
+        Up to three numbers, ascending; none if no layer ran.
     """
     counts: list[int] = []
 

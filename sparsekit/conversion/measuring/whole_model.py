@@ -1,4 +1,4 @@
-"""Compare a converted model with its dense self on the user's batches: time, interleaved, and outputs."""
+"""Compare a converted model with the dense model on the user's batches: time, interleaved, and outputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sparsekit.conversion.report import WholeReport
 from sparsekit.fidelity import Fidelity, FidelityMeter, evaluating, floats_in, fresh, tensors_in
 from sparsekit.timing.comparing import compare
 
-#: Seconds for both models, and at most while that is noisy. Where a round takes longer, two are enough: noise averages.
+#: Seconds for both models, and the limit while timings are noisy. Two rounds are enough if each takes longer.
 _SECONDS, _AT_MOST, _LEAST_ROUNDS = 0.5, 3.0, 2
-#: Batches that are timed: the smallest, the largest and what lies between.
+#: Number of batches to time: the smallest, the largest and some between.
 _TIMED = 3
 
 
-#: A module's class, which fusing and padding change, and its own modules by name.
+#: A module's class, which fusion and padding may change, and its children by name.
 _Parts: TypeAlias = tuple[type[nn.Module], dict[str, nn.Module | None]]
 
 
 def _parts(model: nn.Module) -> dict[nn.Module, _Parts]:
-    """What every module of a model is made of."""
+    """Class and children of every module in a model."""
     return {module: (type(module), dict(module._modules)) for module in model.modules()}
 
 
@@ -39,12 +39,12 @@ def _put(parts: Mapping[nn.Module, _Parts]) -> None:
 
 
 class BothModels:
-    """A model as it is now, and as it will be once some of its modules have been replaced.
+    """A model before and after some of its modules are replaced.
 
-    The replaced modules are kept, so both sets are in memory as long as this is.
+    Both sets of modules stay in memory as long as this object.
 
     Args:
-        model: before anything is replaced.
+        model: the model, before anything is replaced.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,33 +53,33 @@ class BothModels:
         self._after = self._before
 
     def replaced(self) -> bool:
-        """Take the model as it is now for the new one; returns whether it is another."""
+        """Record the model's current state as the converted one; return whether anything was replaced."""
         after = _parts(self.model)
         self._after = {parent: parts for parent, parts in after.items() if parts != self._before.get(parent)}
         self._before = {parent: parts for parent, parts in self._before.items() if parent in self._after}
         return bool(self._before)
 
     def use_dense(self) -> None:
-        """Put the old modules in."""
+        """Restore the dense modules."""
         _put(self._before)
 
     def use_converted(self) -> None:
-        """Put the new modules in."""
+        """Restore the converted modules."""
         _put({parent: self._after[parent] for parent in self._before})
 
     def run_dense(self, batch: Mapping[str, Any]) -> Any:
-        """The old model's outputs."""
+        """Outputs of the dense model."""
         self.use_dense()
         return self.model(**fresh(batch))
 
     def run_converted(self, batch: Mapping[str, Any]) -> Any:
-        """The new model's outputs."""
+        """Outputs of the converted model."""
         self.use_converted()
         return self.model(**fresh(batch))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Have both models compute without dropout and without gradients."""
+        """Run both models in eval mode, without gradients."""
         self.use_dense()
         with evaluating(self.model):
             self.use_converted()
@@ -88,7 +88,7 @@ class BothModels:
 
     @contextmanager
     def undone_on_failure(self) -> Iterator[None]:
-        """Leave the old model behind where the new one cannot run."""
+        """Restore the dense model if the converted one cannot run."""
         whole = False
         try:
             yield
@@ -98,23 +98,23 @@ class BothModels:
 
 
 def _shape(batch: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of the largest of a batch's tensors."""
+    """Shape of a batch's largest tensor."""
     shapes = [tuple(tensor.shape) for tensor in tensors_in(batch)]
     return max(shapes, key=prod, default=())
 
 
 def _timed(batches: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Some of the batches, from the smallest to the largest."""
+    """Batches to time, from the smallest to the largest."""
     ordered = sorted(batches, key=lambda batch: prod(_shape(batch)))
     last = len(ordered) - 1
     return [ordered[i] for i in sorted({last * part // (_TIMED - 1) for part in range(_TIMED)})]
 
 
 def check_runs(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> None:
-    """Run a model once before anything is changed.
+    """Run the dense model once, before anything is changed.
 
     Raises:
-        ValueError: it returns no floats. What the model itself raises on strange inputs is passed on.
+        ValueError: it returns no floats. The model's own exceptions are passed on.
     """
     with evaluating(model):
         if not floats_in(model(**fresh(batches[0]))):
@@ -124,7 +124,7 @@ def check_runs(model: nn.Module, batches: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _fidelity(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> Fidelity:
-    """Of the converted model's outputs to those of the dense one, batch by batch."""
+    """Fidelity of the converted model's outputs to the dense model's."""
     meter = FidelityMeter()
     for batch in batches:
         meter.add(both.run_converted(batch), both.run_dense(batch), batch.get("attention_mask"))
@@ -132,13 +132,13 @@ def _fidelity(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> Fidelit
 
 
 def _functions(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Callable[[], Any]]]:
-    """What runs the dense model and the converted one, each on every batch."""
+    """Functions that run the dense and the converted model on every batch."""
     runs = {"dense": both.run_dense, "converted": both.run_converted}
     return {name: {f"{name} {i}": partial(run, batch) for i, batch in enumerate(batches)} for name, run in runs.items()}
 
 
 def _report(both: BothModels, batches: Sequence[Mapping[str, Any]], found: Fidelity) -> WholeReport:
-    """Time both; where the machine is too busy for that, on one thread."""
+    """Time both models; on one thread if the machine is too busy."""
     functions = _functions(both, batches)
     every = {name: function for group in functions.values() for name, function in group.items()}
     timings = compare(every, seconds=_SECONDS, at_most=_AT_MOST, least_rounds=_LEAST_ROUNDS)
@@ -150,12 +150,12 @@ def _report(both: BothModels, batches: Sequence[Mapping[str, Any]], found: Fidel
 
 
 def compare_whole(both: BothModels, batches: Sequence[Mapping[str, Any]]) -> WholeReport:
-    """Compare a converted model with its dense self: outputs on all batches, time on some of them.
+    """Compare a converted model with the dense model: outputs on all batches, time on some.
 
-    Where the converted model cannot run, the dense one is put back.
+    If the converted model cannot run, the dense one is restored.
 
     Args:
-        both: the two.
+        both: the two models.
         batches: keyword arguments of the model's forward.
     """
     with both.undone_on_failure(), both.evaluating():
