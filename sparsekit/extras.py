@@ -1,10 +1,10 @@
-"""How to install what a part of the package needs: the one place that says where the package comes from."""
+"""Installation commands for extras: the only place that says where the package comes from."""
 
 from __future__ import annotations
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml.
+    """Command that installs an extra of pyproject.toml.
 
     >>> how_to_install("cli")
     "pip install '.[cli]' in a checkout of sparsekit"

@@ -1,4 +1,4 @@
-"""How far a model's outputs are from those of a reference model: cosine and relative error on batches."""
+"""Compare a model's outputs with a reference model's: cosine and relative error on batches."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 import torch
 from torch import nn
 
-#: Below this mean cosine outputs are far from the dense model's: what was built on them does not hold any more.
+#: Below this mean cosine, outputs are too far from the reference to be used in its place.
 _FAR = 0.9
-#: Numbers that are compared at a time: logits over a vocabulary would be large in float64.
+#: Elements to compare at a time, since logits over a vocabulary are large in float64.
 _CHUNK = 2**22
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near a model's outputs are to the wanted ones."""
+    """How close a model's outputs are to the reference outputs."""
 
-    error: float  # norm of the differences over norm of the wanted outputs
-    cosine: float  # between the vectors of found and wanted outputs (the last dimension): the mean
-    least_cosine: float  # and the lowest
+    error: float  # norm of the error over norm of the reference outputs
+    cosine: float  # mean cosine to the reference over output vectors (last dimension)
+    least_cosine: float  # the lowest one
 
     @property
     def far(self) -> bool:
-        """Whether the outputs moved so far that the model computes something else; also where they are not finite."""
+        """Whether outputs are too far from the reference, or not finite."""
         return not self.cosine >= _FAR
 
     def __str__(self) -> str:
@@ -36,12 +36,12 @@ class Fidelity:
 
 
 def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch for one call: a `SentenceTransformer` writes its outputs into the mapping that it is given."""
+    """A copy of a batch for one call, since a `SentenceTransformer` writes outputs into its input mapping."""
     return {name: copy.copy(value) if isinstance(value, Mapping | list) else value for name, value in batch.items()}
 
 
 def tensors_in(found: Any) -> Iterator[torch.Tensor]:
-    """The tensors in what a model takes or returns, in tuples and mappings too."""
+    """All tensors in a model's inputs or outputs, including those in tuples and mappings."""
     if isinstance(found, torch.Tensor):
         yield found
     elif isinstance(found, Mapping | list | tuple):
@@ -50,12 +50,12 @@ def tensors_in(found: Any) -> Iterator[torch.Tensor]:
 
 
 def floats_in(found: Any) -> list[torch.Tensor]:
-    """The tensors of floats among them."""
+    """All floating-point tensors in a model's inputs or outputs."""
     return [tensor for tensor in tensors_in(found) if tensor.is_floating_point() and tensor.numel()]
 
 
 def _vectors(output: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Vectors of an output, [vectors, features], those of padding left out where the mask fits its shape."""
+    """Vectors of an output, [vectors, features], without padding if the mask fits its shape."""
     if output.ndim < 2:
         return output.reshape(1, -1)
     if mask is not None and output.shape[:-1] == mask.shape:
@@ -64,22 +64,22 @@ def _vectors(output: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 class FidelityMeter:
-    """Gathers a model's outputs and the wanted ones, batch by batch."""
+    """Accumulates the fidelity of a model's outputs over batches."""
 
     def __init__(self) -> None:
         self._difference = self._size = 0.0
         self._cosines: list[torch.Tensor] = []
 
     def add(self, found: Any, wanted: Any, mask: torch.Tensor | None = None) -> None:
-        """Compare what two models return.
+        """Add the outputs of two models for a batch.
 
         Args:
-            found: a tensor, or tensors in mappings and tuples; what holds no floats is left out.
-            wanted: the same of the other model.
-            mask: which tokens are no padding, shape [batch, tokens]; their outputs do not count.
+            found: tensors, also in mappings and tuples; only floating-point ones count.
+            wanted: the reference model's outputs.
+            mask: 1 for tokens, 0 for padding, which does not count, shape [batch, tokens].
 
         Raises:
-            ValueError: the two return floats of different number or shape, or none.
+            ValueError: the numbers or shapes of floating-point tensors differ, or there are none.
         """
         pairs = floats_in(found), floats_in(wanted)
         shapes = [[list(tensor.shape) for tensor in tensors] for tensors in pairs]
@@ -93,20 +93,20 @@ class FidelityMeter:
                 self._add(found_part.double(), wanted_part.double())
 
     def _add(self, found: torch.Tensor, wanted: torch.Tensor) -> None:
-        alike = (found == wanted) & ~wanted.isfinite()  # what a model masks with infinity
+        alike = (found == wanted) & ~wanted.isfinite()  # positions that a model masks with infinity
         found, wanted = found.masked_fill(alike, 0.0), wanted.masked_fill(alike, 0.0)
         self._difference += (found - wanted).square().sum().item()
         self._size += wanted.square().sum().item()
         lengths = found.norm(dim=1) * wanted.norm(dim=1)
-        equal = (found == wanted).all(1)  # also where both are zero
+        equal = (found == wanted).all(1)  # 1 if both are zero
         cosines = torch.where(equal, 1.0, (found * wanted).sum(1) / lengths.clamp(min=torch.finfo(torch.float64).tiny))
         self._cosines.append(cosines)
 
     def result(self) -> Fidelity:
-        """Over all that was added.
+        """Fidelity over all batches added.
 
         Raises:
-            ValueError: nothing was.
+            ValueError: none were added.
         """
         if not self._cosines:
             raise ValueError("outputs are compared on batches, got none")
@@ -117,12 +117,12 @@ class FidelityMeter:
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Have models compute without dropout and without gradients."""
+    """Run models in eval mode, without gradients."""
     training = [module for model in models for module in model.modules() if module.training]
     for module in training:
         module.training = False
     try:
-        with torch.no_grad():  # what a model keeps for later calls may be needed in training
+        with torch.no_grad():  # inference tensors in a model's caches could break later training
             yield
     finally:
         for module in training:
@@ -130,15 +130,15 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 def fidelity(model: nn.Module, reference: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Fidelity:
-    """How far a model's outputs are from those of the model that it was made from.
+    """Compare a model's outputs with those of a reference model.
 
     Args:
-        model: pruned, taught, converted.
+        model: the compressed model.
         reference: the dense model, with the same outputs.
         batches: keyword arguments of both models' forward; with an "attention_mask", padding does not count.
 
     Returns:
-        Relative error and cosines over all outputs of floats.
+        Relative error and cosines over all floating-point outputs.
 
     Raises:
         ValueError: there are no batches, or the outputs differ in shape.

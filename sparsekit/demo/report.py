@@ -1,4 +1,4 @@
-"""What the demo shows and leaves behind: tables, a plot, result.json."""
+"""Output of the demo: tables, a plot, result.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_
 from sparsekit.wording import counted
 
 _ENGINES = {"torch": "dense, torch", "sparsekit": "sparse, float32", "sparsekit-int8": "sparse, int8"}
-#: Seconds that the recipe takes for a sentence, as a part of those of dense MiniLM for 16 texts of 128 tokens.
+#: Recipe time per sentence, relative to dense MiniLM's time for 16 texts of 128 tokens.
 _SENTENCE = 0.08
 
 

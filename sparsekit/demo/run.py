@@ -1,4 +1,4 @@
-"""The demo from start to end: speed of MiniLM with zeros imposed, then its accuracy, by a recipe."""
+"""The demo: speed of MiniLM with zeros imposed, then accuracy of MiniLM compressed by a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sparsekit.recipes import Recipe, compress, make_recipe
 from sparsekit.runtime.environment import environment
 from sparsekit.runtime.memory import keep_freed_memory
 
-#: Training sentences, test sentences, seconds to time an input.
+#: Numbers of training and test sentences, and seconds to time an input.
 _FULL, _FAST = (7030, 1000, 4.0), (960, 300, 2.0)
 
 
@@ -62,7 +62,7 @@ def run_demo(out: Path, console: Console, *, sparsity: float, seed: int, fast: b
     files = {name: _written(out / f"{name}.jsonl", rows) for name, rows in parts.items()}
     model = out / f"model-{round(100 * sparsity)}-seed-{seed}{'-fast' * fast}"
     report = compress(minilm_folder(), _recipe(sparsity, seed, fast), files["train"], model, test=files["test"])
-    shutil.rmtree(model / "work")  # the next run starts anew
+    shutil.rmtree(model / "work")  # so that the next run starts over
     spent = {"speed": speed_seconds, "all": time.perf_counter() - start}
     given = {"sparsity": sparsity, "seed": seed, "train_sentences": sentences, "test_sentences": tests}
     result = {"environment": environment(), **given, "speed": rows, "report": report, "seconds": spent}

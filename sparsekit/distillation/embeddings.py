@@ -1,7 +1,7 @@
 """Distillation of sentence embeddings, one vector a text (Reimers and Gurevych, arXiv 2004.09813, section 2).
 
-Optionally also of the similarities of a text to others in the teacher's embedding (SEED: Fang et al., arXiv 2101.04731,
-section 3.2; the others are those of the batch instead of a queue).
+Optionally also distills the similarities of a text to the batch's texts (SEED: Fang et al., arXiv 2101.04731, section
+3.2, with the batch in place of a queue).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 def _tensor_of(name: str, output: Any) -> torch.Tensor:
-    """The output itself, or the first of a tuple, as transformer blocks return their hidden states."""
+    """A module's output, or the first item of a tuple, which in transformer blocks is the hidden states."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(first, torch.Tensor):
         raise TypeError(f"{name} must return a tensor or a tuple that begins with one, got {type(output).__name__}")
@@ -20,17 +20,17 @@ def _tensor_of(name: str, output: Any) -> torch.Tensor:
 
 
 class Features:
-    """Records what modules return while a model runs, with its gradients.
+    """Records the outputs of modules while a model runs, with gradients.
 
-    Use it in a `with` block; the latest outputs can be read there and afterwards.
+    Use it in a `with` block; the latest outputs can be read inside and afterwards.
 
     Args:
         model: any model.
-        names: names of modules inside it, in the order in which `tensors` gives their outputs.
+        names: names of modules inside it, in the order of `tensors`.
 
     Raises:
         TypeError: `names` is a string.
-        ValueError: there is no name, one comes twice, or the model has no such module.
+        ValueError: there are no names, a name is repeated, or the model has no such module.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> with Features(model, ["0", "1"]) as features:
@@ -86,7 +86,7 @@ class Features:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """Latest outputs of all modules, in the order of their names; see `LayerMap` for which follows which.
+        """Latest outputs of all modules, in the order of `names`; `LayerMap` pairs them with a teacher's.
 
         Raises:
             ValueError: a module has not run in the `with` block.

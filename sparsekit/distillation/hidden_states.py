@@ -21,8 +21,8 @@ class HiddenStates(nn.Module):
 
     Args:
         student_features: width of the student's hidden states.
-        teacher_features: width of the teacher's; None, or as wide: no projection.
-        layers: number of layers, each with a projection of its own.
+        teacher_features: width of the teacher's; None or the same width: no projection.
+        layers: number of layers, each with a separate projection.
 
     Raises:
         ValueError: a number is below 1.

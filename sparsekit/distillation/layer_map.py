@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def check_layers(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> None:
-    """Raise ValueError unless both have as many layers, at least one, of the same shapes."""
+    """Raise ValueError unless both have the same number of layers, at least one, with the same shapes."""
     if len(student) != len(teacher) or not student:
         raise ValueError(
             f"student and teacher must have as many layers, at least one, got {len(student)} and {len(teacher)}; "
@@ -41,10 +41,10 @@ class LayerMap:
     """For each layer of a student, the layer of the teacher that it learns from.
 
     Args:
-        pairs: (student's layer, teacher's layer), counted from 0; every layer of the student at most once.
+        pairs: (student's layer, teacher's layer), counted from 0; each layer of the student at most once.
 
     Raises:
-        ValueError: there is none, one is negative, or a student's layer comes twice.
+        ValueError: there are no pairs, a number is negative, or a student's layer is repeated.
 
     >>> LayerMap.even(3, 6).pairs
     ((0, 1), (1, 3), (2, 5))
@@ -79,12 +79,12 @@ class LayerMap:
 
         Args:
             rules: student's module -> teacher's. A key may be "re:" and a regular expression for the whole name, whose
-                groups the teacher's name refers to. The first rule that fits counts; modules without one are left out.
-            student: names in the order in which the student's tensors come.
-            teacher: the same of the teacher.
+                groups the teacher's name refers to. The first matching rule counts; modules without one are omitted.
+            student: names in the order of the student's tensors.
+            teacher: names in the order of the teacher's tensors.
 
         Raises:
-            ValueError: no rule fits, or one names a module that the teacher's list has not.
+            ValueError: no rule matches, or a rule names a module that is not in `teacher`.
 
         >>> student, teacher = ["layer.0", "layer.1"], ["blocks.0", "blocks.1", "blocks.2"]
         >>> LayerMap.by_name({"layer.0": "blocks.0", "layer.1": "blocks.2"}, student, teacher).pairs
@@ -104,10 +104,10 @@ class LayerMap:
         return cls(pairs)
 
     def __call__(self, student: Sequence[T], teacher: Sequence[T]) -> tuple[list[T], list[T]]:
-        """Values of both for the mapped layers, in the student's order.
+        """Select the mapped layers' values of both, in the student's order.
 
         Raises:
-            ValueError: one has fewer layers than the map names.
+            ValueError: either has fewer layers than the map requires.
         """
         for whose, layers, number in (
             ("student", student, max(number for number, _ in self.pairs)),

@@ -12,7 +12,7 @@ from sparsekit.distillation.embeddings import Embeddings
 from sparsekit.distillation.layer_map import LayerMap
 from sparsekit.distillation.soft_targets import SoftTargets, TopSoftTargets
 
-#: Losses on one tensor an output, and those on soft targets; the others take one tensor a layer.
+#: Losses on outputs with a single tensor, and on soft targets; all others take one tensor for each layer.
 _SOFT = (SoftTargets, TopSoftTargets)
 
 
@@ -21,7 +21,7 @@ def _device_of(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.device:
 
 
 def _moved(named: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors, and tuples of them, on a device; cached outputs and batches come on the CPU."""
+    """Move tensors and tuples of tensors to a device; cached outputs and batches are on the CPU."""
     return {
         name: value.to(device) if isinstance(value, torch.Tensor) else tuple(one.to(device) for one in value)
         for name, value in named.items()
@@ -34,10 +34,10 @@ class Distillation(nn.Module):
     Args:
         losses: name of an output, such as "logits", "hidden_states", "attentions" or "embeddings" -> its loss.
         weights: name -> weight; 1 where it is not given.
-        layer_map: for outputs of one tensor a layer: which of the teacher's the student's follow; None: one by one.
+        layer_map: for per-layer outputs, the teacher's layer for each of the student's; None: one to one.
 
     Raises:
-        ValueError: there are no losses, or a weight is of none of them.
+        ValueError: there are no losses, or a weight has no loss.
 
     >>> objective = Distillation({"logits": SoftTargets(alpha=0.0)}, {"logits": 2.0})
     >>> logits = torch.tensor([[1.0, -1.0]])
@@ -70,7 +70,7 @@ class Distillation(nn.Module):
             student: outputs by name.
             teacher: outputs by name, as `TeacherCache` reads them; "top_logits" and "top_indices" may stand for
                 "logits", with `TopSoftTargets`.
-            batch: "labels" (-100: none) and "attention_mask" where a loss wants them.
+            batch: "labels" (-100: none) and "attention_mask", if a loss needs them.
 
         Returns:
             A scalar.

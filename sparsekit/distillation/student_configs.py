@@ -1,4 +1,4 @@
-"""Configs of students with fewer layers: every entry that counts the layers, or has a value for each, follows."""
+"""Adapt the configs of students with fewer layers: every entry that counts layers or has a value for each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 from sparsekit.introspect.model_configs import RECORDED_SHAPES, configs_around, recorded_shapes
 
-#: Entries that count the layers of a model with one stack of them, and of each stack where there are two.
+#: Entries for the number of layers in models with one stack, and of each stack in encoder-decoders.
 _COUNTS = {
     "": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
     "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "num_hidden_layers", "num_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
 }
-#: Entries that hold one value a layer.
+#: Entries with one value for each layer.
 _PER_LAYER = (
     "layer_types",
     "mlp_layer_types",
@@ -27,41 +27,41 @@ _PER_LAYER = (
     "layers_block_type",
     "hybrid_override_pattern",
 )
-#: Entries that hold numbers of layers.
+#: Entries with layer numbers.
 _NUMBERS = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which layers of a stack stay."""
+    """Layers of a stack that are kept."""
 
-    name: str  # of the list of layers
-    part: str  # "encoder" or "decoder" of a model that has both, else ""
+    name: str  # name of the list of layers
+    part: str  # "encoder" or "decoder" in a model with both, else ""
     kept: Sequence[int]
-    count: int  # how many there were
+    count: int  # number of layers before
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    """Set an entry, unless it is worked out of others."""
+    """Set an entry, unless it is derived from others."""
     name = getattr(type(owner), "attribute_map", {}).get(name, name)
     kind = getattr(type(owner), name, None)
     if isinstance(kind, property) and kind.fset is None:
         return
     try:
         setattr(owner, name, value)
-    except NotImplementedError:  # how ProphetNet says so
+    except NotImplementedError:  # ProphetNet's error for a derived entry
         return
 
 
 def _set_counts(owner: Any, names: Sequence[str], cut: Cut) -> None:
-    """Set those of an object's attributes that hold the number of layers there were."""
+    """Set the attributes of an object that hold the old number of layers."""
     for name in names:
         if getattr(owner, name, None) == cut.count:
             _set(owner, name, len(cut.kept))
 
 
 def _renamed(shapes: dict[str, Any], name: str, kept: Sequence[int]) -> dict[str, Any]:
-    """Shapes by module name, with the layers' new numbers and without those that went."""
+    """Shapes by module name, with new layer numbers and without dropped layers."""
     found = {key: shape for key, shape in shapes.items() if not key.startswith(f"{name}.")}
     for place, number in enumerate(kept):
         prefix = f"{name}.{number}."
@@ -80,7 +80,7 @@ def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
             kept = [values[number] for number in cut.kept]
             _set(config, entry, "".join(kept) if isinstance(values, str) else type(values)(kept))
     if getattr(config, "attention_types", None) and old["attention_layers"]:
-        config.attention_types = [[[kind], 1] for kind in config.attention_layers]  # GPT-Neo makes the other of it
+        config.attention_types = [[[kind], 1] for kind in config.attention_layers]  # GPT-Neo derives the other from it
     for entry in _NUMBERS:
         if old[entry]:
             _set(config, entry, [place for place, number in enumerate(cut.kept) if number in old[entry]])
@@ -90,14 +90,14 @@ def _adapt(config: Any, inside: str, part: str, cut: Cut) -> None:
 
 
 def adapt_configs(model: nn.Module, cut: Cut) -> None:
-    """Write into the configs around a list of layers, and into what modules took from them, which layers it has now.
+    """Update the configs around a list of layers, and attributes that modules copied from them.
 
     Args:
-        model: the student; its layers are cut already.
-        cut: what was done.
+        model: the student, whose layers are already dropped.
+        cut: the kept layers.
     """
     for config, inside in configs_around(model, cut.name):
-        shared = cut.part in inside.split(".") or not cut.part  # else it is of one stack alone, as T5's copies are
+        shared = cut.part in inside.split(".") or not cut.part  # else it is a stack's own config, as T5's copies are
         _adapt(config, inside, cut.part if shared else "", cut)
     around = model.get_submodule(cut.name.rpartition(".")[0])
     counts = {name for names in _COUNTS.values() for name in names}

@@ -1,4 +1,4 @@
-"""`drop_layers`: a student with some of the teacher's layers. A layer is a transformer block in this file.
+"""`drop_layers`: make a student with some of the teacher's layers. In this file, a layer is a transformer block.
 
 DistilBERT was initialized with every second layer of its teacher (Sanh et al., arXiv 1910.01108, section 2).
 """
@@ -17,15 +17,15 @@ from sparsekit.distillation.student_configs import Cut, adapt_configs
 from sparsekit.introspect.transformer_blocks import find_stacks, lists_beside
 from sparsekit.surgery import Description, Trial, bypassed, failures
 
-#: What layers and their attentions call their own number; BigBird seeds its random attention with it.
+#: Attributes in which layers and attentions store their layer number; BigBird seeds its random attention with it.
 _NUMBER = ("layer_idx", "layer_id", "layer_number", "seed")
 
-#: How many layers, or which.
+#: Number of layers, or layer numbers.
 Layers = int | Iterable[int]
 
 
 def _check_places(model: nn.Module, cuts: Sequence[Cut]) -> None:
-    """Refuse a student that has other parameters in a layer than the teacher has in that place."""
+    """Refuse a student whose layer has other parameters than the teacher's layer in that place."""
     for cut in cuts:
         for place, number in enumerate(cut.kept):
             layers = [model.get_submodule(f"{cut.name}.{one}") for one in (place, number)]
@@ -38,7 +38,7 @@ def _check_places(model: nn.Module, cuts: Sequence[Cut]) -> None:
 
 
 def _kept_numbers(layers: Layers, count: int) -> list[int]:
-    """Numbers of the layers that stay, of so many."""
+    """Numbers of the layers to keep, out of `count`."""
     if isinstance(layers, int):
         return [teacher for _, teacher in LayerMap.even(layers, count).pairs]
     kept = list(layers)
@@ -48,7 +48,7 @@ def _kept_numbers(layers: Layers, count: int) -> list[int]:
 
 
 def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) -> dict[str, Layers]:
-    """How many layers, or which, by stack."""
+    """Number of layers, or layer numbers, by stack."""
     if not isinstance(layers, Mapping):
         return dict.fromkeys(stacks, layers if isinstance(layers, int) else list(layers))
     if not layers or not set(layers) <= set(stacks) or "" in stacks:
@@ -58,9 +58,9 @@ def _wanted(layers: Layers | Mapping[str, Layers], stacks: Mapping[str, str]) ->
 
 
 def _plans(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[list[Cut]]:
-    """Which layers to keep: first as asked, then, where only a number was given, with the first layer among them.
+    """Candidate choices of layers: as requested, then, if only a number was given, with the first layer included.
 
-    The first is special in some models: T5's has the position biases of all, ModernBERT's has no norm.
+    The first layer is special in some models: T5's has the position biases of all layers, ModernBERT's lacks a norm.
     """
     stacks = find_stacks(model)
     even, special = [], []
@@ -73,7 +73,7 @@ def _plans(model: nn.Module, layers: Layers | Mapping[str, Layers]) -> list[list
 
 
 def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
-    """The layers that do not stay."""
+    """Layers to drop."""
     return [
         model.get_submodule(f"{name}.{number}")
         for cut in cuts
@@ -84,7 +84,7 @@ def _going(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
 
 
 def _copy_without(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
-    """Deep copy in which the layers that are not kept are empty modules: their weights are never copied."""
+    """Deep copy with empty modules in place of dropped layers, whose weights are never copied."""
     staying = {id(part) for layer in _staying(model, cuts) for part in layer.modules()}
     going = [layer for layer in _going(model, cuts) if id(layer) not in staying]
     return copy.deepcopy(model, {id(layer): nn.Identity() for layer in going})
@@ -95,7 +95,7 @@ def _staying(model: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
 
 
 def _keep_layers(layers: nn.ModuleList, kept: Sequence[int]) -> None:
-    """Leave the kept layers in the list, and tell each (its attention, for its cache) its new number."""
+    """Remove dropped layers from the list, and renumber the others (attentions index the cache by it)."""
     for number in reversed(range(len(layers))):
         if number not in kept:
             del layers[number]
@@ -107,7 +107,7 @@ def _keep_layers(layers: nn.ModuleList, kept: Sequence[int]) -> None:
 
 
 def _expected(model: nn.Module, trial: Trial, cuts: Sequence[Cut]) -> list[torch.Tensor] | None:
-    """The teacher's outputs when the layers that go are skipped; None where they cannot be skipped."""
+    """Outputs of the teacher with the dropped layers skipped; None if they cannot be skipped."""
     if any(len(lists_beside(model, cut.name)) > 1 for cut in cuts):
         return None
     try:
@@ -129,10 +129,10 @@ def _adapt(student: nn.Module, cut: Cut) -> None:
 
 
 def _student(model: nn.Module, cuts: Sequence[Cut], trial: Trial, description: Description) -> nn.Module:
-    """The student that keeps certain layers.
+    """Build and check the student with the given layers.
 
     Raises:
-        ValueError: it could not be made again from its config, or has other outputs than it must.
+        ValueError: it could not be rebuilt from its config, or its outputs are wrong.
     """
     expected = _expected(model, trial, cuts) if trial.runs else None
     student = _copy_without(model, cuts)
@@ -161,29 +161,29 @@ def _first_student(model: nn.Module, plans: Sequence[Sequence[Cut]], batches: Se
 
 
 def drop_layers(model: nn.Module, layers: Layers | Mapping[str, Layers], batches: Sequence[Any] = ()) -> nn.Module:
-    """Make a student with fewer layers (transformer blocks) from a teacher; the teacher stays as it is.
+    """Make a student with fewer layers (transformer blocks) from a teacher, which is not changed.
 
-    The student is a deep copy with the teacher's weights in the layers that it keeps and in everything else. Its config
-    and the layers' own numbers are adapted, so that it generates, saves and loads like any model of its class. It is
-    run on a tiny input before it is returned, and its outputs must be the teacher's with the other layers skipped.
+    The student is a deep copy with the teacher's weights. Its config and layer numbers are adapted, so that it
+    generates, saves and loads like any model of its class. It is run on a tiny input before it is returned, and its
+    outputs must equal the teacher's with the dropped layers skipped.
 
     Args:
-        model: a model whose transformer blocks are an `nn.ModuleList`, also deep inside, as where an encoder is part of
-            a classifier: see `sparsekit.introspect.transformer_blocks`. An encoder-decoder has two.
-        layers: how many layers to keep: those that `LayerMap.even` maps to, so that the map fits, with the first layer
-            instead of the first of these where they would not do; or their numbers, ascending, counted from 0. Of an
-            encoder-decoder: of each, or a mapping such as `{"decoder": 2}`, which leaves the other whole.
-        batches: keyword arguments of the model's forward, of which the first is tried; needed only where no input can
-            be made up for the model.
+        model: a model whose transformer blocks are an `nn.ModuleList`, at any depth, see
+            `sparsekit.introspect.transformer_blocks`; two lists in an encoder-decoder.
+        layers: number of layers to keep, chosen as in `LayerMap.even`, with the first layer in place of the first
+            chosen one if the model needs it; or layer numbers, ascending, from 0. For an encoder-decoder it applies to
+            both stacks, unless it is a mapping such as `{"decoder": 2}`, which keeps the other stack whole.
+        batches: keyword arguments of the model's forward; the first is the tiny input. Needed only if none can be
+            generated for the model.
 
     Returns:
-        The student, in the teacher's mode. A teacher that is frozen whole gives a student that can be trained; what is
-        frozen in part stays frozen.
+        The student, in the teacher's mode. If all of the teacher is frozen, the student is trainable; parts that alone
+        are frozen stay frozen.
 
     Raises:
         ValueError: there are no transformer blocks, `layers` does not fit their number, a layer would take the place of
-            one that is built differently, or the student cannot run or could not be made again from its config
-            (DINOv2's config names layers whose outputs are read).
+            one with a different structure, or the student cannot run or be rebuilt from its config (DINOv2's config
+            names layers whose outputs are read).
 
     >>> teacher = nn.Sequential(nn.ModuleList(nn.Linear(2, 2) for _ in range(6)))
     >>> len(drop_layers(teacher, 3)[0])

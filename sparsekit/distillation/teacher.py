@@ -36,7 +36,7 @@ class Teacher(nn.Module):
         """The model's outputs, without gradients.
 
         Raises:
-            ValueError: an argument carries gradients: it comes from a student, whose outputs a teacher never sees.
+            ValueError: an argument requires gradients, and so comes from a student.
         """
         for value in (*args, *kwargs.values()):
             if isinstance(value, torch.Tensor) and value.requires_grad:

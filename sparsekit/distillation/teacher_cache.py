@@ -1,9 +1,9 @@
-"""Cache a teacher's outputs on disk: computed once, read memory-mapped in every epoch.
+"""Cache a teacher's outputs on disk: computed once, memory-mapped in every epoch.
 
     folder/cache.json            fingerprints of the teacher, the tokenizer and the data, number of batches
     folder/00000.safetensors     the outputs for the first batch, and so on
 
-Batches are written one by one, each atomically, so that a run that was stopped goes on where it was.
+Each batch is written atomically, so that a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MANIFEST = "cache.json"
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    """Hash of a tokenizer's kind and vocabulary; empty where there is none."""
+    """Hash of a tokenizer's class and vocabulary; empty without a tokenizer."""
     if tokenizer is None:
         return ""
     text = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
@@ -37,19 +37,19 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _flat(outputs: TeacherOutputs, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """One tensor a name; those of a tuple get numbers."""
+    """Flatten outputs to one tensor per name; items of tuples are numbered."""
     found = {}
     for name, value in outputs.items():
         many = {name: value} if isinstance(value, torch.Tensor) else {f"{name}.{i}": one for i, one in enumerate(value)}
         for key, tensor in many.items():
             kind = dtype if tensor.is_floating_point() else tensor.dtype
-            # A copy: outputs may share memory, which files cannot.
+            # Copied, since outputs may share memory, which files cannot store.
             found[key] = tensor.detach().to("cpu", kind, copy=True).contiguous()
     return found
 
 
 def _nested(flat: Mapping[str, torch.Tensor]) -> TeacherOutputs:
-    """Back from `_flat`."""
+    """Inverse of `_flat`."""
     found: TeacherOutputs = {}
     for key in sorted(flat, key=lambda key: (key.rpartition(".")[0], len(key), key)):
         name, _, number = key.rpartition(".")
@@ -64,22 +64,22 @@ def _nested(flat: Mapping[str, torch.Tensor]) -> TeacherOutputs:
 class TeacherCache(Sequence[TeacherOutputs]):
     """The teacher's outputs for every batch, in order; `cache[i]` reads those of batch `i`.
 
-    Missing ones are computed and written when the cache is made.
+    Missing outputs are computed and written when the cache is created.
 
     Args:
-        folder: where the outputs are kept; made if missing.
-        teacher: who outputs. Its outputs are kept by name: see `named_outputs`.
+        folder: folder of the cache; created if missing.
+        teacher: the teacher, whose outputs are stored by name, see `named_outputs`.
         batches: keyword arguments of the teacher's calls.
-        tokenizer: what made the batches; a transformers tokenizer, or anything with `get_vocab()`.
-        dtype: floating outputs are rounded to it.
-        keep: names of the outputs to keep; None keeps all.
-        top_k: of "logits" keep only the largest so many of each row and where they stand, as "top_logits" and
-            "top_indices" (int32), which `TopSoftTargets` learns from: a language model's vocabulary is large.
-        on_batch: called with the number of every batch that is there.
+        tokenizer: the tokenizer of the batches, from transformers or with `get_vocab()`.
+        dtype: type to round floating-point outputs to.
+        keep: names of the outputs to store; None for all.
+        top_k: store only the k largest "logits" of each row and their indices, as "top_logits" and "top_indices"
+            (int32), for `TopSoftTargets`; saves space for large vocabularies.
+        on_batch: called with the number of every batch that is stored.
 
     Raises:
-        ValueError: there are no batches; the folder holds outputs of another teacher, tokenizer or data, or kept
-            otherwise; the teacher does not give what is to be kept; `top_k` is below 1.
+        ValueError: there are no batches, the folder is from another teacher, tokenizer, data or options, the teacher
+            lacks an output to keep, or `top_k` is below 1.
         TypeError: the teacher's outputs are not tensors.
     """
 
@@ -124,7 +124,7 @@ class TeacherCache(Sequence[TeacherOutputs]):
         return self._size
 
     def __getitem__(self, number: Any) -> Any:
-        """TeacherOutputs to a batch, memory-mapped.
+        """Outputs for a batch, memory-mapped.
 
         Raises:
             IndexError: there is no such batch.
@@ -142,7 +142,7 @@ class TeacherCache(Sequence[TeacherOutputs]):
         return self.folder / f"{number:05}.safetensors"
 
     def _check(self, wanted: dict[str, Any]) -> None:
-        """Refuse outputs of another teacher or data; a new folder gets a manifest of this one."""
+        """Refuse a folder of another teacher or data; write the manifest of a new one."""
         path = self.folder / _MANIFEST
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A model's outputs by name, and those of a teacher that a student learns from."""
+"""Outputs of a model by name, and outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sparsekit.distillation.teacher import Teacher
 
 #: Keyword arguments of a model's forward.
 Batch: TypeAlias = Mapping[str, torch.Tensor]
-#: Outputs for a batch by name: a tensor, or a tuple of them where the teacher returns one for every layer.
+#: Outputs for a batch, by name: a tensor, or a tuple with one tensor for each layer.
 TeacherOutputs: TypeAlias = dict[str, torch.Tensor | tuple[torch.Tensor, ...]]
 
 
 def named_outputs(output: Any) -> TeacherOutputs:
-    """What a model returns, by name: of a transformers output, a named tuple or a mapping; or one tensor as "output".
+    """Outputs by name, from a transformers output, named tuple or mapping; a single tensor is named "output".
 
-    What is no tensor and no tuple of tensors is passed over.
+    Anything but tensors and tuples of tensors is ignored.
 
     Raises:
         TypeError: the model returns something else.
@@ -35,7 +35,7 @@ def named_outputs(output: Any) -> TeacherOutputs:
             continue
         whole = (value,) if isinstance(value, torch.Tensor) else value
         if not isinstance(whole, tuple | list) or not all(isinstance(one, torch.Tensor) for one in whole):
-            continue  # such as a language model's cache of keys and values
+            continue  # such as a key-value cache
         found[name] = value if isinstance(value, torch.Tensor) else tuple(whole)
     return found
 
@@ -48,7 +48,7 @@ def _chosen(outputs: TeacherOutputs, keep: Sequence[str] | None) -> TeacherOutpu
 
 
 def _top(outputs: TeacherOutputs, top_k: int) -> TeacherOutputs:
-    """The outputs with the top-k logits in place of all."""
+    """Replace logits by the top-k logits."""
     logits = outputs.get("logits")
     if not isinstance(logits, torch.Tensor):
         raise ValueError(f"top_k is of 'logits', and the teacher gives {', '.join(outputs)}")
@@ -60,7 +60,7 @@ def _top(outputs: TeacherOutputs, top_k: int) -> TeacherOutputs:
 def teacher_outputs(
     teacher: Teacher, batch: Batch, keep: Sequence[str] | None = None, top_k: int | None = None
 ) -> TeacherOutputs:
-    """The teacher's outputs for one batch, as a `TeacherCache` made with the same arguments keeps them.
+    """The teacher's outputs for one batch, as a `TeacherCache` with the same arguments stores them.
 
     Raises:
         ValueError, TypeError: as `TeacherCache`.

@@ -19,14 +19,14 @@ from sparsekit.conversion import densify
 from sparsekit.extras import how_to_install
 from sparsekit.pruning.masks.parametrization import finalize
 
-#: A protobuf file ends at 2 GiB; above this the weights lie beside the model.
+#: Protobuf files are limited to 2 GiB; above this size the weights go to a separate file.
 _MOST_INSIDE = 2**30
 _QUIET = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the exporter has to say is for its developers."""
+    """Silence the exporter's messages, which are for its developers."""
     loggers = [logging.getLogger(name) for name in _QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -50,7 +50,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _axes(name: str, tensor: torch.Tensor) -> dict[int, str]:
-    """Dynamic dimensions of an input: the batch, and the tokens in the second."""
+    """Dynamic dimensions of an input: batch and tokens."""
     if tensor.dim() == 0:
         return {}
     is_ids = tensor.dim() == 2 and not tensor.is_floating_point()
@@ -63,7 +63,7 @@ def _axes(name: str, tensor: torch.Tensor) -> dict[int, str]:
 
 
 def _output_names(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[str] | None:
-    """Names of the outputs where the model has names for them; None leaves it to the exporter."""
+    """Names of the outputs, if the model has names; None leaves them to the exporter."""
     with torch.no_grad():
         found = model(**inputs)
     if isinstance(found, torch.Tensor):
@@ -90,27 +90,27 @@ def _program(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
 
 
 def export_onnx(model: nn.Module, path: Path | str, example_inputs: Mapping[str, torch.Tensor]) -> Path:
-    """Write a model as ONNX for any number of texts and tokens, with pruned weights as zeros.
+    """Write a model as ONNX with dynamic batch and sequence length, with pruned weights as zeros.
 
-    ONNX has no sparse layers: the file is as large as that of the dense model, and runs as fast. The model itself is
-    left as it is; converted layers become dense in a copy, and masks are baked in.
+    ONNX has no sparse layers: the file is as large and as fast as that of the dense model. The model itself is not
+    changed: a copy of it is densified and its masks are baked in.
 
     Args:
         model: any model on the CPU, converted or not.
-        path: a file that ends in `.onnx`, or a folder, which gets `model.onnx`; made if missing. Above 1 GiB the
-            weights lie beside it, in `model.onnx.data`.
-        example_inputs: keyword arguments of the model's forward, such as `tokenizer(["one", "two"], ...)` gives. Inputs
-            have the batch in their first dimension, and tokens in the second where they are integers or have three
-            dimensions; at least 2 of each.
+        path: a file that ends in `.onnx`, or a folder for `model.onnx`; created if missing. Above 1 GiB, weights go to
+            `model.onnx.data` beside it.
+        example_inputs: keyword arguments of the model's forward, such as the result of `tokenizer(["one", "two"],
+            ...)`. The first dimension of inputs is the batch; the second is tokens in integer and three-dimensional
+            inputs. Both must be at least 2.
 
     Returns:
-        The file. Inputs are named as in `example_inputs`; outputs as the model names them, or `output`.
+        Path of the file. Inputs are named as in `example_inputs`, outputs as in the model, or `output`.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
-        TypeError: `example_inputs` holds something else than tensors.
-        ValueError: there are fewer than 2 texts or tokens, torch's exporter cannot express the model or not for any
-            number of them, or a layer was made with an activation function.
+        TypeError: `example_inputs` contains something other than tensors.
+        ValueError: there are fewer than 2 texts or tokens, torch's exporter cannot export the model or its dynamic
+            dimensions, or the user built a layer with a fused activation function.
     """
     if not example_inputs or not all(isinstance(tensor, torch.Tensor) for tensor in example_inputs.values()):
         kinds = sorted({type(tensor).__name__ for tensor in example_inputs.values()})
@@ -125,7 +125,7 @@ def export_onnx(model: nn.Module, path: Path | str, example_inputs: Mapping[str,
     outside = sum(tensor.nbytes for tensor in plain.state_dict().values()) > _MOST_INSIDE
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder, _quiet():
         program.save(Path(folder) / target.name, external_data=outside)
-        for written in sorted(Path(folder).iterdir(), reverse=True):  # the model last: it names the other
+        for written in sorted(Path(folder).iterdir(), reverse=True):  # the model last: it refers to the weights
             written.chmod(0o644)
             written.replace(target.parent / written.name)
     return target

@@ -1,1 +1,1 @@
-"""A model folder from numpy: its manifest, its arrays, and checks of both. Needs no torch."""
+"""Read model folders with numpy: the manifest, the arrays, and checks of both. Needs no torch."""

@@ -1,4 +1,4 @@
-"""Compare a folder's sparse layers, as the kernels compute them, with float64. numpy only."""
+"""Compare the kernels' outputs for a folder's sparse layers with float64. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsekit.folder.model_folder import ModelFolder
 from sparsekit.formats import CSR
 from sparsekit.int4_groups import GROUP
 
-#: Layers multiply `_TOKENS` random tokens, each alone and repeated so often: kernels differ for one token and many.
+#: Each of `_TOKENS` random tokens is multiplied alone and repeated, since kernels for one and many tokens differ.
 _SEED, _TOKENS, _REPEATS = 0, 4, 16
 _MOST_TOKENS = 64
 _EPS, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
@@ -24,25 +24,25 @@ _EPS, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Check:
-    """How far numbers are from those expected."""
+    """Error of values, with its tolerance."""
 
-    absolute: float  # largest difference
-    relative: float  # the same, divided by the largest number expected
-    tolerance: float  # what `relative` may be
+    absolute: float  # largest absolute error
+    relative: float  # the same, relative to the largest expected magnitude
+    tolerance: float  # largest `relative` that passes
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within the tolerance."""
+        """Whether the error is within the tolerance."""
         return self.relative <= self.tolerance
 
 
 def compare(found: NDArray[Any], expected: NDArray[Any], tolerance: float) -> Check:
-    """Compare numbers; the same infinities and NaN in the same places are no difference."""
+    """Compare values; equal infinities and NaN in the same places match."""
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.where(same, 0.0, np.abs(found - expected))
-    # JSON has neither infinities nor NaN.
+    # JSON has no infinities or NaN.
     difference = np.nan_to_num(difference, nan=sys.float_info.max, posinf=sys.float_info.max)
     largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
     absolute = float(difference.max(initial=0.0))
@@ -51,19 +51,19 @@ def compare(found: NDArray[Any], expected: NDArray[Any], tolerance: float) -> Ch
 
 
 def _products(weight: CSR, values: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`x @ weight.T` in float64 with other values in the weight's places, shape [tokens, out_features]."""
+    """`x @ weight.T` in float64, with `values` in place of the weight's values, shape [tokens, out_features]."""
     rows = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
     with np.errstate(invalid="ignore"):
         return np.stack([np.bincount(rows, values * token[weight.col_indices], weight.out_features) for token in x])
 
 
 def _bound(weight: CSR, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest error that rounding explains, for every output.
+    """Bound on the rounding error of every output.
 
-    Sums of k terms in float32 are off by at most about k * eps times the sum of their magnitudes (Higham, Accuracy and
-    Stability of Numerical Algorithms, section 3.1). Inputs of int8 layers are rounded to 255 steps from the smallest to
-    the largest of a token, zero among them: by half a step, and half of one for where zero lies. Those of int4 layers
-    are rounded to multiples of a 127th of the largest magnitude in their group, by half of that.
+    A sum of k terms in float32 is off by at most about k * eps times the sum of their magnitudes (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 3.1). Inputs of int8 layers are quantized to 255 steps between the
+    minimum and maximum of a token, including zero: an error of half a step, plus half a step for the zero point. Inputs
+    of int4 layers are quantized in steps of 1/127 of the largest magnitude in their group: an error of half a step.
     """
     magnitudes = np.abs(weight.float_values()).astype(np.float64)
     terms = np.diff(weight.crow_indices) + 1
@@ -77,7 +77,7 @@ def _bound(weight: CSR, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _group_steps(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the inputs of int4 layers are rounded to multiples of, the shape of `x`."""
+    """Quantization step of the inputs of int4 layers, shape of `x`."""
     starts = np.arange(0, x.shape[1], GROUP)
     largest = np.maximum.reduceat(np.abs(x), starts, axis=1) if starts.size else x
     steps: NDArray[np.float64] = np.repeat(largest, GROUP, axis=1)[:, : x.shape[1]] / 127
@@ -86,7 +86,7 @@ def _group_steps(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class LayerChecks:
-    """The checks of all sparse layers, and the random tokens that they were made with."""
+    """Checks of all sparse layers, with seed and number of the random tokens."""
 
     seed: int
     tokens: int
@@ -94,7 +94,7 @@ class LayerChecks:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], layers: set[str]) -> LayerChecks:
-        """What `to_json` wrote, of exactly these layers.
+        """Inverse of `to_json`, for exactly these layers.
 
         Raises:
             ValueError: it is something else.
@@ -121,7 +121,7 @@ def _check_from_json(name: str, value: Any) -> Check:
 
 
 def number(value: Any, where: str) -> float:
-    """A finite number of at least 0 out of a file.
+    """Check a nonnegative finite number from a file.
 
     Raises:
         ValueError: it is something else.
@@ -132,13 +132,13 @@ def number(value: Any, where: str) -> float:
 
 
 def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int = _TOKENS) -> Check:
-    """Run a sparse layer's kernels, without bias and activation function, on random tokens, and compare in float64.
+    """Run a sparse layer's kernels on random tokens, without bias and activation, and compare with float64.
 
     Args:
         stored: the folder.
-        name: the layer.
-        seed: of the tokens, which are normally distributed.
-        tokens: how many.
+        name: name of the layer.
+        seed: seed of the normally distributed tokens.
+        tokens: number of tokens.
 
     Raises:
         ValueError: the weight is damaged or malformed.
@@ -156,6 +156,6 @@ def check_layer(stored: ModelFolder, name: str, seed: int = _SEED, tokens: int =
 
 
 def check_layers(stored: ModelFolder, seed: int = _SEED, tokens: int = _TOKENS) -> LayerChecks:
-    """`check_layer` of all sparse layers."""
+    """Run `check_layer` on all sparse layers."""
     names = [name for name, layer in stored.manifest.layers.items() if layer.in_model == "sparse"]
     return LayerChecks(seed, tokens, {name: check_layer(stored, name, seed, tokens) for name in names})

@@ -1,4 +1,4 @@
-"""Run the sparse layers of a model folder from numpy, without torch."""
+"""Run the sparse layers of a model folder with numpy, without torch."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class StoredLayer:
 
 
 def open_layers(folder: Path | str) -> dict[str, StoredLayer]:
-    """The sparse layers of a model folder, or of a model in the local hub cache, by module name, packed.
+    """Open the sparse layers of a model folder, or of a model in the local hub cache, by module name, packed.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder is damaged or malformed, or a layer has a bias that is not of floats.
+        ValueError: the folder is damaged or malformed, or a bias is not floating point.
     """
     stored = ModelFolder(local_folder(folder))
     sparse = [name for name, layer in stored.manifest.layers.items() if layer.in_model == "sparse"]

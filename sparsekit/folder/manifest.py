@@ -1,4 +1,4 @@
-"""The manifest of a model folder, `sparsekit.json`: its arrays with their checksums, its sparse layers."""
+"""The manifest of a model folder, `sparsekit.json`: arrays with checksums, and sparse layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _Entry = TypeVar("_Entry")
 class ArrayEntry:
     """One array of the weight files."""
 
-    dtype: str  # as safetensors calls it
+    dtype: str  # safetensors' name
     shape: tuple[int, ...]
-    sha256: str  # of its bytes
+    sha256: str  # of the array's bytes
 
     def __post_init__(self) -> None:
         if self.dtype not in BY_SAFETENSORS:
@@ -39,15 +39,15 @@ class ArrayEntry:
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """A linear layer whose weight is stored as the entries of a sparse one."""
+    """A linear layer with a sparse weight."""
 
     shape: tuple[int, int]  # out_features, in_features
-    dtype: str  # of the stored weights
-    nnz: int  # number of entries
-    form: str = "csr"  # of the arrays: one of `FORMS`
-    in_model: str = "sparse"  # "sparse" for a SparseLinear, "dense" for a dense layer with many zeros
+    dtype: str  # type of the stored values
+    nnz: int  # number of stored entries
+    form: str = "csr"  # form of the arrays, one of `FORMS`
+    in_model: str = "sparse"  # "sparse" for a `SparseLinear`, "dense" for a dense layer with many zeros
     block: str = "1x1"
-    activation: str | None = None  # that the layer applies to its result
+    activation: str | None = None  # fused activation function
 
     def __post_init__(self) -> None:
         if not is_shape(self.shape) or len(self.shape) != 2:
@@ -74,16 +74,16 @@ class LayerEntry:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of weights that are no entries; 0 for a layer without weights."""
+        """Fraction of weights that are not stored; 0 for a layer without weights."""
         size = self.shape[0] * self.shape[1]
         return 1.0 - self.nnz / size if size else 0.0
 
 
 @dataclass(frozen=True)
 class EmbeddingEntry:
-    """Embeddings whose table is stored in int8, with a scale for each row."""
+    """Embeddings stored in int8, with a scale for each row."""
 
-    output_dtype: str  # of the vectors that the module gives
+    output_dtype: str  # type of the module's output vectors
 
     def __post_init__(self) -> None:
         if self.output_dtype not in FLOATS:
@@ -91,7 +91,7 @@ class EmbeddingEntry:
 
 
 def _seal(value: Mapping[str, Any]) -> str:
-    """Checksum of all that a manifest says of arrays and layers; `verification` may be filled in later."""
+    """Checksum of a manifest's arrays and layers; excludes `verification`, which is filled in later."""
     sealed = {key: value[key] for key in ("arrays", "embeddings", "format", "layers", "library", "shared")}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -103,29 +103,29 @@ def _keyed(value: Any, where: str) -> dict[str, Any]:
 
 
 def _entries(value: Any, where: str, make: Callable[..., _Entry], keys: set[str]) -> dict[str, _Entry]:
-    """Entries by name, each with exactly these keys."""
+    """Parse entries by name, each with exactly these keys."""
     found = {}
     for name, entry in _keyed(value, where).items():
         if set(_keyed(entry, f"{where}[{name!r}]")) != keys:
             raise ValueError(f"{where}[{name!r}] must have the keys {sorted(keys)}, got {sorted(entry)!s:.200}")
         try:
             found[name] = make(**entry)
-        except (TypeError, ValueError) as error:  # TypeError: of a value that cannot be looked up
+        except (TypeError, ValueError) as error:  # TypeError: an unhashable value
             raise ValueError(f"{where}[{name!r}]: {error}") from error
     return found
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `sparsekit.json` says; made of its JSON by `from_json`, which checks all of it.
+    """Content of `sparsekit.json`, parsed and checked by `from_json`.
 
     Args:
         library: version of the library that wrote the folder.
         layers: layers with sparse weights, by module name.
-        embeddings: embeddings in int8, by module name.
-        arrays: every array of the weight files.
-        shared: further names of a tensor in the model -> the name it is stored under.
-        verification: None, or how the model was compared with the dense one; nothing here reads it.
+        embeddings: int8 embeddings, by module name.
+        arrays: all arrays in the weight files.
+        shared: further name of a tensor in the model -> its stored name.
+        verification: None, or results of `write_verification`, which this class does not interpret.
     """
 
     library: str
@@ -137,10 +137,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Manifest:
-        """The manifest that a JSON object holds.
+        """Parse and check a manifest.
 
         Raises:
-            ValueError: the format is another, a key is unknown or missing, or entries do not fit each other.
+            ValueError: the format version is unsupported, a key is unknown or missing, or entries contradict each
+                other.
         """
         if value.get("format") != FORMAT or type(value["format"]) is not int:
             found = value.get("format")
@@ -163,22 +164,22 @@ class Manifest:
         return manifest
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Inverse of `from_json`."""
         value = {"format": FORMAT, **asdict(self)}
         return {**value, "sha256": _seal(value)}
 
     def parts(self, layer: str) -> list[str]:
-        """Names of the arrays that hold a layer's sparse weight."""
+        """Names of the arrays of a layer's sparse weight."""
         entry = self.layers[layer]
         return [f"{layer}.{part}" for part in weight_arrays(entry.shape, entry.dtype, entry.nnz, entry.form)]
 
     def plain_arrays(self) -> list[str]:
-        """Names of the arrays that are tensors of the model as they are."""
+        """Names of the arrays that are dense tensors of the model."""
         parts = {*self.table_arrays(), *(name for layer in self.layers for name in self.parts(layer))}
         return [name for name in self.arrays if name not in parts]
 
     def table_arrays(self) -> list[str]:
-        """Names of the arrays that hold embeddings in int8."""
+        """Names of the arrays of int8 embeddings."""
         return [f"{name}.{part}" for name in self.embeddings for part in EMBEDDING_ARRAYS]
 
     def model_arrays(self) -> list[str]:
@@ -186,7 +187,7 @@ class Manifest:
         return [*self.table_arrays(), *self.plain_arrays()]
 
     def dense_weights(self) -> list[str]:
-        """Names of dense tensors of the model that are stored sparse."""
+        """Names of the model's dense tensors that are stored sparse."""
         return [f"{name}.weight" for name, layer in self.layers.items() if layer.in_model == "dense"]
 
     def _check(self) -> None:
@@ -200,7 +201,7 @@ class Manifest:
                 raise ValueError(f"{name!r} cannot share {other!r}: expected the name of another stored tensor")
 
     def _check_weight(self, name: str) -> None:
-        """The arrays of a layer's weight must be there, in one form, and fit each other."""
+        """Check that a layer's arrays are complete, of one form and consistent."""
         layer = self.layers[name]
         parts = self.parts(name)
         missing = [part for part in parts if part not in self.arrays]
@@ -221,7 +222,7 @@ class Manifest:
                 raise ValueError(f"array '{name}.{part}' must be {dtype} {list(shape)}, got {found}")
 
     def _check_table(self, name: str) -> None:
-        """The arrays of embeddings must be there, fit each other and belong to nothing else."""
+        """Check that the arrays of embeddings are complete, consistent and not used otherwise."""
         missing = [part for part in EMBEDDING_ARRAYS if f"{name}.{part}" not in self.arrays]
         if not name or missing:
             raise ValueError(f"embeddings {name!r} lack the arrays {missing}")

@@ -1,4 +1,4 @@
-"""Read a model folder; its files are checked against each other first."""
+"""Read a model folder, after checking its files against each other."""
 
 from __future__ import annotations
 
@@ -23,28 +23,27 @@ from sparsekit.io.file_names import MANIFEST
 from sparsekit.io.safetensors_file import ArrayFile
 from sparsekit.io.untrusted import read_object, regular_file
 
-#: Most bytes that a model may take in memory for each byte of its weight files, and what is allowed on top of that: a
-#: sparse weight says in few bytes how large it is, so a small file must not be able to ask for all memory. Weights that
-#: are 99.9% zeros need 170.
+#: Largest memory of a model per byte of its weight files, and an additional allowance: a few bytes can declare a huge
+#: sparse weight, so a small file must not exhaust memory. Weights with 99.9% zeros need 170.
 MOST_GROWTH = 256
 _GROWTH_ROOM = 64 * 2**20
-#: Bytes that packing takes for every row and 128 columns, and for every row, besides the entries: those of the packed
-#: weight and of the plan that it is written from, held against measured memory by tests/formats/test_packing_memory.py.
+#: Bytes that packing needs per row and 128 columns, and per row, besides the entries, for the packed weight and its
+#: plan; tests/formats/test_packing_memory.py compares them with measured memory.
 _CELL_BYTES, _ROW_BYTES = 7, 48
 
 
 def memory_of(layer: LayerEntry) -> int:
-    """Bytes that it takes to bring a layer into memory whatever its entries are, roughly."""
+    """Approximate bytes that loading a layer needs, whatever its entries are."""
     out_features, in_features = layer.shape
     if layer.in_model == "dense":
         return out_features * in_features * 4
-    if layer.dtype == "int4":  # packed with its zeros
+    if layer.dtype == "int4":  # int4 is packed dense
         return (out_features + 16) * (in_features + 128) * 5 // 8
     return (out_features + 16) * ((in_features // 128 + 1) * _CELL_BYTES + _ROW_BYTES)
 
 
 def memory_limit(file_bytes: int) -> int:
-    """Bytes that a model may take in memory whose weight files have so many."""
+    """Memory limit of a model with weight files of this size, in bytes."""
     return _GROWTH_ROOM + MOST_GROWTH * file_bytes
 
 
@@ -60,15 +59,15 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 class ModelFolder:
-    """A folder that `save` wrote, with its weight files open.
+    """An open folder of `save`.
 
     Args:
         path: the folder.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is missing, damaged, a link out of the folder, or does not fit the others; the model would
-            take far more memory than its files.
+        ValueError: a file is missing, damaged, a link out of the folder or inconsistent with the others, or the model
+            would need far more memory than its files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,9 +78,9 @@ class ModelFolder:
         read_whole(path, self._open)
 
     def _open(self) -> None:
-        """Read the manifest and open the weight files, and check each against the other."""
+        """Read the manifest, open the weight files and check them against each other."""
         self.manifest = _read_manifest(self.path)
-        #: File of every array, and what it is called there.
+        #: Array -> its file, and its name there.
         self.files = {name: (file, name) for name, file in weight_files(self.path).items()}
         self._check_places()
         nbytes = sum(file.nbytes for file in {id(file): file for file, _ in self.files.values()}.values())
@@ -91,7 +90,7 @@ class ModelFolder:
             raise ValueError(f"{self.path} has layers of {needed} bytes, far more than its files' {nbytes} can be")
 
     def _check_places(self) -> None:
-        """The weight files must hold exactly the arrays of the manifest."""
+        """Check that the weight files contain exactly the manifest's arrays."""
         wanted, found = set(self.manifest.arrays), set(self.files)
         if wanted != found:
             missing, extra = sorted(wanted - found)[:5], sorted(found - wanted)[:5]
@@ -104,7 +103,7 @@ class ModelFolder:
                 raise ValueError(f"array {name!r} must be {expected}, got {got} in {file.path}")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """Bytes of an array after its checksum was compared, uint8, in memory of their own.
+        """Read the bytes of an array and verify the checksum; uint8, in newly allocated memory.
 
         Raises:
             ValueError: the bytes have another checksum.
@@ -114,7 +113,7 @@ class ModelFolder:
         return self._checked(file, stored_name, self.manifest.arrays[name]) if ahead is None else ahead.result()
 
     def read_ahead(self) -> None:
-        """Begin to read the dense arrays in a thread: their checksums take as long as everything else of loading."""
+        """Start reading the dense arrays in a thread: checksums take half the time of loading."""
         pool = ThreadPoolExecutor(1)
         for name in self.manifest.model_arrays():
             file, stored_name = self.files[name]
@@ -130,7 +129,7 @@ class ModelFolder:
         return found
 
     def array(self, name: str) -> NDArray[Any]:
-        """An array as numpy reads it (see `DType.numpy`), in memory of its own.
+        """Read an array in numpy's type for it (see `DType.numpy`), in newly allocated memory.
 
         Raises:
             ValueError: its bytes have another checksum.
@@ -139,10 +138,10 @@ class ModelFolder:
         return self.raw(name).view(BY_SAFETENSORS[entry.dtype].numpy).reshape(entry.shape)
 
     def floats(self, name: str) -> NDArray[np.float32]:
-        """An array of floats in float32, in memory of its own.
+        """Read a floating-point array as float32, in newly allocated memory.
 
         Raises:
-            ValueError: its bytes have another checksum, or it does not hold floats.
+            ValueError: the checksum is wrong, or it is not floating point.
         """
         entry = self.manifest.arrays[name]
         try:
@@ -151,10 +150,10 @@ class ModelFolder:
             raise ValueError(f"array {name!r} of {self.path}: {error}") from error
 
     def weight(self, layer: str) -> CSR:
-        """A layer's sparse weight, values in the type in which they are stored.
+        """Read a layer's sparse weight, with values in their stored type.
 
         Raises:
-            ValueError: its arrays are damaged or no well-formed weight.
+            ValueError: its arrays are damaged or malformed.
         """
         arrays = {name.rpartition(".")[2]: self.array(name) for name in self.manifest.parts(layer)}
         try:
@@ -163,7 +162,7 @@ class ModelFolder:
             raise ValueError(f"weight of layer {layer!r} in {self.path}: {error}") from error
 
     def table(self, embedding: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Codes [rows, features] and scales [rows] of embeddings in int8: a row is its codes times its scale.
+        """Read codes [rows, features] and scales [rows] of int8 embeddings; a row is its codes times its scale.
 
         Raises:
             ValueError: they are damaged, a code is -128, or a scale is not positive or too large.
@@ -176,14 +175,14 @@ class ModelFolder:
         return codes, scales
 
     def packed(self, layer: str, pack: Callable[..., runtime.Packed] = CSR.pack) -> runtime.Packed:
-        """A layer's sparse weight as kernels run it.
+        """Read and pack a layer's sparse weight.
 
         Args:
-            layer: its name.
-            pack: packs a weight into a type and a `block`.
+            layer: name of the layer.
+            pack: packs a weight, given its type and `block`.
 
         Raises:
-            ValueError: its arrays are damaged or no weight that can be packed.
+            ValueError: its arrays are damaged, or the weight cannot be packed.
         """
         entry = self.manifest.layers[layer]
         weight = self.weight(layer)

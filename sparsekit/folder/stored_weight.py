@@ -1,8 +1,8 @@
-"""A sparse weight as the arrays of a model folder, and back: in the form that takes the fewest bytes.
+"""Convert sparse weights to the arrays of a model folder and back, in the form with the fewest bytes.
 
-CSR has a column for each entry, a bitmask a bit for each place. A dense array has zeros where the weight has no entry.
-There, entries that are zero themselves, such as small weights in int8 or those that fill up blocks, are listed in
-`zeros` by their places, unless every place is an entry.
+CSR stores a column index for each entry, a bitmask a bit for each place, a dense array a zero for each place without an
+entry. Entries that are zero themselves, such as small int8 weights or padding of blocks, are then listed in `zeros` by
+place, unless every place has an entry.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from sparsekit.formats.quantization import pack_nibbles, unpack_nibbles
 
 
 def _is_nonzero(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values are no zero, of either sign; those of floats by their bits, as numpy lacks bfloat16."""
+    """Mask of values other than positive and negative zero; floats by their bits, as numpy lacks bfloat16."""
     bits = values if values.dtype == np.int8 else values.view(np.dtype(f"<u{values.itemsize}")) << 1  # without the sign
     nonzero: NDArray[np.bool_] = bits != 0
     return nonzero
 
 
 def smallest_form(weight: CSR) -> str:
-    """The form in which a weight takes the fewest bytes, one of `FORMS`."""
+    """The one of `FORMS` in which a weight takes the fewest bytes."""
     zeros = weight.nnz - int(np.count_nonzero(_is_nonzero(weight.values)))
     specs = {form: weight_arrays(weight.shape, weight.dtype, weight.nnz, form, zeros) for form in FORMS}
     return min(FORMS, key=lambda form: nbytes_of(specs[form]))
 
 
 def arrays_of(weight: CSR, form: str) -> dict[str, NDArray[Any]]:
-    """The arrays that hold a weight, in the types of the format, by the last part of their names.
+    """The arrays of a weight, in the types of the format, by the last part of their names.
 
     Args:
         weight: the weight.
@@ -57,14 +57,14 @@ def arrays_of(weight: CSR, form: str) -> dict[str, NDArray[Any]]:
 
 
 def _places(weight: CSR) -> NDArray[np.int64]:
-    """Where the entries are, `row * in_features + column`."""
+    """Places of the entries, `row * in_features + column`."""
     rows = np.repeat(np.arange(weight.out_features), np.diff(weight.crow_indices))
     places: NDArray[np.int64] = rows * weight.in_features + weight.col_indices
     return places
 
 
 def _entries(weight: CSR) -> NDArray[np.bool_]:
-    """Which places are entries, shape [out_features, in_features]."""
+    """Mask of places with entries, shape [out_features, in_features]."""
     entries = np.zeros(weight.shape, np.bool_)
     entries.reshape(-1)[_places(weight)] = True
     return entries
@@ -78,14 +78,14 @@ def _dense_arrays(weight: CSR) -> dict[str, NDArray[Any]]:
 
 
 def weight_of(entry: LayerEntry, arrays: Mapping[str, NDArray[Any]]) -> CSR:
-    """The weight that arrays hold, whose types and shapes are those of the entry.
+    """Build a weight from its arrays, whose types and shapes are already checked.
 
     Args:
-        entry: what the manifest says of the layer.
-        arrays: by the last part of their names.
+        entry: the layer's entry in the manifest.
+        arrays: the arrays, by the last part of their names.
 
     Raises:
-        ValueError: the arrays hold no well-formed weight.
+        ValueError: the arrays are malformed.
     """
     values, scales = _values(entry, arrays["values"]), arrays.get("scales")
     if entry.form == "csr":
@@ -97,14 +97,14 @@ def weight_of(entry: LayerEntry, arrays: Mapping[str, NDArray[Any]]) -> CSR:
         values = values[stored]
     crow_indices = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
     col_indices = np.zeros(0, np.int32)
-    if stored.size:  # else in_features may be any number, and the files small
+    if stored.size:  # else a small file could declare any in_features
         columns = np.arange(entry.shape[1], dtype=np.int32)
         col_indices = np.broadcast_to(columns, entry.shape)[stored]
     return CSR(crow_indices, col_indices, values, entry.shape, scales)
 
 
 def _values(entry: LayerEntry, values: NDArray[Any]) -> NDArray[Any]:
-    """The values, one in an element each."""
+    """The values, one per element."""
     if entry.dtype != "int4":
         return values
     count = math.prod(entry.shape) if entry.form == "dense" else entry.nnz
@@ -113,7 +113,7 @@ def _values(entry: LayerEntry, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _masked_places(entry: LayerEntry, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which places a bitmask marks, shape [out_features, in_features]."""
+    """Unpack a bitmask to a bool mask, shape [out_features, in_features]."""
     bits = np.unpackbits(mask, axis=1, bitorder="little").view(np.bool_)
     in_features = entry.shape[1]
     if bits[:, in_features:].any():
@@ -125,7 +125,7 @@ def _masked_places(entry: LayerEntry, mask: NDArray[np.uint8]) -> NDArray[np.boo
 
 
 def _stored_places(entry: LayerEntry, values: NDArray[Any], zeros: NDArray[Any] | None) -> NDArray[np.bool_]:
-    """Which places of a dense array are entries, shape [out_features, in_features]."""
+    """Mask of a dense array's places with entries, shape [out_features, in_features]."""
     if zeros is None:
         return np.ones(values.shape, np.bool_)
     stored = _is_nonzero(values)

@@ -12,7 +12,7 @@ from sparsekit.io.untrusted import read_object, regular_file
 
 
 def _read_index(folder: Path) -> dict[str, str]:
-    """Which shard holds which array."""
+    """Read the index: array -> shard."""
     path = regular_file(folder, INDEX)
     index = read_object(path)
     found = index.get("weight_map")
@@ -26,11 +26,10 @@ def _read_index(folder: Path) -> dict[str, str]:
 
 
 def weight_files(folder: Path) -> dict[str, ArrayFile]:
-    """The file of every array, opened.
+    """Open the weight files: array -> file.
 
     Raises:
-        ValueError: a file is missing, damaged or a link out of the folder, or the index names other arrays than the
-            files hold.
+        ValueError: a file is missing, damaged or a link out of the folder, or the index does not match the files.
     """
     if not (folder / INDEX).exists():
         whole = ArrayFile(regular_file(folder, WEIGHTS))

@@ -1,4 +1,4 @@
-"""Compressed sparse rows (CSR): the form of a weight on disk and in every API."""
+"""Compressed sparse rows (CSR): the format of weights on disk and in every API."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Block sizes that kernels know, and their height: 4x1 is four neighboring output features with entries in the same
-#: columns.
+#: Block sizes of the kernels, with their height: 4x1 is four adjacent output features with entries in the same columns.
 BLOCKS = {"1x1": 1, "4x1": 4}
 
 
@@ -32,23 +31,24 @@ def _height(block: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class CSR:
-    """A sparse weight in compressed sparse rows, validated when it is made.
+    """A sparse weight in compressed sparse rows, validated when it is created.
 
-    Values stay in the type in which they are stored; `float_values` gives them as float32.
+    Values keep their stored type; `float_values` converts them to float32.
 
     Args:
         crow_indices: int64, shape [out_features + 1]; row `r` owns the entries `crow_indices[r]:crow_indices[r + 1]`.
-        col_indices: int32, shape [nnz]; rising strictly within a row.
+        col_indices: int32, shape [nnz]; strictly increasing within a row.
         values: shape [nnz]: float32, float16, int8, or the bits of bfloat16 as uint16, which numpy lacks. Other float
             types are converted to float32.
         shape: (out_features, in_features).
-        scales: of int8 values, float32, shape [out_features]: a weight is its value times the scale of its row. With
-            scales of shape [out_features, groups], numbers that float16 holds, the values are int4, -8 to 7: a group is
-            128 input features of a row.
+        scales: scales of int8 values, float32, shape [out_features]: a weight is its value times the scale of its row.
+            With scales of shape [out_features, groups], exact in float16, the values are int4, -8 to 7; a group is 128
+            input features of a row.
 
     Raises:
-        TypeError: an array has the wrong number of dimensions or no integer or float type.
-        ValueError: the arrays are not a well-formed CSR matrix of this shape; int8 values have no scales, or others do.
+        TypeError: an array has a wrong number of dimensions or a wrong type.
+        ValueError: the arrays are not a well-formed CSR matrix of this shape, int8 values lack scales, or other values
+            have some.
 
     >>> weight = CSR.from_dense(np.array([[0.0, 2.0], [-1.0, 0.0]], dtype=np.float32))
     >>> weight.nnz, weight.sparsity
@@ -77,16 +77,16 @@ class CSR:
         self.validate()
 
     def validate(self) -> None:
-        """Check the arrays again; they are checked once when the matrix is made.
+        """Check the arrays again, as when the matrix was created.
 
         Raises:
-            ValueError: they are not a well-formed CSR matrix, with what was expected and found.
+            ValueError: they are not a well-formed CSR matrix; the message says what was expected and found.
         """
         _C.validate_csr(self._tuple)
 
     @property
     def _tuple(self) -> _C.CSRTuple:
-        """The weight as the native core takes it."""
+        """Arguments of the native core."""
         scales = None if self.scales is None else self.scales.astype(np.float32, copy=False)
         return self.crow_indices, self.col_indices, self.values, self.dtype, scales, self.shape
 
@@ -103,7 +103,7 @@ class CSR:
         return next(name for name in WEIGHT_DTYPES if BY_NAME[name].numpy == self.values.dtype)
 
     def float_values(self) -> NDArray[np.float32]:
-        """The values as float32, shape [nnz]: those of int8 and int4 times their scales."""
+        """Values as float32, shape [nnz]; int8 and int4 are dequantized."""
         values: NDArray[np.float32] = self.values if self.dtype == "float32" else _C.float_values(self._tuple)
         return values
 
@@ -124,7 +124,7 @@ class CSR:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of entries that are not stored; 0 for a weight without entries to store."""
+        """Fraction of weights that are not stored; 0 for an empty weight."""
         size = self.out_features * self.in_features
         return 1.0 - self.nnz / size if size else 0.0
 
@@ -136,7 +136,7 @@ class CSR:
 
     @classmethod
     def from_dense(cls, weight: NDArray[np.floating[Any]]) -> CSR:
-        """CSR of every entry that is not zero (NaN is kept).
+        """CSR of all nonzero weights (NaN is kept).
 
         Args:
             weight: floats, shape [out_features, in_features]; computed in float32.
@@ -147,17 +147,17 @@ class CSR:
         return cls._of_tuple(_C.from_dense(floats("weight", weight, 2)))
 
     def to_dense(self) -> NDArray[np.float32]:
-        """The weight with its zeros, float32, shape [out_features, in_features]."""
+        """The dense weight, float32, shape [out_features, in_features]."""
         return _C.to_dense(self._tuple)
 
     def rows(self, rows: slice | NDArray[np.int64]) -> CSR:
-        """Some rows as a weight of their own; values stay in their type.
+        """Select rows as a new weight; values keep their type.
 
         Args:
-            rows: their numbers, or a slice of rows that follow one another.
+            rows: row indices, or a slice without a step.
 
         Raises:
-            IndexError: there is no such row.
+            IndexError: an index is out of range.
             ValueError: the slice has a step.
         """
         if not isinstance(rows, slice):
@@ -206,14 +206,14 @@ class CSR:
         return cls(csr.indptr, csr.indices, csr.data, shape=csr.shape)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """`scipy.sparse.csr_array` of float32, which shares this matrix's values where they are float32."""
+        """`scipy.sparse.csr_array` of float32, which shares the values if they are float32."""
         import scipy.sparse
 
         return scipy.sparse.csr_array((self.float_values(), self.col_indices, self.crow_indices), shape=self.shape)
 
     @classmethod
     def from_torch(cls, weight: torch.Tensor) -> CSR:
-        """CSR of a two-dimensional torch tensor, dense or `torch.sparse_csr`, of any floating type.
+        """CSR of a two-dimensional torch tensor, dense or `torch.sparse_csr`, of any floating-point type.
 
         Raises:
             TypeError: `weight` has another layout or type.
@@ -239,11 +239,11 @@ class CSR:
             torch.from_numpy(self.col_indices.astype(np.int64)),
             torch.from_numpy(self.float_values()),
             size=self.shape,
-            check_invariants=False,  # they were checked when this matrix was made
+            check_invariants=False,  # already checked
         )
 
     def with_full_blocks(self, block: str = "4x1") -> CSR:
-        """The same weight with partly stored blocks filled up with zeros.
+        """The same weight with partial blocks filled up with stored zeros.
 
         Raises:
             ValueError: `block` is unknown.
@@ -251,7 +251,7 @@ class CSR:
         return self._of_tuple(_C.with_full_blocks(self._tuple, _height(block)))
 
     def has_full_blocks(self, block: str = "4x1") -> bool:
-        """Whether all rows of a block have entries in the same columns.
+        """Whether all blocks are full: the rows of a block have entries in the same columns.
 
         Raises:
             ValueError: `block` is unknown.
@@ -259,9 +259,9 @@ class CSR:
         return _C.has_full_blocks(self._tuple, _height(block))
 
     def block(self) -> str:
-        """Block size that kernels use for the weight: "4x1" where at least 95% of the places of its blocks are stored.
+        """Block size that kernels use for the weight: "4x1" if at least 95% of the places in its blocks are stored.
 
-        Where the rows do not fill the last block, its other places count too.
+        Missing rows of an incomplete last block count as places.
 
         >>> CSR.from_dense(np.tile(np.eye(2, dtype=np.float32).repeat(4, axis=0), 3)).block()
         '4x1'
@@ -269,13 +269,13 @@ class CSR:
         return f"{_C.block_height(self._tuple)}x1"
 
     def layouts(self, dtype: str | torch.dtype = "float32", target: str = "native") -> tuple[str, ...]:
-        """Layouts worth measuring on a kind of instruction sets, the preferred one first.
+        """Candidate layouts for instruction sets, the preferred one first.
 
-        Where one of them is best at any number of tokens, it is the only one.
+        A layout that is best for every number of tokens is the only one.
 
         Args:
-            dtype: of the stored weights, as in `pack`.
-            target: "native", the instruction set in use, or another name of `runtime.packing_targets`.
+            dtype: type of the stored weights, as in `pack`.
+            target: "native" for the instruction set in use, or another name of `runtime.packing_targets`.
 
         Raises:
             ValueError: an argument is unknown.
@@ -292,26 +292,26 @@ class CSR:
         layout: str | None = None,
         target: str = "native",
     ) -> runtime.Packed:
-        """Pack the weight into the layout of the kernels, one self-describing buffer.
+        """Pack the weight into a kernel layout, one self-describing buffer.
 
         Args:
-            dtype: of the stored weights: "float32"; "bfloat16" or "float16", rounded to nearest, which only saves
-                memory; "int8", with a scale for each row: inputs are then quantized too in the layouts "sell" and
-                "dense"; or "int4", with a scale for each group of 128 input features of a row and inputs that are
-                quantized group by group, in the layout "dense" alone. A torch dtype does as well. Values that have this
-                type stay as they are, with their scales.
-            scale_method: how scales are found, a name of `quantization.SCALE_METHODS`.
-            scales: scales to use as they are, float32, shape [out_features] for int8, [out_features, groups] for int4.
-            block: None to use the blocks that the weight has (see `block`), "1x1" or "4x1". Zeros are stored where
-                blocks are not full.
-            layout: None for the one that the target prefers, the first of `layouts`; "sell" (SELL-C-sigma), "csr" (CSR
-                in column blocks), "bitmask" (the same with a bit for each column, without blocks of 4x1) or "dense"
-                (zeros too, without blocks and without gradients). Every instruction set computes with all of them.
+            dtype: type of the stored weights, by name or as a torch dtype: "float32"; "bfloat16" or "float16", rounded
+                to nearest, which only save memory; "int8", with a scale for each row, where the layouts "sell" and
+                "dense" quantize inputs too; or "int4", with a scale for each group of 128 input features of a row and
+                inputs quantized group by group, only in the layout "dense". Values already of this type keep their
+                scales.
+            scale_method: how to choose scales, a name of `quantization.SCALE_METHODS`.
+            scales: scales to use, float32, shape [out_features] for int8, [out_features, groups] for int4.
+            block: "1x1" or "4x1", which stores zeros in partial blocks; None to detect the weight's blocks (see
+                `block`).
+            layout: "sell" (SELL-C-sigma), "csr" (CSR in column blocks), "bitmask" (the same with a bit for each column,
+                not for 4x1 blocks) or "dense" (with zeros; no blocks, no gradients); None for the first of `layouts`.
+                Every instruction set supports all layouts.
             target: as in `layouts`.
 
         Raises:
             ValueError: an argument is unknown or does not fit; the weight has 2^32 nonzeros or more; for float16, a
-                value is beyond 65,504; for int8 and int4, one is not finite; for int8, a row has more than 66,311
+                value exceeds 65,504; for int8 and int4, a value is not finite; for int8, a row has more than 66,311
                 nonzeros.
         """
         dtype = weight_dtype(dtype)
@@ -336,7 +336,7 @@ class CSR:
 
     @classmethod
     def unpack(cls, packed: runtime.Packed) -> CSR:
-        """Unpack a buffer of `pack`, values in the type in which it stores them.
+        """Unpack a buffer of `pack`; values keep their stored type.
 
         Raises:
             ValueError: the buffer is not a packed weight.
@@ -344,7 +344,8 @@ class CSR:
         return cls._of_tuple(_C.unpack(packed))
 
     def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`weight @ x`. It packs the weight first: to multiply often, `pack` once and call `runtime.linear`.
+        """Compute `weight @ x`. This packs the weight first: to multiply repeatedly, `pack` once and call
+        `runtime.linear`.
 
         Args:
             x: float32, shape [in_features] or [in_features, n].

@@ -1,4 +1,4 @@
-"""The arrays of a CSR as they are given, in the types in which it keeps them."""
+"""Convert the arrays of a CSR to their types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _check_array(name: str, given: NDArray[Any], ndim: int, kinds: str, describe
 
 
 def integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
-    """One-dimensional integer array in `dtype`, refusing values that do not fit."""
+    """Convert to a one-dimensional integer array of `dtype`; refuse values that do not fit."""
     given = np.asarray(array)
     _check_array(name, given, 1, "iu", "integers")
     if given.size and not np.can_cast(given.dtype, dtype):
@@ -28,7 +28,7 @@ def integers(name: str, array: Any, dtype: type[np.signedinteger[Any]]) -> NDArr
 
 
 def floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
-    """Float array in float32, refusing values that do not fit."""
+    """Convert to float32; refuse values that do not fit."""
     given = np.asarray(array)
     _check_array(name, given, ndim, "f", "floats")
     with np.errstate(over="ignore"):
@@ -41,19 +41,19 @@ def floats(name: str, array: Any, ndim: int) -> NDArray[np.float32]:
 
 
 def stored_values(array: Any) -> NDArray[Any]:
-    """One-dimensional values in a type of stored weights: other floats as float32."""
+    """Convert to one-dimensional values of a stored weight type; other floats become float32."""
     given = np.asarray(array)
     stored = [BY_NAME[name].numpy for name in WEIGHT_DTYPES]
     return np.ascontiguousarray(given) if given.ndim == 1 and given.dtype in stored else floats("values", given, 1)
 
 
 def scales_array(array: Any) -> NDArray[Any]:
-    """float32 for rows; float16 for groups, of which there are many."""
+    """Convert scales: float32 for rows, float16 for groups."""
     given = np.asarray(array)
     if given.ndim != 2:
         return floats("scales", given, 1)
     with np.errstate(over="ignore"):
         narrow = np.ascontiguousarray(floats("scales", given, 2), dtype=np.float16)
-    if ((narrow != given) & ~np.isnan(given)).any():  # NaN is refused as no scale
+    if ((narrow != given) & ~np.isnan(given)).any():  # NaN is refused later
         raise ValueError("scales of groups must be numbers that float16 holds; round them before you quantize")
     return narrow

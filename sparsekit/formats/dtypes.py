@@ -1,4 +1,4 @@
-"""Data types: one table of what torch, safetensors, ONNX and numpy call them. Needs no torch until it is asked for."""
+"""Data types: one table of their names in torch, safetensors, ONNX and numpy. Imports torch only on request."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 class DType(NamedTuple):
-    """A type of numbers.
+    """A data type.
 
     >>> BY_SAFETENSORS["BF16"].name, BY_NAME["bfloat16"].nbytes
     ('bfloat16', 2)
     """
 
-    name: str  # as torch has it
+    name: str  # torch's name
     safetensors: str
     onnx: int  # of `TensorProto.DataType`
-    numpy: np.dtype[Any]  # it has no bfloat16 and reads the bits
+    numpy: np.dtype[Any]  # bits for bfloat16, which numpy lacks
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a number."""
+        """Bytes per element."""
         return self.numpy.itemsize
 
     def float32(self, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Numbers of this type as float32, from their bytes.
+        """Convert raw bytes of this type to float32.
 
         Raises:
-            TypeError: it is no type of floats.
+            TypeError: it is not a floating-point type.
         """
         numbers = raw.view(self.numpy)
         if self.name == "bfloat16":
@@ -44,7 +44,7 @@ class DType(NamedTuple):
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The type in torch."""
+        """The torch dtype."""
         import torch
 
         found: torch.dtype = getattr(torch, self.name)
@@ -66,28 +66,28 @@ DTYPES = (
     DType("uint8", "U8", 2, np.dtype("u1")),
     DType("bool", "BOOL", 9, np.dtype("u1")),
 )
-#: Two in a byte of a file; one in a byte of an array.
+#: Two values per byte in files, one per byte in arrays.
 INT4 = DType("int4", "U8", 22, np.dtype("i1"))
 BY_NAME: Mapping[str, DType] = {dtype.name: dtype for dtype in (*DTYPES, INT4)}
 BY_SAFETENSORS: Mapping[str, DType] = {dtype.safetensors: dtype for dtype in DTYPES}
 BY_ONNX: Mapping[int, DType] = {dtype.onnx: dtype for dtype in DTYPES}
 
-#: Types of float weights, and of the inputs of layers.
+#: Floating-point types of weights, and types of layer inputs.
 FLOATS = ("float32", "bfloat16", "float16")
 #: Types of stored weights.
 WEIGHT_DTYPES = (*FLOATS, "int8", "int4")
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
-    """Name of a type, given by its name or as a torch dtype."""
+    """Name of a type, from its name or a torch dtype."""
     return str(dtype).removeprefix("torch.")
 
 
 def weight_dtype(dtype: str | torch.dtype) -> str:
-    """Name of a type of stored weights, given by its name or as a torch dtype.
+    """Name of a stored weight type, from its name or a torch dtype.
 
     Raises:
-        ValueError: no weight is stored in it.
+        ValueError: it is not a stored weight type.
 
     >>> weight_dtype("int8")
     'int8'

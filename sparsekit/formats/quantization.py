@@ -1,7 +1,7 @@
-"""Weights in units of a scale, `value = code * scale`: int8 with one for each row, int4 with one for each group.
+"""Symmetric quantization, `value = code * scale`: int8 with a scale for each row, int4 with one for each group.
 
-Codes of int8 go from -127 to 127, those of int4 from -8 to 7. A group is 128 input features of a row, as GPTQ and AWQ
-cut rows; its scale is a float16.
+int8 codes are -127 to 127, int4 codes -8 to 7. A group is 128 input features of a row, as in GPTQ and AWQ; its scale is
+a float16.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 Scales: TypeAlias = NDArray[np.float32]
 
 _MOST = 127
-#: Least and largest code, by type.
+#: Smallest and largest code, by type.
 _CODES = {"int8": (-_MOST, _MOST), "int4": (-8, 7)}
 _SMALLEST_FLOAT16 = 2.0**-24
-#: Parts of the largest value that `by_mse` tries as the largest code.
+#: Fractions of the largest magnitude that `by_mse` tries as clipping thresholds.
 _TRIED = np.linspace(0.4, 1.0, 25)
-#: Percentile of magnitudes that `by_percentile` maps to the largest code.
+#: Percentile of magnitudes that `by_percentile` clips at.
 _PERCENTILE = 99.5
 
 
@@ -38,7 +38,7 @@ def scales_shape(dtype: str, shape: tuple[int, int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Segments:
-    """The values that have a scale in common: those of a row, or of a group of it."""
+    """Values segmented by scale: by row or by group."""
 
     dtype: str
     shape: tuple[int, ...]  # of the scales
@@ -55,7 +55,7 @@ class _Segments:
         return cls(dtype, shape, weight.float_values(), np.cumsum(lengths) - lengths, lengths)
 
     def reduce(self, function: np.ufunc, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Numbers of the values reduced segment by segment; 0 for empty ones."""
+        """Reduce an array over each segment; 0 for empty segments."""
         result = np.zeros(self.lengths.size)
         filled = self.lengths > 0
         if filled.any():
@@ -63,15 +63,15 @@ class _Segments:
         return result
 
     def each(self, scales: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scale of every value."""
+        """Scale of every value."""
         return np.repeat(scales, self.lengths)
 
     def rounded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values in units of their scales, as codes."""
+        """Quantize the values to codes."""
         return np.clip(np.rint(values), *_CODES[self.dtype])
 
     def finished(self, scales: NDArray[np.float64]) -> Scales:
-        """Scales as they are stored; segments without anything but zeros get the scale 1.
+        """Scales in their stored type; all-zero segments get the scale 1.
 
         Raises:
             ValueError: one is beyond float16.
@@ -85,18 +85,18 @@ class _Segments:
 
 
 def _largest(segments: _Segments) -> NDArray[np.float64]:
-    """Scales with which the largest magnitude of a segment is the largest code."""
+    """Scales that map the largest magnitude of a segment to the largest code."""
     return segments.reduce(np.maximum, np.abs(segments.values)) / _CODES[segments.dtype][1]
 
 
 def by_absmax(weight: CSR, dtype: str = "int8") -> Scales:
-    """The largest magnitude of a row or group becomes the largest code: nothing is clipped."""
+    """Map the largest magnitude of a row or group to the largest code: no clipping."""
     segments = _Segments.of(weight, dtype)
     return segments.finished(_largest(segments))
 
 
 def by_percentile(weight: CSR, dtype: str = "int8") -> Scales:
-    """The 99.5th percentile of a row's or group's magnitudes becomes the largest code: few outliers are clipped."""
+    """Map the 99.5th percentile of a row's or group's magnitudes to the largest code: clips outliers."""
     segments = _Segments.of(weight, dtype)
     parts = np.split(np.abs(segments.values), segments.starts[1:])
     found = [np.percentile(part, _PERCENTILE) if part.size else 0.0 for part in parts[: segments.lengths.size]]
@@ -104,7 +104,7 @@ def by_percentile(weight: CSR, dtype: str = "int8") -> Scales:
 
 
 def by_mse(weight: CSR, dtype: str = "int8") -> Scales:
-    """Of several scales below that of `by_absmax`, the one with the least squared error of the row or group."""
+    """Search clipping thresholds for the smallest squared error of the row or group."""
     segments = _Segments.of(weight, dtype)
     largest = np.where(_largest(segments) > 0, _largest(segments), 1.0)
     best, least = largest, np.full(largest.size, np.inf)
@@ -116,7 +116,7 @@ def by_mse(weight: CSR, dtype: str = "int8") -> Scales:
     return segments.finished(best)
 
 
-#: Ways to choose scales, by name.
+#: Methods to choose scales, by name.
 SCALE_METHODS: dict[str, Callable[[CSR, str], Scales]] = {
     "absmax": by_absmax,
     "percentile": by_percentile,
@@ -125,13 +125,13 @@ SCALE_METHODS: dict[str, Callable[[CSR, str], Scales]] = {
 
 
 def pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Codes of int4 two in a byte, the first one in the lower half, as two's complement.
+    """Pack int4 codes two per byte, the first in the low nibble, in two's complement.
 
     Args:
         codes: int8, shape [count], from -8 to 7.
 
     Returns:
-        uint8, shape [(count + 1) // 2]; an odd count leaves the last half 0.
+        uint8, shape [(count + 1) // 2]; for an odd count the last nibble is 0.
 
     >>> pack_nibbles(np.array([1, -1, 7], np.int8)).tolist()
     [241, 7]
@@ -142,10 +142,10 @@ def pack_nibbles(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def unpack_nibbles(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
-    """Back from `pack_nibbles`.
+    """Inverse of `pack_nibbles`.
 
     Raises:
-        ValueError: a last half that holds no code is not 0.
+        ValueError: the unused last nibble is not 0.
     """
     halves = np.empty(2 * packed.size, np.uint8)
     halves[::2], halves[1::2] = packed & 15, packed >> 4
@@ -156,7 +156,7 @@ def unpack_nibbles(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
 
 
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], Scales]:
-    """A dense table in int8 with a scale for each row: the row's largest magnitude becomes 127.
+    """Quantize a dense table to int8 with a scale for each row: the row's largest magnitude becomes 127.
 
     Args:
         values: float32, shape [rows, columns].
@@ -181,15 +181,15 @@ def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], Scales
 
 
 def dequantize_rows(codes: NDArray[np.int8], scales: Scales) -> NDArray[np.float32]:
-    """The table that codes and scales stand for, float32, shape [rows, columns]."""
+    """Dequantize a table: float32, shape [rows, columns]."""
     return codes * scales[:, None]
 
 
 def check_quantized_rows(codes: NDArray[np.int8], scales: Scales) -> None:
-    """Check a table out of a file.
+    """Check a quantized table from a file.
 
     Raises:
-        ValueError: a code is -128, or a scale is not positive, or 127 times it not finite.
+        ValueError: a code is -128, or a scale is not positive or overflows when multiplied by 127.
     """
     with np.errstate(over="ignore"):
         good = (scales > 0) & np.isfinite(scales * np.float32(_MOST))

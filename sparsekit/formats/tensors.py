@@ -1,4 +1,4 @@
-"""torch tensors as numpy arrays. torch is imported when there is a tensor."""
+"""Convert torch tensors to numpy arrays. torch is imported only if there is a tensor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def check_memory(name: str, tensor: torch.Tensor) -> None:
-    """Raise ValueError for a tensor without memory, which ends the process when it is read.
+    """Raise ValueError for a tensor whose memory was freed, since reading it would crash.
 
-    FSDP and `untyped_storage().resize_(0)` free it; torch's zero tensors have none.
+    FSDP and `untyped_storage().resize_(0)` free memory; torch's zero tensors have none.
     """
     if tensor.numel() and (tensor._is_zerotensor() or not tensor.untyped_storage().data_ptr()):
         raise ValueError(
@@ -23,10 +23,10 @@ def check_memory(name: str, tensor: torch.Tensor) -> None:
 
 
 def as_array(name: str, tensor: Any) -> NDArray[Any]:
-    """A dense tensor of any type as an array; floats that numpy lacks, such as bfloat16, as float32.
+    """Convert a dense tensor to an array; float types that numpy lacks, such as bfloat16, become float32.
 
     Raises:
-        TypeError: it is no tensor, or a sparse one.
+        TypeError: it is not a dense tensor.
         ValueError: it has no values: it is on meta, or its memory was freed.
     """
     import torch
@@ -44,10 +44,10 @@ def as_array(name: str, tensor: Any) -> NDArray[Any]:
 
 
 def values_array(name: str, tensor: Any) -> NDArray[Any]:
-    """Values of a stored weight as they are: those of bfloat16 as their bits, uint16.
+    """Convert a stored weight's values without rounding: bfloat16 becomes its bits, uint16.
 
     Raises:
-        TypeError: it is no tensor, or a sparse one.
+        TypeError: it is not a dense tensor.
         ValueError: it has no values: it is on meta, or its memory was freed.
     """
     import torch
@@ -58,7 +58,7 @@ def values_array(name: str, tensor: Any) -> NDArray[Any]:
 
 
 def values_tensor(values: NDArray[Any]) -> torch.Tensor:
-    """Back from `values_array`, sharing its memory."""
+    """Inverse of `values_array`, sharing its memory."""
     import torch
 
     if values.dtype == np.uint16:
