@@ -344,8 +344,7 @@ class CSR:
         return cls._of_tuple(_C.unpack(packed))
 
     def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute `weight @ x`. This packs the weight first: to multiply repeatedly, `pack` once and call
-        `runtime.linear`.
+        """Compute `weight @ x`. Packs the weight in each call: to avoid that, `pack` once and call `runtime.linear`.
 
         Args:
             x: float32, shape [in_features] or [in_features, n].

@@ -1,1 +1,1 @@
-"""Files: atomic writes, untrusted reads, safetensors, the hub's cache."""
+"""Files: atomic writes, untrusted reads, safetensors, the hub cache."""

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then move it there."""
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
@@ -25,11 +25,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""A text of a file from elsewhere as a terminal may show it: what would move its cursor or color it as an escape.
+    r"""Escape control characters of untrusted text, which could move a terminal's cursor or change its colors.
 
     Args:
         text: the text.
-        keep: characters that stay, such as the newline.
+        keep: characters not to escape, such as the newline.
 
     >>> print(printable("layer\x1b[31m"))
     layer\x1b[31m

@@ -22,15 +22,15 @@ _T = TypeVar("_T")
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
-#: What the new folder is called while it is written, and the old one where it is moved out of the way.
+#: Name prefixes of the new folder while it is written, and of the old one when moved aside.
 _NEW, _OLD = "new", "old"
-#: What the system says of a folder that cannot be moved, and of files that cannot be written.
+#: Error codes for a folder that cannot be moved, and for files that cannot be written.
 _STUCK = (errno.EBUSY, errno.EXDEV)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders at once; False where the system or the file system cannot."""
+    """Exchange two folders atomically; False if the system or file system does not support it."""
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux":
         rename = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -41,7 +41,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _exchange(new: Path, target: Path, aside: Path) -> None:
-    """Exchange the names of two folders; in two steps where it cannot be one, the old one being `aside` then."""
+    """Exchange two folders; if that is not supported, in two steps, with the old one moved to `aside`."""
     if _exchanged(new, target):
         return
     target.rename(aside)
@@ -57,7 +57,7 @@ def _exchange(new: Path, target: Path, aside: Path) -> None:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """The same file under a second name; a copy where there are no links."""
+    """Hard-link a file; copy it if links are not supported."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
@@ -65,7 +65,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def _keep(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> None:
-    """Take over what else lies in the old folder."""
+    """Link all other entries of the old folder into the new one."""
     for entry in old.iterdir():
         there = new / entry.name
         if is_replaced(entry.name) or there.exists():
@@ -77,7 +77,7 @@ def _keep(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have a file or folder on disk, so that a power cut after the exchange cannot take it."""
+    """Flush a file or folder to disk, so that it survives a power failure after the exchange."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -86,7 +86,7 @@ def _flush(path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder as far as it can be, what is in folders that are read-only too."""
+    """Remove a folder as far as possible, including the contents of read-only subfolders."""
     for parent, names, _ in os.walk(folder):
         for path in (Path(parent), *(Path(parent, name) for name in names)):
             with contextlib.suppress(OSError):
@@ -96,11 +96,11 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what processes that were killed left beside a folder: what nobody has locked.
+    """Remove leftovers of killed processes beside a folder: those that nobody has locked.
 
-    Where one was killed between the two steps of an exchange, the old folder gets its name back.
+    If one was killed between the two steps of an exchange, the old folder is restored.
     """
-    name = re.compile(rf"\.{re.escape(target.name)}-[a-z0-9_]{{8}}")  # as mkdtemp makes them
+    name = re.compile(rf"\.{re.escape(target.name)}-[a-z0-9_]{{8}}")  # names by mkdtemp
     for path in target.parent.iterdir():
         if not name.fullmatch(path.name) or not {entry.name for entry in path.iterdir()} <= {_NEW, _OLD}:
             continue
@@ -115,9 +115,9 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _place_beside(target: Path) -> tuple[Path, int]:
-    """A folder of our own beside another, and a handle that keeps it locked."""
+    """Create a temporary folder beside another, locked by the returned handle."""
     with one_at_a_time(target.parent):
-        with contextlib.suppress(OSError):  # others' folders need not be ours to read
+        with contextlib.suppress(OSError):  # other users' folders may be unreadable
             _remove_leftovers(target)
         beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         handle = os.open(beside, os.O_RDONLY)
@@ -126,7 +126,7 @@ def _place_beside(target: Path) -> tuple[Path, int]:
 
 
 def _put_in_place(new: Path, target: Path, is_replaced: Callable[[str], bool]) -> None:
-    """Give a new folder the name of the old one, if there is one, and what is kept of it."""
+    """Move a new folder into the place of the old one, with the entries to keep."""
     if target.exists():
         _keep(target, new, is_replaced)
         shutil.copymode(target, new)
@@ -141,32 +141,32 @@ def _put_in_place(new: Path, target: Path, is_replaced: Callable[[str], bool]) -
             raise
         raise OSError(error.errno, f"{target} cannot be moved and is as it was ({error.strerror}): something is mounted"
                       " there, or it is part of a container's image; save to another folder") from error  # fmt: skip
-    with contextlib.suppress(OSError):  # the new one is in place: nothing that fails from here on is an error
+    with contextlib.suppress(OSError):  # the new folder is in place: later failures are not errors
         _flush(target.parent)
 
 
 def _flush_files(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_file():
-            path.chmod(0o644)  # safetensors writes for the owner's eyes only
+            path.chmod(0o644)  # safetensors creates files with mode 600
             _flush(path)
 
 
 @contextmanager
 def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterator[Path]:
-    """A new, empty folder to write to, which becomes `folder` when the block ends; with an error it vanishes instead.
+    """Context with a new, empty folder to write to, which replaces `folder` at the end; on an error it is removed.
 
-    Whoever looks at `folder` finds all of the old one or all of the new one; on systems that cannot exchange two names
-    (neither Linux nor macOS, or an old file system) there is a moment without either. Of several processes that write
-    the same folder at once, the last one's stays. What a killed process left beside the folder goes with the next call.
+    Readers of `folder` see all of the old one or all of the new one; on systems without atomic exchange (neither Linux
+    nor macOS, or an old file system) there is a moment without either. If several processes write the same folder, the
+    last one wins. Leftovers of killed processes are removed by the next call.
 
     Args:
-        folder: what to make or replace; folders above it are made.
-        is_replaced: whether an entry of this name goes with the old folder; all others are kept.
+        folder: folder to create or replace; parents are created.
+        is_replaced: whether an old entry of this name is removed; all others are kept.
 
     Raises:
-        OSError: it cannot be written; the old one is as it was.
-        TimeoutError: another process keeps the folder above locked.
+        OSError: it cannot be written; the old one is unchanged.
+            TimeoutError: another process keeps the parent folder locked.
         PermissionError, ValueError: as `checked_destination`, before anything is written.
     """
     target = checked_destination(folder, is_replaced)
@@ -174,7 +174,7 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
     beside, handle = _place_beside(target)
     new = beside / _NEW
     try:
-        new.mkdir()  # with the usual permissions; `beside` has narrow ones
+        new.mkdir()  # with default permissions; those of `beside` are narrow
         yield new
         _flush_files(new)
         with one_at_a_time(target.parent):
@@ -184,19 +184,19 @@ def replaced_folder(folder: Path, is_replaced: Callable[[str], bool]) -> Iterato
             raise
         raise OSError(error.errno, f"{folder} cannot be written and is as it was: {error.strerror}") from error
     finally:
-        if target.exists() or not (beside / _OLD).exists():  # else the next call gives the old one its name back
+        if target.exists() or not (beside / _OLD).exists():  # else the next call restores the old one
             _remove(beside)
         release(handle)
 
 
 def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
-    """What `read` returns; it is called again when the folder was replaced meanwhile, so it sees one or the other.
+    """Result of `read`, which is called again if the folder was replaced meanwhile, so that it sees one or the other.
 
     Raises:
-        OSError, ValueError: as `read`, when the folder is still the same.
+        OSError, ValueError: as `read`, if the folder has not changed.
     """
     while True:
-        handle = os.open(folder, os.O_RDONLY)  # while it is open, no other folder can have its number
+        handle = os.open(folder, os.O_RDONLY)  # while open, its inode number is not reused
         try:
             found = read()
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The folder of the user's cache that holds what this library can make again."""
+"""The user's cache folder, for files that can be recomputed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _WHAT_TO_DO = "set XDG_CACHE_HOME to a folder that can be, or do not ask for the
 
 
 def cache_folder(name: str) -> Path:
-    """The folder of this name in `$XDG_CACHE_HOME/sparsekit`, or in `~/.cache/sparsekit`; made, and writable.
+    """The folder of this name in `$XDG_CACHE_HOME/sparsekit` or `~/.cache/sparsekit`; created if missing.
 
     Raises:
-        OSError: it cannot be made, or this user may not write there.
+        OSError: it cannot be created or is not writable.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one counts for none, says the specification
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the specification ignores relative paths
     folder = (home if home.is_absolute() else Path("~/.cache").expanduser()) / "sparsekit" / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Check where a model is to be saved before anything is written."""
+"""Check the destination of a model before anything is written."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from sparsekit.io.file_names import CONFIG, INDEX, MANIFEST, SENTENCE_MODULES, WEIGHTS
 
-#: Any of them says that a folder holds a model, which the next one may replace.
+#: A folder with any of these files contains a model, which may be replaced.
 _MODEL_FILES = (CONFIG, MANIFEST, WEIGHTS, INDEX, SENTENCE_MODULES, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def is_mount(folder: Path) -> bool:
-    """Whether a file system or folder is mounted there; `os.path.ismount` does not see folders of the same system."""
+    """Whether a folder is a mount point; `os.path.ismount` misses bind mounts within a file system."""
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return os.path.ismount(folder)
-    places = (line.split()[4] for line in lines)  # with blanks and the like as \\040
+    places = (line.split()[4] for line in lines)  # blanks are escaped as \\040
     return str(folder) in {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places}
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the nearest above that is there."""
+    """The folder itself, or its nearest existing parent."""
     return next(one for one in (folder, *folder.parents) if one.exists())
 
 
@@ -40,7 +40,7 @@ def _check_writable(folder: Path, target: Path) -> None:
 
 
 def _check_foreign(folder: Path, target: Path, is_replaced: Callable[[str], bool]) -> None:
-    """Raise ValueError where files would be replaced that are of no model."""
+    """Raise ValueError if files that do not belong to a model would be replaced."""
     names = {path.name for path in target.iterdir()} if target.exists() else set()
     lost = sorted(filter(is_replaced, names))
     if lost and names.isdisjoint(_MODEL_FILES):
@@ -49,20 +49,20 @@ def _check_foreign(folder: Path, target: Path, is_replaced: Callable[[str], bool
 
 
 def checked_destination(folder: Path, is_replaced: Callable[[str], bool]) -> Path:
-    """The folder that a path leads to, which may be made or replaced.
+    """Resolve the folder to write, after checking that it may be created or replaced.
 
     Args:
-        folder: the path; a link to a folder leads to that.
-        is_replaced: whether an entry of this name goes with the old folder.
+        folder: the path; links to folders are followed.
+        is_replaced: whether an old entry of this name is removed.
 
     Raises:
         PermissionError: this user may not write there.
-        ValueError: it is a file, a link in a circle, a mount point, holds files that are of no model and would be
-            replaced, or this process works in it.
+        ValueError: it is a file, a circular link, a mount point, or the current directory or a parent of it, or has
+            files that do not belong to a model and would be replaced.
     """
     try:
         target = folder.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         raise ValueError(f"{folder} leads nowhere ({error})") from error
     if target.exists() and not target.is_dir():
         raise ValueError(f"{folder} must be a folder or not be there yet, it is a file")

@@ -8,9 +8,9 @@ INDEX = "model.safetensors.index.json"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
 VERIFICATION = "verification.safetensors"
-#: Written by sentence-transformers: what its models consist of.
+#: sentence-transformers: the modules of a model.
 SENTENCE_MODULES = "modules.json"
-#: The same, beside the transformers model: how texts become tokens.
+#: sentence-transformers: tokenization options, beside the transformers model.
 SENTENCE_OPTIONS = "sentence_bert_config.json"
-#: The same, beside modules.json: prompts, and what a reranker applies to its logit.
+#: sentence-transformers: prompts, and a reranker's activation function, beside modules.json.
 SENTENCE_CONFIG = "config_sentence_transformers.json"

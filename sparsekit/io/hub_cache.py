@@ -1,7 +1,7 @@
-"""Models in the local cache of the Hugging Face hub; nothing is downloaded.
+"""Find models in the local Hugging Face hub cache; nothing is downloaded.
 
-The cache has a folder `models--ORG--NAME` for every model: its files lie in `blobs`, and `snapshots/REVISION` holds
-links to them by the names that the files have.
+The cache has a folder `models--ORG--NAME` for every model, with its files in `blobs` and links to them, by file name,
+in `snapshots/REVISION`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sparsekit.io.file_names import CONFIG, MANIFEST, SENTENCE_MODULES
 
-#: Any of them says that a model is in the cache.
+#: A model is in the cache if any of these files is.
 _MAIN_FILES = (MANIFEST, CONFIG, SENTENCE_MODULES)
 
 
 def _snapshot(name: str) -> Path | None:
-    """The folder of a model in the cache; None if it is not there, is no name of a model or no cache is installed."""
+    """Snapshot folder of a model; None if it is not cached, the name is invalid or huggingface_hub is not installed."""
     try:
         hub = importlib.import_module("huggingface_hub")
         found = [hub.try_to_load_from_cache(name, file) for file in _MAIN_FILES]
@@ -26,7 +26,7 @@ def _snapshot(name: str) -> Path | None:
 
 
 def local_folder(source: Path | str) -> Path:
-    """The folder of this path, or of the model of this name in the cache.
+    """A model folder, by path or by name in the hub cache.
 
     Raises:
         FileNotFoundError: there is neither.
@@ -41,7 +41,7 @@ def local_folder(source: Path | str) -> Path:
 
 
 def blobs_of(folder: Path) -> Path | None:
-    """Where the files lie that a folder inside a snapshot of the cache may link to; None for any other folder."""
+    """Folder of the blobs that a snapshot's files may link to; None for folders outside the cache."""
     for parent in folder.resolve().parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
             return parent.parent / "blobs"

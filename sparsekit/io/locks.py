@@ -1,4 +1,4 @@
-"""Lock folders against other processes, where the file system has locks; waiting ends with a timeout."""
+"""Lock folders against other processes, if the file system supports locks; waiting has a timeout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Seconds: locks are held while names are exchanged, not while weights are written.
+#: Timeout in seconds: locks are held while folders are exchanged, not while weights are written.
 _LONGEST_WAIT, _PAUSE = 60.0, 0.02
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open folder until its handle is closed; False if another process has it, or locks do not work there."""
+    """Lock an open folder until its handle is closed; False if another process holds it or locks are not supported."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -23,14 +23,14 @@ def try_lock(handle: int) -> bool:
 
 
 def release(handle: int) -> None:
-    """Unlock an open folder, also for children that were forked meanwhile, and close it."""
+    """Unlock and close an open folder, also for children that were forked meanwhile."""
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_UN)
     os.close(handle)
 
 
 def _holder(handle: int) -> str:
-    """Who has locked an open folder, as far as the system says."""
+    """The process that holds the lock of an open folder, if known."""
     status = os.fstat(handle)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
@@ -42,7 +42,7 @@ def _holder(handle: int) -> str:
 
 
 def _wait_for(handle: int, folder: Path) -> None:
-    """Lock an open folder, or go on without where locks do not work."""
+    """Lock an open folder, or continue without a lock if locks are not supported."""
     end = time.monotonic() + _LONGEST_WAIT
     while True:
         try:
@@ -59,14 +59,14 @@ def _wait_for(handle: int, folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Have other processes wait here, where locks work.
+    """Context that one process at a time can enter, if locks are supported.
 
     Raises:
-        TimeoutError: another process has had the lock for a minute.
+        TimeoutError: another process has held the lock for a minute.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # of a folder that may be written and not listed
+    except PermissionError:  # a folder that is writable but not readable
         yield
         return
     try:

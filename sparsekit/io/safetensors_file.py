@@ -1,4 +1,4 @@
-"""Read arrays of a safetensors file with numpy alone."""
+"""Read arrays of a safetensors file with numpy only."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from sparsekit.formats.dtypes import BY_SAFETENSORS
 from sparsekit.io.untrusted import LARGEST_JSON, parse_json
 
 _LENGTH_BYTES = 8
-#: Most dimensions of an array, as in numpy.
+#: Largest number of dimensions, as in numpy.
 _MOST_DIMENSIONS = 64
 
 
 def is_size(value: Any) -> bool:
-    """Whether a value out of a file can be the size of something."""
+    """Whether a value from a file is a valid size."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def is_shape(value: Any) -> bool:
-    """Whether a value out of a file can be the shape of an array."""
+    """Whether a value from a file is a valid array shape."""
     return isinstance(value, list | tuple) and len(value) <= _MOST_DIMENSIONS and all(map(is_size, value))
 
 
 def entries_of(shape: Any) -> int:
-    """Number of entries of an array of a shape that a file names.
+    """Number of elements of an array with a shape from a file.
 
     Raises:
-        ValueError: it is no shape, or one of more dimensions or entries than there can be, sizes of 0 apart.
+        ValueError: it is not a shape, or has too many dimensions or elements, not counting sizes of 0.
     """
     if not is_shape(shape):
         raise ValueError(f"a shape must have at most {_MOST_DIMENSIONS} sizes from 0 to 2^63 - 1, got {shape!r:.80}")
     entries = 1
     for size in shape:
-        entries *= max(size, 1)  # strides do not know that there is nothing
+        entries *= max(size, 1)  # strides of empty arrays could overflow
         if not is_size(entries):
             raise ValueError(f"a shape must have fewer than 2^63 entries, got {shape!r:.80}")
     return 0 if 0 in shape else entries
@@ -47,7 +47,7 @@ def entries_of(shape: Any) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an array lies in a file, and what it is."""
+    """Location, type and shape of an array in a file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Place:
 
 
 def _place(name: str, entry: Any, data: int) -> Place:
-    """The place that an entry of the header describes; `data` is where the arrays' bytes begin."""
+    """Parse a header entry; `data` is the offset of the data section."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"array {name!r:.80} must have dtype, shape and data_offsets and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -76,10 +76,10 @@ def _place(name: str, entry: Any, data: int) -> Place:
 
 
 def _read(handle: int, begin: int, end: int) -> NDArray[np.uint8]:
-    """Bytes of an open file, in memory of their own."""
+    """Read bytes of an open file into newly allocated memory."""
     found = np.empty(end - begin, np.uint8)
     done = 0
-    while done < found.size:  # a call gives 2 GiB at most
+    while done < found.size:  # one call reads 2 GiB at most
         count = os.preadv(handle, [found.data[done:]], begin + done)
         if not count:
             raise ValueError(f"it was cut off at byte {begin + done}")
@@ -88,7 +88,7 @@ def _read(handle: int, begin: int, end: int) -> NDArray[np.uint8]:
 
 
 def _places(handle: int, nbytes: int) -> dict[str, Place]:
-    """Places of all arrays; together they must fill the file, each byte once."""
+    """Places of all arrays, which must cover the data section without gaps or overlap."""
     if nbytes < _LENGTH_BYTES:
         raise ValueError(f"it must have at least {_LENGTH_BYTES} bytes, got {nbytes}")
     length = int.from_bytes(_read(handle, 0, _LENGTH_BYTES).tobytes(), "little")
@@ -110,15 +110,15 @@ def _places(handle: int, nbytes: int) -> dict[str, Place]:
 
 
 class ArrayFile:
-    """Arrays of one safetensors file, which stays open; its header is checked before anything is read by it.
+    """An open safetensors file; the header is checked first.
 
     Args:
         path: the file.
 
-    `nbytes` are the bytes of the file, `places` says where its arrays lie.
+    `nbytes` is the file's size, `places` are the locations of its arrays.
 
     Raises:
-        ValueError: the file is cut off or is no well-formed safetensors file.
+        ValueError: the file is truncated or malformed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,10 +132,10 @@ class ArrayFile:
             raise ValueError(f"{path} is damaged ({error}); copy the folder again") from error
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """Bytes of an array, uint8, read into memory of their own: what is checked afterwards cannot change any more.
+        """Read the bytes of an array, uint8, into newly allocated memory, so that they cannot change after checks.
 
         Raises:
-            ValueError: the file was cut off since it was opened.
+            ValueError: the file was truncated since it was opened.
         """
         place = self.places[name]
         try:

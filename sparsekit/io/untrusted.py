@@ -1,4 +1,4 @@
-"""Open files of an untrusted folder."""
+"""Read files of an untrusted folder."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from sparsekit.io.hub_cache import blobs_of
 
-#: Largest JSON text that is read, in bytes, and most commas, colons and opening brackets in it, which bound the number
-#: of values: the worst of such texts (one object of short keys) takes 0.7 s and 240 MB. Room for the int8 folder of a
-#: model of 70B parameters in 1,000 layers of 10 tensors: 31,000 arrays, of which sparsekit.json says in 8.9 MB with
-#: 433,000 such signs what they are, the index in 2.6 MB where they lie, and the header of a single weight file 3.7 MB.
+#: Largest JSON text to read, in bytes, and largest number of commas, colons and opening brackets in it, which bounds
+#: the number of values: the worst text (one object of short keys) takes 0.7 s and 240 MB. Sufficient for the int8
+#: folder of a model with 70B parameters in 1,000 layers of 10 tensors: for its 31,000 arrays, sparsekit.json has 8.9 MB
+#: with 433,000 such characters, the index 2.6 MB, and the header of a single weight file 3.7 MB.
 LARGEST_JSON = 32 * 2**20
 MOST_SIGNS = 5 * 2**18
 _SIGNS = (b",", b":", b"[", b"{")
-#: Most objects and lists inside of each other; what walks through the values need not fear for the stack then.
+#: Deepest nesting of objects and lists, so that recursion over values cannot overflow the stack.
 _DEEPEST_JSON = 64
 
 
 def regular_file(folder: Path, name: str) -> Path:
-    """Path of a plain file that lies in the folder itself or, of a model in the hub's cache, among that model's files.
+    """Path of a regular file in the folder or, for a model in the hub cache, among that model's blobs.
 
     Raises:
-        ValueError: the name is a path, or what it names is missing, no plain file or a link to somewhere else.
+        ValueError: the name is a path, or the file is missing, not a regular file or a link to elsewhere.
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"{folder} names {name!r} as one of its files; expected a plain file name without folders")
@@ -51,7 +51,7 @@ def _no_constant(name: str) -> float:
 
 
 def _check_size(text: bytes) -> None:
-    # Beyond ASCII, Python may hold every character in 4 bytes, those of the one in 8 MiB that is long too.
+    # With non-ASCII text, Python may store every character in 4 bytes.
     most = LARGEST_JSON if text.isascii() else LARGEST_JSON // 4
     if len(text) > most:
         raise ValueError(f"JSON must have at most {most} bytes, got {len(text)}")
@@ -71,12 +71,12 @@ def _check_depth(value: Any) -> None:
 
 
 def parse_json(text: bytes) -> Any:
-    """The value that the text holds, read strictly: no key twice, no NaN or infinities.
+    """Parse JSON strictly: no duplicate keys, no NaN or infinities.
 
     Raises:
-        ValueError: the text is no such JSON, or so large or deep that reading it would take long or much memory.
+        ValueError: the text is not such JSON, or is too large or deep to be parsed in little time and memory.
     """
-    import json  # not by who reads none: a compiled model is to start soon
+    import json  # deferred: opening a compiled model reads no JSON and must start fast
 
     _check_size(text)
     try:
@@ -89,10 +89,10 @@ def parse_json(text: bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file of reasonable size.
+    """Read a JSON file of limited size.
 
     Raises:
-        ValueError: the file is larger than `LARGEST_JSON`, or no JSON that `parse_json` reads.
+        ValueError: the file is larger than `LARGEST_JSON`, or not JSON that `parse_json` accepts.
     """
     size = path.stat().st_size
     if size > LARGEST_JSON:
@@ -104,10 +104,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of reasonable size.
+    """Read a JSON object from a file of limited size.
 
     Raises:
-        ValueError: as `read_json`; or the file holds something else than an object.
+        ValueError: as `read_json`, or the value is not an object.
     """
     found = read_json(path)
     if not isinstance(found, dict):

@@ -11,7 +11,7 @@ from sparsekit.introspect.weight_reads import FACTS
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """What torch calls for an attribute or a method of a tensor."""
+    """Function that torch dispatches for an attribute or method of a tensor."""
     member = getattr(torch.Tensor, name)
     function: Callable[..., Any] = member if callable(member) else member.__get__
     return function
@@ -23,11 +23,11 @@ _FUNCTIONS = frozenset(_function(name) for name in FACTS)
 class AbsentWeight(torch.Tensor):
     """A dense weight without data: shape, dtype and device.
 
-    Models ask for these: T5 converts the input of a layer to the type of its weight. Whatever needs values raises
-    RuntimeError (for TypeError, Python would try something else); what gets past that finds NaN.
+    Models read these: T5 casts a layer's input to the type of its weight. Operations that need values raise
+    RuntimeError (on TypeError, Python would try alternatives); any that bypass the check see NaN.
     """
 
-    #: Whose weight this is, and what to do instead of computing with it.
+    #: For the error message: the owner of this weight, and what to do instead.
     of_what = "a SparseLinear"
     instead = "call the layer, take to_csr() or to_linear(), or leave it dense: convert(model, ignore=[its name])"
 
@@ -49,7 +49,7 @@ class AbsentWeight(torch.Tensor):
 
 
 class AbsentTable(AbsentWeight):
-    """The same of embeddings in int8."""
+    """The same for int8 embeddings."""
 
     of_what = "an Int8Embedding"
     instead = "call it, take to_embedding(), or leave it in float32: convert(model, embeddings='float32')"
@@ -58,7 +58,7 @@ class AbsentTable(AbsentWeight):
 def absent_weight(
     shape: tuple[int, int], dtype: torch.dtype, device: torch.device, cls: type[AbsentWeight] = AbsentWeight
 ) -> torch.Tensor:
-    """An `AbsentWeight`; takes the memory of one number."""
+    """Create an `AbsentWeight`, which takes the memory of one element."""
     values = torch.full((), torch.nan, dtype=dtype, device=device).expand(shape)
-    # torch.export cannot make tensors of other classes than its own on the way.
+    # torch.export cannot create tensor subclasses while tracing.
     return values if torch.compiler.is_exporting() else values.as_subclass(cls)

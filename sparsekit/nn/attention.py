@@ -18,15 +18,15 @@ Model = TypeVar("Model", bound=nn.Module)
 #: Name of the implementation in transformers.
 _NAME = "sparsekit"
 
-#: What a model may hand over that asks for something else than plain attention.
+#: Keyword arguments of models that ask for more than plain attention.
 _SPECIAL = frozenset({"cache", "output_attentions", "position_bias", "s_aux", "softcap"})
 
-#: A model's code that treats torch's attention differently from all others.
+#: Code of models that handle torch's attention differently from all others.
 _ASKS_FOR_SDPA = re.compile(r"_attn_implementation\s*(==|!=|in|not in)[^\n]*sdpa")
 
 
 def leaves_torch() -> bool:
-    """Whether what is traced must run without this package."""
+    """Whether the traced program must run without this package."""
     if torch._C._get_tracing_state() is not None:
         return True
     return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
@@ -43,7 +43,7 @@ def _computes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bo
 def _fits(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, special: dict[str, Any]
 ) -> bool:
-    """Whether the kernels compute this; the rest is torch's."""
+    """Whether the kernels support this call; torch computes the others."""
     if not _computes(query, key, value) or leaves_torch():
         return False
     if any(special[name] is not None and special[name] is not False for name in special.keys() & _SPECIAL):
@@ -65,10 +65,10 @@ def attention_forward(
     is_causal: bool | None = None,
     **special: Any,
 ) -> tuple[torch.Tensor, None]:
-    """An attention function as transformers calls it: tensors [batch, heads, tokens, features].
+    """Attention function in transformers' interface: tensors [batch, heads, tokens, features].
 
     Returns:
-        [batch, queries, heads, features] and, in place of the weights, None.
+        Output [batch, queries, heads, features], and None in place of attention weights.
     """
     if dropout > 0 or not _fits(query, key, value, attention_mask, special):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -80,7 +80,7 @@ def attention_forward(
     queries = query.shape[2]
     wanted = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(wanted) and attention_mask is None and queries > 1
-    if causal and key.shape[2] > queries:  # a static cache has room for keys to come, and no mask says so
+    if causal and key.shape[2] > queries:  # a static cache has room for future keys, which no mask hides
         key, value = key[:, :, :queries], value[:, :, :queries]
     return ops.attention(query, key, value, attention_mask, causal, scaling).transpose(1, 2), None
 
@@ -94,7 +94,7 @@ def _code_of(model: nn.Module) -> str:
 
 
 def _refuse_special(model: nn.Module) -> None:
-    """Raise for a model whose code wants more than torch's attention, or treats it differently from all others."""
+    """Refuse a model whose code needs more than torch's attention, or handles it differently from all others."""
     name = type(model).__name__
     if not getattr(model, "_supports_sdpa", False):
         raise ValueError(f"{name} needs more of its attention than torch's has, which is what sparsekit computes")
@@ -105,12 +105,12 @@ def _refuse_special(model: nn.Module) -> None:
 def use_attention(model: Model) -> Model:
     """Compute a transformers model's attention with this package's kernels, in place.
 
-    They compute in float32 on the CPU, without gradients: run the model under `torch.no_grad()` or
-    `torch.inference_mode()`. Everything else, such as training with dropout, other types and attention weights that are
-    asked for, is computed by torch as before. `leave_attention` undoes it.
+    The kernels are for float32 on the CPU, without gradients: run the model under `torch.no_grad()` or
+    `torch.inference_mode()`. torch computes all other calls as before: training with dropout, other types,
+    requested attention weights. `leave_attention` undoes it.
 
     Args:
-        model: a transformers model, or a module that holds one.
+        model: a transformers model, or a module that contains one.
 
     Returns:
         The model.
@@ -146,13 +146,13 @@ def uses_attention(module: nn.Module) -> bool:
 
 
 def leave_attention(model: nn.Module, modules: Container[nn.Module] | None = None) -> None:
-    """Undo `use_attention`, in place: attention becomes what it was before, "sdpa" where that is not known.
+    """Undo `use_attention`, in place: restore the previous attention, or "sdpa" if it is unknown.
 
     Args:
         model: the model.
         modules: which modules of it; None for all.
     """
     chosen = [module for module in model.modules() if modules is None or module in modules]
-    for module in filter(uses_attention, chosen):  # a model before those inside it, which may have been set otherwise
+    for module in filter(uses_attention, chosen):  # outer models first, since inner ones may have another setting
         before = vars(module).pop("_attention_before", "sdpa")
         module.set_attn_implementation(before)  # type: ignore[operator]

@@ -17,7 +17,7 @@ from sparsekit.nn.absent_weight import AbsentTable, absent_weight
 
 
 def why_not_int8(embedding: nn.Module) -> str:
-    """Why embeddings cannot be stored in int8, whatever their values; empty if they can."""
+    """Why embeddings cannot be stored in int8, whatever their values; empty if possible."""
     cls = parametrize.type_before_parametrizations(embedding)
     if not isinstance(embedding, nn.Embedding) or cls is not nn.Embedding:
         return f"{cls.__name__} may compute something else than torch.nn.Embedding"
@@ -35,16 +35,16 @@ def why_not_int8(embedding: nn.Module) -> str:
 class Int8Embedding(nn.Module):
     """Embeddings with a frozen table in int8 and a float32 scale for each row: `codes[input] * scales[input]`.
 
-    The products are rounded once, to float32, then to `output_dtype`, which follows `module.to`; codes and scales stay
-    int8 and float32. A state dict holds both.
+    Products are rounded to float32, then to `output_dtype`, which follows `module.to`; codes and scales stay int8 and
+    float32. The state dict has both.
 
     Args:
         num_embeddings: number of rows.
         embedding_dim: features of a row.
-        padding_idx: row of padding, for code that asks; a frozen table has no use for it.
-        output_dtype: of the vectors.
+        padding_idx: row of padding; kept only for code that reads it, as the table is frozen.
+        output_dtype: type of the output vectors.
 
-    Make one of a table with `from_embedding`.
+    Create one from an `nn.Embedding` with `from_embedding`.
 
     >>> embedding = nn.Embedding(5, 4)
     >>> compressed = Int8Embedding.from_embedding(embedding)
@@ -75,7 +75,7 @@ class Int8Embedding(nn.Module):
 
     @classmethod
     def like(cls, embedding: nn.Embedding) -> Self:
-        """Embeddings of the same shape and zeros, for a state dict to be loaded into.
+        """Zero embeddings of the same shape, to load a state dict into.
 
         Raises:
             ValueError: they cannot be stored in int8.
@@ -89,10 +89,10 @@ class Int8Embedding(nn.Module):
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding) -> Self:
-        """The rows of a table rounded to int8, the largest magnitude of each to 127.
+        """Quantize an `nn.Embedding`: the largest magnitude of each row becomes 127.
 
         Args:
-            embedding: left as it is.
+            embedding: the embedding, which is not changed.
 
         Raises:
             ValueError: they cannot be stored in int8, or a value is not finite.
@@ -106,14 +106,14 @@ class Int8Embedding(nn.Module):
         return new
 
     def to_embedding(self) -> nn.Embedding:
-        """`nn.Embedding` with the values that this one gives, in `output_dtype`."""
+        """`nn.Embedding` with the dequantized values, in `output_dtype`."""
         dense = nn.Embedding(self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx, device="meta")
         dense.weight = nn.Parameter((self.codes * self.scales.unsqueeze(1)).to(self.output_dtype))
         return dense.train(self.training)
 
     @property
     def weight(self) -> torch.Tensor:
-        """Shape, dtype and device of the table, for code that asks for them; using values raises RuntimeError."""
+        """Shape, dtype and device of the table, for code that reads them; using values raises RuntimeError."""
         shape = self.num_embeddings, self.embedding_dim
         return absent_weight(shape, self.output_dtype, self.codes.device, AbsentTable)
 
@@ -124,10 +124,10 @@ class Int8Embedding(nn.Module):
             input: integers from 0 to `num_embeddings` - 1, any shape.
 
         Returns:
-            `output_dtype`, the shape of `input` with [embedding_dim] behind it.
+            `output_dtype`, shape [*input.shape, embedding_dim].
 
         Raises:
-            IndexError: a number is not that of a row.
+            IndexError: an index is out of range.
         """
         scales = F.embedding(input, self.scales.unsqueeze(1))
         return (F.embedding(input, self.codes) * scales).to(self.output_dtype)
@@ -139,7 +139,7 @@ class Int8Embedding(nn.Module):
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}{dtype}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """Move codes and scales, and change the type of the vectors alone."""
+        """Move codes and scales to a device, but change only the type of the output."""
         scales = self.scales
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype, device=scales.device)).dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

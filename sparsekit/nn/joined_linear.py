@@ -24,22 +24,22 @@ def _below_each_other(weights: Sequence[CSR]) -> CSR:
 
 
 def _common_layout(layers: Sequence[SparseLinear]) -> str | None:
-    """The layout that was chosen for all of the layers; None where they differ or none was."""
+    """Explicit layout that all layers share; None if they differ or have none."""
     layouts = {layer.chosen_layout for layer in layers}
     return layouts.pop() if len(layouts) == 1 else None
 
 
 class JoinedLinear(nn.Module):
-    """Sparse layers of one input, such as query, key and value, or gate and up, computed in one call.
+    """Sparse layers with the same input, such as query, key and value, or gate and up, computed in one call.
 
-    The input is packed once for all of them, and one call splits evenly over threads where three small ones do not.
+    The input is packed once for all layers, and one call splits more evenly over threads than several small ones.
 
     Args:
         in_features: size of the input's last dimension.
         out_features: sizes of the outputs' last dimensions.
         bias: whether to add a bias.
 
-    A new layer has no nonzeros: make one with `from_linears`, or load a state dict.
+    A new layer has no nonzeros: use `from_linears`, or load a state dict.
 
     >>> linears = [nn.Linear(3, 2), nn.Linear(3, 4, bias=False)]
     >>> joined = JoinedLinear.from_linears(linears)
@@ -55,13 +55,13 @@ class JoinedLinear(nn.Module):
 
     @classmethod
     def from_linears(cls, linears: Sequence[nn.Linear | SparseLinear]) -> JoinedLinear:
-        """Layer with the weights and biases of several, dense or sparse, which are left as they are.
+        """Join several layers, dense or sparse, which are not changed.
 
-        A layout that all of them were given stays. Where some have a bias and some do not, the others' is zero.
+        An explicit layout that all share is kept. If only some layers have a bias, that of the others is zero.
 
         Raises:
             TypeError: one is neither `nn.Linear` nor `SparseLinear`.
-            ValueError: there is none, their `in_features` or `dtype` differ, or one has an activation function.
+            ValueError: there are no layers, their `in_features` or `dtype` differ, or one has an activation function.
         """
         sizes = {linear.in_features for linear in linears}
         if len(sizes) != 1:

@@ -31,18 +31,18 @@ def _no_nonzeros(out_features: int, in_features: int) -> torch.Tensor:
 class SparseLinear(nn.Module):
     """Linear layer with a frozen sparse weight: `activation(input @ weight.T + bias)`.
 
-    The packed weight is its only copy in memory. A state dict holds the weight as CSR (`crow_indices`, `col_indices`,
-    `values`), so it does not depend on what a kernel wants. Gradients flow to the input and the bias.
-    Inputs of float16 and bfloat16 are computed in float32 and returned in their own type.
+    The packed weight is the only copy in memory. State dicts have the weight as CSR (`crow_indices`, `col_indices`,
+    `values`), independent of the kernels' layout. Gradients flow to the input and the bias. float16 and bfloat16 inputs
+    are computed in float32; the output has the input's type.
 
     Args:
         in_features: size of the input's last dimension.
         out_features: size of the output's last dimension.
         bias: whether to add a bias.
         activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-        packed: the weight as `CSR.pack` gives it, uint8; None: no nonzeros, for a state dict to be loaded into.
+        packed: the weight from `CSR.pack`, uint8; None: no nonzeros, to load a state dict into.
 
-    Make a layer from a weight with `from_linear` or `from_csr`.
+    Create a layer from a weight with `from_linear` or `from_csr`.
 
     >>> linear = nn.Linear(3, 2)
     >>> _ = linear.weight.data[:, 1:].zero_()
@@ -89,12 +89,12 @@ class SparseLinear(nn.Module):
         block: str | None = None,
         layout: str | None = None,
     ) -> SparseLinear:
-        """Layer with this weight and a copy of `bias`, shape [out_features]; for the other arguments see `CSR.pack`.
+        """Create a layer from a weight and a copy of `bias`, shape [out_features]; see `CSR.pack` for the rest.
 
-        A `layout` that is given stays when a state dict is loaded.
+        An explicit `layout` is kept when a state dict is loaded.
 
         Raises:
-            ValueError: the bias has another shape, an argument is unknown, or int8 cannot hold the weight.
+            ValueError: the bias has a wrong shape, an argument is unknown, or the type cannot hold the weight.
         """
         packed = weight.pack(dtype, scale_method=scale_method, scales=scales, block=block, layout=layout)
         layer = cls(weight.in_features, weight.out_features, bias is not None, activation, torch.from_numpy(packed))
@@ -117,25 +117,25 @@ class SparseLinear(nn.Module):
         block: str | None = None,
         layout: str | None = None,
     ) -> SparseLinear:
-        """Layer with the nonzero weights of a dense one, which is left as it is.
+        """Create a layer from the nonzero weights of a dense one, which is not changed.
 
         Args:
             linear: the dense layer: an `nn.Linear`, a class derived from it that computes the same, or transformers'
                 `Conv1D`, whose weight is [in_features, out_features].
             activation: None, "relu", "gelu", "gelu_tanh" or "silu", applied to the result.
-            dtype: of the stored weights: "float32"; "bfloat16" or "float16", which only save memory; or "int8" with a
-                scale for each row: inputs are then quantized dynamically, token by token, and multiplied as integers,
-                and infinities and NaN refused (in the layout "csr", as AVX2 prefers from 75% zeros on, they are
-                multiplied as floats). Such a layer gives no gradient to its input.
+            dtype: type of the stored weights: "float32"; "bfloat16" or "float16", which only save memory; "int8" with a
+                scale for each row, or "int4" with one for each group. Inputs are then quantized dynamically and
+                multiplied as integers, infinities and NaN are refused, and the input gets no gradient. In the layout
+                "csr", which AVX2 prefers from 75% zeros, int8 weights are multiplied as floats instead.
             scale_method: for int8: "absmax" (nothing is clipped), "percentile" or "mse".
-            scales: int8 scales to use as they are, float32, shape [out_features].
-            block: None to use the blocks that the weight has, "1x1" or "4x1": see `CSR.pack`.
-            layout: None for the one that the instruction set in use prefers, or a name: see `CSR.pack`. One that is
-                given stays when a state dict is loaded.
+            scales: scales to use, see `CSR.pack`.
+            block: "1x1", "4x1" or None to detect the weight's blocks: see `CSR.pack`.
+            layout: name of a layout, or None for the one that the instruction set in use prefers: see `CSR.pack`. An
+                explicit layout is kept when a state dict is loaded.
 
         Raises:
             TypeError: `linear` is not such a layer or its weight is not floating point.
-            ValueError: an argument is unknown, or int8 cannot hold the weight.
+            ValueError: an argument is unknown, or the type cannot hold the weight.
         """
         reason = type(linear).__name__
         if isinstance(linear, nn.Linear) or is_conv1d(linear):
@@ -162,7 +162,7 @@ class SparseLinear(nn.Module):
 
     @classmethod
     def like(cls, linear: nn.Module) -> SparseLinear:
-        """Layer of a dense one's shape and without nonzeros, for a state dict to be loaded into."""
+        """Layer with a dense one's shape and no nonzeros, to load a state dict into."""
         dense: Any = linear
         out_features, in_features = dense.weight.T.shape if is_conv1d(linear) else dense.weight.shape
         layer = cls(in_features, out_features, dense.bias is not None)
@@ -170,7 +170,7 @@ class SparseLinear(nn.Module):
         return layer.train(linear.training)
 
     def stand_for(self, dense: nn.Module) -> None:
-        """Remember which class and type of weight `to_linear` is to give back: those of a layer, dense or sparse."""
+        """Record the class and weight type that `to_linear` restores, from a dense or sparse layer."""
         if isinstance(dense, SparseLinear):
             self.dense_class, self.weight_dtype = dense.dense_class, dense.weight_dtype
         else:
@@ -179,11 +179,11 @@ class SparseLinear(nn.Module):
         self._is_turned = is_conv1d_class(self.dense_class)
 
     def to_csr(self) -> CSR:
-        """The weight as CSR."""
+        """Unpack the weight to CSR."""
         return CSR.unpack(self.packed.numpy(force=True))
 
     def to_linear(self) -> Any:
-        """Dense layer with the same weight and bias, of the class and in the type of the layer this one was made from.
+        """Dense layer with the same weight and bias, in the class and type of the layer that this one was created from.
 
         That is `nn.Linear`, a class derived from it, or transformers' `Conv1D`.
 
@@ -201,14 +201,14 @@ class SparseLinear(nn.Module):
 
     @property
     def _dense_dtype(self) -> torch.dtype:
-        """Type of the dense layer that this one stands for: that of its bias follows `module.to`."""
+        """Type of the dense layer that this one replaces; follows `module.to` through the bias."""
         return self.weight_dtype if self.bias is None else self.bias.dtype
 
     @property
     def weight(self) -> torch.Tensor:
-        """Shape, dtype and device of the dense weight, for code that asks for them; using values raises RuntimeError.
+        """Shape, dtype and device of the dense weight, for code that reads them; using values raises RuntimeError.
 
-        It is no parameter: `to_csr` and `to_linear` give the values.
+        It is not a parameter: `to_csr` and `to_linear` give the values.
         """
         shape = self.out_features, self.in_features
         return absent_weight(shape[::-1] if self._is_turned else shape, self._dense_dtype, self.packed.device)
@@ -230,7 +230,7 @@ class SparseLinear(nn.Module):
 
     @property
     def layout(self) -> str:
-        """How the weight is packed: a name as in `CSR.pack`."""
+        """Packed layout, a name as in `CSR.pack`."""
         return runtime.packed_info(self.packed.numpy(force=True)).layout
 
     @property
@@ -291,7 +291,7 @@ class SparseLinear(nn.Module):
 
 
 def _pack_state(state: dict[str, torch.Tensor], shape: tuple[int, int], layout: str | None) -> runtime.Packed:
-    """The packed weight of a state dict's arrays, in the type of its values."""
+    """Pack a weight from a state dict's arrays, in the type of its values."""
     crow_indices, col_indices = (as_array(key, state[key]) for key in ("crow_indices", "col_indices"))
     scales = as_array("scales", state["scales"]) if "scales" in state else None
     weight = CSR(crow_indices, col_indices, values_array("values", state["values"]), shape, scales)

@@ -1,4 +1,4 @@
-"""The torch operators, one a file: schema, fake, CPU implementation, gradients."""
+"""torch operators, one per file: schema, fake, CPU implementation, gradients."""
 
 from sparsekit.ops.attention import attention
 from sparsekit.ops.layer_norm import add_layer_norm

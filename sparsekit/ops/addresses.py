@@ -9,15 +9,15 @@ from sparsekit.formats.dtypes import BY_NAME, FLOATS
 from sparsekit.formats.tensors import check_memory
 from sparsekit.runtime.checked_weights import checked_places
 
-#: Tensors whose memory was freed have addresses as far from 0 as they begin in it. No memory of Linux on 64 bits is
-#: below this, so that most tensors need not be looked at further.
+#: A tensor whose memory was freed has its storage offset as address. 64-bit Linux maps no memory below this address, so
+#: tensors above it need no further check.
 LEAST_ADDRESS = 1 << 40
 
 _FLOATS = tuple(BY_NAME[name].torch_dtype for name in FLOATS)
 
 
 def in_memory(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, or a copy, whose memory holds its numbers: with the negative bit they lie there without their sign.
+    """Resolve the negative bit: the tensor, or a copy whose memory has the negated values.
 
     Raises:
         ValueError: its memory was freed.
@@ -37,12 +37,12 @@ def plain_address(tensor: torch.Tensor, dtype: torch.dtype) -> int:
 
 
 def packed_address(packed: torch.Tensor) -> int:
-    """Address of a packed weight, which is validated the first time that it is seen there.
+    """Address of a packed weight, which is validated on first use.
 
     Raises:
         KernelUnavailableError: it is not on the CPU.
         TypeError: it is not contiguous uint8.
-        ValueError: it is no packed weight, or a damaged one, or its memory was freed.
+        ValueError: it is not a packed weight or damaged, or its memory was freed.
     """
     address = packed.data_ptr()
     if checked_places.get(id(packed)) != address:
@@ -51,7 +51,7 @@ def packed_address(packed: torch.Tensor) -> int:
 
 
 def check_packed(packed: torch.Tensor) -> None:
-    """What `packed_address` does when it sees a packed weight for the first time."""
+    """Validate a packed weight on first use."""
     if not packed.is_cpu:
         raise runtime.KernelUnavailableError(
             f"sparse kernels run on the CPU, got a weight on {packed.device}; move it to 'cpu'"
@@ -63,7 +63,7 @@ def check_packed(packed: torch.Tensor) -> None:
 
 
 def refuse(name: str, tensor: torch.Tensor) -> None:
-    """Raise for what `float_rows` cannot take."""
+    """Raise the error for a tensor that `float_rows` cannot use."""
     if tensor.device.type != "cpu":
         raise runtime.KernelUnavailableError(
             f"sparse kernels run on the CPU, got {name} on {tensor.device}; move it to 'cpu'"
@@ -75,9 +75,9 @@ def refuse(name: str, tensor: torch.Tensor) -> None:
 
 
 def float_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself when it is contiguous float32, else a copy that is: its last dimension holds the features.
+    """The tensor itself if it is contiguous float32, else a copy that is; the last dimension is features.
 
-    Raises for a tensor whose address a kernel must not get.
+    Raises for tensors that kernels cannot access.
     """
     is_float = tensor.dtype is torch.float32 and tensor.is_cpu
     if is_float and tensor.is_contiguous() and tensor.dim() and not tensor.is_neg():

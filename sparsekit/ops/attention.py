@@ -38,7 +38,7 @@ def _heads(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """The mask as a view of this shape, copied where its keys are not contiguous."""
+    """The mask, expanded to this shape, copied if its keys are not contiguous."""
     if mask.dtype not in (torch.bool, torch.float32) or not mask.is_cpu:
         raise TypeError(f"mask must be bool or float32 on the CPU, got {mask.dtype} on {mask.device}")
     mask = in_memory("mask", mask)
@@ -50,7 +50,7 @@ def _mask(mask: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _attention_output(batch: Any, heads: Any, queries: Any, features: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Shape and strides: in memory the heads of a token lie next to each other."""
+    """Shape and strides of the output; in memory the heads of a token are adjacent."""
     row = heads * features
     return (batch, heads, queries, features), (queries * row, features, row, 1)
 
@@ -112,8 +112,8 @@ def attention(
 ) -> torch.Tensor:
     """Dense attention `softmax(scale * query @ key.mT + mask) @ value`; see `sparsekit.runtime.attention`.
 
-    As `torch.nn.functional.scaled_dot_product_attention` with its `enable_gqa`, but for `causal`, which aligns the last
-    query with the last key.
+    As `torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`, except that `causal` aligns the last query
+    with the last key.
 
     Args:
         query: float32, shape [batch, heads, queries, head_dim].
@@ -127,10 +127,10 @@ def attention(
         float32, shape [batch, heads, queries, value_dim]; its transpose(1, 2) is contiguous.
 
     Raises:
-        TypeError: a tensor has another type.
-        ValueError: a shape does not fit.
+        TypeError: a tensor has a wrong type.
+            ValueError: a shape does not fit.
         KernelUnavailableError: a tensor is not on the CPU.
-        NotImplementedError: gradients are being recorded for one of the tensors, or forward-mode ones computed.
+        NotImplementedError: a tensor requires gradients, or forward-mode gradients are computed.
     """
     refuse_forward_mode()
     if records_gradients(query, key, value, mask):

@@ -26,7 +26,7 @@ _NO_NORM_GRADIENT = NO_GRADIENT.format("add_layer_norm", "layer_norm")
 
 
 def _normed(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The tensor, or a copy that is contiguous."""
+    """The tensor, or a contiguous copy."""
     if tensor.dtype is not torch.float32 or not tensor.is_cpu:
         raise TypeError(f"{name} must be float32 on the CPU, got {tensor.dtype} on {tensor.device}")
     if tensor.shape != shape or not shape:

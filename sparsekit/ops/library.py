@@ -1,4 +1,4 @@
-"""The library of torch operators, and when a call must go through the dispatcher: a compiler, autograd, a mode."""
+"""The library of torch operators, and checks whether a call needs the dispatcher: compilers, autograd, modes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from sparsekit import runtime
 
 LIBRARY = torch.library.Library("sparsekit", "DEF")
-#: On a GPU the same functions refuse in words; kernels for it come later.
+#: Registered for CUDA too, so that a GPU tensor gets a clear error.
 DEVICES = ("CPU", "CUDA")
 
 NO_GRADIENT = "sparsekit's {} has no gradient; call it under torch.no_grad(), or train with torch.nn.functional.{}"
@@ -20,7 +20,7 @@ runtime.follow_torch_threads()
 
 
 def needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether something must see the operator: a compiler, tracer or transform, autograd, a subclass, a mode."""
+    """Whether a call needs the dispatcher, for a compiler, tracer, transform, autograd, subclass or mode."""
     if torch.compiler.is_compiling() or type(input) is not torch.Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return True
     if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
@@ -29,12 +29,12 @@ def needs_operator(input: torch.Tensor, bias: torch.Tensor | None) -> bool:
 
 
 def is_plain(input: torch.Tensor) -> bool:
-    """Whether a call on this input is plain inference, of which nothing but its result is seen."""
+    """Whether a call on this input is plain eager inference."""
     return not (needs_operator(input, None) or torch.is_grad_enabled() or forward_ad._current_level >= 0)
 
 
 def records_gradients(*tensors: torch.Tensor | None) -> bool:
-    """Whether autograd would want a gradient of any of these."""
+    """Whether autograd records gradients for any of these tensors."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
@@ -45,7 +45,7 @@ def refuse_forward_mode() -> None:
 
 
 def refusal(message: str) -> Callable[..., Any]:
-    """A backward function that raises NotImplementedError with this message."""
+    """Create a backward function that raises NotImplementedError with this message."""
 
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         raise NotImplementedError(message)

@@ -21,7 +21,7 @@ LIBRARY.define("linear_input_gradient(Tensor gradient, Tensor packed, SymInt in_
 
 
 def _bias_address(bias: torch.Tensor, out_features: int) -> tuple[torch.Tensor, int]:
-    """A contiguous float32 bias, which the caller keeps alive, and its address."""
+    """A contiguous float32 bias and its address; the caller must keep it alive."""
     if bias.shape != (out_features,):
         raise ValueError(f"bias must have shape [{out_features}], got {list(bias.shape)}")
     if bias.dtype is not torch.float32 or not bias.is_cpu or not bias.is_contiguous() or bias.is_neg():
@@ -37,7 +37,7 @@ def _linear(
     input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: str | None
 ) -> torch.Tensor:
     place = packed.data_ptr()
-    if checked_places.get(id(packed)) != place:  # as `packed_address`, without the time of a call
+    if checked_places.get(id(packed)) != place:  # `packed_address` inlined, to save a call
         check_packed(packed)
     rows = float_rows("input", input)
     rows_address = rows.data_ptr()
@@ -110,7 +110,7 @@ def _setup_linear(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> No
     ctx.activation = None if activation == "none" else activation
     ctx.in_features = input.shape[-1]
     ctx.bias_dtype = None if bias is None else bias.dtype
-    # The input is needed again only to recompute what went into the activation function.
+    # The input is saved only to recompute the activation function's input.
     saved = (input, bias) if ctx.activation else (None, None)
     ctx.save_for_backward(packed, *saved)
 
@@ -153,11 +153,11 @@ def linear(
 ) -> torch.Tensor:
     """Sparse linear layer `activation(input @ weight.T + bias)` on a packed weight.
 
-    In plain eager inference the implementation is called directly, which saves the dispatcher's microseconds.
+    In plain eager inference, the implementation is called directly, which saves the dispatcher's overhead.
 
     Args:
         input: float32, float16 or bfloat16, shape [..., in_features].
-        packed: uint8, shape [bytes]: the buffer that `CSR.pack` makes.
+        packed: uint8, shape [bytes]: the weight from `CSR.pack`.
         bias: shape [out_features], any floating type.
         out_features: rows of the weight.
         activation: a name of `sparsekit.runtime.ACTIVATIONS`.
@@ -166,7 +166,7 @@ def linear(
         The input's type, shape [..., out_features].
 
     Raises:
-        TypeError: `input` has another type.
+        TypeError: `input` has an unsupported type.
         ValueError: a shape does not fit, or `packed` is not a packed weight.
         KernelUnavailableError: a tensor is not on the CPU.
         NotImplementedError: forward-mode gradients are being computed.
