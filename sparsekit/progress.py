@@ -1,4 +1,4 @@
-"""Progress bars, all made here: they fit the terminal, leave nothing behind, and are a line a minute without one."""
+"""Progress bars: they fit the terminal and are erased at the end; without a terminal, they print a line a minute."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 _COUNT = "{n_fmt}/{total_fmt} {unit}, {remaining} left{postfix}"
 _ON_TERMINALS = "{desc} {percentage:3.0f}% |{bar}| " + _COUNT
 _AS_LINES = "{desc} {percentage:3.0f}%, " + _COUNT
-#: Seconds before a bar is shown: what is over by then needs none.
+#: Delay in seconds before a bar is shown, so that short operations show none.
 _DELAY = 1.0
-#: Seconds from one drawing to the next.
+#: Refresh interval in seconds.
 _INTERVAL = 0.1
-#: Seconds from one line to the next where there is no terminal.
+#: Interval in seconds between lines without a terminal.
 _MINUTE = 60.0
-#: Widest bar, in columns; a narrower terminal has narrower ones.
+#: Largest width in columns; bars shrink on narrower terminals.
 _WIDEST = 80
-#: Most characters of a line where there is no terminal, which nothing must cut.
+#: Largest length of a line without a terminal, in characters.
 _LONGEST = 10_000
 
 _open: WeakSet[Any] = WeakSet()
@@ -29,7 +29,7 @@ _open: WeakSet[Any] = WeakSet()
 
 @cache
 def _kinds() -> tuple[Any, Any] | None:
-    """Tqdm for terminals, and one that prints whole lines; None where it is not installed."""
+    """Tqdm for terminals, and a variant that prints whole lines; None if it is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -43,24 +43,24 @@ def _kinds() -> tuple[Any, Any] | None:
                 self.fp.flush()
 
         def clear(self, nolock: bool = False) -> None:
-            """Lines stay."""
+            """Keep lines."""
 
         def close(self) -> None:
-            self.delay = float("inf")  # as if it had never been shown: there is nothing to clear
+            self.delay = float("inf")  # marks the bar as not shown: there is nothing to clear
             super().close()
 
     return tqdm, Lines
 
 
 def _width() -> dict[str, Any]:
-    """Follow a narrow terminal; in a wide one a long bar says no more than a short one."""
+    """Width for the terminal, up to the largest."""
     import shutil
 
     return {"ncols": _WIDEST} if shutil.get_terminal_size().columns > _WIDEST else {"dynamic_ncols": True}
 
 
 def _made(**options: Any) -> Any:
-    """A bar of tqdm; None where it is not installed."""
+    """A tqdm bar; None if tqdm is not installed."""
     kinds = _kinds()
     if kinds is None:
         return None
@@ -74,16 +74,16 @@ def _made(**options: Any) -> Any:
 
 
 class Progress(Generic[T]):
-    """A bar on standard error, for a `with` statement or to iterate over; silent where tqdm is missing.
+    """Progress bar on standard error, for a `with` statement or to iterate over; silent without tqdm.
 
-    `TQDM_DISABLE=1` in the environment turns all of them off.
+    The environment variable `TQDM_DISABLE=1` turns all bars off.
 
     Args:
-        iterable: what is gone through, if it is given.
-        title: what is done, in a few words.
-        unit: of what, in the plural.
-        total: how many; the iterable's length if None.
-        initial: how many are done already.
+        iterable: iterable to wrap.
+        title: the operation, in a few words.
+        unit: unit of progress, in the plural.
+        total: total number of units; None for the iterable's length.
+        initial: number of units already done.
         hidden: show nothing, as in all processes but the first.
 
     >>> list(Progress([1, 2], title="count", unit="numbers"))
@@ -119,29 +119,29 @@ class Progress(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Erase the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def update(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(count)
 
     def say(self, text: str) -> None:
-        """Show a few words behind the bar, from its next drawing on."""
+        """Set the text after the bar, from the next refresh on."""
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
 
 
 def close_all() -> None:
-    """Take all bars away: what was interrupted may still hold some."""
+    """Erase all bars, including those of interrupted operations."""
     for bar in list(_open):
         bar.close()
 
 
 def tell(text: str) -> None:
-    """Print a line on standard error, above the bars that are shown."""
+    """Print a line on standard error, above visible bars."""
     for bar in list(_open):
         if not bar.disable:
             bar.clear()

@@ -1,10 +1,10 @@
-"""Counts and sizes in words."""
+"""Format counts and sizes."""
 
 from __future__ import annotations
 
 
 def counted(count: int, noun: str) -> str:
-    """A count and its noun, in the plural but for one.
+    """A count with its noun, in the plural unless it is one.
 
     >>> counted(1, "token"), counted(128, "token")
     ('1 token', '128 tokens')

@@ -1,4 +1,4 @@
-"""Check the arguments of operators on numpy arrays, and get their addresses."""
+"""Check numpy arguments of operators, and get their addresses."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def check_float32(name: str, array: NDArray[np.float32]) -> None:
 
 
 def check_row(name: str, array: NDArray[Any], dtype: type[np.signedinteger]) -> None:
-    """Raise TypeError for anything but a contiguous array of these integers with one dimension."""
+    """Raise TypeError unless the array is contiguous, one-dimensional and of this integer type."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
         found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be a contiguous array of {np.dtype(dtype)} with one dimension, got {found}")
 
 
 def rows_contiguous(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy whose last dimension is contiguous and whose strides are whole entries."""
+    """The array, or a copy whose last dimension is contiguous and whose strides are multiples of the item size."""
     whole = all(stride % array.itemsize == 0 for stride in array.strides)
     return array if whole and array.strides[-1] == array.itemsize else np.ascontiguousarray(array)
 
 
 def placed(array: NDArray[Any]) -> tuple[int, Sequence[int], Sequence[int]]:
-    """Address, shape, and strides in entries."""
+    """Address, shape, and strides in elements."""
     return array.ctypes.data, array.shape, tuple(stride // array.itemsize for stride in array.strides)
 
 
 def feature_row(name: str, row: NDArray[np.float32] | None, features: int) -> tuple[NDArray[np.float32] | None, int]:
-    """A contiguous row of numbers, which the caller keeps alive, and its address."""
+    """A contiguous float32 vector and its address; the caller must keep it alive."""
     if row is None:
         return None, 0
     check_float32(name, row)
@@ -46,7 +46,7 @@ def feature_row(name: str, row: NDArray[np.float32] | None, features: int) -> tu
 
 
 def check_tokens(ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
-    """Raise TypeError or ValueError where ids [tokens] and offsets [sequences + 1] are not those of sequences."""
+    """Raise TypeError or ValueError unless ids [tokens] and offsets [sequences + 1] describe sequences."""
     check_row("ids", ids, np.int32)
     check_row("offsets", offsets, np.int64)
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():

@@ -12,10 +12,10 @@ from sparsekit import _C
 from sparsekit.runtime.arrays import check_float32, placed, rows_contiguous
 from sparsekit.runtime.threads import follow_torch_threads
 
-#: The kernel over raw addresses; see the native core's attention.h.
+#: The native operator on raw addresses; see csrc/operators/attention.h.
 attention_at = _C.attention
 
-#: A mask for `attention_at`: address, shape, strides, whether it is of bytes.
+#: A mask for `attention_at`: address, shape, strides, whether it is bool.
 PlacedMask: TypeAlias = tuple[int, Sequence[int], Sequence[int], bool]
 NO_MASK: PlacedMask = (0, (0, 0, 0, 0), (0, 0, 0, 0), False)
 
@@ -29,7 +29,7 @@ def _heads(name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _mask(mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The mask as a view of this shape, copied where its keys are not contiguous."""
+    """The mask, expanded to this shape, copied if its keys are not contiguous."""
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.float32, np.bool_):
         found = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
         raise TypeError(f"mask must be a bool or float32 array, got {found}")
@@ -51,23 +51,23 @@ def attention(
 ) -> NDArray[np.float32]:
     """Dense attention `softmax(scale * query @ key.T + mask) @ value`, head by head.
 
-    A query that sees no key gets 0. An infinity or NaN in a key or value may reach queries that it is masked from: its
-    weight is 0, and 0 * inf is NaN.
+    Fully masked queries get 0. Infinities and NaN in a masked key or value may reach the output, as 0 * inf is NaN.
 
     Args:
         query: float32, shape [batch, heads, queries, head_dim].
-        key: float32, shape [batch, key_heads, keys, head_dim]; `heads` is a multiple of `key_heads`, and heads of
-            queries next to each other share one.
+        key: float32, shape [batch, key_heads, keys, head_dim]; `heads` is a multiple of `key_heads`, and adjacent query
+            heads share a key head.
         value: float32, shape [batch, key_heads, keys, value_dim].
-        mask: broadcasts to [batch, heads, queries, keys]; float32 is added to the scores, bool hides where it is False.
-        causal: whether query `i` sees the keys up to `i + keys - queries` only; the last query sees all.
+        mask: broadcastable to [batch, heads, queries, keys]; float32 is added to the scores, False in a bool mask hides
+            a key.
+        causal: whether query `i` only sees keys up to `i + keys - queries`; the last query sees all.
         scale: None for 1 / sqrt(head_dim).
 
     Returns:
-        float32, shape [batch, heads, queries, value_dim]; in memory the heads of a token lie next to each other.
+        float32, shape [batch, heads, queries, value_dim]; in memory the heads of a token are adjacent.
 
     Raises:
-        TypeError: an array has another type.
+        TypeError: an array has a wrong type.
         ValueError: a shape does not fit.
 
     >>> one = np.ones((1, 1, 1, 4), np.float32)

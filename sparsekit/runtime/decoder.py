@@ -1,4 +1,4 @@
-"""Whole decoders on numpy arrays, over a compiled model."""
+"""Run a whole decoder on numpy arrays, from a compiled model."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from sparsekit import _C
 from sparsekit.runtime.arrays import check_tokens
 from sparsekit.runtime.threads import follow_torch_threads
 
-#: Keys and values of one sequence: `tokens` of at most `capacity`. `truncate(count)` keeps the first ones, `copy(other,
-#: count)` takes those of another one.
+#: Key-value cache of one sequence, with `tokens` of at most `capacity` tokens. `truncate(count)` keeps the first ones,
+#: `copy(other, count)` copies the first ones of another cache.
 KeyValueCache = _C.KeyValueCache
 
 
 def check_cache_dtype(dtype: str) -> None:
-    """Refuse a type that caches do not have.
+    """Check the type of a key-value cache.
 
     Raises:
-        ValueError: it is another one than "float32", "bfloat16" and "int8".
+        ValueError: it is not "float32", "bfloat16" or "int8".
     """
     _C.check_cache_dtype(dtype)
 
 
 class CompiledDecoder:
-    """A decoder that runs in the core. Threads may share it, not caches; calls release the GIL.
+    """A decoder in the core. Threads may share it, but not caches; calls release the GIL.
 
     Args:
-        compiled: a compiled model, uint8, at a multiple of 64 bytes; it is kept, and must not change.
+        compiled: a compiled model, uint8, aligned to 64 bytes; it is referenced and must not change.
 
-    `vocabulary` is the number of token ids, `max_tokens` the most tokens of a sequence.
+    `vocabulary` is the vocabulary size, `max_tokens` the longest sequence.
 
     Raises:
-        ValueError: it is no compiled model, one of another kind, or a damaged one.
+        ValueError: it is not a compiled decoder, or is damaged.
     """
 
     def __init__(self, compiled: NDArray[np.uint8]) -> None:
-        self._compiled = compiled  # the native decoder reads it in place
+        self._compiled = compiled  # keeps it alive: the native decoder reads it in place
         self._native = _C.Decoder(compiled.ctypes.data, compiled.size)
         self.vocabulary = self._native.vocabulary
         self.max_tokens = self._native.max_tokens
 
     def cache_bytes(self, dtype: str = "float32") -> int:
-        """Bytes that a cache takes of a token: keys and values of all layers, of int8 with their scales.
+        """Bytes of a cache per token: keys and values of all layers, with scales in int8.
 
         Raises:
-            ValueError: caches do not have this type.
+            ValueError: the type is unknown.
         """
         return self._native.cache_bytes(dtype)
 
     def make_cache(self, capacity: int, dtype: str = "float32") -> KeyValueCache:
-        """An empty cache; it takes memory as tokens come.
+        """Create an empty cache, whose memory is committed as tokens are added.
 
         Args:
-            capacity: tokens that it has room for.
-            dtype: of its keys and values: "float32", "bfloat16", or "int8" with a scale for each head and token.
+            capacity: largest number of tokens.
+            dtype: type of keys and values: "float32", "bfloat16", or "int8" with a scale for each head and token.
 
         Raises:
-            ValueError: the capacity is below 1, or more than there are addresses for; caches do not have this type.
+            ValueError: the capacity is below 1 or exceeds the address space, or the type is unknown.
         """
         return self._native.make_cache(capacity, dtype)
 
@@ -71,22 +71,20 @@ class CompiledDecoder:
         *,
         all_tokens: bool = False,
     ) -> NDArray[np.float32]:
-        """Compute the next tokens of sequences; their caches hold them afterwards.
+        """Run the model on new tokens of sequences, and append them to the caches.
 
         Args:
-            ids: int32, shape [tokens]: the new ones of all sequences, one after the other, without padding.
-            offsets: int64, shape [sequences + 1]: sequence `i` has the tokens from `offsets[i]` to before
-                `offsets[i + 1]`.
-            caches: of each sequence, another one each.
-            all_tokens: give the logits of every token, instead of those of the last of each sequence.
+            ids: int32, shape [tokens]: new tokens of all sequences, concatenated without padding.
+            offsets: int64, shape [sequences + 1]: sequence `i` has the tokens `offsets[i]:offsets[i + 1]`.
+            caches: a cache for each sequence, all different.
+            all_tokens: return logits of every token instead of the last one of each sequence.
 
         Returns:
-            Logits, float32, shape [sequences, vocabulary]; [tokens, vocabulary] of all tokens.
+            Logits, float32, shape [sequences, vocabulary]; [tokens, vocabulary] with `all_tokens`.
 
         Raises:
-            TypeError: an array has another type.
-            ValueError: a shape does not fit, the model has no such ids, or a cache no room for the tokens or another
-                shape.
+            TypeError: an array has a wrong type.
+            ValueError: a shape does not fit, ids are out of range, or a cache is full or of another model.
         """
         check_tokens(ids, offsets)
         if len(caches) != offsets.size - 1 or len({id(cache) for cache in caches}) != len(caches):

@@ -1,4 +1,4 @@
-"""Whole encoders on numpy arrays, over a compiled model."""
+"""Run a whole encoder on numpy arrays, from a compiled model."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from sparsekit import _C
 from sparsekit.runtime.arrays import check_row, check_tokens
 from sparsekit.runtime.threads import follow_torch_threads
 
-#: The task whose output has a row for each token: csrc/model/head.h.
+#: Task whose output has a row for each token, see csrc/model/head.h.
 _TOKEN_CLASSIFICATION = 2
 
 
 class CompiledEncoder:
-    """An encoder that runs in the core. Threads may share it; calls release the GIL.
+    """An encoder in the core. Threads may share it; calls release the GIL.
 
     Args:
-        compiled: a compiled model, uint8, at a multiple of 64 bytes; it is kept, and must not change.
+        compiled: a compiled model, uint8, aligned to 64 bytes; it is referenced and must not change.
 
-    `features` are those of a hidden state, `vocabulary` the number of token ids, `max_tokens` the most tokens of a
-    sequence, `types` the number of token types, or 0; `task` is a number of the compiled file, `outputs` are the
-    features of what `encode` gives, 0 where the model gives hidden states alone.
+    `features` is the size of hidden states, `vocabulary` the vocabulary size, `max_tokens` the longest sequence,
+    `types` the number of token types or 0, `task` the task's code in the compiled file, `outputs` the size of the
+    outputs of `encode`, 0 if the model only has hidden states.
 
     Raises:
-        ValueError: it is no compiled model, or a damaged one.
+        ValueError: it is not a compiled encoder, or is damaged.
     """
 
     def __init__(self, compiled: NDArray[np.uint8]) -> None:
-        self._compiled = compiled  # the native encoder reads it in place
+        self._compiled = compiled  # keeps it alive: the native encoder reads it in place
         self._native = _C.Encoder(compiled.ctypes.data, compiled.size)
         self.features = self._native.features
         self.vocabulary = self._native.vocabulary
@@ -44,17 +44,16 @@ class CompiledEncoder:
         """Hidden states of the last layer.
 
         Args:
-            ids: int32, shape [tokens]: those of all sequences, one after the other, without padding.
-            offsets: int64, shape [sequences + 1]: sequence `i` has the tokens from `offsets[i]` to before
-                `offsets[i + 1]`.
-            types: token types, as `ids`; 0 if None.
+            ids: int32, shape [tokens]: tokens of all sequences, concatenated without padding.
+            offsets: int64, shape [sequences + 1]: sequence `i` has the tokens `offsets[i]:offsets[i + 1]`.
+            types: token types, int32, shape [tokens]; None for 0.
 
         Returns:
             float32, shape [tokens, features].
 
         Raises:
             TypeError: an array has another type.
-            ValueError: a shape does not fit, or the model has no such ids, types or sequences.
+            ValueError: a shape does not fit, or ids, types or lengths are out of range.
         """
         output = np.empty((ids.size, self.features), np.float32)
         self._native.run(*_placed(ids, offsets, types), output.ctypes.data)
@@ -63,7 +62,7 @@ class CompiledEncoder:
     def encode(
         self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
     ) -> NDArray[np.float32]:
-        """What the model gives besides hidden states: vectors, pooled and normalized as it says, or logits.
+        """Run the model with its pooling or head: pooled vectors, or logits.
 
         Args:
             ids: as for `run`, like the others.
@@ -71,11 +70,11 @@ class CompiledEncoder:
             types: likewise.
 
         Returns:
-            float32, shape [sequences, outputs]; [tokens, outputs] where each token has logits.
+            float32, shape [sequences, outputs]; [tokens, outputs] for token classification.
 
         Raises:
             TypeError: an array has another type.
-            ValueError: as `run`; or the model gives hidden states alone.
+            ValueError: as `run`, or the model only has hidden states.
         """
         rows = ids.size if self._rows_are_tokens else max(0, offsets.size - 1)
         output = np.empty((rows, self.outputs), np.float32)

@@ -28,7 +28,7 @@ _PACKAGES = (
 
 
 def _cpu_facts() -> dict[str, str]:
-    """What /proc/cpuinfo says of the first processor."""
+    """Fields of the first processor in /proc/cpuinfo."""
     cpuinfo = Path("/proc/cpuinfo")
     first = cpuinfo.read_text().partition("\n\n")[0] if cpuinfo.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())
@@ -36,7 +36,7 @@ def _cpu_facts() -> dict[str, str]:
 
 
 def _cpu() -> dict[str, str | int]:
-    """The processor by model name, family and model, as lscpu has them; virtual machines hide much of the name."""
+    """Model name, family and model of the processor, as in lscpu; virtual machines hide part of the name."""
     facts = _cpu_facts()
     found: dict[str, str | int] = {"cpu": facts.get("model name") or platform.processor() or platform.machine()}
     numbers = {"cpu_family": facts.get("cpu family", ""), "cpu_model": facts.get("model", "")}
@@ -54,7 +54,7 @@ def _versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Facts to store beside every measurement, as JSON types."""
+    """Environment to store with every measurement, as JSON types."""
     return {
         "sparsekit": sparsekit.__version__,
         "build": runtime.build(),

@@ -13,41 +13,41 @@ def build() -> str:
 
 
 def version() -> str:
-    """Version of the library that the native extension was built from."""
+    """Library version that the native extension was built from."""
     return _C.version
 
 
 def kernels() -> list[tuple[str, int, int]]:
-    """The kernels of the instruction set in use: name, tokens a tile, tokens from which it is preferred."""
+    """Kernels of the instruction set in use: name, tokens per tile, number of tokens from which it is preferred."""
     return _C.kernels()
 
 
 def run_peak(rounds: int) -> int:
-    """Run multiply-adds from registers only, on the calling thread; returns the floating-point operations done.
+    """Run FMAs on registers only, on the calling thread; returns the number of floating-point operations.
 
-    Time it to know what the arithmetic units of this machine could do at most.
+    Time it to measure this machine's peak FLOP/s.
     """
     return _C.run_peak(rounds)
 
 
 def available_isas() -> list[str]:
-    """Instruction sets that this machine can run, slowest first."""
+    """Instruction sets that this machine supports, slowest first."""
     return _C.available_isas()
 
 
 def current_isa() -> str:
-    """Instruction set in use: the best of this machine, or the one that `SPARSEKIT_ISA` names.
+    """Instruction set in use: the best of this machine, or `SPARSEKIT_ISA`.
 
     Raises:
-        KernelUnavailableError: `SPARSEKIT_ISA` names one that is unknown or cannot run here.
+        KernelUnavailableError: `SPARSEKIT_ISA` is unknown or not supported by this machine.
     """
     return _C.current_isa()
 
 
 def packing_targets() -> list[str]:
-    """What weights can be packed for: "native", the instruction set in use, "avx2", "avx512" or "neon".
+    """Targets for packing: "native" for the instruction set in use, "avx2", "avx512" or "neon".
 
-    Only the choice of layouts differs; every instruction set runs them all.
+    They only differ in the choice of layouts; every instruction set supports all layouts.
     """
     return _C.packing_targets()
 
@@ -56,6 +56,6 @@ def use_isa(name: str) -> None:
     """Use this instruction set from now on, in every thread.
 
     Raises:
-        KernelUnavailableError: it is unknown or cannot run here.
+        KernelUnavailableError: it is unknown or not supported by this machine.
     """
     _C.use_isa(name)

@@ -11,7 +11,7 @@ from sparsekit import _C
 from sparsekit.runtime.arrays import check_float32, feature_row
 from sparsekit.runtime.threads import follow_torch_threads
 
-#: The kernel over raw addresses; see the native core's norm.h.
+#: The native operator on raw addresses; see csrc/operators/layer_norm.h.
 add_layer_norm_at = _C.add_layer_norm
 
 
@@ -22,7 +22,7 @@ def add_layer_norm(
     bias: NDArray[np.float32] | None = None,
     eps: float = 1e-5,
 ) -> NDArray[np.float32]:
-    """Layer normalization of a sum over the last dimension, as torch's `layer_norm(x + added)`.
+    """Layer normalization of a sum over the last dimension, `layer_norm(x + added)` in torch.
 
     Args:
         x: float32, shape [..., features].
@@ -35,7 +35,7 @@ def add_layer_norm(
         float32, the shape of `x`.
 
     Raises:
-        TypeError: an array has another type.
+        TypeError: an array has a wrong type.
         ValueError: a shape does not fit.
 
     >>> one = np.ones((1, 2), np.float32)

@@ -13,7 +13,7 @@ from sparsekit.runtime.checked_weights import checked_places
 from sparsekit.runtime.packed import Packed, check_packed, packed_info
 from sparsekit.runtime.threads import follow_torch_threads
 
-#: The kernels over raw addresses, for callers that hold arrays of their own kind; see the native core's linear.h.
+#: The native operators on raw addresses, for callers with other array types; see csrc/operators/sparse_linear.h.
 linear_at = _C.linear
 linear_input_gradient_at = _C.linear_input_gradient
 joined_linear_at = _C.joined_linear
@@ -42,8 +42,7 @@ def linear(
 ) -> NDArray[np.float32]:
     """Sparse linear layer `activation(x @ weight.T + bias)`.
 
-    A weight that is not stored is absent, not zero: where the weight has no entry, infinities and NaN of `x` do not
-    reach the result.
+    Weights that are not stored are skipped, so infinities and NaN of `x` in their columns do not reach the result.
 
     Args:
         x: float32, shape [..., in_features].

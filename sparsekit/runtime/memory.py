@@ -1,4 +1,4 @@
-"""Memory of this process: keep what is freed, say what is resident."""
+"""Memory of this process: keep freed memory, query resident memory."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import ctypes
 import os
 from pathlib import Path
 
-#: glibc's names of what `mallopt` sets, from its malloc.h.
+#: Parameters of glibc's `mallopt`, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-#: The most that glibc takes for blocks of their own.
+#: glibc's limit for the mmap threshold.
 _LARGEST_BLOCK = 32 << 20
-#: Linux: sizes of this process, in pages; the second one is what is resident.
+#: Linux: sizes of this process in pages; the second field is resident memory.
 _SIZES = Path("/proc/self/statm")
 
 
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
-    """Have the C library keep memory that this process frees, up to `limit` bytes, instead of giving it back at once.
+    """Let the C library keep up to `limit` bytes of freed memory, instead of returning it to the system.
 
-    The outputs of layers are freed and allocated again in every call; new pages of the system cost time in each. Other
-    engines keep pools of their own. It concerns everything in the process that allocates through the C library, torch
-    included.
+    Layers' outputs are freed and allocated again in every call, which costs page faults. Other engines use memory
+    pools. This affects everything in the process that allocates through the C library, torch included.
 
     Args:
-        limit: bytes at the end of the heap that stay.
+        limit: bytes to keep at the top of the heap.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        Whether it took effect: False if the C library is not glibc.
 
     Raises:
         ValueError: `limit` is negative.
@@ -43,7 +42,7 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM, pages of mapped files among it; None where the system is not Linux."""
+    """Resident memory of this process in bytes, mapped files included; None on systems other than Linux."""
     try:
         pages = int(_SIZES.read_text().split()[1])
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Packed weights: one self-describing buffer each, checked once before kernels run on it."""
+"""Packed weights: self-describing buffers, checked once before kernels use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sparsekit import _C
 from sparsekit.runtime.checked_weights import remember
 
-#: A packed weight: one self-describing buffer, made by `CSR.pack`.
+#: A packed weight: a self-describing buffer, created by `CSR.pack`.
 Packed: TypeAlias = NDArray[np.uint8]
 
 
@@ -23,7 +23,7 @@ class PackedInfo:
     in_features: int
     nnz: int
     dtype: str  # of the stored weights: "float32", "bfloat16", "float16" or "int8"
-    height: int  # output features next to each other that share their columns: 1, or 4 in 4x1 blocks
+    height: int  # rows that share their columns: 1, or 4 in 4x1 blocks
     layout: str  # "sell" (SELL-C-sigma), "csr" (CSR in column blocks), "bitmask" (a bit for each column) or "dense"
 
     @property
@@ -33,10 +33,10 @@ class PackedInfo:
 
 
 def check_packed(holder: Any, place: int, nbytes: int) -> None:
-    """Check the packed weight of an array or tensor, once: see `checked_weights`.
+    """Validate the packed weight of an array or tensor, once: see `checked_weights`.
 
     Raises:
-        ValueError: it is no packed weight, or a damaged one.
+        ValueError: it is not a packed weight, or is damaged.
     """
     _C.check_packed(place, nbytes)
     remember(holder, place)

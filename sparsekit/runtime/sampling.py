@@ -1,4 +1,4 @@
-"""The next token, on numpy arrays."""
+"""Sample the next token from logits, on numpy arrays."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ def sample(
     seed: int = 0,
     step: int = 0,
 ) -> tuple[int, float]:
-    """The next token of a sequence; options mean what they do in transformers, and apply as listed here.
+    """Sample the next token of a sequence. Options are those of transformers, applied in the order listed.
 
     Args:
         logits: float32, shape [vocabulary]; minus infinity: never this token.
-        seen: int32, shape [tokens]: tokens of the sequence so far, the prompt's among them; those beyond the vocabulary
-            do not count. Only `repetition_penalty` needs them.
+        seen: int32, shape [tokens]: prompt and tokens so far, for `repetition_penalty`; ids outside the vocabulary are
+            ignored.
         repetition_penalty: divides positive logits of tokens seen so far, multiplies negative ones.
-        temperature: divides logits. 0: the token of the largest logit, the lowest of equal ones, whatever the filters.
+        temperature: divides logits; 0: greedy, the lowest id of equal logits, regardless of filters.
         top_k: keeps tokens whose logit is among the k largest; 0: all.
         top_p: keeps the fewest tokens whose probabilities add up to it; 1: all.
-        min_p: keeps tokens at least so many times as probable as the best; 0: all.
-        seed: from 0 to 2^64 - 1; the same arguments choose the same token, whatever ran before.
-        step: which token of the sequence this is; another one draws another number.
+        min_p: keeps tokens whose probability is at least this fraction of the largest; 0: all.
+        seed: from 0 to 2^64 - 1; equal arguments give the same token.
+        step: index of the token in the sequence, which selects the random number.
 
     Returns:
-        The token, and the logarithm of its probability in the softmax of `logits` as they are: without penalty,
-        temperature and filters.
+        The token, and its log-probability under the unmodified logits, without penalty, temperature and filters.
 
     Raises:
-        TypeError: an argument has another type.
-        ValueError: an argument has an impossible value or shape.
-        FloatingPointError: the logits hold NaN or infinity, or nothing but minus infinity.
+        TypeError: an argument has a wrong type.
+        ValueError: an argument is out of range or has a wrong shape.
+        FloatingPointError: the logits contain NaN or infinity, or only minus infinity.
 
     >>> token, log_probability = sample(np.log(np.array([0.25, 0.75], np.float32)))
     >>> token, round(log_probability, 4)
@@ -70,11 +69,11 @@ def sample(
 def checked_sampling(
     temperature: Any, top_k: Any, top_p: Any, min_p: Any, repetition_penalty: Any
 ) -> tuple[float, int, float, float, float]:
-    """The options of `sample` as the core takes them.
+    """Check the options of `sample`, and convert them for the core.
 
     Raises:
-        TypeError: one is no number.
-        ValueError: one has an impossible value.
+        TypeError: an option is not a number.
+        ValueError: an option is out of range.
     """
     options = (
         _real("temperature", temperature),
@@ -88,10 +87,10 @@ def checked_sampling(
 
 
 def checked_counter(name: str, value: Any) -> int:
-    """A seed or step.
+    """Check a seed or step.
 
     Raises:
-        TypeError: it is no integer.
+        TypeError: it is not an integer.
         ValueError: it is not from 0 to 2^64 - 1.
     """
     found = _integer(name, value)

@@ -1,4 +1,4 @@
-"""Threads of a call: torch's when torch is loaded, else the library's own pool."""
+"""Threads of operators: torch's if torch is loaded, else the library's own pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TORCH_LIBRARY = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch
 
 @functools.cache
 def _torch_threads(library: str) -> bool:
-    """Hand torch's `torch_parallel_for` (torch 2.10 and newer) to the core; whether it was there."""
+    """Pass torch's `torch_parallel_for` (torch 2.10 and newer) to the core; return whether it exists."""
     try:
         torch_cpu = ctypes.CDLL(library)
         symbols = torch_cpu.torch_parallel_for, torch_cpu.torch_get_num_threads
@@ -28,17 +28,17 @@ def _torch_threads(library: str) -> bool:
 
 
 def follow_torch_threads() -> None:
-    """Run on torch's own threads once torch is loaded, so that two pools never compete for the processors."""
+    """Use torch's threads if torch is loaded, so that two pools never compete for processors."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.__file__ is not None:
         _torch_threads(str(Path(torch.__file__).parent / "lib" / _TORCH_LIBRARY))
 
 
 def num_threads() -> int:
-    """Threads a call may use: torch's number when torch is loaded, else that of the pool.
+    """Number of threads: torch's if torch is loaded, else the pool's.
 
-    The pool starts with `SPARSEKIT_NUM_THREADS`, at most 64 or the machine's processors, or with the processors that
-    the affinity mask and the container's CPU quota leave to this process.
+    The pool's default is `SPARSEKIT_NUM_THREADS`, at most 64 or the number of processors, or else the processors that
+    the affinity mask and the container's CPU quota allow.
     """
     follow_torch_threads()
     return _C.num_threads()
@@ -51,10 +51,10 @@ def uses_torch_threads() -> bool:
 
 
 def set_num_threads(count: int) -> None:
-    """Set the number of threads of the pool that runs without torch.
+    """Set the number of threads of the pool, which is used without torch.
 
     Raises:
-        ValueError: `count` is below 1, or above 64 and the machine's processors.
+        ValueError: `count` is below 1, or above both 64 and the number of processors.
         RuntimeError: torch is loaded, so its threads are used.
     """
     if uses_torch_threads():

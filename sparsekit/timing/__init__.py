@@ -1,1 +1,1 @@
-"""Compare functions by time, fairly."""
+"""Compare the running times of functions fairly."""

@@ -1,7 +1,7 @@
-"""Time several functions interleaved, in shuffled order, so that drift of the machine cancels.
+"""Time several functions interleaved, in random order, so that machine drift cancels.
 
-On a machine that others use too, a sample may contain time in which the system ran something else. Such time passes on
-the wall's clock, not on that of the processors: samples that show it do not count.
+On a shared machine, a sample may include time that other processes took. That shows in wall time but not in processor
+time; such samples do not count.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Calls in one sample are repeated until they last this long, in seconds.
+#: Shortest sample in seconds; calls are repeated to fill it.
 _SAMPLE_SECONDS = 0.001
-#: A first call longer than this is not repeated to see how long a call takes.
+#: A first call longer than this, in seconds, is not repeated to estimate the time of a call.
 _LONG = 0.1
-#: A quartile spread above this fraction of the median means that the machine was too noisy to tell small differences.
+#: Timings whose interquartile range exceeds this fraction of the median are noisy.
 NOISY_SPREAD = 0.25
-#: Samples without stolen time that a timing needs.
+#: Number of undisturbed samples that a timing needs.
 _ENOUGH = 5
-#: A sample in which processors worked for less than this part of its time was disturbed: a call keeps one busy.
+#: Samples with a lower ratio of processor time to wall time were disturbed: a call keeps one processor busy.
 _BUSY = 0.9
-#: Of a function whose calling thread works for more than this part of its samples, that thread is watched as well.
+#: If the calling thread's share of a sample is usually above this, that thread is checked as well.
 _CALLER_WORKS = 0.5
 
 
 @dataclass(frozen=True)
 class Clock:
-    """What time is read from, in seconds: the wall's, and what the processors worked for all threads and for this one.
+    """Clocks in seconds: wall time, and processor time of the process and of the calling thread.
 
-    The system brings the time of other threads up to date only now and then, a few milliseconds apart.
+    The system updates the processor time of other threads only every few milliseconds.
     """
 
     wall: Callable[[], float] = time.perf_counter
@@ -46,7 +46,7 @@ def clock_for(threads: int) -> Clock:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call took: the median over undisturbed samples and the quartiles around it."""
+    """Seconds per call: median and quartiles over undisturbed samples."""
 
     median: float
     low: float
@@ -56,14 +56,14 @@ class Timing:
 
     @property
     def noisy(self) -> bool:
-        """Whether the quartiles lie too far apart to tell small differences, or too few samples were undisturbed."""
+        """Whether the interquartile range is too large, or too few samples were undisturbed."""
         few = self.samples - self.disturbed < min(_ENOUGH, self.samples)
         return few or self.high - self.low > NOISY_SPREAD * self.median
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Seconds of one call, and the part of the time that processors worked: for the process, for the caller."""
+    """Seconds per call, and the ratios of processor to wall time, for the process and the calling thread."""
 
     seconds: float
     process: float
@@ -79,9 +79,9 @@ def _sample(function: Callable[[], Any], calls: int, clock: Clock) -> _Sample:
 
 
 def _undisturbed(samples: Sequence[_Sample]) -> list[_Sample]:
-    """The samples during which the system ran nothing else in our place."""
+    """Samples that no other process disturbed."""
     best = max(sample.caller for sample in samples)
-    least = _BUSY * best if best > _CALLER_WORKS else 0.0  # else other threads work, and the caller waits for them
+    least = _BUSY * best if best > _CALLER_WORKS else 0.0  # else the caller waits for other threads
     return [sample for sample in samples if sample.process >= _BUSY and sample.caller >= least]
 
 
@@ -96,7 +96,7 @@ def _timing(samples: Sequence[_Sample]) -> Timing:
 
 
 def _calls_a_sample(function: Callable[[], Any], clock: Clock) -> int:
-    """Warms up; returns how many calls make a sample long enough to time."""
+    """Warm up; return the number of calls per sample."""
     function()
     once = float("inf")
     for _ in range(3):
@@ -109,7 +109,7 @@ def _calls_a_sample(function: Callable[[], Any], clock: Clock) -> int:
 
 
 class _Rounds:
-    """Samples of all functions, taken round by round."""
+    """Rounds of samples of all functions."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Rounds:
         self.number = 0
 
     def run(self) -> None:
-        """One more round."""
+        """Run one more round."""
         for name in self.order.sample(list(self.functions), len(self.functions)):
             function = self.functions[name]
             if self.pause:
@@ -138,11 +138,11 @@ class _Rounds:
         self.number += 1
 
     def shorten(self) -> None:
-        """Take half as many calls a sample, of all functions alike: shorter ones are less likely to be disturbed."""
+        """Halve the calls per sample of all functions, since shorter samples are less likely to be disturbed."""
         self.calls = {name: max(1, calls // 2) for name, calls in self.calls.items()}
 
     def timings(self) -> dict[str, Timing]:
-        """Of the rounds so far."""
+        """Timings from the rounds so far."""
         return {name: _timing(samples) for name, samples in self.samples.items()}
 
 
@@ -157,19 +157,18 @@ def compare(
     warm: Mapping[str, int] | None = None,
     clock: Clock = Clock(),
 ) -> dict[str, Timing]:
-    """Time all functions in rounds, each round in a new random order, for about `seconds` in all.
+    """Time all functions in rounds, each in a new random order, for about `seconds` in total.
 
     Args:
         functions: name -> function without arguments.
         seconds: time to spend.
-        at_most: while a timing is noisy, go on until so many seconds have passed.
-        least_rounds: every function runs in so many rounds, however long they take.
-        seed: of the order.
-        pause: seconds to sleep before a function's sample, followed by a call that is not timed: threads that another
-            engine leaves spinning come to rest.
-        warm: name -> calls before a function's sample that are not timed either: caches hold what its own calls leave
-            there, not those of others.
-        clock: what to read the time from.
+        at_most: limit in seconds while a timing is noisy.
+        least_rounds: smallest number of rounds, however long they take.
+        seed: seed of the order.
+        pause: seconds to sleep before each sample, followed by an untimed call, so that other engines' threads stop
+            spinning.
+        warm: name -> untimed calls before each sample, so that caches hold what the function itself leaves there.
+        clock: the clocks.
 
     Returns:
         name -> timing of one call.
