@@ -1,4 +1,4 @@
-"""Evaluate conditions in a module's code, as far as the module's settings determine them."""
+"""Evaluate conditions in a module's code that its settings determine."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-#: What a layer whose weight was rounded may have besides: introspect/int4_scales.py keeps it there.
+#: Buffer that a rounded layer may have in addition, see introspect/int4_scales.py.
 INT4_SCALES = "int4_scales"
 #: Attributes of `nn.Linear` and of `Conv1D`.
 _PLAIN = frozenset({*vars(nn.Linear(1, 1, device="meta")), "nf", "nx"})

@@ -1,4 +1,4 @@
-"""Scales of int4 that go with a dense layer whose weight was rounded to them, until the layer is stored."""
+"""Attach int4 scales to a dense layer whose weight was rounded to them, until the layer is stored."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import nn
 from sparsekit.int4_groups import GROUP
 from sparsekit.introspect.dense_classes import INT4_SCALES, is_conv1d
 
-#: How far from a whole number of steps a weight may be: those of float16 and bfloat16 were rounded once more.
+#: Largest distance of a weight from a multiple of its scale, in scales: float16 and bfloat16 weights were rounded
+#: twice.
 _OFF_GRID = 0.05
 
 
 def each_scale(scales: torch.Tensor, in_features: int) -> torch.Tensor:
-    """The scale of every weight, shape [out_features, in_features], of scales [out_features, groups]."""
+    """Expand scales [out_features, groups] to one for every weight, [out_features, in_features]."""
     return scales.repeat_interleave(GROUP, dim=1)[:, :in_features]
 
 
 def keep_scales(layer: nn.Module, scales: torch.Tensor) -> None:
-    """Keep scales with a layer: they move and are copied with it, and are in no state dict.
+    """Attach scales to a layer, as a non-persistent buffer: they move and are copied with it.
 
     Args:
         layer: a linear layer or a `Conv1D`.
@@ -31,7 +32,7 @@ def keep_scales(layer: nn.Module, scales: torch.Tensor) -> None:
 
 @torch.no_grad()
 def kept_scales(layer: nn.Module) -> torch.Tensor | None:
-    """Scales that go with a layer; None where there are none, or its weight has left them since.
+    """Scales attached to a layer; None if there are none, or the weight no longer fits them.
 
     Returns:
         float32, shape [out_features, groups].

@@ -1,4 +1,4 @@
-"""Warn where pruning moved a model's outputs far from the dense model's on the calibration batches."""
+"""Warn if pruning moved a model's outputs far from the dense model's on the calibration batches."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Result = TypeVar("Result")
 
 #: Rows of the first batch whose outputs are compared: logits over a vocabulary are large.
 _ROWS = 4
-#: Whether a call around this one compares already: `prune` calls other functions that prune.
+#: Whether an outer call already compares, since `prune` calls other pruning functions.
 _comparing: ContextVar[bool] = ContextVar("comparing", default=False)
 
 
 def _some_rows(batches: Any) -> dict[str, Any] | None:
-    """The first rows of the first batch; None where batches are no keyword arguments of a model."""
+    """The first rows of the first batch; None if batches are not keyword arguments of a model."""
     batch = batches[0] if isinstance(batches, Sequence) and len(batches) else None
     if not isinstance(batch, Mapping):
         return None
     rows = {len(value) for value in batch.values() if isinstance(value, torch.Tensor) and value.ndim}
-    cut = len(rows) == 1  # else the first dimension is not that of rows in all of them
+    cut = len(rows) == 1  # else not all entries have rows as their first dimension
     return {name: value[:_ROWS] if cut and isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 def _has_values(model: nn.Module) -> bool:
-    """Whether a model can be run; `prune` refuses one that cannot."""
+    """Whether a model has values; `prune` refuses others."""
     if not isinstance(model, nn.Module):
         return False
     return not any(is_lazy(tensor) or tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
@@ -58,9 +58,9 @@ def _warn_if_far(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], 
 
 
 def warns_if_far(prune: Callable[P, Result]) -> Callable[P, Result]:
-    """Decorate a function that prunes its argument `model`: warn where the outputs on its `batches` moved far.
+    """Decorate a function that prunes its argument `model`: warn if outputs on its `batches` moved far.
 
-    Nothing is compared without batches, and with a `loss`, which alone knows what they are.
+    Nothing is compared without batches, or with a `loss`, whose batches can be anything.
     """
     signature = inspect.signature(prune)
 

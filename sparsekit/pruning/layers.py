@@ -25,7 +25,7 @@ def weight_of(layer: nn.Module) -> torch.Tensor:
 
 
 def check_weight(name: str, layer: nn.Module) -> None:
-    """Refuse a layer that holds no weight with values of its own to be masked.
+    """Refuse a layer whose weight cannot be masked.
 
     Raises:
         ValueError: its weight is computed before each call, or has no values yet.

@@ -1,4 +1,4 @@
-"""Train, resume, stop early, prune while training: a plain loop for any module."""
+"""A plain training loop for any module, with resuming, early stopping and pruning while training."""
 
 from sparsekit.training.gradual import GradualPruning
 from sparsekit.training.loop import train

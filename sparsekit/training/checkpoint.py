@@ -1,7 +1,7 @@
-"""Checkpoints of a training run: one safetensors file from which it resumes bit for bit.
+"""Checkpoints of a training run: a safetensors file from which it resumes bit for bit.
 
-Tensors lie under `model.`, `optimizer.<parameter>.<name>` and `random.<process>.<device>`; everything else is JSON in
-the file's header.
+Tensors are named `model.<name>`, `optimizer.<parameter>.<name>` and `random.<process>.<device>`; everything else is
+JSON in the file's header.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
 
 
 def _random_states() -> dict[str, torch.Tensor]:
-    """Random number generator states of all processes: each has its own dropout."""
+    """Random number generator states of all processes, which draw different dropout masks."""
     own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
@@ -54,11 +54,11 @@ def _random_states() -> dict[str, torch.Tensor]:
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
 ) -> None:
-    """Write everything that a run needs to resume, atomically. All processes call it and wait for 0, which writes.
+    """Write everything that a run needs to resume, atomically. All processes call it; process 0 writes.
 
     Args:
         path: the file.
-        model: what is trained, masks included.
+        model: the trained model, masks included.
         optimizer: its optimizer.
         progress: plain values of the run.
     """
@@ -69,14 +69,14 @@ def save_checkpoint(
     if first:
         header = {"format": _FORMAT, "progress": json.dumps(progress)}
         write_tensors(path, apart, header)
-    wait_for_all()  # whoever is stopped right after it reads this checkpoint, and not the one before
+    wait_for_all()  # so that a process stopped right after this resumes from this checkpoint
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str] | None = None) -> None:
     """Write tensors to a file, atomically.
 
     Raises:
-        OSError: it cannot be written, as where the disk is full; what was there is as it was.
+        OSError: it cannot be written, for example on a full disk; an old file is unchanged.
     """
     try:
         write_atomically(path, partial(save_file, tensors, metadata=header))
@@ -85,7 +85,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a file and what its header says.
+    """Read the tensors and the header of a file.
 
     Raises:
         ValueError: the file is damaged or missing.
@@ -99,10 +99,10 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """Read how far the run of a checkpoint was, without its tensors.
+    """Read the progress in a checkpoint, without its tensors.
 
     Raises:
-        ValueError: the file is damaged, or none of this version.
+        ValueError: the file is damaged or of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -120,7 +120,7 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 
 
 def _add_parametrization(model: nn.Module, key: str, tensor: torch.Tensor) -> None:
-    """Mask or round a layer where the name of a tensor says so and it does not yet."""
+    """Add the mask or rounding that a tensor's name implies, unless the layer has it."""
     found = _MASK.fullmatch(key)
     if found:
         layer = model.get_submodule(found["layer"])
@@ -132,7 +132,7 @@ def _add_parametrization(model: nn.Module, key: str, tensor: torch.Tensor) -> No
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load a state dict into a model; layers that have a mask there, and scales to round to, get them.
+    """Load a state dict into a model, adding its masks and int4 rounding.
 
     Raises:
         ValueError: names or shapes do not fit.

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 
 from sparsekit.io.atomic_file import write_atomically
 
-#: Entry of a log -> label of its axis, from top to bottom.
+#: Log entry -> axis label, from top to bottom.
 _PANELS = {"loss": "loss", "learning_rate": "learning rate", "sparsity": "sparsity", "score": "score"}
 
 
 def read_log(log: Path) -> list[dict[str, float]]:
-    """The lines of a log that `train` wrote.
+    """Read a log of `train`.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is empty, or its lines are not those of a log.
+        ValueError: it is empty, or not a log of training.
     """
     if not log.is_file():
         raise FileNotFoundError(f"{log} does not exist; give a folder of sparsekit compress, or a log of train()")
@@ -38,7 +38,7 @@ def read_log(log: Path) -> list[dict[str, float]]:
 
 
 def _mean_around(values: list[float]) -> np.ndarray[Any, Any]:
-    """Moving mean over a fiftieth of all values, shorter at both ends."""
+    """Moving average over a fiftieth of all values, shorter at both ends."""
     window = np.ones(max(1, len(values) // 50))
     sums, counts = (np.convolve(one, window, mode="same") for one in (values, np.ones(len(values))))
     return np.asarray(sums / counts)
@@ -55,10 +55,10 @@ def _draw(axes: Axes, name: str, steps: list[float], values: list[float]) -> Non
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draw a log, a panel for each of its entries that says something.
+    """Plot a log, with a panel for each nonempty entry.
 
     Args:
-        log: file of JSON lines that `train` wrote.
+        log: log file of `train`.
         picture: the PNG file.
 
     Raises:

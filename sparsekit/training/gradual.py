@@ -17,11 +17,11 @@ from sparsekit.pruning.weights import prune
 
 
 class GradualPruning:
-    """Prunes a model anew at the steps of a schedule; give it to `train` as `before_step`.
+    """Prunes a model at the steps of a schedule; pass it to `train` as `before_step`.
 
     Args:
-        model: what is trained.
-        schedule: when, and how far.
+        model: the trained model.
+        schedule: sparsity by step.
         batches: calibration batches, as in `prune`.
         criterion: as in `prune`.
         targets: as in `prune`.
@@ -29,7 +29,7 @@ class GradualPruning:
         arguments: further arguments of `prune`, such as `scope`, `mask_structure`, `loss`.
 
     Raises:
-        ValueError: the criterion is unknown, or needs batches that are not given.
+        ValueError: the criterion is unknown, or lacks the batches that it needs.
 
     >>> model = nn.Sequential(nn.Linear(8, 8))
     >>> pruning = GradualPruning(model, Schedule(0.5, end=10, frequency=5))
@@ -60,7 +60,7 @@ class GradualPruning:
         self.arguments = arguments
 
     def add_masks(self) -> None:
-        """Give layers without a mask one that keeps every weight, as sharding needs before training begins."""
+        """Add masks that keep every weight to layers without one, as sharding requires before training."""
         with split_modules(self.model):
             groups = group_prunable(self.model, self.targets, self.ignore)
             for first, *others in (list(group.values()) for group in groups):
@@ -68,7 +68,7 @@ class GradualPruning:
                     apply_mask(first, torch.ones_like(weight_of(first), dtype=torch.bool), *others)
 
     def __call__(self, step: int) -> bool:
-        """Prune where the schedule does before a step; returns whether masks changed."""
+        """Prune if the schedule prunes before this step; return whether masks changed."""
         if not self.schedule.prunes_at(step):
             return False
         chosen: dict[str, Any] = {"criterion": self.method.name, "targets": self.targets, "ignore": self.ignore}

@@ -1,4 +1,4 @@
-"""The log of a training run: a line of JSON for every step and evaluation."""
+"""The log of a training run: a JSON line for every step and evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TrainLog:
     """Appends to a log.
 
     Args:
-        path: the file; its folder is made if missing. None: nothing is logged.
+        path: the file, whose folder is created if missing; None to log nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -22,16 +22,16 @@ class TrainLog:
             path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, sparsity: float, entry: Mapping[str, float]) -> None:
-        """Append an entry, with the sparsity of the model."""
+        """Append an entry, with the model's sparsity."""
         if self.path is not None:
             with self.path.open("a") as file:
                 file.write(json.dumps({**entry, "sparsity": round(sparsity, 4)}) + "\n")
 
     def cut_after(self, step: int) -> None:
-        """Drop the lines of later steps, which are taken again, and a last line that is incomplete.
+        """Drop the lines of later steps, which will be repeated, and an incomplete last line.
 
         Raises:
-            ValueError: the file is no log of training.
+            ValueError: the file is not a log of training.
         """
         if self.path is None or not self.path.exists():
             return

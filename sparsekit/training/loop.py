@@ -42,34 +42,32 @@ def train(
 ) -> TrainReport:
     """Minimize a loss over batches, in place. Masks of `prune` stay.
 
-    The model is trained in the mode it is in: call `model.train()` first for dropout, `model.eval()` for none, as when
-    a student follows a teacher's answers. In the processes that `torchrun` starts, after
-    `sparsekit.training.join_group()`, every process takes its part of the batches and gradients are averaged: as many
-    batches count for a step as with `accumulate` times as many in one process.
+    The model is trained in its current mode: call `model.train()` first for dropout, `model.eval()` for none, as in
+    distillation. In processes started by `torchrun`, after `sparsekit.training.join_group()`, every process takes a
+    share of the batches and gradients are averaged: a step uses `accumulate` batches for each process.
 
     Args:
-        model: any module; its parameters that require gradients are trained.
-        batches: a sequence, which is shuffled in every epoch, or anything else with a length that can be iterated
-            again, such as a `DataLoader`.
-        loss: called with the model and a batch, returns a scalar; a module's own parameters (such as projections) are
-            trained too.
-        settings: how much; `TrainSettings()` if None.
-        before_step: called with the number of every step before it is taken, such as `GradualPruning`. True says that
-            masks changed: the optimizer state of pruned weights is then reset, and the best score too.
-        evaluate: a score of the model, higher is better, in eval mode without gradients; asked every
+        model: any module; parameters that require gradients are trained.
+        batches: a sequence, which is shuffled in every epoch, or a sized iterable such as a `DataLoader`.
+        loss: function of model and batch that returns a scalar; if it is a module, its parameters (such as projections)
+            are trained too.
+        settings: settings of the run; None for `TrainSettings()`.
+        before_step: called with the number of every step before the step, such as `GradualPruning`. If it returns True,
+            masks changed: the optimizer state of pruned weights and the best score are reset.
+        evaluate: computes the model's score, higher is better, in eval mode without gradients; called every
             `evaluate_every` steps and at the end.
-        checkpoint: a file from which the run goes on when it is there, and which is written as it goes.
-        log: a file that gets a line of JSON for every step and evaluation: loss, learning rate, sparsity, score. Lines
-            of an earlier run that are not part of this one are dropped.
-        parameter_groups: (parameters, learning rate): those with a rate of their own, such as the scores of movement
-            pruning; it rises and falls as the others' does, and they have no weight decay.
-        title: of the progress bar.
+        checkpoint: file to write checkpoints to; the run resumes from it if it exists.
+        log: file for a JSON line for every step and evaluation: loss, learning rate, sparsity, score. Lines of an
+            earlier run that are not part of this one are dropped.
+        parameter_groups: (parameters, learning rate) of parameters with a separate rate, such as the scores of movement
+            pruning; the rate follows the same schedule, without weight decay.
+        title: title of the progress bar.
 
     Returns:
-        Losses and scores. With `patience`, the model has the weights of the best score.
+        Losses and scores. With `patience`, the model gets the weights of the best score.
 
     Raises:
-        ValueError: there are no batches, nothing to train, `before_step` does not work on sharded weights, or the
+        ValueError: there are no batches or nothing to train, `before_step` does not support sharded weights, or the
             checkpoint is damaged or of another run.
         FloatingPointError: the loss is not finite.
 
@@ -105,10 +103,10 @@ def train(
 def _spread(
     objective: Objective[T], settings: TrainSettings, before_step: Any, parameter_groups: Sequence[ParameterGroup]
 ) -> tuple[Objective[T], Any, Sequence[ParameterGroup]]:
-    """What is trained instead of the model where it is sharded: a copy, since sharding cannot be undone.
+    """The module to train: a sharded copy if `shard` is set, since sharding cannot be undone.
 
     Raises:
-        ValueError: a kind of pruning does not work on sharded weights.
+        ValueError: the kind of pruning does not support sharded weights.
     """
     if not settings.shard or process_count() == 1:
         return objective, before_step, parameter_groups
@@ -144,7 +142,7 @@ def _take_steps(
         while not run.is_over:
             if before_step is not None and _prepare_step(run, before_step):
                 run.masks_changed()
-            if _masked(run.objective) != masked:  # what watches a weight's gradient does not survive its first mask
+            if _masked(run.objective) != masked:  # gradient hooks on a weight are lost when its first mask is added
                 forward, masked = _forward_of(run.objective), _masked(run.objective)
             loss = run.step(forward, next(shares))
             bar.say(f"loss {loss:.3g}" + (f", {run.sparsity:.0%} zeros" if run.sparsity else ""))
@@ -157,7 +155,7 @@ def _take_steps(
 
 
 def _prepare_step(run: Run[T], before_step: Callable[[int], object]) -> bool:
-    """Prune before a step where `before_step` does; returns whether masks changed. Pruning needs whole weights."""
+    """Call `before_step`, with whole weights if it prunes; return whether masks changed."""
     prunes = isinstance(before_step, GradualPruning) and before_step.schedule.prunes_at(run.report.steps)
     with gathered(run.objective) if prunes else nullcontext():
         return before_step(run.report.steps) is True
@@ -166,7 +164,7 @@ def _prepare_step(run: Run[T], before_step: Callable[[int], object]) -> bool:
 def _forward_of(objective: nn.Module) -> nn.Module:
     if process_count() == 1 or isinstance(objective, FSDPModule):
         return objective
-    return DistributedDataParallel(objective, find_unused_parameters=True)  # a pooler that no loss reads
+    return DistributedDataParallel(objective, find_unused_parameters=True)  # such as an unused pooler
 
 
 def _masked(model: nn.Module) -> int:

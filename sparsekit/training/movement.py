@@ -12,12 +12,12 @@ from sparsekit.pruning.schedule import Schedule
 
 
 class GradualMovement:
-    """Movement pruning by a schedule; give it to `train` as `before_step`, and its scores as `parameter_groups`.
+    """Movement pruning by a schedule; pass it to `train` as `before_step`, and its scores as `parameter_groups`.
 
     Args:
-        movement: what `apply_movement` gave.
-        schedule: hard pruning follows its sparsity at every step; soft pruning the shape of its rise.
-        penalty: weight of the scores' penalty at the end of the rise, for soft pruning; None: hard pruning.
+        movement: result of `apply_movement`.
+        schedule: sparsity of hard pruning at every step, or shape of the penalty's rise in soft pruning.
+        penalty: final weight of the penalty, for soft pruning; None: hard pruning.
 
     >>> from sparsekit.pruning import apply_movement
     >>> model = nn.Sequential(nn.Linear(8, 8))
@@ -35,7 +35,7 @@ class GradualMovement:
         self.weight = 0.0
 
     def __call__(self, step: int) -> bool:
-        """Set sparsity or penalty weight for a step; returns whether the sparsity changes (soft pruning: always)."""
+        """Set sparsity or penalty weight for a step; return whether the sparsity changes (soft pruning: always)."""
         if self.penalty is not None:
             self.weight = self.penalty * (1.0 - self.schedule.left_at(step))
             return True
@@ -44,11 +44,11 @@ class GradualMovement:
 
 
 class Penalized(nn.Module):
-    """A loss of model and batch, with the penalty of soft movement pruning added.
+    """A loss of model and batch, plus the penalty of soft movement pruning.
 
     Args:
         loss: the loss without penalty.
-        pruning: whose penalty, at the weight that it has now.
+        pruning: provides the penalty and its current weight.
     """
 
     def __init__(self, loss: Any, pruning: GradualMovement) -> None:

@@ -10,14 +10,14 @@ from torch import nn
 
 from sparsekit.training.settings import TrainSettings
 
-#: Parameters and the learning rate that they have at the end of the warm-up; without weight decay.
+#: Parameters and their learning rate after warm-up; without weight decay.
 ParameterGroup: TypeAlias = tuple[Sequence[nn.Parameter], float]
 
 
 def optimizer_for(
     objective: nn.Module, settings: TrainSettings, own_rates: Sequence[ParameterGroup]
 ) -> torch.optim.Optimizer:
-    """AdamW over all parameters that require gradients; those of `own_rates` without weight decay, at their own rate.
+    """AdamW over all parameters that require gradients; those of `own_rates` at their rate, without weight decay.
 
     Raises:
         ValueError: no parameter requires a gradient.

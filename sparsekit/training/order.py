@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:
-    """The numbers below `count` in the order of an epoch."""
+    """Permutation of the numbers below `count` for an epoch."""
     order = list(range(count))
     random.Random(f"{seed} {epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
     return order
 
 
 def stream(batches: Sequence[T] | Iterable[T], seed: int, first: int = 0) -> Iterator[T]:
-    """Batches without end from number `first` on.
+    """Endless stream of batches, starting at number `first`.
 
-    A sequence is shuffled anew in every epoch. Anything else with a length, such as a `DataLoader`, keeps its own
-    order; torch is seeded before each of its epochs, so that it shuffles alike when a run is resumed.
+    A sequence is shuffled in every epoch. Other sized iterables, such as a `DataLoader`, keep their order; torch is
+    seeded before each epoch, so that their shuffling is reproducible when a run resumes.
     """
     count = len(batches)  # type: ignore[arg-type]
     epoch, skipped = divmod(first, count)

@@ -13,10 +13,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def autocast(module: nn.Module, precision: str) -> AbstractContextManager[Any]:
-    """Autocast of a module's forward pass to a precision.
+    """Autocast context for a module's forward pass.
 
     Args:
-        module: its first parameter says which device computes.
+        module: the module, whose first parameter determines the device.
         precision: one of `PRECISIONS`.
     """
     if precision == "float32":

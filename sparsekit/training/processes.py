@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-#: How long processes wait for each other: one may ask a teacher about all the data meanwhile.
+#: Timeout of collectives: one process may compute a teacher's outputs for all data meanwhile.
 _TIMEOUT = timedelta(hours=12)
 
 
@@ -23,27 +23,27 @@ def _leave_group() -> None:
 
 
 def join_group() -> None:
-    """Join the processes that `torchrun` started, until this one exits; nothing where it did not."""
+    """Join the process group of `torchrun` until this process exits; does nothing without `torchrun`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
-        atexit.register(_leave_group)  # its threads must end before the interpreter does
+        atexit.register(_leave_group)  # its threads must end before the interpreter
 
 
 def process_count() -> int:
-    """Processes that train together."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_number() -> int:
-    """This one's number; 0 writes files and shows progress."""
+    """Rank of this process; rank 0 writes files and shows progress."""
     return dist.get_rank() if process_count() > 1 else 0
 
 
 def first_alone(do: Callable[[], T]) -> T:
-    """Process 0 first, then the others: what the first writes, such as a teacher's answers, the others only read."""
+    """Context that process 0 runs before the others, which then only read what it wrote (teacher's outputs)."""
     if process_count() == 1:
         return do()
     if process_number() == 0:
@@ -55,7 +55,7 @@ def first_alone(do: Callable[[], T]) -> T:
 
 
 def from_all(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Every process's tensor, of one shape and on the CPU, by the process's number."""
+    """Gather a tensor from all processes, by rank; the tensors are on the CPU and have equal shapes."""
     if process_count() == 1:
         return [tensor]
     found = [torch.empty_like(tensor) for _ in range(process_count())]
@@ -64,13 +64,13 @@ def from_all(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes are here."""
+    """Barrier: wait for all processes."""
     if process_count() > 1:
         dist.barrier()
 
 
 def same_everywhere(value: float) -> float:
-    """Process 0's value in all processes, so that all take the same decisions."""
+    """Broadcast process 0's value, so that all processes take the same decisions."""
     if process_count() == 1:
         return value
     shared = torch.tensor([value], dtype=torch.float64)

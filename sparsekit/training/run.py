@@ -26,27 +26,27 @@ from sparsekit.training.sharding import averaged, gathered, whole_tensors
 
 T = TypeVar("T")
 
-#: The loss, of the model and one batch: a scalar. A module's own parameters are trained too.
+#: Loss of model and batch, a scalar. Parameters of a loss module are trained too.
 Loss = Callable[[nn.Module, T], torch.Tensor]
 
 
 @dataclass
 class TrainReport:
-    """How a run went."""
+    """Losses and scores of a run."""
 
     steps: int = 0
-    losses: list[float] = field(default_factory=list)  # of every step, the mean over its batches
+    losses: list[float] = field(default_factory=list)  # of every step, mean over its batches
     scores: list[tuple[int, float]] = field(default_factory=list)  # (steps done, score)
     stopped_early: bool = False
 
     @property
     def best(self) -> float | None:
-        """The best score, None where nothing was evaluated."""
+        """The best score; None without evaluations."""
         return max((score for _, score in self.scores), default=None)
 
 
 class Objective(nn.Module, Generic[T]):
-    """Model and loss as one module, so that one wrapper for several processes covers the parameters of both."""
+    """Model and loss as one module, so that one distributed wrapper covers the parameters of both."""
 
     def __init__(self, model: nn.Module, loss: Loss[T]) -> None:
         super().__init__()
@@ -88,11 +88,10 @@ class Run(Generic[T]):
         self.saved_at = time.monotonic()
 
     def start(self, checkpoint: Path | None) -> None:
-        """Go on from a checkpoint where there is one; the log gets the lines of this run alone.
+        """Resume from a checkpoint if it exists, and drop later lines of the log.
 
         Raises:
-            ValueError: it is damaged, of another run, or not the same for all processes; or the log is a file of
-                something else.
+            ValueError: the checkpoint is damaged, of another run or differs between processes, or the log is not one.
         """
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
@@ -106,15 +105,15 @@ class Run(Generic[T]):
         self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is old enough for the next one; the same in all processes."""
+        """Whether a checkpoint is due; the same in all processes."""
         due = time.monotonic() - self.saved_at >= 60.0 * self.settings.checkpoint_minutes
         return bool(same_everywhere(float(due)))
 
     def _resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
-            ValueError: it is damaged, or of another run.
+            ValueError: it is damaged or of another run.
         """
         progress = read_progress(checkpoint)
         if progress["processes"] != process_count():
@@ -144,13 +143,13 @@ class Run(Generic[T]):
         self.saved_at = time.monotonic()
 
     def shares(self) -> Iterator[list[T]]:
-        """This process's batches of every step that is left."""
+        """This process's batches for each remaining step."""
         left = stream(self.batches, self.settings.seed, self.report.steps * self.together)
         while True:
             yield list(islice(left, self.together))[process_number() :: process_count()]
 
     def step(self, forward: nn.Module, share: Sequence[T]) -> float:
-        """One step of the optimizer on this process's batches; returns their mean loss.
+        """Take an optimizer step on this process's batches; return their mean loss.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -177,7 +176,7 @@ class Run(Generic[T]):
         return total
 
     def score(self, evaluate: Callable[[nn.Module], float]) -> None:
-        """Evaluate in eval mode; keeps the best weights where training may stop early."""
+        """Evaluate in eval mode; keep the best weights if training may stop early."""
         model = self.objective.model
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
@@ -197,12 +196,12 @@ class Run(Generic[T]):
         self.log.write(self.sparsity, {"step": self.report.steps, "score": score})
 
     def masks_changed(self) -> None:
-        """Reset what belongs to the less sparse model: optimizer state of pruned weights, the best score."""
+        """Reset the optimizer state of pruned weights, and the best score, which belongs to a less sparse model."""
         drop_optimizer_state(self.optimizer, self.objective)
         self.best, self.best_score, self.without_gain = {}, None, 0
         self.sparsity = masked_sparsity(self.objective.model)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is finished."""
         return self.report.steps >= self.steps or self.report.stopped_early

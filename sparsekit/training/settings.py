@@ -13,22 +13,21 @@ class TrainSettings:
     """Settings of `train`: AdamW, a linear warm-up and a linear decay to zero.
 
     Args:
-        epochs: passes over the batches; parts of one are allowed.
-        learning_rate: at the end of the warm-up.
-        warmup: part of all steps in which the learning rate rises, in [0, 1].
-        weight_decay: of AdamW, on weights with two dimensions and more.
-        max_gradient_norm: gradients are scaled down to this norm.
-        accumulate: batches whose gradients are averaged for one step.
-        precision: "float32", or "bfloat16" for autocast in the forward pass, faster where the processor has
-            instructions for it.
-        evaluate_every: steps from one evaluation to the next; 0: only at the end.
-        patience: evaluations without a better score after which training stops; 0: never. The best weights are kept.
-        patience_from: evaluations count for `patience` after this step, such as the last that prunes.
-        checkpoint_minutes: from one checkpoint to the next, where a checkpoint is asked for; 0: after every step.
-        shard: spread weights, gradients and optimizer state over the processes (FSDP2); with one process there is
-            nothing to spread. A copy is trained, so a loss must use the model that it is given; the model itself waits
-            on the CPU, in every process. Whole weights are gathered for a moment where a schedule prunes.
-        seed: of the order of the batches and of dropout.
+        epochs: passes over the batches; fractions are allowed.
+        learning_rate: learning rate after warm-up.
+        warmup: fraction of all steps in which the learning rate rises, in [0, 1].
+        weight_decay: AdamW's weight decay, for parameters with two or more dimensions.
+        max_gradient_norm: norm to clip gradients to.
+        accumulate: batches per step, whose gradients are averaged.
+        precision: "float32", or "bfloat16" for autocast in the forward pass, faster on processors that support it.
+        evaluate_every: steps between evaluations; 0: only at the end.
+        patience: stop after this many evaluations without a better score, and keep the best weights; 0: never.
+        patience_from: step from which evaluations count for `patience`, such as the last pruning step.
+        checkpoint_minutes: minutes between checkpoints, if there is a checkpoint file; 0: after every step.
+        shard: shard weights, gradients and optimizer state over the processes (FSDP2); no effect with one process. A
+            copy is trained, so a loss must use the model passed to it; the model itself stays on the CPU in every
+            process. Whole weights are gathered temporarily when a schedule prunes.
+        seed: seed of the batch order and of dropout.
 
     Raises:
         ValueError: an argument is out of range.
@@ -67,11 +66,11 @@ class TrainSettings:
             raise ValueError("patience counts evaluations: set evaluate_every too")
 
     def steps_of(self, batches: int, processes: int = 1) -> int:
-        """Steps of a run over so many batches an epoch."""
+        """Number of steps, given the batches per epoch."""
         return max(1, round(self.epochs * batches / (self.accumulate * processes)))
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Learning rate of a step of `steps`.
+        """Learning rate at a step, out of `steps`.
 
         >>> settings = TrainSettings(learning_rate=1.0, warmup=0.5)
         >>> [settings.learning_rate_at(step, 4) for step in range(4)]

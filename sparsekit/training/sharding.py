@@ -1,7 +1,7 @@
-"""Shard weights, gradients and optimizer state over the processes, for models too large for one.
+"""Shard weights, gradients and optimizer state over processes, for models too large for one process.
 
-Every parameter lies in equal parts on all processes; a transformer block's are gathered while it runs (FSDP: Zhao et
-al., arXiv 2304.11277, as torch's `fully_shard` does it).
+Every parameter is split evenly over all processes, and gathered while its transformer block runs (FSDP: Zhao et al.,
+arXiv 2304.11277, with torch's `fully_shard`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sparsekit.training.processes import process_count
 
 
 def shard(model: nn.Module) -> None:
-    """Shard a model in place, by transformer block; it cannot be put back: see `whole_tensors`.
+    """Shard a model in place, by transformer block. This cannot be undone, see `whole_tensors`.
 
-    Masks must be there before; they stay whole in every process.
+    Masks must be added before; they stay whole in every process.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (process_count(),))
@@ -36,7 +36,7 @@ def shard(model: nn.Module) -> None:
 
 @contextmanager
 def averaged(forward: nn.Module, now: bool) -> Iterator[None]:
-    """Whether gradients that are computed within are averaged over the processes, or kept for the next batch."""
+    """Context in which gradients are averaged over processes, or accumulated locally."""
     if isinstance(forward, DistributedDataParallel) and not now:
         with forward.no_sync():
             yield
@@ -48,11 +48,11 @@ def averaged(forward: nn.Module, now: bool) -> Iterator[None]:
 
 @contextmanager
 def gathered(model: nn.Module, *, whole: bool = True) -> Iterator[None]:
-    """Have whole weights in every process for a while; what is changed of them then is lost, but not masks.
+    """Context with whole weights in every process; changes to weights inside are lost, changes to masks are kept.
 
     Args:
-        model: any model; one that is not sharded is left as it is.
-        whole: False leaves it to the transformer blocks to gather theirs as they run.
+        model: any model; an unsharded one is not changed.
+        whole: False lets transformer blocks gather their weights as they run.
     """
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
     chosen = parts if whole else parts[:1]
@@ -66,11 +66,11 @@ def gathered(model: nn.Module, *, whole: bool = True) -> Iterator[None]:
 
 
 def whole_tensors(tensors: Mapping[str, torch.Tensor], *, kept: bool = True) -> dict[str, torch.Tensor]:
-    """Copies on the CPU, whole where the processes hold parts of them; all processes must ask.
+    """Copy tensors to the CPU, gathering sharded ones; all processes must call it.
 
     Args:
-        tensors: by name.
-        kept: False for a process that only gives its parts, and gets nothing.
+        tensors: tensors by name.
+        kept: False for a process that only contributes its shards, and gets nothing.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -81,7 +81,7 @@ def whole_tensors(tensors: Mapping[str, torch.Tensor], *, kept: bool = True) -> 
 
 
 def parts_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, sharded as another is; as it is where that is not."""
+    """Shard a whole tensor like another one; unchanged if that is not sharded."""
     if not isinstance(other, DTensor):
         return tensor
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)

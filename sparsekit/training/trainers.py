@@ -17,12 +17,12 @@ from sparsekit.training.gradual import GradualPruning
 
 
 class PruningCallback(TrainerCallback):
-    """Prunes at the steps of a schedule; for `Trainer` and `SentenceTransformerTrainer` alike.
+    """Prunes at the steps of a schedule, in `Trainer` and `SentenceTransformerTrainer`.
 
-    Before the model is saved for good, bake the masks in with `sparsekit.finalize(model)`.
+    Call `sparsekit.finalize(model)` to bake the masks in before the final save.
 
     Args:
-        pruning: what is pruned, when and how far.
+        pruning: model, schedule and criterion.
 
     >>> from sparsekit.pruning import Schedule
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -33,38 +33,37 @@ class PruningCallback(TrainerCallback):
         self.pruning = pruning
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prune where the schedule does, and reset the optimizer state of pruned weights."""
+        """Prune if the schedule prunes at this step, and reset the optimizer state of pruned weights."""
         if self.pruning(state.global_step) and kwargs.get("optimizer") is not None:
             drop_optimizer_state(kwargs["optimizer"], self.pruning.model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Add the sparsity to what is logged and remembered."""
+        """Add the sparsity to the log."""
         for entry in (logs, state.log_history[-1] if state.log_history else None):
             if entry is not None:
                 entry["sparsity"] = round(masked_sparsity(self.pruning.model), 4)
 
 
 class DistillationTrainer(Trainer):
-    """transformers' `Trainer` whose loss is that of a student that follows a teacher.
+    """A `Trainer` of transformers with a distillation loss.
 
     Args:
-        teacher: the model to follow; it is frozen.
-        objective: what of its outputs, such as `Distillation({"logits": SoftTargets(alpha=0.2)})`. For "hidden_states",
-            set `output_hidden_states` in the configs of both. Parameters of its losses are trained where the optimizer
-            has them: give `optimizers`.
+        teacher: the teacher, which is frozen.
+        objective: the loss, such as `Distillation({"logits": SoftTargets(alpha=0.2)})`. For "hidden_states", set
+            `output_hidden_states` in both configs. To train parameters of its losses, pass `optimizers` that have them.
         arguments: further arguments of `Trainer`.
     """
 
     def __init__(self, *arguments: Any, teacher: nn.Module, objective: Distillation, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean: the trainer divides it by accumulated batches
+        self.model_accepts_loss_kwargs = False  # the trainer must divide the mean loss itself
         self.teacher = Teacher(teacher).to(self.args.device)
         self.objective: Distillation = objective.to(self.args.device)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Loss of a batch, and with `return_outputs` the student's outputs."""
+        """Loss of a batch, with the student's outputs if `return_outputs` is set."""
         del num_items_in_batch
         given = {name: value for name, value in inputs.items() if name != "labels"}
         outputs = model(**given)
@@ -73,11 +72,11 @@ class DistillationTrainer(Trainer):
 
 
 class FollowEmbeddings(nn.Module):
-    """Loss for `SentenceTransformerTrainer`: the student embeds every text as the teacher does; labels are not used.
+    """Loss for `SentenceTransformerTrainer`: distance of embeddings to the teacher's; labels are not used.
 
     Args:
-        student: the `SentenceTransformer` that is trained.
-        teacher: another one, which is frozen.
+        student: the `SentenceTransformer` to train.
+        teacher: the teacher, which is frozen.
         distance, similarity_weight: as `sparsekit.distillation.Embeddings`.
     """
 
@@ -87,7 +86,7 @@ class FollowEmbeddings(nn.Module):
         super().__init__()
         self.model = student
         self.loss = Embeddings(distance, similarity_weight)
-        # In a list, so that it is no part of this module: trainers save and move only what is trained.
+        # In a list, so that it is not a submodule, which trainers would save and move.
         self._teacher = [Teacher(teacher)]
 
     def forward(

@@ -1,1 +1,1 @@
-"""What calibration batches say of weights: norms of inputs, gradients, Fisher matrices."""
+"""Statistics from calibration batches: input norms, gradients, Fisher matrices."""

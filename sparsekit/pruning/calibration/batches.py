@@ -1,4 +1,4 @@
-"""Calibration batches: what a model is measured on before it is pruned."""
+"""Calibration batches: inputs to measure a model on before pruning."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Batch = Mapping[str, torch.Tensor]
 
 
 def token_rows(input: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-    """Activation without padding.
+    """Drop padding from an activation.
 
     Args:
         input: shape [..., features].
-        tokens: which tokens are no padding, bool; None, or of another shape than [...]: all.
+        tokens: bool, True for tokens that are not padding; None or another shape than [...]: keep all.
 
     Returns:
         Rows, shape [tokens, features].

@@ -14,7 +14,7 @@ from sparsekit.progress import Progress
 from sparsekit.pruning.layers import oriented
 from sparsekit.splitting.split_module import is_routed
 
-#: Of a model and a batch: a scalar tensor.
+#: Function of a model and a batch that returns a scalar tensor.
 Loss = Callable[[nn.Module, Any], torch.Tensor]
 
 
@@ -81,7 +81,7 @@ def _weights_of(layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _ready(model: nn.Module, weights: Sequence[torch.Tensor]) -> Iterator[None]:
-    """The model in eval mode, so that dropout adds no noise, and its frozen weights trainable, for a while."""
+    """Context with the model in eval mode, so that dropout adds no noise, and frozen weights trainable."""
     was_training = model.training
     frozen = [weight for weight in weights if not weight.requires_grad]
     model.eval()
@@ -100,8 +100,8 @@ def weight_gradients(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield each batch's gradient of the loss with respect to every layer's weight.
 
-    The gradients that the parameters hold for an optimizer are left alone. The model runs in eval mode; its mode is put
-    back. Where a mask is, the gradient is zero.
+    Gradients stored in the parameters are not touched. The model runs in eval mode, and its mode is restored. The
+    gradient of masked weights is zero.
 
     Args:
         model: any PyTorch model.
@@ -114,7 +114,7 @@ def weight_gradients(
 
     Raises:
         TypeError: as `model_loss`.
-        ValueError: there are no batches, the loss is no scalar, or a layer has no part in it.
+        ValueError: there are no batches, the loss is not a scalar, or does not depend on a layer.
     """
     if not batches:
         raise ValueError("calibration needs at least one batch, got none")

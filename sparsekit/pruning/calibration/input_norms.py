@@ -1,4 +1,4 @@
-"""Statistics of layers' inputs, gathered while a model runs on calibration batches."""
+"""Norms of layers' inputs on calibration batches."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _adder(
 
 
 def input_norms(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
-    """Norm of every input feature of every layer over all tokens that are not padding, float32, [in_features].
+    """Norm of every layer's input features over all tokens except padding, float32, [in_features].
 
-    One pass over the batches; nothing but a vector is kept for each layer.
+    Takes one pass over the batches, and stores a vector per layer.
 
     Args:
-        model: run in eval mode without gradients; its mode is put back.
+        model: model to run in eval mode without gradients; its mode is restored.
         layers: linear layers of it, or `Conv1D`, by name.
         batches: keyword arguments of the model's forward; an "attention_mask" says what is padding.
 

@@ -1,1 +1,1 @@
-"""Masks: from scores, as parametrizations that stay, of zeros that are there."""
+"""Masks: from scores, as parametrizations, and from existing zeros."""

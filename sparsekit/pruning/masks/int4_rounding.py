@@ -1,4 +1,4 @@
-"""Rounding to int4 as a parametrization: training moves the original weight, layers compute with the rounded one."""
+"""Int4 rounding as a parametrization: training updates the original weight, layers compute with the rounded one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LEAST, MOST = -8, 7
 
 
 def round_to_int4(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The nearest multiples of scales, from -8 to 7 times them.
+    """Round a weight to the nearest multiples of scales, from -8 to 7.
 
     Args:
         weight: any shape.
-        scales: positive, of a shape that broadcasts to the weight's.
+        scales: positive, broadcastable to the weight.
     """
     return torch.clamp(torch.round(weight / scales), LEAST, MOST) * scales
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Rounds; the gradient goes through as if it did not, but where the weight was clipped.
+    """Straight-through estimator: rounds, and passes the gradient through, except where the weight was clipped.
 
     Bengio, Leonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
     Computation", arXiv 1308.3432.
@@ -48,7 +48,7 @@ class Int4Rounding(nn.Module):
 
     Args:
         scales: float32, shape [out_features, groups].
-        turned: whether the weight is [in_features, out_features], as a `Conv1D` has it.
+        turned: whether the weight is [in_features, out_features], as in a `Conv1D`.
     """
 
     scales: torch.Tensor
@@ -71,7 +71,7 @@ class Int4Rounding(nn.Module):
 
 
 def rounding_of(module: nn.Module, name: str = "weight") -> Int4Rounding | None:
-    """The rounding of a module's parameter, None where there is none."""
+    """Rounding of a module's parameter; None if there is none."""
     if not parametrize.is_parametrized(module, name):
         return None
     found = [step for step in module.parametrizations[name] if isinstance(step, Int4Rounding)]  # type: ignore[index]
@@ -79,7 +79,7 @@ def rounding_of(module: nn.Module, name: str = "weight") -> Int4Rounding | None:
 
 
 def apply_rounding(module: nn.Module, scales: torch.Tensor) -> None:
-    """Round the module's weight; scales that are already there are replaced.
+    """Round the module's weight, replacing existing scales.
 
     Args:
         module: a linear layer or a `Conv1D`.

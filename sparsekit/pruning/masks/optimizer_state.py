@@ -24,11 +24,11 @@ def _zero_masked(value: Any, mask: torch.Tensor) -> None:
 def drop_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Zero the optimizer's state of each masked weight, such as `exp_avg`, `exp_avg_sq` and `momentum_buffer`.
 
-    Call it after pruning in the middle of training: pruned weights then stop moving below their mask, and those that a
-    later mask brings back start from rest. Every tensor of the weight's shape in the optimizer's state counts.
+    Call it after pruning during training: pruned weights then stop moving below their mask, and those that a later mask
+    restores start without momentum. It zeroes every state tensor of the weight's shape.
 
     Args:
-        optimizer: holds the model's parameters; those that it has no state of yet are passed over.
+        optimizer: optimizer of the model's parameters; parameters without state are skipped.
         model: with masks, before `finalize`; its weights may be sharded.
     """
     masked = [(module, name) for module in model.modules() for name in masked_parameters(module)]

@@ -36,7 +36,7 @@ class Mask(nn.Module):
 
 
 def mask_of(module: nn.Module, name: str = "weight") -> torch.Tensor | None:
-    """The mask on a module's weight, or on another parameter of it, None where there is none."""
+    """Mask of a module's weight, or of another parameter; None if there is none."""
     if not parametrize.is_parametrized(module, name):
         return None
     masks = [step.mask for step in module.parametrizations[name] if isinstance(step, Mask)]  # type: ignore[index]
@@ -50,11 +50,11 @@ def masked_parameters(module: nn.Module) -> list[str]:
 
 
 def apply_mask(module: nn.Module, mask: torch.Tensor, *tied: nn.Module, name: str = "weight") -> None:
-    """Mask the module's weight; a mask that is already there is replaced.
+    """Mask the module's weight, replacing an existing mask.
 
     Args:
         module: a linear layer or a `Conv1D`; any module that has the parameter `name`.
-        mask: bool, shape [out_features, in_features]; True keeps a weight. Of another parameter: its shape.
+        mask: bool, True keeps a weight; shape [out_features, in_features], or the shape of another parameter.
         tied: other modules that hold the same weight; they share the mask.
         name: of the parameter.
     """
@@ -86,7 +86,7 @@ def _unshare_class(module: nn.Module) -> None:
 
 
 def finalize(model: nn.Module) -> nn.Module:
-    """Bake all masks in: weights become plain parameters with zeros, rounded ones as they are. Returns the model.
+    """Bake all masks and rounding in: weights become plain parameters with zeros. Returns the model.
 
     Raises:
         ValueError: a masked weight has other parametrizations too; remove those first.
@@ -101,7 +101,7 @@ def finalize(model: nn.Module) -> nn.Module:
 
 
 def remove_mask(module: nn.Module, name: str = "weight") -> None:
-    """Bake the mask of one parameter in, and its rounding, whose scales stay with the module."""
+    """Bake the mask and rounding of one parameter in; scales stay attached to the module."""
     rounding = rounding_of(module, name)
     _unshare_class(module)
     parametrize.remove_parametrizations(module, name)

@@ -21,7 +21,7 @@ def pruned_layers(model: nn.Module, least: float = 0.05) -> dict[str, torch.Tens
         least: fraction of zeros from which a layer counts as pruned, above 0.
 
     Returns:
-        Layer name -> which of its weights are not zero, bool, shape [out_features, in_features].
+        Layer name -> mask of its nonzero weights, bool, shape [out_features, in_features].
 
     Raises:
         ValueError: `least` is out of range, or a layer's weight is computed before each call or has no values.
