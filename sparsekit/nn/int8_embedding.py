@@ -124,7 +124,7 @@ class Int8Embedding(nn.Module):
             input: integers from 0 to `num_embeddings` - 1, any shape.
 
         Returns:
-            `output_dtype`, shape [*input.shape, embedding_dim].
+            `output_dtype`, shape [..., embedding_dim].
 
         Raises:
             IndexError: an index is out of range.
