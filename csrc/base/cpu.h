@@ -1,5 +1,5 @@
-// The one list of instruction sets in C++: name, and whether this machine runs it; slowest first. The matching list of
-// compiler flags is cmake/InstructionSets.cmake. And the processor's vendor, which decides between kernels.
+// The list of instruction sets in C++: name, and whether this machine supports it; slowest first. The matching compiler
+// flags are in cmake/InstructionSets.cmake. Also the processor's vendor, which decides between kernels.
 #pragma once
 
 #if defined(__x86_64__)
@@ -23,7 +23,7 @@ namespace sparsekit {
 
 inline bool is_amd() { return __builtin_cpu_is("amd") != 0; }
 
-/// Leaf 1, bit 29 of ecx; not among the names that clang before 18 knows.
+/// Leaf 1, bit 29 of ecx; clang before 18 has no name for it.
 inline bool has_f16c() {
   unsigned eax = 0;
   unsigned ebx = 0;
@@ -32,7 +32,7 @@ inline bool has_f16c() {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1U << 29)) != 0;
 }
 
-/// Leaf 7, part 1, bit 4 of eax; not among the names that compilers before GCC 13 know.
+/// Leaf 7, subleaf 1, bit 4 of eax; GCC before 13 has no name for it.
 inline bool has_avx_vnni() {
   unsigned eax = 0;
   unsigned ebx = 0;

@@ -46,7 +46,7 @@ inline CsrView view_of(const CsrTuple& csr) {
           .scales_size = scales ? scales->size() : 0};
 }
 
-/// An array that owns what it shows, without a copy.
+/// An array that owns its data, without a copy.
 template <class T>
 py::array to_array(std::vector<T>&& data, const py::dtype& dtype) {
   auto* owned = new std::vector<T>(std::move(data));

@@ -27,7 +27,7 @@ namespace {
 
 using Address = std::uintptr_t;
 
-/// Bytes aligned to a cache line, as kernels like them.
+/// Bytes aligned to a cache line, for the kernels.
 Array<std::uint8_t> aligned_bytes(std::size_t size) {
   constexpr std::align_val_t alignment{64};
   auto* data = static_cast<std::uint8_t*>(::operator new(size, alignment));
@@ -50,7 +50,7 @@ py::tuple from_dense(const Array<float>& dense) {
 
 Array<float> to_dense(const CsrTuple& arrays) {
   const CsrView csr = view_of(arrays);
-  validate(csr);  // the arrays are the caller's and may have changed
+  validate(csr);  // the caller owns the arrays and may have changed them
   Array<float> dense({csr.out_features, csr.in_features});
   csr_to_dense(csr, dense.mutable_data());
   return dense;
@@ -147,7 +147,7 @@ void run_linear(Address packed, std::size_t packed_bytes, Address input, std::in
   linear(call);
 }
 
-/// Packed weight and its bytes, output, its features, bias, activation function.
+/// Packed weight and its size in bytes, output and its features, bias, activation function.
 using JoinedPart = std::tuple<Address, std::size_t, Address, std::int64_t, Address, std::int32_t>;
 
 void run_joined_linear(Address input, std::int64_t input_features, std::int64_t input_stride, std::int64_t tokens,

@@ -1,11 +1,11 @@
-// Signals of Python during calls that run without the GIL.
+// Handle Python signals in calls that run without the GIL.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <chrono>
 
-/// Sees Ctrl-C in Python's main thread, at a pause that other threads, which may hold the GIL, do not feel.
+/// Checks for Ctrl-C in Python's main thread, without stalling other threads, which may hold the GIL.
 class SignalCheck {
  public:
   void operator()() {

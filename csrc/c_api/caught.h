@@ -1,4 +1,4 @@
-// Exceptions as statuses and text.
+// Convert exceptions to statuses and messages.
 #pragma once
 
 #include <cstdio>
@@ -23,7 +23,7 @@ struct Error {
   }
 };
 
-/// What `body` throws, as a status.
+/// Status of what `body` throws.
 template <class Body>
 sparsekit_status caught(const Error& error, const Body& body) {
   try {

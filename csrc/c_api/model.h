@@ -1,4 +1,4 @@
-// What stands behind a sparsekit_model.
+// The implementation of sparsekit_model.
 #pragma once
 
 #include <cstddef>

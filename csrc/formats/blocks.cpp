@@ -5,7 +5,7 @@
 namespace sparsekit {
 namespace {
 
-/// The columns of rows `first` to `last`, each once, sorted.
+/// Distinct columns of rows `first` to `last`, sorted.
 void join_columns(const CsrView& csr, std::int64_t first, std::int64_t last, std::vector<std::int32_t>& columns) {
   columns.assign(csr.col_indices + csr.crow_indices[first], csr.col_indices + csr.crow_indices[last]);
   if (last - first > 1) {
@@ -14,7 +14,7 @@ void join_columns(const CsrView& csr, std::int64_t first, std::int64_t last, std
   }
 }
 
-/// Whether the rows after `first` have their entries in the columns of `first`.
+/// Whether the rows after `first` have entries in the same columns as `first`.
 bool same_columns(const CsrView& csr, std::int64_t first, std::int64_t last) {
   const std::int64_t* crow = csr.crow_indices;
   for (std::int64_t row = first + 1; row < last; ++row) {

@@ -1,12 +1,12 @@
-// The int8 values of a dense layout that comes from outside; floats may be any.
+// Check the int8 values of an untrusted dense layout; float values need no check.
 #pragma once
 
 #include "packed.h"
 
 namespace sparsekit {
 
-/// Throws std::invalid_argument where int8 values, or their sums, are not what kernels count on. Header and scales have
-/// been checked.
+/// Throws std::invalid_argument if int8 values or their row sums violate what kernels assume. Header and scales are
+/// already checked.
 void check_dense_s8(const PackedWeight& weight);
 
 }  // namespace sparsekit

@@ -18,7 +18,7 @@ namespace {
 
 std::string text(std::int64_t n) { return std::to_string(n); }
 
-/// Slices follow one another and end with the last entry.
+/// Slices are contiguous and end with the last entry.
 void check_slice_offsets(const PackedWeight& weight, std::int64_t entries) {
   const std::int64_t slices = weight.column_blocks * weight.slices;
   if (weight.slice_offsets[0] != 0) refuse_packed("its slices must start at 0, got " + text(weight.slice_offsets[0]));
@@ -47,7 +47,7 @@ void check_slot_offsets(const PackedWeight& weight, std::int64_t entries) {
   }
 }
 
-/// Every slot of a sort window has a row of its own, and the row says so.
+/// Slots and rows of every sort window are permutations of each other.
 void check_order(const PackedWeight& weight) {
   const std::int64_t slots = weight.slices * kSlice;
   for (std::int64_t b = 0; b < (weight.overlapping ? 1 : weight.column_blocks); ++b) {
@@ -62,7 +62,7 @@ void check_order(const PackedWeight& weight) {
   }
 }
 
-/// Where the columns of each slot are, and what padded ones are.
+/// Columns of each slot, real and padded.
 struct Columns {
   unsigned place[static_cast<std::size_t>(kSlice)];
   std::uint8_t padding;
@@ -73,7 +73,7 @@ struct Columns {
     }
   }
 
-  /// Whether the first `count` columns of a slot are below `width`, and the others, in whole stripes, padding.
+  /// Whether the first `count` columns of a slot are below `width`, and the rest of its stripes is padding.
   bool good(const std::uint8_t* slot, std::int64_t count, std::int64_t stripes, std::int64_t width) const {
     bool wrong = false;
     for (std::int64_t i = 0; i < stripes * kQuad; ++i) {

@@ -156,8 +156,8 @@ CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int
   const std::int64_t size = checked_size(out_features, in_features);
   const auto nnz = static_cast<std::size_t>(size - std::count(dense, dense + size, 0.0F));
   CsrArrays csr = csr_with_capacity<float>(out_features, 0);
-  // Every number is written, also where the next one takes its place: no branch that random zeros make a guess. Numbers
-  // that someone else changes meanwhile give wrong entries, but no row more than there is room for.
+  // Branchless: every number is written, and zeros are overwritten by the next one, which avoids mispredictions on
+  // random zeros. If another thread changes the matrix meanwhile, entries are wrong but stay within the row's space.
   const std::size_t room = nnz + static_cast<std::size_t>(in_features);
   csr.col_indices.resize(room);
   csr.values.resize(room);

@@ -1,4 +1,4 @@
-// Compressed sparse rows: conversion from and to dense, and the check that everything from outside passes.
+// Compressed sparse rows: conversion from and to dense, and validation of untrusted arrays.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct CsrView {
   /// Scales of a row.
   std::int64_t row_scales() const { return dtype == DType::int4 ? groups_of(in_features) : 1; }
 
-  /// Where the scale of a value is.
+  /// Index of the scale of a value.
   std::int64_t scale_index(std::int64_t row, std::int64_t column) const {
     return dtype == DType::int4 ? row * groups_of(in_features) + column / kGroup : row;
   }
@@ -71,7 +71,7 @@ CsrView view_of(const AnyCsrArrays& arrays, std::int64_t out_features, std::int6
 /// The values as floats, [nnz]: those of int8 and int4 times their scales.
 std::vector<float> float_values(const CsrView& csr);
 
-/// Keeps every entry that does not compare equal to zero (so NaN stays). `dense` is row-major
+/// Keeps every entry that does not compare equal to zero (NaN is kept). `dense` is row-major
 /// `[out_features, in_features]`.
 CsrArrays csr_from_dense(const float* dense, std::int64_t out_features, std::int64_t in_features);
 

@@ -10,8 +10,8 @@
 namespace sparsekit {
 namespace {
 
-/// Sorts a window of row groups, from `start` on, column block by column block. The number of entries of a slot goes
-/// where the next slot's offset will be.
+/// Sorts a window of row groups, starting at `start`, column block by column block. A slot's count is stored at the
+/// position of the next slot's offset.
 void plan_window(const CsrView& csr, std::int64_t height, const PackedShape& shape, std::int64_t start,
                  PackPlan& plan) {
   const std::int64_t size = std::min(kSortWindow, shape.slices * kSlice - start);

@@ -1,4 +1,4 @@
-// What a check of a packed weight says and throws.
+// The exception of packed weight checks.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The layouts `dense_*`: every weight, zero or not, for layers that are hardly pruned or not at all.
+// The layouts `dense_*`: every weight, zero or not, for layers with few zeros or none.
 //
 // 16 rows are a panel. A panel holds, input feature by input feature, the weights of its 16 rows; with int8 values four
 // input features at a time, a quad, which instruction sets multiply and add together:
@@ -14,7 +14,7 @@
 
 namespace sparsekit {
 
-/// Where a weight is among the values of a dense layout.
+/// Index of a weight among the values of a dense layout.
 template <class Value>
 constexpr std::int64_t dense_place(const PackedShape& shape, std::int64_t row, std::int64_t column) {
   constexpr std::int64_t together = sizeof(Value) == 1 ? kQuad : 1;

@@ -11,10 +11,10 @@
 namespace sparsekit {
 namespace {
 
-/// What is added to a weight, so that it is not negative.
+/// Offset that makes a weight nonnegative.
 constexpr int kOffset = 8;
 
-/// The byte with a weight, and the half of it.
+/// The byte of a weight, and its nibble.
 struct Place {
   std::int64_t byte;
   unsigned shift;
@@ -31,7 +31,7 @@ struct Place {
   }
 };
 
-/// Where the scale of a group is.
+/// Index of the scale of a group.
 std::int64_t scale_place(std::int64_t groups, std::int64_t row, std::int64_t group) {
   return (row / kSlice * groups + group) * kSlice + row % kSlice;
 }

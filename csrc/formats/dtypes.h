@@ -1,4 +1,4 @@
-// The one table of types of stored weights.
+// The table of stored weight types.
 #pragma once
 
 #include <cstdint>

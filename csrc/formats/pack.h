@@ -1,4 +1,4 @@
-// From a CSR to a packed weight in one go: check it, find its blocks, fill them, write.
+// Pack a CSR: validate it, detect its blocks, fill them, write the buffer.
 #pragma once
 
 #include <optional>
@@ -7,12 +7,11 @@
 
 namespace sparsekit {
 
-/// Part of the places of full blocks that must be entries for the blocks to be used unasked: a few weights that happen
-/// to be zero do not hide them.
+/// Fraction of the places in blocks that must be entries for automatic detection; a few zero weights do not prevent it.
 inline constexpr double kLeastFull = 0.95;
 
-/// Rows of the blocks that kernels make use of in a validated CSR: 4 where at least `kLeastFull` of the places of its
-/// 4x1 blocks are entries, else 1.
+/// Block height that kernels use for a validated CSR: 4 if at least `kLeastFull` of the places in its 4x1 blocks are
+/// entries, else 1.
 std::int64_t block_height(const CsrView& csr);
 
 class Packing {

@@ -96,7 +96,7 @@ constexpr LayoutEntry dense_int4() {
           .unpack = unpack_dense_int4};
 }
 
-/// The one list of layouts.
+/// The list of layouts.
 constexpr LayoutEntry kLayouts[] = {
     sell<float, 1>(Layout::sell_f32, "sell_f32"),
     sell<std::int8_t, 1>(Layout::sell_s8, "sell_s8"),
@@ -140,7 +140,7 @@ const LayoutEntry& layout_entry(Layout layout) {
 
 namespace {
 
-/// Input features of a column block; of a dense weight, those that kernels take together.
+/// Input features of a column block; for dense weights, those that kernels multiply together.
 std::int64_t block_width(const LayoutEntry& layout) {
   if (layout.family == Family::dense) return layout.grouped() ? 2 * kQuad : kQuad;
   return layout.family == Family::sell ? kColumnBlock : kCsrColumnBlock;
@@ -200,7 +200,7 @@ std::uint64_t column_bytes(const LayoutEntry& layout, std::uint64_t slots, std::
                                           : static_cast<std::uint64_t>(entries);
 }
 
-/// Header of a weight of this layout, shape and number of entries: everything else follows from them.
+/// Header of a weight, from its layout, shape and number of entries, which determine the rest.
 PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, std::int64_t in_features,
                         std::int64_t nnz, std::int64_t entries) {
   PackedHeader header{};
@@ -236,7 +236,7 @@ PackedHeader header_for(const LayoutEntry& layout, std::int64_t out_features, st
 
 namespace {
 
-/// The order of rows and where their entries go; a dense weight needs neither.
+/// Row order and entry offsets, which dense weights do not need.
 void plan_slots(const CsrView& csr, const LayoutEntry& layout, PackPlan& plan) {
   if (layout.family == Family::sell) return plan_sell(csr, layout, plan);
   if (layout.grouped()) return plan_dense_int4(csr, layout, plan);
@@ -252,7 +252,7 @@ PackPlan plan_pack(const CsrView& csr, Layout wanted, const float* scales) {
   if (csr.dtype == layout.dtype) scales = csr.scales == nullptr ? scales : csr.scales;
   const std::int64_t row_scales = layout.grouped() ? groups_of(csr.in_features) : 1;
   if (layout.scaled) plan.scales.assign(scales, scales + csr.out_features * row_scales);
-  // Every stripe of SELL holds a nonzero, so this bounds the stripes too.
+  // Every SELL stripe has a nonzero, so this also bounds the number of stripes.
   if (csr.values_size > std::numeric_limits<std::uint32_t>::max()) {
     throw std::invalid_argument("a packed weight holds fewer than 2^32 nonzeros, got " +
                                 std::to_string(csr.values_size));
@@ -293,7 +293,7 @@ void write_packed(const CsrView& csr, const PackPlan& plan, std::byte* buffer) {
 
 namespace {
 
-/// Whether a buffer of so many bytes has room for what its header counts; if not, computing offsets could overflow.
+/// Whether a buffer of this size can hold the header's counts; if not, computing offsets could overflow.
 bool has_room(const PackedHeader& header, const LayoutEntry& layout, std::size_t bytes) {
   const auto most = static_cast<std::int64_t>(bytes) * (layout.grouped() ? 2 : 1);
   const bool fits = layout.family != Family::dense || header.out_features * header.in_features <= most;

@@ -39,8 +39,8 @@ struct PackedHeader {
 };
 static_assert(sizeof(PackedHeader) == 128);
 
-/// Where everything goes in a packed weight, computed before its buffer is allocated. The arrays are named and ordered
-/// as in `PackedWeight`.
+/// Layout plan of a packed weight, computed before its buffer is allocated. Arrays are named and ordered as in
+/// `PackedWeight`.
 struct PackPlan {
   PackedHeader header;
   std::vector<std::uint32_t> slice_offsets;  // or `slot_offsets`
@@ -52,7 +52,7 @@ struct PackPlan {
   std::vector<std::int32_t> row_sums;
 };
 
-/// Everything that differs between layouts; the entries are in packed.cpp.
+/// Properties of a layout; the table is in packed.cpp.
 struct LayoutEntry {
   Layout layout;
   const char* name;          // as in `Layout`

@@ -22,7 +22,7 @@ void check_row_groups(const CsrView& csr, std::int64_t height) {
 }
 
 void check_scaled_rows(const CsrView& csr, const std::vector<float>& scales, DType dtype) {
-  if (dtype_entry(csr.dtype).scaled) return;  // what `validate` saw
+  if (dtype_entry(csr.dtype).scaled) return;  // as validated
   const std::int64_t each = csr.out_features == 0 ? 0 : static_cast<std::int64_t>(scales.size()) / csr.out_features;
   for (std::int64_t row = 0; row < csr.out_features; ++row) {
     const std::string where = " in row " + std::to_string(row);

@@ -33,8 +33,7 @@ struct SortWindow {
     return last[g] - first[g];
   }
 
-  /// Goes on to the next `count` entries of row group `g`. So many rows are read in turn that no hardware prefetcher
-  /// follows.
+  /// Goes on to the next `count` entries of row group `g`. Too many rows are read in turn for the hardware prefetcher.
   void advance_by(const CsrView& csr, std::int64_t g, std::int64_t count) {
     first[g] = last[g];
     last[g] += count;
@@ -51,7 +50,7 @@ struct SortWindow {
   }
 
  private:
-  /// Prefetches the cache line after this one, which may lie behind the end of the array.
+  /// Prefetches the next cache line, which may be past the end of the array.
   static void prefetch_after(const void* p) {
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + 64));
   }

@@ -1,4 +1,4 @@
-// Floats as the types that weights are stored in.
+// Convert floats to stored weight types.
 #pragma once
 
 #include <cstdint>

@@ -50,14 +50,14 @@ typedef struct sparsekit_session sparsekit_session;
 
 typedef enum {
   SPARSEKIT_OK = 0,
-  SPARSEKIT_INVALID = 1,     /* an argument, or the file, is not what it must be */
+  SPARSEKIT_INVALID = 1,     /* an argument or the file is invalid */
   SPARSEKIT_UNAVAILABLE = 2, /* the file cannot be read, or the processor lacks what SPARSEKIT_ISA names */
   SPARSEKIT_OUT_OF_MEMORY = 3,
-  SPARSEKIT_FAILED = 4, /* anything else, as logits that are NaN */
+  SPARSEKIT_FAILED = 4, /* any other error, such as logits that are NaN */
   SPARSEKIT_STOPPED = 5 /* sparsekit_stop ended the call */
 } sparsekit_status;
 
-/* What a model gives besides hidden states. */
+/* What a model computes besides hidden states. */
 typedef enum {
   SPARSEKIT_EMBEDDING = 0,           /* one for each sequence */
   SPARSEKIT_CLASSIFICATION = 1,      /* logits of each sequence */
@@ -69,10 +69,10 @@ typedef enum { SPARSEKIT_ENCODER = 0, SPARSEKIT_DECODER = 1 } sparsekit_kind;
 
 typedef struct {
   int64_t features;    /* of hidden states; 0 for a decoder */
-  int64_t vocabulary;  /* ids are below */
+  int64_t vocabulary;  /* ids are below this */
   int64_t max_tokens;  /* of a sequence, or of a session */
-  int64_t types;       /* token types are below; 0: the model has none */
-  int64_t outputs;     /* of what sparsekit_encode gives; 0: the model gives hidden states alone */
+  int64_t types;       /* token types are below this; 0: the model has none */
+  int64_t outputs;     /* of sparsekit_encode; 0: the model only has hidden states */
   sparsekit_task task; /* of an encoder */
   sparsekit_kind kind;
 } sparsekit_description;
@@ -83,9 +83,9 @@ typedef struct {
   float temperature;        /* divides logits; 0: the most probable token, without the three filters below */
   int32_t top_k;            /* only tokens whose logit is among the k largest; 0: all */
   float top_p;              /* only the fewest tokens whose probabilities add up to it; 1: all */
-  float min_p;              /* only tokens at least so many times as probable as the best; 0: all */
+  float min_p;              /* only tokens with at least this fraction of the largest probability; 0: all */
   float repetition_penalty; /* divides positive logits of the session's tokens, multiplies negative ones; 1: none */
-  uint64_t seed;            /* the same one gives the same text, in Python too */
+  uint64_t seed;            /* the same seed gives the same text, in Python too */
 } sparsekit_sampling;
 
 /* Version of the library, as "0.1". */
@@ -95,7 +95,7 @@ SPARSEKIT_API const char* sparsekit_version(void);
  * mask and the container's quota leave, or SPARSEKIT_NUM_THREADS. */
 SPARSEKIT_API sparsekit_status sparsekit_set_threads(int32_t count, char* error, size_t error_bytes);
 
-/* Maps a compiled model and checks all of it; NULL where that fails. The file must not change while it is open. */
+/* Memory-maps a compiled model and checks all of it; NULL on failure. The file must not change while it is open. */
 SPARSEKIT_API sparsekit_model* sparsekit_open(const char* path, char* error, size_t error_bytes);
 
 /* The same of bytes in memory, which stay the caller's and must lie at a multiple of 64 until the model is closed. */

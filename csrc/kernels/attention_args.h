@@ -7,14 +7,14 @@
 
 namespace sparsekit {
 
-/// What a mask holds for a query and a key.
+/// Type of a mask's elements.
 enum class MaskKind : std::int32_t {
   none = 0,
   added = 1,    // a float that is added to the score
   visible = 2,  // a byte, 0 where the query must not see the key
 };
 
-/// Keys whose scores are in working memory at a time.
+/// Keys per key block, whose scores are in working memory at a time.
 inline constexpr std::int64_t kKeyBlock = 128;
 
 /// Attention of one head of one sequence: rows of features that are contiguous, `stride` numbers from token to token.

@@ -27,7 +27,7 @@ namespace {
 /// its mask.
 inline constexpr std::int64_t kFewFloats = kScoreFloats + sparsekit::kKeyBlock;
 
-/// Keys of a key block, at most `kKeyBlock`: so many that their rows stay in L1 for the next query.
+/// Keys per key block, at most `kKeyBlock`: few enough for their rows to stay in L1 for the next query.
 template <class Entry>
 std::int64_t few_keys(const sparsekit::AttentionHead& head) {
   constexpr std::int64_t kNumbers = 32768 / sizeof(Entry);

@@ -1,5 +1,4 @@
-// Masks and biases of attention as numbers that are added to scores: 0 or what the mask says, minus infinity for what
-// is hidden.
+// Additive attention masks and biases; minus infinity hides a key.
 #pragma once
 
 #include <cstddef>
@@ -12,11 +11,11 @@ namespace {
 template <int count>
 using VecArray = Vec[static_cast<std::size_t>(count)];
 
-/// What is added to the score of a hidden key.
+/// Added to the scores of hidden keys.
 inline constexpr float kHidden = -__builtin_inff();
 
-/// The lowest finite float. With it, and not with minus infinity, the largest score of a query begins: a hidden score
-/// less the largest one is then minus infinity, never NaN.
+/// The lowest finite float, the initial maximum of a query's scores: with minus infinity, the difference to a hidden
+/// score would be NaN.
 inline constexpr float kLowest = -3.40282347e+38F;
 
 /// Numbers of a key block, or null.
@@ -148,10 +147,10 @@ inline sparsekit::AttentionHead queries_of(const sparsekit::AttentionHead& head,
   return part;
 }
 
-/// What a row is multiplied with to divide it by its total, which is 0 where the query sees no key.
+/// Reciprocal of a row's total, or 0 if the query sees no key.
 inline float reciprocal_or_zero(float total) { return total == 0.0F ? 0.0F : 1.0F / total; }
 
-/// Keys that one of the queries can see: none where all of them come before the first key.
+/// End of the keys that any of the queries sees; 0 if all queries precede the first key.
 inline std::int64_t keys_seen(const sparsekit::AttentionHead& head) {
   if (!head.causal) return head.keys;
   const std::int64_t last = head.queries + head.diagonal;

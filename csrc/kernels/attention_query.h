@@ -1,5 +1,4 @@
-// What attention keeps of a query that is computed by itself: its features, and sums that belong to its largest score
-// so far.
+// State of a query that is computed alone: its features, and sums relative to its largest score so far.
 #pragma once
 
 #include "attention_mask.h"
@@ -8,7 +7,7 @@
 
 namespace {
 
-/// Most queries that are faster one by one than as a vector of them (measured with 8 and 16 floats a vector).
+/// Largest number of queries that is faster one by one than side by side in a vector (measured with 8 and 16 lanes).
 inline constexpr std::int64_t kMaxFewQueries = Vec::width < 8 ? 3 : 7;
 
 /// `count` rounded up to whole vectors.

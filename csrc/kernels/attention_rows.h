@@ -1,8 +1,7 @@
-// Keys and values as attention reads them, and as a cache stores them: floats, BFloat16, or int8 with a scale for each
-// row.
+// Quantization of key-value caches: rows of keys and values in float, BFloat16, or int8 with a scale for each row.
 //
-// A row is stored from its own numbers alone, to the same bits by every instruction set: how a token came (alone, in a
-// prompt, in a batch) does not matter. int8 is symmetric: number = int8 * scale, scale = largest magnitude / 127.
+// A stored row depends only on its values, and has the same bits on every instruction set, whether the token came
+// alone, in a prompt or in a batch. int8 is symmetric: number = int8 * scale, scale = largest magnitude / 127.
 #pragma once
 
 #include "attention_args.h"

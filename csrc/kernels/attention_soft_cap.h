@@ -6,7 +6,7 @@
 
 namespace {
 
-/// Scores as the head has them; `capped` where it has a soft cap, so that others do not ask for it at every vector.
+/// Scores of the head. `capped` is a template parameter, so that heads without a soft cap do not test for it.
 template <bool capped>
 [[gnu::always_inline]] inline Vec with_soft_cap(const sparsekit::AttentionHead& head, Vec score) {
   return capped ? Vec::broadcast(head.soft_cap) * tanh(score) : score;

@@ -1,4 +1,4 @@
-// What the parts of attention share: the product of rows with a tile, and the working memory of a tile of queries.
+// Shared by the attention kernels: the product of rows with a tile, and the working memory of a tile of queries.
 #pragma once
 
 #include "attention_mask.h"

@@ -1,4 +1,4 @@
-// Arguments of sparse linear kernels besides the weight: raw pointers and sizes, already checked.
+// Arguments of sparse linear kernels other than the weight: raw pointers and sizes, already checked.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What each byte of a bitmask (formats/csr_blocks.h) says of eight columns.
+// Lookup table for the bytes of a bitmask (formats/csr_blocks.h), each of which covers eight columns.
 #pragma once
 
 #include <cstdint>

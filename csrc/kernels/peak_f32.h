@@ -1,15 +1,15 @@
-// As many multiply-adds as the units do when nothing else is in the way: the ceiling of the other kernels.
+// Peak FMA throughput: the ceiling of the other kernels.
 #pragma once
 
 #include <cstdint>
 
 namespace {
 
-/// Sums side by side: enough for the latency of any core's units, few enough for its registers.
+/// Independent accumulators: enough to hide FMA latency on any core, few enough for its registers.
 inline constexpr int kPeakChains = 12;
 
-/// `rounds` multiply-adds on each of the sums, from registers only. The sums begin with different values, since equal
-/// ones could be computed once for all. Returns a number that depends on all of them.
+/// `rounds` FMAs on each accumulator, on registers only. Initial values differ, so that compilers cannot merge
+/// accumulators. Returns a number that depends on all of them.
 inline float peak_f32(std::int64_t rounds) {
   Vec sum[kPeakChains];
   for (int c = 0; c < kPeakChains; ++c) sum[c] = Vec::broadcast(1.0F + 0.01F * static_cast<float>(c));

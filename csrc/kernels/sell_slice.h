@@ -9,7 +9,7 @@ namespace {
 
 inline constexpr std::int64_t kSlicesOfWindow = sparsekit::kSortWindow / sparsekit::kSlice;
 
-/// Bytes from the values of a slice to those that are prefetched while it is computed.
+/// Prefetch distance in bytes, from the values of the current slice.
 inline constexpr std::int64_t kPrefetchDistance = 4096;
 
 /// A layout as kernels are compiled for it: the type of a value, and the rows of a row group.

@@ -17,7 +17,7 @@
 
 namespace {
 
-/// Sets of accumulators: few would wait for the latency of an FMA.
+/// Sets of accumulators, to hide FMA latency.
 constexpr unsigned csr_chains_of(int sums) { return sums >= 8 ? 1 : sums >= 4 ? 2 : 4; }
 
 /// The accumulators of a row group: those of each row and vector, in several sets, which are added at the end.

@@ -105,7 +105,7 @@ template <int vectors, class Format, class V, unsigned chains, std::size_t size>
   }
 }
 
-/// A vector that is used twice stays in a register: compilers like to read it twice from memory instead.
+/// Keeps a vector that is used twice in a register; compilers would load it twice.
 template <class V>
 [[gnu::always_inline]] inline void keep_in_register(V& x) {
 #if defined(__x86_64__)
@@ -218,7 +218,7 @@ void spmm_sell(const sparsekit::PackedWeight& weight, const void* packed, void* 
       float* window = sums + (sparsekit::sort_window_of(first) - groups.first) * Format::height * tile;
       prefetch_columns(slice);
       if constexpr (vectors * Format::height == 1) {
-        // Where a row takes little time, much of it goes into its addresses: those of four are constants.
+        // For short rows, address computation dominates: offsets of four rows are constants.
         for (unsigned four = 0; four < sparsekit::kSlice; four += 4) {
           prefetch_share<4>(slice, four);
 #pragma GCC unroll 4

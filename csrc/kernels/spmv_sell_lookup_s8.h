@@ -1,5 +1,5 @@
-// SpMV: sparse int8 weight times a few tokens of bytes, 16 rows at a time, for instruction sets that look bytes up in
-// tables.
+// SpMV (int8 GEMV of AVX2, AVX-512 without VBMI, and NEON): sparse int8 weight times a few tokens of bytes, 16 rows at
+// a time, for instruction sets that look bytes up in tables (pshufb, tbl).
 //
 //   for each 16 rows (a slice of every column block)
 //     for each token                            accumulators of each row of a row group in registers

@@ -1,5 +1,5 @@
-// SpMV: sparse int8 weight times tokens of bytes, 16 rows at a time, for instruction sets that permute bytes across
-// registers.
+// SpMV (int8 GEMV of AVX-512 VBMI): sparse int8 weight times tokens of bytes, 16 rows at a time, for instruction sets
+// that permute bytes across registers.
 //
 //   for each sort window of 64 rows (4x1 blocks: 32 row groups)
 //     for every eight tokens (4x1 blocks: four)  their bytes stay in L1; the window's stripes in L1 or L2

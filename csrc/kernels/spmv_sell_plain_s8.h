@@ -1,4 +1,4 @@
-// SpMV: sparse int8 weight times one token of bytes, row by row, for instruction sets without a kernel of their own.
+// SpMV: sparse int8 weight times one token of bytes, row by row, for the scalar instruction set.
 //
 //   for each overlapping column block           128 bytes of the token
 //     for each slice, and each row group of it

@@ -1,4 +1,4 @@
-// From sums of int8 weights by slot to outputs, for kernels that leave them so.
+// Store integer sums by slot as outputs, for int8 kernels that leave sums in slot order.
 //
 //   for each sort window of 64 rows
 //     for every few tokens                         their sums come to L1 once

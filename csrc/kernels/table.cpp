@@ -224,8 +224,8 @@ constexpr Kernel gemm_of_int4() {
           .store = store_tokens_f32<1>};
 }
 
-/// Whether packing likes CSR better for float values. Of the other layout there are tiles of up to eight tokens: for
-/// weights that another machine has packed.
+/// Whether packing prefers CSR for float values. Tiles of the other layout then have at most eight tokens: they only
+/// serve weights that another machine packed.
 constexpr bool kPrefersCsr = kThresholds.layouts.min_csr_sparsity == 0.0;
 constexpr int kWidestOther = 8;
 

@@ -1,4 +1,4 @@
-// The one table of what an instruction set offers, and its thresholds. `table.cpp` fills it once per instruction set.
+// The kernel table of an instruction set, with its thresholds. `table.cpp` fills it once per instruction set.
 #pragma once
 
 #include "attention_args.h"
@@ -16,8 +16,8 @@ namespace sparsekit {
 /// and `activation` is the gradient of the output.
 using MultiplyFn = void (*)(const PackedWeight& weight, const void* activation, void* sums, Range rows);
 
-/// Brings the features `features` of the tile's tokens into the kernel's order. Tokens beyond the valid ones are zero.
-/// Returns false where a token holds what the kernel cannot compute with; the result is then worth nothing.
+/// Packs the features `features` of the tile's tokens in the kernel's order. Tokens beyond the valid ones are zero.
+/// Returns false if a token has values that the kernel does not support; the result is then invalid.
 using PackFn = bool (*)(const Input& input, Range features, std::int64_t padded_features, void* activation);
 
 /// Adds the bias to the sums of `rows`, applies the activation function and writes the valid tokens row-major.

@@ -1,17 +1,17 @@
-// From how many tokens kernels pay: what an instruction set says of its own in isa/<isa>.h, for table.cpp.
+// Numbers of tokens from which kernels pay, set by each isa/<isa>.h and read by table.cpp.
 #pragma once
 
 #include <cstdint>
 
 namespace sparsekit {
 
-/// More tokens than any call has: the kernel is not used.
+/// More tokens than any call has: disables a kernel.
 inline constexpr std::int64_t kNever = INT64_MAX;
 
 /// More than any weight has.
 inline constexpr double kNoSparsity = 2.0;
 
-/// Whose processor runs: instructions take different times.
+/// Processor vendor, since instruction timings differ.
 enum class Vendor { others, amd };
 
 /// Tokens from which a kernel is preferred, by the processor's vendor.

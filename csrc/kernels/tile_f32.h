@@ -20,8 +20,7 @@ namespace {
 template <int tile>
 inline constexpr std::int64_t kTogether = tile < Vec::width ? tile : Vec::width;
 
-/// Floats from what is read or written to what is prefetched: tokens lie a row apart, and no hardware prefetcher
-/// follows as many rows as a tile has.
+/// Prefetch distance in floats: tokens are a row apart, and a tile has too many rows for the hardware prefetcher.
 inline constexpr std::int64_t kLoadAhead = 64;
 inline constexpr std::int64_t kStoreAhead = 32;
 

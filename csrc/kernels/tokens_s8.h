@@ -25,10 +25,10 @@ constexpr std::int64_t head_bytes(std::int64_t tile) {
   return (tile * static_cast<std::int64_t>(sizeof(TokenScale)) + 63) / 64 * 64;
 }
 
-/// Vectors that are read together: as many chains of operations as their latency asks for.
+/// Vectors read together: enough independent chains to hide latency.
 inline constexpr int kReadTogether = 4;
 
-/// What one token's scale depends on, in `kReadTogether` vectors each.
+/// Running statistics for a token's scale, in `kReadTogether` vectors each.
 struct MinMax {
   Vec least[kReadTogether];
   Vec most[kReadTogether];

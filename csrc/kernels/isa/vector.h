@@ -1,5 +1,5 @@
-// What an instruction set offers to kernels, as static assertions: the vectors of isa/<isa>.h and what is done with
-// them. A vector's elements are lanes; `width` is their number.
+// The interface of an instruction set, isa/<isa>.h, as static assertions: its vectors and their operations. A vector's
+// elements are lanes; `width` is their number.
 #pragma once
 
 #include <cstdint>

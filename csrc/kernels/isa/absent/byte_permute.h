@@ -1,4 +1,4 @@
-// For instruction sets that cannot permute bytes across registers: what kernels that do so name, never instantiated.
+// Declarations for instruction sets that cannot permute bytes across registers; named by kernels, never instantiated.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// For instruction sets without vectors of bytes: what kernels that interleave them name, never instantiated.
+// Declarations for instruction sets without byte vectors; named by kernels, never instantiated.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,4 @@
-// For instruction sets that do not take the inputs of eight products at a time: what kernels that do so name, never
-// instantiated.
+// Declarations for instruction sets that do not gather eight inputs at a time; named by kernels, never instantiated.
 #pragma once
 
 #include <cstdint>
