@@ -1,4 +1,4 @@
-"""The table of goals of linear layers: what is reached, and what could be."""
+"""Table of the speed goals for linear layers: reached speed-ups, and upper bounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from results_tables import load, machine, percent, source, table
 
 from sparsekit.bench.summary import Cell, by_sparsity, dense_times, groups, speedups
 
-#: Speed-ups over the best dense engine that one thread is to reach, as the median over the shapes: tokens -> sparsity.
+#: Target speed-ups over the best dense engine on one thread, median over the shapes: tokens -> sparsity.
 _GOALS = {
     1: {0.5: 1.7, 0.7: 2.4, 0.8: 3.5, 0.9: 6.0, 0.95: 10.0},
     16: {0.5: 1.2, 0.7: 1.6, 0.8: 2.2, 0.9: 4.0, 0.95: 7.0},
@@ -19,9 +19,10 @@ _GOALS = {
 
 
 def _bounds(stored: dict[str, Any], empty: str) -> dict[Cell, float]:
-    """Speed-ups if products took no longer than the multiply-add units need, with the rest of a call as measured.
+    """Upper bounds on speed-ups: products at peak FMA throughput, plus the measured call overhead.
 
-    The rest is a call with a weight of zeros: its input is packed, every row of every block begun, and all is stored.
+    The overhead is that of a call with an all-zero weight: packing the input, starting every row of every block,
+    storing.
     """
     peak = next(one["fma_gflops"] for one in stored["ceilings"] if one["threads"] == 1)
     rest = {group: members[0]["us"] for group, members in groups(load(empty)["rows"]).items()}
@@ -35,7 +36,7 @@ def _bounds(stored: dict[str, Any], empty: str) -> dict[Cell, float]:
 
 
 def goals_block(result: str, empty: str) -> str:
-    """What one thread reaches of its goals, and where one is missed, how far it could be without any other loss."""
+    """Goals reached on one thread, and the upper bound for missed goals."""
     stored = load(result)
     reached, bounds = by_sparsity(speedups(stored["rows"])), by_sparsity(_bounds(stored, empty))
     lines = []

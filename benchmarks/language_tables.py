@@ -18,7 +18,7 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _speed(row: dict[str, Any], rows: list[dict[str, Any]], what: str) -> str:
-    """Tokens a second, and over llama.cpp's two types where the row is ours."""
+    """Tokens per second, and for sparsekit the ratio to llama.cpp in both types."""
     shown = f"{row[what]['median']:.0f}" + "*" * row["noisy"]
     if row["sparsity"] is None:
         return shown

@@ -27,7 +27,7 @@ def _packed_sizes(rows: list[dict[str, Any]]) -> str:
 
 
 def _break_even(values: dict[float, list[float]]) -> str:
-    """Sparsity from which sparse is faster; the lowest that was measured where it is always."""
+    """Break-even sparsity; the lowest measured one if sparse is always faster."""
     even = break_even(medians(values))
     if even is None:
         return "-"
@@ -150,7 +150,7 @@ def _above_lowest(rows: list[dict[str, Any]]) -> dict[int, float]:
 
 
 def _from(above: Mapping[int, float]) -> str:
-    """From which sparsity layers pay, in words; `above`: where it is not the lowest that was measured."""
+    """Break-even sparsity in words; `above`: tokens for which it is above the lowest measured sparsity."""
     if not above:
         return "from 50% sparsity"
     tokens = f"{min(above)} to {max(above)} tokens" if len(above) > 1 else counted(min(above), "token")
@@ -158,7 +158,7 @@ def _from(above: Mapping[int, float]) -> str:
 
 
 def pays_block() -> str:
-    """From which sparsity float32 layers pay, with AVX-512 and with AVX2 alone."""
+    """Break-even sparsity of float32 layers, with AVX-512 and with AVX2 only."""
     wide: dict[int, float] = {}
     for name in ("layers.json", "layers-zen4.json", "layers-xeon.json"):
         for batch, even in _above_lowest(load(name)["rows"]).items():

@@ -92,7 +92,7 @@ def _short_line(stored: dict[str, Any], text: str, members: list[dict[str, Any]]
 
 
 def models_block() -> str:
-    """Every processor, one thread: what dense takes, and how many times faster sparse is."""
+    """Every processor, one thread: dense times and sparse speed-ups."""
     results = [load(name) for name in _PROCESSORS]
     lines = [
         _short_line(stored, text, members)
@@ -129,7 +129,7 @@ def dense_block(result: str) -> str:
 
 
 def operators_block() -> str:
-    """Where the time of the converted MiniLM goes."""
+    """Breakdown of the converted MiniLM's time by operator."""
     stored = load("model.json")
     rows = [row for row in stored["rows"] if row["operators"]]
     lines = []

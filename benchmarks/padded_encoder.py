@@ -1,4 +1,4 @@
-"""Texts to vectors by an engine of padded batches, as its users write it. Knows neither torch nor sparsekit."""
+"""Embed texts with an engine that needs padded batches, as its users would. Imports neither torch nor sparsekit."""
 
 from __future__ import annotations
 

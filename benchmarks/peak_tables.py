@@ -1,4 +1,4 @@
-"""How near layers come to the peak of a core, and what a second thread gains."""
+"""Fraction of a core's peak that layers reach, and the gain of a second thread."""
 
 from __future__ import annotations
 

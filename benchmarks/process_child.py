@@ -1,4 +1,4 @@
-"""One engine in a process of its own, for processes.py: does a job, prints what it saw as JSON. Imports no torch.
+"""Child process of processes.py: runs one engine, does a job and prints measurements as JSON. Imports no torch.
 
 process_child.py JOB ENGINE MODEL TOKENIZER NUMBER
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 BEGIN = time.perf_counter()
 MOST_TOKENS = 256
 SENTENCE = "a film that knows what it wants to be and gets there without hurry"
-#: Calls after which memory is taken as settled.
+#: Number of calls after which memory use is considered stable.
 SETTLED = 500
 #: Opens an engine's model with a tokenizer, on `threads` threads; what it returns computes a vector for each text.
 Opener: TypeAlias = "partial[Callable[[Sequence[str]], Any]]"
@@ -72,7 +72,7 @@ def start(opener: Opener, number: float) -> dict[str, Any]:
 
 
 def idle(opener: Opener, number: float) -> dict[str, Any]:
-    """Seconds of processor time that the process takes while it does nothing for `number` seconds, two threads warm."""
+    """Processor seconds used while idle for `number` seconds, after a call on two threads."""
     encode, texts = opener(threads=2), calls_of_mixed_sizes()
     for _ in range(20):
         encode(texts())
@@ -95,7 +95,7 @@ def growth(opener: Opener, number: float) -> dict[str, Any]:
 
 
 def hold(opener: Opener, number: float) -> dict[str, Any]:
-    """Answer, say so, and stay until standard input ends."""
+    """Embed a text, report readiness, and wait until standard input ends."""
     encode, texts = opener(threads=1), calls_of_mixed_sizes()
     for _ in range(20):
         encode(texts())

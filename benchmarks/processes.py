@@ -1,4 +1,4 @@
-"""What a process costs that serves a MiniLM pruned to 90%: time to start, memory, and what it takes while idle.
+"""Cost of a process that serves a MiniLM pruned to 90%: start-up time, memory, processor time while idle.
 
 .venv/bin/python benchmarks/processes.py benchmarks/results/processes.json
 
@@ -36,7 +36,7 @@ OURS, PEER = "sparsekit-engine-int8", "onnxruntime-int8"
 #: Engine -> its model, and the folder that they are made of.
 FILES = {OURS: "encoder.sparsekit", PEER: "encoder-int8.onnx"}
 FOLDER = "pruned"
-#: By which the cosine of an answer to torch's may be below 1.
+#: Tolerance of 1 - cosine to torch's vector.
 TOLERANCE = 0.05
 #: Processes that share a model.
 SHARING = 4
@@ -89,7 +89,7 @@ def middle(rows: Sequence[dict[str, Any]], name: str) -> Any:
 
 
 def started(cases: Sequence[Case], repeats: int, expected: Any) -> dict[str, dict[str, Any]]:
-    """Medians of fresh processes in turn, after one of each that does not count."""
+    """Medians over fresh processes, interleaved, after one uncounted process for each engine."""
     rows: dict[str, list[dict[str, Any]]] = {case.engine: [] for case in cases}
     for number in range(repeats + 1):
         for case in cases:
@@ -132,7 +132,7 @@ def shared(case: Case, count: int) -> int:
 
 
 def together(jobs: Iterable[tuple[Case, str, float]]) -> list[dict[str, Any]]:
-    """What jobs report that take no time: they run side by side."""
+    """Results of jobs that are not timed, run in parallel."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda one: one[0].run(*one[1:]), jobs))
 

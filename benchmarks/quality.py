@@ -1,4 +1,4 @@
-"""What compression keeps: recipes on real models and data, one seed a run.
+"""Quality after compression: recipes on real models and data, one seed per run.
 
     .venv/bin/python benchmarks/quality.py classifier --seed 0   # a teacher, then every recipe of classifiers
     .venv/bin/python benchmarks/quality.py embedding --seed 0

@@ -1,4 +1,4 @@
-"""What compression keeps, over seeds: tables from the JSON files under benchmarks/results/quality."""
+"""Quality after compression over seeds: tables from the JSON files under benchmarks/results/quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tables share: the stored results, the processor they were measured on, Markdown."""
+"""Shared by all tables: stored results, the processor they were measured on, Markdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def machine(environment: dict[str, Any]) -> str:
-    """Where something was measured."""
+    """Processor and versions of a measurement."""
     return (
         f"{processor(environment)}, {environment['processors']} processors, "
         f"torch {environment['packages']['torch']}, Python {environment['python']}."
@@ -28,7 +28,7 @@ def machine(environment: dict[str, Any]) -> str:
 
 
 def source(*names: str) -> str:
-    """Where the numbers are stored."""
+    """Source files of the numbers."""
     return "Source: " + ", ".join(f"`benchmarks/results/{name}`" for name in names) + "."
 
 

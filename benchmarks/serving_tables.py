@@ -43,7 +43,7 @@ def _process_rows(found: dict[str, Any], sharing: str) -> dict[str, str]:
 
 
 def processes_block() -> str:
-    """What a process without torch costs that serves a model."""
+    """Cost of a serving process without torch."""
     stored = load("processes.json")
     engines = stored["engines"]
     sharing = max(next(iter(engines.values()))["proportional"], key=int)

@@ -30,13 +30,13 @@ MOST_TOKENS = 256
 
 @dataclass(frozen=True)
 class TextEngine:
-    """How to open the pruned model in a folder, what that needs, and how far off answers may be."""
+    """An engine: how to open the pruned model in a folder, required modules, and tolerance."""
 
     open: Callable[[Path], Encode]
     modules: Sequence[str] = ()
     tolerance: float = 1e-4  # of the cosine to torch's vectors
     block: str = "1x1"  # of the mask
-    remedy: str = ""  # the engine to take instead where this one answers wrongly
+    remedy: str = ""  # engine to use if this one's outputs are wrong
 
     @property
     def missing(self) -> list[str]:

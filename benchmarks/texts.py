@@ -69,9 +69,9 @@ def error_of(encode: Encode, expected: Any, texts: Sequence[str]) -> Any:
 
 
 def open_engines(names: Sequence[str], place: Path, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Engines by name: how they encode, the largest error of a cosine, and whether that makes answers wrong.
+    """Engines by name: encoding function, largest error of a cosine, and whether that exceeds the tolerance.
 
-    Where one answers wrongly, its remedy follows.
+    An engine with wrong outputs is followed by its remedy.
     """
     folders = {block: write_pruned(place / block, block) for block in {ENGINES[name].block for name in names}}
     expected = {block: ENGINES[REFERENCE].open(folder)(texts) for block, folder in folders.items()}

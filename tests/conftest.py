@@ -1,4 +1,4 @@
-"""Fixtures: every instruction set of the machine, and awkward matrices."""
+"""Fixtures: every instruction set of the machine, random numbers."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def dense() -> nn.Linear:
-    """A layer of which a fifth is left."""
+    """A layer at 80% sparsity."""
     torch.manual_seed(0)
     layer = nn.Linear(48, 40)
     prune(nn.Sequential(layer), 0.8)

@@ -1,4 +1,4 @@
-"""Small transformers models of several families, random weights, and what tests of removed units ask of them."""
+"""Small random transformers models of several families, and helpers to test removed units."""
 
 import json
 

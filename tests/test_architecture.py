@@ -1,4 +1,4 @@
-"""The layers hold: who imports whom, what kernels may include, what their objects export."""
+"""Architecture: imports between rooms, includes of kernels, symbols of their objects."""
 
 import ast
 import platform

@@ -1,4 +1,4 @@
-"""What messages tell people to install is there to be installed."""
+"""Extras and packages that messages tell users to install exist."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The names of the top level: each found where it is said to be, and the packages inside, when they are asked for."""
+"""Top-level names and packages: each is defined where the table says, and imported on first use."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The documents say what the stored results say, and their commands exist."""
+"""Figures in documents agree with the stored results, and commands in them exist."""
 
 import re
 import subprocess

@@ -1,7 +1,7 @@
 """Code blocks of README and guides run, page by page, beside tiny models of random weights. Nothing is downloaded.
 
-A page's blocks share one namespace and one folder. `yaml FILE` is written to that file, `bash` holds commands of
-sparsekit, and what cannot run here says `not-run` after its language.
+The blocks of a page share a namespace and a folder. `yaml FILE` blocks are written to that file, `bash` blocks have
+commands of sparsekit, and blocks that cannot run here have `not-run` after their language.
 """
 
 import re
@@ -26,7 +26,7 @@ _BLOCK = re.compile(r"^```(\w+)[ \t]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DO
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """What pages speak of: a classifier, language models, an encoder that was pruned, reviews."""
+    """Models and data that pages refer to: a classifier, language models, a pruned encoder, reviews."""
     folder = tmp_path_factory.mktemp("pages")
     tiny(folder / "my-classifier", "classification", num_hidden_layers=1)
     tiny(folder / "my-language-model", "language", num_hidden_layers=1)

@@ -1,4 +1,4 @@
-"""The typed stub of the extension says what the module holds."""
+"""The typed stub agrees with the extension module."""
 
 import ast
 import re

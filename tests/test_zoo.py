@@ -1,4 +1,4 @@
-"""Every text family of transformers goes all the way: prune, convert, fuse, pad, generate, save, open again, undo."""
+"""Every text family of transformers end to end: prune, convert, fuse, pad, generate, save, load, undo."""
 
 import copy
 

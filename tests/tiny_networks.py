@@ -1,4 +1,4 @@
-"""A small network with batches and a loss, and plain references for what is asked of them."""
+"""A small network with batches and a loss, and plain references."""
 
 import copy
 

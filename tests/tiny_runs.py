@@ -1,4 +1,4 @@
-"""What a recipe needs, tiny: reviews, models of random weights, recipes for them."""
+"""Tiny inputs of recipes: reviews, random models, recipes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Folders with code of their own: no verb runs it, whatever stands on its standard input."""
+"""Folders with custom code: no command runs it, whatever is on standard input."""
 
 import ast
 import json
@@ -29,7 +29,7 @@ def edit(path: Path, **values: object) -> None:
 
 
 def add_code(folder: Path, marker: Path) -> None:
-    """Code that marks that it ran, and a configuration and tokenizer that name it."""
+    """Add code that leaves a marker when run, and a configuration and tokenizer that name it."""
     code = ["from transformers import BertConfig, BertModel, BertTokenizer", "class Config(BertConfig): pass"]
     (folder / "evil.py").write_text("\n".join([f"open({str(marker)!r}, 'w').close()", *code]))
     classes = ("AutoModel", "AutoModelForSequenceClassification", "AutoModelForCausalLM")
@@ -89,7 +89,7 @@ def test_a_teacher_with_code(tmp_path, evil, marker):
 
 
 def test_a_known_architecture_is_opened_by_its_own_class(tmp_path, evil, marker):
-    """transformers has a class for it: that one is taken, and the folder's left alone."""
+    """transformers' own class is used, not the folder's."""
     edit(evil / "config.json", model_type="bert")
     result = CliRunner().invoke(
         app, ["convert", str(evil), "--out", str(tmp_path / "out"), "--min-sparsity", "0"], input=YES
@@ -157,7 +157,7 @@ def test_answers_on_standard_input(tmp_path, evil, marker):
 
 
 def calls_of_loaders(path: Path) -> list[str]:
-    """Where a file calls a loader of transformers or sentence-transformers without `from_folder`."""
+    """Calls of loaders of transformers or sentence-transformers that bypass `from_folder`."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     names = {id(call): call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
     return [

@@ -1,4 +1,4 @@
-"""Sparse weights stored with bitmasks, and values of four bits, damaged or made to harm: each is refused in words."""
+"""Damaged or malicious sparse weights with bitmasks and int4 values: each is refused with a clear error."""
 
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_manifest_that_contradicts_the_arrays(folder, changes, message):
 
 
 def test_a_small_file_cannot_ask_for_all_memory(tmp_path):
-    """int4 is packed with its zeros, half a byte each, however few entries there are."""
+    """int4 is packed dense, half a byte a weight, however few entries there are."""
     layer = SparseLinear.from_csr(SparseLinear(8, 8).to_csr(), dtype="int4")
     save(nn.Sequential(layer), tmp_path / "model")
     edit_manifest(tmp_path / "model", lambda manifest: manifest["layers"]["0"].update({"shape": [8, 10**9]}))

@@ -1,4 +1,4 @@
-"""Compiled models that each break one rule of docs/compiled-model.md, with right checksums, are refused for it."""
+"""Compiled models that break one rule of docs/compiled-model.md each, with valid checksums, are refused."""
 
 import ctypes
 import struct
@@ -44,7 +44,7 @@ def good(tmp_path_factory):
 
 @dataclass
 class Forged:
-    """A compiled model in parts that can be changed; `bytes` makes every checksum right that was not changed."""
+    """A compiled model in parts that tests can change; `bytes` recomputes all checksums that were not changed."""
 
     header: dict
     entries: list[dict]
@@ -78,7 +78,7 @@ class Forged:
 
 
 def tensors_of(good: bytes) -> tuple[EncoderOptions, list[Tensor]]:
-    """What a compiled model was made of."""
+    """The tensors of a compiled model."""
     model = Forged.of(good)
     options = EncoderOptions(*(model.header[name] for name in OPTIONS))
     roles = {number: name for name, number in ROLES.items()}
@@ -98,7 +98,7 @@ def tensors_of(good: bytes) -> tuple[EncoderOptions, list[Tensor]]:
 
 
 def native_error(data: bytes) -> str | None:
-    """What the C interface says; None where it opens it."""
+    """Error message of the C interface; None if it opens the model."""
     library = ctypes.CDLL(str(LIBRARY))
     library.sparsekit_open_memory.restype = ctypes.c_void_p
     buffer = aligned_buffer(len(data))

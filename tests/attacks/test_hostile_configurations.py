@@ -1,4 +1,4 @@
-"""Configurations that are wrong or made to harm: none leads to code that it names, or to more memory than arrays."""
+"""Wrong or malicious configurations: none runs code that it names, or allocates more memory than the arrays."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Sparse weights stored as dense arrays, damaged or made to harm: each is refused in words, with and without torch."""
+"""Damaged or malicious sparse weights in dense arrays: each is refused with a clear error, with and without torch."""
 
 import tracemalloc
 from collections.abc import Callable

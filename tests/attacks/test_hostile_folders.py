@@ -1,4 +1,4 @@
-"""Folders that are damaged or made to harm: each is refused in words, before anything is computed with it."""
+"""Damaged or malicious folders: each is refused with a clear error, before anything is computed."""
 
 import hashlib
 import json
@@ -63,7 +63,7 @@ def edit_json(path: Path, change: Callable[[dict], object]) -> None:
 
 
 def edit_manifest(folder: Path, change: Callable[[dict], object]) -> None:
-    """Change the manifest and have its checksum agree."""
+    """Change the manifest and recompute its checksum."""
 
     def sealed(manifest: dict) -> None:
         change(manifest)
@@ -75,7 +75,7 @@ def edit_manifest(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def forge(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    """Change arrays and have the manifest agree, as someone would who wants to get past the checksums."""
+    """Change arrays and adapt the manifest, as an attacker would to pass the checksums."""
     arrays = {name: array.copy() for name, array in load_file(folder / "model.safetensors").items()}
     change(arrays)
     save_file(arrays, folder / "model.safetensors")
@@ -112,7 +112,7 @@ def test_a_flipped_bit_in_an_array(folder, name):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "sparsekit.json"])
 def test_a_flipped_bit_anywhere_else_is_refused_or_harmless(folder, name):
-    """Headers and the manifest: no other exception than ValueError, and never another model."""
+    """Headers and the manifest: ValueError is the only exception, and no other model is loaded."""
     expected = ModelFolder(folder).manifest
     path = folder / name
     original = path.read_bytes()

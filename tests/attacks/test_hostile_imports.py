@@ -1,4 +1,4 @@
-"""Files of other tools that are damaged or made to harm: each is refused in words, and no code in them is run."""
+"""Damaged or malicious files of other tools: each is refused with a clear error, and none of their code is run."""
 
 import json
 import os

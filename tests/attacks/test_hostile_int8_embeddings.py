@@ -1,4 +1,4 @@
-"""Embeddings in int8 in folders that are damaged or made to harm: each is refused in words, with and without torch."""
+"""Damaged or malicious int8 embeddings in folders: each is refused with a clear error, with and without torch."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Small files that ask for much time or memory: every one is answered by what it has, in words."""
+"""Small files that request much time or memory: each is refused quickly, with a clear error."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Read the sparse weights of a model folder as docs/format.md says, with a parser of JSON, SHA-256 and numpy alone."""
+"""Independent reader of docs/format.md: the sparse weights of a model folder, with json, hashlib and numpy only."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Model folders: what comes back is what was saved, bit for bit, and a folder is replaced whole or not at all."""
+"""Model folders: models round-trip bit for bit, and folders are replaced atomically."""
 
 import copy
 import json

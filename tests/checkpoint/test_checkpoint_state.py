@@ -1,4 +1,4 @@
-"""Folders of models whose state is more than their tensors, or other than their configuration leads to."""
+"""Folders of models with state beyond their tensors, or state that differs from their configuration."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ SMALL = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "head_di
 
 @pytest.fixture(autouse=True)
 def _unfilled_memory_shows():
-    """Memory that nobody filled holds NaN."""
+    """Fill uninitialized memory with NaN."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -66,7 +66,7 @@ def answers(model: nn.Module) -> torch.Tensor:
 
 
 def opened(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
-    """What a model answers that comes back by `load` and by `from_pretrained`."""
+    """Outputs of a saved model after `load` and after `from_pretrained`."""
     save(model, folder)
     return {"load": answers(load(folder)), "from_pretrained": answers(type(model).from_pretrained(folder))}
 

@@ -1,4 +1,4 @@
-"""Model folders of transformers models, which come back from their folder alone."""
+"""Model folders of transformers models, which load without a given model."""
 
 import json
 from pathlib import Path

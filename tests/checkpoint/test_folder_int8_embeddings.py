@@ -1,4 +1,4 @@
-"""Folders with word embeddings in int8: `load` and transformers give the same vectors, or refuse in words."""
+"""Folders with int8 word embeddings: `load` and transformers give the same vectors, or a clear error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Full disks, kills and several processes at once: a folder is whole, whatever happened to whoever wrote it."""
+"""Full disks, killed and concurrent writers: a folder is always complete."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What is in the way of a save is said before anything is written; nothing fails once the new folder is in place."""
+"""Invalid destinations are refused before anything is written; nothing fails after the new folder is in place."""
 
 import errno
 import fcntl
@@ -38,12 +38,12 @@ def value_in(folder: Path) -> float:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder; of what is no file, only that it is there."""
+    """Contents of all files in a folder, and the names of other entries."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 def refused(folder: Path, error: type[Exception], message: str, around: Path) -> None:
-    """Saving fails in words before anything is written, and all is as it was."""
+    """Saving fails with a clear error before anything is written or changed."""
     before = tree(around)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folders.tempfile, "mkdtemp", lambda **_: pytest.fail("something was written"))

@@ -1,4 +1,4 @@
-"""`verify` finds what is damaged and what computes wrongly, and passes what rounding explains."""
+"""`verify` finds damage and wrong results, and accepts rounding errors."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Measuring: fair rounds, honest spread, right answers from every engine. No test depends on how fast anything is."""
+"""Benchmarks: interleaved rounds, spread, correct outputs from every engine. No test depends on timings."""
 
 import io
 import os
@@ -103,7 +103,7 @@ def test_ceilings_are_those_of_the_machine(measured):
 
 
 def spoiled(peers: dict, name: str, monkeypatch, remedy: str = "") -> None:
-    """Make an engine answer with what it should and one more."""
+    """Make an engine's outputs off by one."""
     peer = peers[name]
 
     def prepare(problem):

@@ -1,4 +1,4 @@
-"""The benchmark of language models: every engine continues the same tokens, in a process of its own."""
+"""The benchmark of language models: all engines decode the same tokens, each in a separate process."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The command line: help that can be read, errors without tracebacks, figures that come from the machine."""
+"""The command line: readable help, errors without tracebacks, figures from the machine."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Verbs of the engine: texts come in by lines, vectors go out as .npy, labels and scores as lines."""
+"""Commands of the engine: a text per line in; vectors as .npy, labels and scores per line out."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Verbs of language models: texts of `Generator` on standard output, figures on standard error, chats by lines."""
+"""Commands for language models: text on standard output, figures on standard error, chats by lines."""
 
 import inspect
 import io

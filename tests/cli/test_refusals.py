@@ -1,4 +1,4 @@
-"""What a user may get wrong, at every verb: words, status 1 or 2, and no traceback."""
+"""User errors at every command: a message, status 1 or 2, and no traceback."""
 
 import json
 import shutil
@@ -130,7 +130,7 @@ def files(tmp_path_factory):
 
 
 def refused(monkeypatch, capsys, folder, arguments):
-    """What a command line says as it ends with an error; file names are those in the folder."""
+    """Error message of a command line, run in the folder."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["sparsekit", *arguments.split()])
     with pytest.raises(SystemExit) as ended:

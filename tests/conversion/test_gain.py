@@ -1,4 +1,4 @@
-"""What convert believes of its own measurements. They are played; nothing is timed."""
+"""How convert treats noisy and implausible measurements, which are mocked; nothing is timed."""
 
 from collections import Counter
 from dataclasses import replace
@@ -24,7 +24,7 @@ def layer(sparsity: float, out_features: int = 40, in_features: int = 50) -> nn.
 
 @pytest.fixture
 def played(monkeypatch):
-    """Gains by name of layer: each call of `measure` takes the next, and the last one for ever."""
+    """Mocked gains by layer name: each call of `measure` returns the next, and the last one from then on."""
     gains, calls = {}, Counter()
 
     def measure(dense, layers, tokens, *how):

@@ -1,4 +1,4 @@
-"""convert picks the layout of each layer by what was measured. Times are played; nothing is timed."""
+"""convert picks the layout of each layer by measurement. Times are mocked; nothing is timed."""
 
 import copy
 from dataclasses import replace

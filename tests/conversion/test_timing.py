@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: stolen time, noise, budgets. The clocks are played; nothing is timed."""
+"""Timing on a shared machine: stolen time, noise, budgets. Clocks are mocked; nothing is timed."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -9,7 +9,7 @@ from sparsekit.timing.comparing import Clock, Timing, compare
 
 
 class Machine:
-    """Clocks that move only when a function says so."""
+    """Mocked clocks, which only advance when a function advances them."""
 
     def __init__(self) -> None:
         self.wall = self.process = self.thread = 0.0
@@ -26,7 +26,8 @@ class Machine:
         self.thread += wall if thread is None else thread
 
     def function(self, *calls: tuple[float, ...]) -> Callable[[], None]:
-        """One that takes these times in turn: the wall's, then those of the process and of the calling thread."""
+        """A function that takes these times in turn: wall time, and processor time of the process and the calling
+        thread."""
         times = cycle(calls)
         return lambda: self.spend(*next(times))
 

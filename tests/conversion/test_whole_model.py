@@ -1,4 +1,4 @@
-"""A converted model against its dense self: what the report says first. The times are played; nothing is timed."""
+"""A converted model against the dense model, in the report. Times are mocked; nothing is timed."""
 
 import copy
 import warnings

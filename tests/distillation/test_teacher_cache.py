@@ -1,4 +1,4 @@
-"""A teacher's answers on disk: asked once, never stale, whole after a stop."""
+"""The cache of a teacher's outputs: computed once, never stale, valid after an interruption."""
 
 from typing import NamedTuple
 

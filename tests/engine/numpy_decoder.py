@@ -1,4 +1,4 @@
-"""A decoder in numpy over the bytes of a compiled model, as docs/compiled-model.md says: the reference of the core."""
+"""Reference decoder in numpy, from the bytes of a compiled model as docs/compiled-model.md specifies."""
 
 import struct
 

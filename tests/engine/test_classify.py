@@ -1,4 +1,4 @@
-"""Classifiers, rerankers and token classifiers: logits, labels, scores and spans are those of transformers."""
+"""Classifiers, rerankers and token classifiers: logits, labels, scores and spans equal those of transformers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Compiled models: their bytes are those of the specification, and damaged ones are refused."""
+"""Compiled models: bytes follow the specification, and damaged files are refused."""
 
 import re
 import struct

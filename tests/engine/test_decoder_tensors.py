@@ -1,4 +1,4 @@
-"""Tensors and options of a compiled decoder: logits computed of them in numpy are those of transformers."""
+"""Tensors and options of a compiled decoder: a numpy reference computes transformers' logits from them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`encode`: tokens, pooling, truncation and order are those of sentence-transformers; no torch is imported."""
+"""`encode`: tokens, pooling, truncation and order as in sentence-transformers; torch is not imported."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Encoders of every family give the hidden states of transformers: plain, sharded, pruned, in other types."""
+"""Encoders of every family compute transformers' hidden states: plain, sharded, pruned, in other types."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def sparse(family, folder, dtype):
 @pytest.mark.parametrize("family", ENCODERS)
 @pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("int8", 0.02)])
 def test_sparse_folders(family, dtype, relative, tmp_path):
-    """int8 kernels round inputs alike on both ways; what differs before the rounding can move it by a step."""
+    """int8 kernels quantize inputs equally in both; differences before rounding can move a value by one step."""
     model = sparse(family, tmp_path / "model", dtype)
     assert_same(tmp_path / "model", model, relative)
 

@@ -1,4 +1,4 @@
-"""Word embeddings in int8: the engine takes over what the folder stores, and gives what PyTorch gives."""
+"""Int8 word embeddings: the engine uses the stored codes, and computes the same vectors as PyTorch."""
 
 import numpy as np
 import pytest

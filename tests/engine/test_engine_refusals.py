@@ -1,4 +1,4 @@
-"""What the engine does not compute is refused in words, before weights are read."""
+"""Unsupported models and options are refused with a clear error, before weights are read."""
 
 import json
 

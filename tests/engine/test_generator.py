@@ -1,4 +1,4 @@
-"""Texts that `Generator` writes: those of transformers, however they are computed."""
+"""`Generator` writes the same texts as transformers, alone, in batches and with reused caches."""
 
 import json
 import threading

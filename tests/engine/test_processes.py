@@ -1,4 +1,4 @@
-"""Encoders after `fork`, and under Ctrl-C."""
+"""Encoders after `fork` and on Ctrl-C."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""A process that runs a compiled file imports nothing that only compiling or texts need."""
+"""Running a compiled file does not import modules that only compiling or tokenizing needs."""
 
 import subprocess
 import sys

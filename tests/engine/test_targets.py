@@ -1,4 +1,4 @@
-"""`compile_model(target=)` chooses the layouts of another machine; every machine runs them and gives the same."""
+"""`compile_model(target=)` chooses layouts for another machine; results are the same on every machine."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Texts come in whole characters, joined what the tokenizer decodes at once, and end before stop strings."""
+"""Streamed text: whole characters, equal to decoding at once when concatenated, ends before stop strings."""
 
 import functools
 

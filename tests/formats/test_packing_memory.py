@@ -1,4 +1,4 @@
-"""What packing takes of memory is what the limit of model folders counts."""
+"""The memory limit of model folders covers what packing allocates."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`fuse` on whole transformers models: the same answers, names and files, and a way back."""
+"""`fuse` on whole transformers models: same outputs, names and files, and `unfuse`."""
 
 import copy
 import inspect

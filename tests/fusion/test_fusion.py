@@ -1,4 +1,4 @@
-"""Activation functions go into the sparse layer before them where the model's code allows it, and only there."""
+"""Activation functions are fused into the sparse layer before them only where the model's code allows it."""
 
 import collections
 import copy

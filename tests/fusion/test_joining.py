@@ -1,4 +1,4 @@
-"""Sparse layers that model code calls one by one with one input are computed together, and only then."""
+"""Sparse layers that model code calls in sequence with the same input are joined, and no others."""
 
 import copy
 import gc

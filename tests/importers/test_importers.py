@@ -1,4 +1,4 @@
-"""Weights that other tools left: files of the tools themselves come back as what they were made from."""
+"""Importers: files written by the tools themselves give the original weights."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What others attached to a layer is not lost: such layers stay dense."""
+"""Layers with hooks stay dense, so that the hooks still run."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ namespace check {
 
 inline int failures = 0;
 
-/// A sweep that fails everywhere must not bury its first lines.
+/// Limits the output of a sweep that fails everywhere.
 inline constexpr int kPrintedFailures = 20;
 
 inline void fail(const char* file, int line, const std::string& what) {

@@ -1,5 +1,5 @@
-// The C interface: what it computes is what the encoder computes, and what fails says so. With a path it leaves a small
-// compiled model there, for examples/c.
+// The C interface: same results as the encoder, and errors with messages. With a path, writes a small compiled model
+// there, for examples/c.
 #include <atomic>
 #include <cstdio>
 #include <filesystem>

@@ -1,4 +1,4 @@
-"""Models whose code asks for the `weight` of a layer: for its type, which sparse layers answer, or for its values."""
+"""Models whose code reads the `weight` of a layer: its type, which sparse layers have, or its values."""
 
 import copy
 import types

@@ -1,4 +1,4 @@
-"""Joined layers give what the layers apart give."""
+"""Joined layers compute the same as separate layers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a SparseLinear loads from a state dict, and what it refuses in words."""
+"""State dicts that a SparseLinear loads, and those that it refuses with a clear error."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How much of each layer to prune: costs against a reference, what is given out, and pruning by it."""
+"""Allocation of sparsity to layers: costs against a reference, the allocation, and pruning by it."""
 
 from itertools import pairwise
 
@@ -81,7 +81,7 @@ def test_the_next_step_goes_where_it_costs_least():
     given = distribute({"dip": dip, "even": torch.tensor([3.0, 6.0, 9.0, 12.0])}, {"dip": 4, "even": 4}, 0.5, 0.0, 1.0)
     assert given == pytest.approx({"dip": 0.0, "even": 1.0})
     late = {"dear at first": torch.tensor([9.0, 10.0, 11.0, 12.0]), "even": torch.tensor([2.0, 4.0, 6.0, 8.0])}
-    given = distribute(late, dict.fromkeys(late, 4), 0.5, 0.25, 0.75)  # the dear step is below the least there is
+    given = distribute(late, dict.fromkeys(late, 4), 0.5, 0.25, 0.75)  # the expensive step is below the lower bound
     assert given == pytest.approx({"dear at first": 0.75, "even": 0.25})
 
 

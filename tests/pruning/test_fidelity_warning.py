@@ -1,4 +1,4 @@
-"""Pruning says where it left outputs far from the dense model's."""
+"""Pruning warns if it moved outputs far from the dense model's."""
 
 import copy
 import warnings

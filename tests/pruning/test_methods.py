@@ -1,4 +1,4 @@
-"""The table of pruning methods: what it says is what functions, recipes and the command line take."""
+"""The table of pruning methods agrees with functions, recipes and the command line."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""The parts of the demo that a short test can hold; the whole runs as `make demo`."""
+"""Parts of the demo that fit a short test; `make demo` runs all of it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pictures of runs: what they show, where they lie, and that a run without matplotlib is not lost."""
+"""Plots of runs: content, location, and runs without matplotlib."""
 
 import json
 import sys

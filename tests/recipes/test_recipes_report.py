@@ -1,4 +1,4 @@
-"""What a run says of itself: intervals, stages in lines, a table that fits 80 columns, and verbs that were stopped."""
+"""Reports of a run: intervals, a line per stage, a table of 80 columns, and interrupted commands."""
 
 import json
 import sys

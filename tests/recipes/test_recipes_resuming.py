@@ -1,4 +1,4 @@
-"""Runs that are stopped with Ctrl-C and go on: what is kept, what is said, and the same result bit for bit."""
+"""Runs stopped with Ctrl-C and resumed: what is kept, the message, and a bit-identical result."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Stages that train: movement pruning, what of the teacher's layers is followed, stopping early; resumed."""
+"""Stages that train: movement pruning, layer-wise distillation, early stopping, resuming."""
 
 import json
 from itertools import pairwise

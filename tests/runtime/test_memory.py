@@ -1,4 +1,4 @@
-"""Memory that stays with the process."""
+"""Freed memory that the process keeps, and resident memory."""
 
 import mmap
 import platform

@@ -1,4 +1,4 @@
-"""Packed weights that come by pickles, exported programs and shared memory are checked before kernels run on them."""
+"""Packed weights from pickles, exported programs and shared memory are checked before kernels run on them."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Pruning that fails leaves the model as it was: what is computed, on meta, tied, or fails halfway."""
+"""Pruning that fails leaves the model unchanged: computed, meta and tied weights, and failures halfway."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""How far outputs moved: against numpy in float64, on what models return."""
+"""Fidelity of outputs, against numpy in float64."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Heads, neurons and layers of forty architectures: removed as if they were zero, or refused with nothing changed."""
+"""Heads, neurons and layers of forty architectures: removing equals zeroing, or is refused with nothing changed."""
 
 import copy
 import json
