@@ -23,3 +23,12 @@ def size_text(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} GB" if count < 999.5 else f"{count:,.0f} GB"
+
+
+def figure_text(value: float) -> str:
+    """Three significant digits, without an exponent.
+
+    >>> figure_text(0.01234), figure_text(12345.6)
+    ('0.0123', '12,346')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsekit.recipes.stages import STAGES
-from sparsekit.wording import counted
+from sparsekit.wording import counted, figure_text
 
 _WIDTH = 80
 
@@ -78,17 +78,12 @@ def _quality(row: Mapping[str, Any]) -> str:
     return f"{row['score']:.3g}" + (f" ({ends[0]:.3g}-{ends[1]:.3g})" if ends else "")
 
 
-def _figure(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def comparison_table(comparison: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table, column names first."""
     score = comparison["score"]
     table = [["", *([f"{score} (95%)"] if score else []), *_COLUMNS]]
     for row in comparison["rows"]:
-        figures = [_figure(row[key]) if key in row else "" for key in _COLUMNS.values()]
+        figures = [figure_text(row[key]) if key in row else "" for key in _COLUMNS.values()]
         table.append([row["name"], *([_quality(row)] if score else []), *figures])
     return table
 
