@@ -40,7 +40,8 @@ def compress(
     Stages: finetune, drop_layers, prune_neurons, prune_heads, prune,
     distill, convert, evaluate. Tasks: classification, embedding, language.
 
-    OUT is the model, there when the run is finished. OUT/work has finished
+    OUT is the model, there when the run is finished, with the page
+    OUT/report.html on what it costs and keeps. OUT/work has finished
     stages and checkpoints: the same command resumes a stopped run. It may
     be deleted afterwards.
     """
@@ -159,6 +160,7 @@ def _run_stage(task: str, stage: dict[str, Any], model: Path, data: Path, out: P
 
 
 def _show_run(report: dict[str, Any], out: Path) -> None:
+    from sparsekit.recipes.report.page import RUN_PAGE
     from sparsekit.recipes.report.text import as_text, comparison_notes, comparison_table
 
     print_text(as_text(comparison_table(report["comparison"])))
@@ -166,3 +168,5 @@ def _show_run(report: dict[str, Any], out: Path) -> None:
     if not report["scores"]:
         console.print("no test data: nothing was scored")
     print_text(f"wrote {out}; {out / 'work'} has its checkpoints, and may be deleted")
+    if (out / RUN_PAGE).exists():
+        print_text(f"all of it on one page: {out / RUN_PAGE}")

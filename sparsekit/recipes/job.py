@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sparsekit.introspect.transformer_blocks import linear_layers_outside, transformer_blocks
@@ -75,16 +76,25 @@ class Job:
         return [{name: value.to(device) for name, value in batch.items()} for batch in chosen]
 
     @torch.inference_mode()
-    def scores(self, model: Any = None) -> dict[str, Any]:
-        """Scores on the test data, in eval mode, and their "intervals"; empty without test data.
+    def predictions(self, model: Any = None) -> NDArray[Any] | None:
+        """Predictions for the test data, in eval mode, a row for each text, pair or window; None without test data.
 
         Args:
             model: the model to score; None: the current one.
         """
         if self.test is None:
+            return None
+        return self.task.predictions(NamedOutputs(self.model if model is None else model).eval(), self.test)
+
+    def scores_of(self, predictions: NDArray[Any] | None) -> dict[str, Any]:
+        """Scores of predictions and their "intervals"; empty for None."""
+        if predictions is None:
             return {}
-        predictions = self.task.predictions(NamedOutputs(self.model if model is None else model).eval(), self.test)
         return {**self.task.scores_of(predictions), "intervals": intervals(self.task, predictions)}
+
+    def scores(self) -> dict[str, Any]:
+        """Scores of the current model on the test data; see `scores_of`."""
+        return self.scores_of(self.predictions())
 
     def validation_score(self, model: nn.Module) -> float:
         """One number of a `NamedOutputs` model on the validation data, higher is better."""

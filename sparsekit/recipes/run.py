@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from sparsekit.checkpoint import save
 from sparsekit.checkpoint.card import write_section
@@ -30,6 +31,7 @@ from sparsekit.recipes.preparation import prepare
 from sparsekit.recipes.recipe import Recipe
 from sparsekit.recipes.report.comparison import compare_with_dense, verify_inputs
 from sparsekit.recipes.report.fidelity import fidelity_to_dense
+from sparsekit.recipes.report.page import RUN_REPORT, Given, write_run_page
 from sparsekit.recipes.report.plots import draw_stage
 from sparsekit.recipes.report.text import comparison_notes, comparison_table, stage_line
 from sparsekit.recipes.report.time_left import seconds_left
@@ -91,11 +93,11 @@ def compress(
         model: a transformers folder.
         recipe: a recipe, or its YAML file.
         data: a table of texts to train on: .jsonl, .json, .csv, .parquet, .txt or a folder of `datasets`.
-        out: folder for the compressed model, with its tokenizer, `recipe.yaml`, `report.json` and a plot of each stage
-            that trained. It is written atomically at the end of the run and replaces an older one. It opens with
-            transformers alone unless layers were converted or neurons removed; then use `sparsekit.load`. `out/work`
-            holds the model after each stage, logs, and while a stage runs its checkpoints and the teacher's outputs; it
-            may be deleted after the run.
+        out: folder for the compressed model, with its tokenizer, `recipe.yaml`, `report.json`, the page `report.html`
+            and a plot of each stage that trained. It is written atomically at the end of the run and replaces an older
+            one. It opens with transformers alone unless layers were converted or neurons removed; then use
+            `sparsekit.load`. `out/work` holds the model after each stage, logs, and while a stage runs its checkpoints
+            and the teacher's outputs; it may be deleted after the run.
         test: a table to score on; None: a fraction of `data`, set by `data.test_part` in the recipe.
         validation: a table to score on while training, if a stage sets `evaluate_every`; None: a fraction of the
             remaining `data`, set by `data.validation_part`.
@@ -116,7 +118,8 @@ def compress(
     join_group()
     try:
         check_model_folder(model)
-        return _compress(prepare(recipe, model, read_splits(recipe, data, test, validation), out), model, inputs)
+        job = prepare(recipe, model, read_splits(recipe, data, test, validation), out)
+        return _compress(job, Given(model, data, test, validation), inputs)
     except KeyboardInterrupt as stop:
         stop.add_note(progress_text(out / "work", recipe.stage_names))
         raise
@@ -135,14 +138,15 @@ def _teachers(recipe: Recipe) -> dict[str, Path | None]:
     return {f"teacher of stage {n}": teacher for n, teacher in found.items() if teacher}
 
 
-def _compress(job: Job, given: Path, inputs: Mapping[str, Path | None]) -> dict[str, Any]:
+def _compress(job: Job, given: Given, inputs: Mapping[str, Path | None]) -> dict[str, Any]:
     check_stages(job)
     first_alone(lambda: check_space(job))
     first_alone(lambda: claim(job.work, job.recipe, inputs))
     restore(job)
     _run_stages(job)
     finalize(job.model.cpu())
-    scores = job.scores()
+    predictions = job.predictions()
+    scores = job.scores_of(predictions)
     report = {
         "task": job.recipe.task,
         "seed": job.recipe.seed,
@@ -151,12 +155,12 @@ def _compress(job: Job, given: Path, inputs: Mapping[str, Path | None]) -> dict[
         "scores": {name: value for name, value in scores.items() if name != "intervals"},
         "intervals": scores.get("intervals", {}),
     }
-    first_alone(partial(_write, job, scores, given, report))
+    first_alone(partial(_write, job, predictions, given, report))
     return report
 
 
-def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]) -> None:
-    """Save the model, compare it with the dense one, and write the card and `report.json`; only process 0."""
+def _write(job: Job, predictions: NDArray[Any] | None, given: Given, report: dict[str, Any]) -> None:
+    """Save the model, compare it with the dense one, write the card, `report.json` and its page; only process 0."""
     if process_number() != 0:
         return
     dense = _opens_anywhere(job.model)
@@ -168,10 +172,11 @@ def _write(job: Job, scores: dict[str, Any], given: Path, report: dict[str, Any]
         dense=dense,
         verify_inputs=None if dense else verify_inputs(job),
     )
-    report["comparison"] = compare_with_dense(job, scores, given)
+    report["comparison"] = compare_with_dense(job, predictions, given.model)
     report["environment"] = environment()
     write_section(job.out, type(job.model).__name__, comparison_table(report["comparison"]), comparison_notes(report))
-    write_json(job.out / "report.json", report)
+    write_json(job.out / RUN_REPORT, report)
+    write_run_page(job, report, given)
 
 
 def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]:
@@ -186,11 +191,19 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
     Raises:
         FileNotFoundError, ValueError: as `compress`.
     """
-    model, data = Path(model), Path(data)
+    scores = scoring_job(Path(model), Path(data), task).scores()
+    return {name: value for name, value in scores.items() if name != "intervals"}
+
+
+def scoring_job(model: Path, data: Path, task: str) -> Job:
+    """A job that scores a model on a table, and trains nothing; arguments as of `evaluate`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `compress`.
+    """
     recipe = make_recipe({"task": task, "stages": ["evaluate"]})
     check_model_folder(model)
     table = read_table(data)
     pair, label = (name if name in table and task == "embedding" else None for name in ("pair", "label"))
     rows = rows_of(table, data, "text", pair, "label" if task == "classification" else label)
-    scores = prepare(recipe, model, Splits(None, None, rows), data.parent).scores()
-    return {name: value for name, value in scores.items() if name != "intervals"}
+    return prepare(recipe, model, Splits(None, None, rows), data.parent)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sparsekit.checkpoint.verification.outputs import answers
@@ -15,7 +16,8 @@ from sparsekit.progress import tell
 from sparsekit.pruning import finalize
 from sparsekit.recipes.data.batches import Batch, inputs_of
 from sparsekit.recipes.job import Job
-from sparsekit.recipes.report.confidence_intervals import METHOD
+from sparsekit.recipes.report.confidence_intervals import METHOD, paired_differences
+from sparsekit.recipes.report.sizes import disk_bytes, memory_bytes
 from sparsekit.recipes.report.text import model_after
 from sparsekit.recipes.resuming.finished_stages import dense_folder, dense_model
 from sparsekit.recipes.tasks.embedding import PairSet
@@ -74,20 +76,8 @@ def _speed(job: Job, models: Mapping[str, nn.Module]) -> tuple[int, dict[str, di
     return size, found
 
 
-def _memory(model: nn.Module) -> int:
-    """Bytes of a model's weights and buffers, each counted once."""
-    tensors = (*model.parameters(), *model.buffers())
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
-
-
-def _on_disk(folder: Path) -> int:
-    """Bytes of a folder's weight files; other files are the same for both models or unrelated."""
-    for kind in ("model*.safetensors", "pytorch_model*.bin"):
-        files = list(folder.glob(kind))
-        if files:
-            return sum(file.stat().st_size for file in files)
-    return 0
+def _sizes(folder: Path, model: nn.Module) -> dict[str, float]:
+    return {"folder_mb": disk_bytes(folder) / 1e6, "memory_mb": memory_bytes(model) / 1e6}
 
 
 def _score(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,34 +101,46 @@ def _between(job: Job) -> list[dict[str, Any]]:
     return rows
 
 
-def compare_with_dense(job: Job, scores: Mapping[str, Any], given: Path) -> dict[str, Any]:
+def _difference(job: Job, dense: NDArray[Any] | None, predictions: NDArray[Any] | None) -> dict[str, Any]:
+    """The main score's difference to the dense model's, both on the same test data."""
+    if dense is None or predictions is None:
+        return {}
+    found = next(iter(paired_differences(job.task, dense, predictions).values()), None)
+    return {} if found is None else {"difference": {"value": found[0], "interval": found[1]}}
+
+
+def compare_with_dense(job: Job, predictions: NDArray[Any] | None, given: Path) -> dict[str, Any]:
     """Measure the compressed model and, if any stage compressed it, the dense one.
 
     Args:
         job: the finished job, its model on the CPU and saved.
-        scores: scores of the final model.
+        predictions: of the final model for the test data; None without any.
         given: folder of the original model.
 
     Returns:
         Plain values for `comparison_table`.
     """
-    name = model_after(job.rows)
+    name, scores = model_after(job.rows), job.scores_of(predictions)
     models: dict[str, nn.Module] = {name: job.model}
-    sizes = {name: {"folder_mb": _on_disk(job.out) / 1e6, "memory_mb": _memory(job.model) / 1e6}}
-    found = {name: _score(scores)}
+    sizes, found = {name: _sizes(job.out, job.model)}, {name: _score(scores)}
+    difference: dict[str, Any] = {}
     if job.dense_after is not None:
         dense = finalize(dense_model(job).cpu().eval())
         tell("score and time the dense model beside it")
         models = {"dense": dense, **models}
-        sizes["dense"] = {"folder_mb": _on_disk(dense_folder(job, given)) / 1e6, "memory_mb": _memory(dense) / 1e6}
-        found["dense"] = _score(job.scores(dense))
+        sizes["dense"] = _sizes(dense_folder(job, given), dense)
+        before = job.predictions(dense)
+        found["dense"] = _score(job.scores_of(before))
+        difference = _difference(job, before, predictions)
     size, speed = _speed(job, models)
     rows = [{"name": key, **found[key], **speed[key], **sizes[key]} for key in models]
     return {
         "score": next(iter(scores), None),
         "interval": METHOD,
+        "test_rows": 0 if predictions is None else len(predictions),
         "texts_in_a_batch": size,
         "tokens_of_a_text": _middle(job)["input_ids"].shape[1],
         "threads": torch.get_num_threads(),
         "rows": [*rows[:-1], *_between(job), rows[-1]],
+        **difference,
     }

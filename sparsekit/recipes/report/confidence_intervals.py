@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ from sparsekit.recipes.tasks.task import Task
 
 #: Lower and upper bound.
 Interval: TypeAlias = list[float]
+#: A difference of two scores, and its interval.
+Difference: TypeAlias = tuple[float, Interval]
 
 #: Description to print with the intervals.
 METHOD = "95%: Wilson's for accuracy and recall, else from 500 bootstrap samples of the test data"
@@ -47,14 +50,43 @@ def intervals(task: Task, predictions: np.ndarray[Any, Any]) -> dict[str, Interv
     """
     scores = task.scores_of(predictions)
     found = {name: wilson(scores[name], len(predictions)) for name in scores if name in task.proportions}
-    chosen = np.random.default_rng(0).integers(len(predictions), size=(_SAMPLES, len(predictions)))
     rest = [name for name in scores if name not in found]
-    if not rest:
-        return found
+    return found if not rest else {**found, **_percentiles(rest, _bootstrap(task, predictions))}
+
+
+def paired_differences(task: Task, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> dict[str, Difference]:
+    """How much the scores of one model differ from another's: both are resampled together, so their noise cancels.
+
+    Args:
+        task: the task.
+        first: result of `task.predictions` of one model.
+        second: that of another one for the same test data, in the same order.
+
+    Returns:
+        Score -> the second's less the first's, lower and upper bound; scores without bounds are left out.
+
+    Raises:
+        ValueError: there are not as many predictions of both.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"both models must be scored on the same test data, got {len(first)} and {len(second)} rows")
+    before, after = task.scores_of(first), task.scores_of(second)
+    pairs = zip(_bootstrap(task, first), _bootstrap(task, second), strict=True)
+    differences = [{name: other[name] - one[name] for name in one} for one, other in pairs]
+    return {name: (after[name] - before[name], ends) for name, ends in _percentiles(before, differences).items()}
+
+
+def _bootstrap(task: Task, predictions: np.ndarray[Any, Any]) -> list[dict[str, float]]:
+    """Scores of samples, the same rows for every model."""
+    chosen = np.random.default_rng(0).integers(len(predictions), size=(_SAMPLES, len(predictions)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a sample may lack a class, or be constant
-        samples = [task.scores_of(predictions[rows]) for rows in chosen]
-    for name in rest:
+        return [task.scores_of(predictions[rows]) for rows in chosen]
+
+
+def _percentiles(names: Iterable[str], samples: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    found = {}
+    for name in names:
         values = np.array([one[name] for one in samples])
         if np.isfinite(values).any():
             low, high = np.nanpercentile(values, [2.5, 97.5])

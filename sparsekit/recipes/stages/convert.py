@@ -13,6 +13,7 @@ from sparsekit.recipes.settings import MAX_TOKENS
 from sparsekit.recipes.stages.stage import StageKind, StageSettings
 
 if TYPE_CHECKING:
+    from sparsekit.conversion.report import LayerReport
     from sparsekit.recipes.data.batches import Batch
     from sparsekit.recipes.job import Job
 
@@ -36,6 +37,20 @@ def _timed_batch(job: Job) -> list[Batch]:
     return [{name: value[:_TIMED_TEXTS] for name, value in job.sample(1)[0].items()}]
 
 
+def _kept(layer: LayerReport) -> dict[str, Any]:
+    """What the run's report says of a layer, as JSON types."""
+    return {
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "sparsity": layer.sparsity,
+        "dtype": layer.dtype,
+        "block": layer.block,
+        "layout": layer.layout,
+        "bytes": layer.bytes_after,
+        "reason": layer.reason,
+    }
+
+
 def convert(job: Job, settings: Convert) -> dict[str, Any]:
     """Replace the pruned layers with sparse ones, on the CPU."""
     job.keep_teacher()
@@ -54,7 +69,8 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
     found = report.to_dict()
     told = {name: found[name] for name in ("converted", "fused", "bytes_before", "bytes_after")}
     whole = {} if report.whole is None else {"whole_speedup": report.whole.speedup, "noisy": report.whole.noisy}
-    return {"dtype": settings.dtype, "embeddings": settings.embeddings, **told, **whole}
+    layers = [_kept(layer) for layer in report.layers]
+    return {"dtype": settings.dtype, "embeddings": settings.embeddings, **told, **whole, "layers": layers}
 
 
 STAGE = StageKind(Convert, convert, lambda row: str(row["dtype"]))
