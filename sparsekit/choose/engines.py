@@ -10,20 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from sparsekit.bench.affinity import limited_to, pause_for
-from sparsekit.bench.models.peers import MODEL_PEERS, compiled_call
+from sparsekit.bench.models.peers import DENSE_ENGINES, MODEL_PEERS, compiled_call
 from sparsekit.bench.models.problem import Calibration, HiddenState, ModelProblem
 from sparsekit.timing.comparing import Timing, compare
 
-#: Dense engines that models are compared with, where they are installed.
-DENSE_ENGINES = (
-    "torch",
-    "onnxruntime",
-    "onnxruntime-int8",
-    "openvino",
-    "openvino-int8",
-    "ctranslate2",
-    "ctranslate2-int8",
-)
 #: Texts in a batch.
 BATCH = 16
 #: Seconds for each engine and model, of one text and of a batch.

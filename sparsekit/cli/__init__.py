@@ -17,6 +17,7 @@ from sparsekit.cli.machine import demo, info
 from sparsekit.cli.models import convert, verify
 from sparsekit.cli.options import console
 from sparsekit.cli.recipes import compress, distill, evaluate, plot, prune
+from sparsekit.cli.reporting import report
 from sparsekit.cli.stopping import Stoppable
 from sparsekit.io.atomic_file import printable
 
@@ -29,8 +30,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=Stoppable,
 )
-_VERBS = (info, demo, compress, prune, distill, convert, evaluate, verify, plot, embed, classify, rank, generate, chat)
-for verb in _VERBS:
+_VERBS = (info, demo, compress, prune, distill, convert, evaluate, report, verify, plot)
+_ENGINE_VERBS = (embed, classify, rank, generate, chat)
+for verb in (*_VERBS, *_ENGINE_VERBS):
     app.command()(verb)
 app.command("compile")(compile_folder)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure dense against sparse on this machine.")

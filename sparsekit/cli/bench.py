@@ -8,17 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsekit.cli.options import Ignore, Json, Threads, console, need
+from sparsekit.cli.options import Ignore, Json, Threads, console, need, pair_of
 from sparsekit.cli.stopping import noting
 from sparsekit.progress import Progress
-
-
-def _pair(text: str, form: str) -> tuple[int, int]:
-    """Two numbers such as 1536x384."""
-    first, _, second = text.partition("x")
-    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
-        raise typer.BadParameter(f"expected {form}, got {text!r}")
-    return int(first), int(second)
 
 
 def bench_layers(
@@ -64,7 +56,7 @@ def bench_layers(
     default = layers.Grid()
     engines = report.usable_engines(PEERS, engine, default.engines, console)
     own = weights.model_layers(model) if model is not None else None
-    shapes = [_pair(text, "OUTxIN such as 1536x384") for text in shape] if shape else list(own or default.shapes)
+    shapes = [pair_of(text, "OUTxIN such as 1536x384") for text in shape] if shape else list(own or default.shapes)
     if own is not None and not set(shapes) <= set(own):
         raise typer.BadParameter(f"the model has layers of {', '.join(f'{a}x{b}' for a, b in own)}")
     grid = layers.Grid(
@@ -138,7 +130,7 @@ def bench_model(
     default = models.ModelGrid()
     grid = models.ModelGrid(
         sparsities=sparsity or default.sparsities,
-        inputs=[_pair(text, "TEXTSxTOKENS such as 16x128") for text in input] if input else default.inputs,
+        inputs=[pair_of(text, "TEXTSxTOKENS such as 16x128") for text in input] if input else default.inputs,
         threads=threads or default.threads,
         engines=usable_engines(MODEL_PEERS, engine, default.engines, console),
         ignore=ignore or default.ignore,

@@ -48,6 +48,14 @@ def need(extra: str, *modules: str) -> None:
         raise typer.Exit(1)
 
 
+def pair_of(text: str, form: str) -> tuple[int, int]:
+    """Two numbers such as 1536x384."""
+    first, _, second = text.partition("x")
+    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
+        raise typer.BadParameter(f"expected {form}, got {text!r}")
+    return int(first), int(second)
+
+
 def print_text(text: str) -> None:
     """Print text verbatim: already wrapped, or untrusted."""
     console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

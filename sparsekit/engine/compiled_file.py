@@ -216,6 +216,22 @@ class CompiledModel:
         return buffer
 
 
+def stored_tensors(compiled: NDArray[np.uint8]) -> list[Tensor]:
+    """The tensors of a compiled model, their data where they lie.
+
+    Args:
+        compiled: a compiled model that the core has checked, as `runtime.CompiledEncoder` does.
+    """
+    roles, kinds = ({number: name for name, number in table.items()} for table in (ROLES, KINDS))
+    count = _HEADER.unpack_from(compiled.data)[2]
+    found = []
+    for place in range(count):
+        entry = _ENTRY.unpack_from(compiled.data, _HEADER.size + place * _ENTRY.size)
+        layer, role, kind, _, rows, columns, start, size = entry
+        found.append(Tensor(layer, roles[role], kinds[kind], rows, columns, compiled[start : start + size]))
+    return found
+
+
 def aligned_buffer(nbytes: int) -> NDArray[np.uint8]:
     """Allocate `nbytes` bytes aligned to `ALIGNMENT`: uint8, shape [nbytes]."""
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)

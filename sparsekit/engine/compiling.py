@@ -171,6 +171,17 @@ def compiled(
     return CompiledModel(_options(config, head or modules.dense, pooling, modules.normalize), tensors)
 
 
+def module_names(folder: Path) -> dict[tuple[int, str], str]:
+    """Module of a folder's encoder that each compiled tensor comes from, by layer (or `NO_LAYER`) and role.
+
+    Raises:
+        ValueError: the engine does not run the model, or the folder is damaged.
+    """
+    encoder = read_modules(folder).encoder
+    config = read_config(read_object(regular_file(encoder, CONFIG)))
+    return EncoderTensors(config, open_weights(encoder, Layouts())).module_names(config.head)
+
+
 def head_and_pooling(config: EncoderConfig, pooling: str | None) -> tuple[Head | None, str | None]:
     """The head that an encoder is compiled with, and how tokens become one vector.
 

@@ -62,6 +62,17 @@ class EncoderTensors:
             if kind in LINEARS and layer != NO_LAYER:
                 yield LayerLinear(layer, kind, module, self._part(kind))
 
+    def module_names(self, head: Head | None) -> dict[tuple[int, str], str]:
+        """Module that each tensor comes from, by layer (or `NO_LAYER`) and role.
+
+        Args:
+            head: head of the model; None leaves it out.
+        """
+        found = {(layer, kind): module for layer, kind, module in self._modules}
+        of_head = {} if head is None else {"head_dense": head.dense, "classifier": head.classifier}
+        heads = {(NO_LAYER, role): name.format(encoder=self._prefix) for role, name in of_head.items() if name}
+        return found | heads
+
     def read(self, dtype: str, embeddings: str | None) -> Iterator[Tensor]:
         """Read all tensors.
 

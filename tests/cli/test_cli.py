@@ -33,7 +33,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-VERBS = ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "verify", "plot"]
+VERBS = ["info", "bench", "demo", "compress", "prune", "distill", "convert", "evaluate", "report", "verify", "plot"]
 VERBS += ["embed", "classify", "rank", "compile", "generate", "chat"]
 
 
@@ -46,7 +46,7 @@ def test_every_verb_has_help(verb):
 
 
 def test_help_fits_80_columns():
-    verbs = ("compress", "prune", "embed", "classify", "rank", "compile", "generate", "chat")
+    verbs = ("compress", "prune", "report", "embed", "classify", "rank", "compile", "generate", "chat")
     for verb in ([], ["bench", "layers"], *([name] for name in verbs)):
         told = command(*verb, "--help", COLUMNS="80").stdout
         assert max(map(len, told.splitlines())) <= 80

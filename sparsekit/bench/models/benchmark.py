@@ -130,7 +130,7 @@ def operators(call: InTorch) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Run:
+class EngineRun:
     """An engine's function to time, in a group."""
 
     engine: str
@@ -140,31 +140,32 @@ class _Run:
     wrong: bool
 
     def row(self, batch: int, tokens: int, threads: int, timing: Timing) -> ModelRow:
+        """Its measurements."""
         ms = (1e3 * timing.median, 1e3 * timing.low, 1e3 * timing.high)
         spent = operators(self.call) if isinstance(self.call, InTorch) and self.sparsity is not None else {}
         kept = self.engine, self.sparsity, *ms, timing.noisy, self.difference, spent, self.wrong
         return ModelRow(batch, tokens, threads, *kept)
 
 
-def _engine_runs(engine: str, problem: ModelProblem, sparsity: float, asked: Sequence[str]) -> list[_Run]:
+def engine_runs(engine: str, problem: ModelProblem, sparsity: float, asked: Sequence[str]) -> list[EngineRun]:
     """An engine's function; if its outputs are wrong, also its remedy's, unless the remedy is measured anyway."""
     peer = MODEL_PEERS[engine]
     call = peer.prepare(problem)
     difference, wrong = _difference(call, problem, engine)
-    runs = [_Run(engine, sparsity if peer.sparse else None, call, difference, wrong)]
+    runs = [EngineRun(engine, sparsity if peer.sparse else None, call, difference, wrong)]
     if wrong and peer.remedy and peer.remedy not in asked:
-        runs += _engine_runs(peer.remedy, problem, sparsity, asked)
+        runs += engine_runs(peer.remedy, problem, sparsity, asked)
     return runs
 
 
-def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[_Run]:
+def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[EngineRun]:
     """Functions of all engines; sparse engines once for each sparsity."""
-    runs: list[_Run] = []
+    runs: list[EngineRun] = []
     for engine in engines:
         peer = MODEL_PEERS[engine]
         fitting = [(sparsity, problem) for (sparsity, block), problem in problems.items() if block == peer.block]
         for sparsity, problem in fitting if peer.sparse else fitting[:1]:
-            runs += _engine_runs(engine, problem, sparsity, engines)
+            runs += engine_runs(engine, problem, sparsity, engines)
     return runs
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sparsekit import runtime
@@ -67,9 +68,19 @@ def compiled_call(compiled: NDArray[np.uint8], problem: ModelProblem) -> ModelCa
         compiled: as `compile_model` gives it.
         problem: its inputs.
     """
-    encoder = runtime.CompiledEncoder(compiled)
-    seen = problem.attention_mask.numpy().astype(bool)
-    ids = problem.input_ids.numpy()[seen].astype(np.int32)
+    return encoder_call(runtime.CompiledEncoder(compiled), problem.input_ids, problem.attention_mask)
+
+
+def encoder_call(encoder: runtime.CompiledEncoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> ModelCall:
+    """Runs an encoder in the engine, its hidden states padded as torch's.
+
+    Args:
+        encoder: the encoder.
+        input_ids: int64, [batch, tokens].
+        attention_mask: likewise.
+    """
+    seen = attention_mask.numpy().astype(bool)
+    ids = input_ids.numpy()[seen].astype(np.int32)
     offsets = np.concatenate([[0], seen.sum(axis=1).cumsum()])
     hidden = np.zeros((*seen.shape, encoder.features), np.float32)
 
@@ -131,12 +142,13 @@ _CTRANSLATE2 = ("ctranslate2", "tokenizers")
 #: Tolerance of int8 models, relative to the largest value of the hidden state.
 _INT8_TOLERANCE = 0.5
 
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}
+#: The same by the type of our stored weights.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": _INT8_TOLERANCE}
 
 #: Engines by name; names of int8 engines contain "int8".
 MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
-    **ours("sparsekit", _sparsekit, _TOLERANCES),
-    **ours("sparsekit-engine", _engine, _TOLERANCES),
+    **ours("sparsekit", _sparsekit, TOLERANCES),
+    **ours("sparsekit-engine", _engine, TOLERANCES),
     "torch": Peer(_torch, ("torch",), sparse=False, tolerance=1e-4),
     "onnxruntime": Peer(_onnxruntime, _ONNX, sparse=False, tolerance=1e-4),
     "openvino": Peer(_openvino, ("openvino", "onnx", "onnxscript"), sparse=False, tolerance=1e-4),
@@ -160,3 +172,10 @@ MODEL_PEERS: dict[str, Peer[ModelProblem]] = {
         functools.partial(_onnxruntime, int8=True, reduce_range=True), _ONNX, sparse=False, tolerance=_INT8_TOLERANCE
     ),
 }
+
+#: Dense engines, without those that only replace another one whose outputs are wrong.
+DENSE_ENGINES = tuple(
+    name
+    for name, peer in MODEL_PEERS.items()
+    if not peer.sparse and name not in {other.remedy for other in MODEL_PEERS.values()}
+)

@@ -20,7 +20,7 @@ _STEP = re.compile(r"sentence_transformers(\.[a-z_]+)*\.(models|modules)(\.[a-z_
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
-def _open_dense(folder: Path) -> Any:
+def open_plain(folder: Path) -> Any:
     """The model in a transformers folder, of the class named in its configuration."""
     from transformers import AutoConfig
 
@@ -64,7 +64,7 @@ def open_folder(folder: Path) -> tuple[Any, Any]:
         library = importlib.import_module("sentence_transformers")
         _check_steps(folder)
         return from_folder(library.SentenceTransformer, folder, device="cpu"), None
-    model = load(folder) if (folder / MANIFEST).is_file() else _open_dense(folder)
+    model = load(folder) if (folder / MANIFEST).is_file() else open_plain(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return model, None
     from transformers import AutoTokenizer

@@ -1,0 +1,73 @@
+"""The verb that measures a model and writes its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsekit.cli.options import Json, Threads, console, need, need_training, pair_of, print_text
+
+
+def report(
+    model: Annotated[
+        str,
+        typer.Argument(help="Model folder, a name in the local hub cache, or a compiled encoder.", metavar="FOLDER"),
+    ],
+    dense: Annotated[
+        str | None, typer.Option(help="Folder of the model before compression, to compare with.", metavar="MODEL")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Texts to score both on.", metavar="FILE")] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE")] = Path("report.html"),
+    json: Json = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification or embedding; else what FOLDER is.", metavar="TASK")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(help="Texts and tokens of each in a call.", metavar="TEXTSxTOKENS")
+    ] = None,
+    threads: Threads = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Dense engines beside ours; else the installed ones.", metavar="NAME")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each input and number of threads.", metavar="S")] = 10.0,
+) -> None:
+    """Write one page of what an encoder costs and what it keeps.
+
+    Speed in sparsekit.engine and in PyTorch beside every installed engine,
+    quality beside the dense model, what each layer became, memory and disk.
+    What an option left out would add, the page says. Options may be given
+    several times where they take one value of several.
+
+    Columns of the test data: text and label; text, pair and perhaps label.
+
+    [bold]sparsekit report small --dense my-classifier --test test.jsonl[/]
+    """
+    need("report", "jinja2", "matplotlib")
+    need_training()
+    from sparsekit.bench.layers.report import usable_engines
+    from sparsekit.bench.models.peers import DENSE_ENGINES, MODEL_PEERS
+    from sparsekit.bench.report.measuring import Request, measured
+    from sparsekit.bench.report.times import TimeGrid
+    from sparsekit.io.atomic_file import write_json
+    from sparsekit.report.building import page_of
+    from sparsekit.report.page import write_page
+    from sparsekit.runtime.memory import keep_freed_memory
+
+    default = TimeGrid()
+    grid = TimeGrid(
+        [pair_of(text, "TEXTSxTOKENS such as 16x128") for text in input] if input else default.inputs,
+        threads or default.threads,
+        usable_engines({name: MODEL_PEERS[name] for name in DENSE_ENGINES}, engine, DENSE_ENGINES, console),
+        seconds,
+    )
+    keep_freed_memory()  # torch has no pool of its own, as the other engines have
+    facts = measured(Request(model, dense, test, task, grid, out))
+    if json is not None:
+        write_json(json, facts.to_json())
+        print_text(f"wrote {json}")
+    page = page_of(facts)
+    write_page(page, out)
+    print_text("\n".join(page.headline))
+    print_text(f"wrote {out}")
