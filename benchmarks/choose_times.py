@@ -1,4 +1,4 @@
-"""How well `sparsekit.choose` predicts times of a whole MiniLM: random sparsities of its layers, predicted and measured.
+"""How well `sparsekit.choose` predicts times of a whole MiniLM whose layers have random sparsities.
 
     .venv/bin/python benchmarks/choose_times.py FILE.json   # minutes, on a machine that does nothing else
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,7 @@ from sparsekit.bench.minilm import minilm_folder
 from sparsekit.choose.calls import Call
 from sparsekit.choose.imposed_weights import compile_with
 from sparsekit.choose.levels import FORMS, SPARSITIES, Form
-from sparsekit.choose.model_times import ModelTimes, measure_rest
+from sparsekit.choose.model_times import ModelTimes, fit_whole
 from sparsekit.choose.products import ModelProducts, products_of
 from sparsekit.choose.times import measure_times
 from sparsekit.choose.whole_models import measure_whole
@@ -61,12 +62,11 @@ def compiled(assignment: Mapping[str, int], form: Form) -> NDArray[np.uint8]:
 def compared(
     times: ModelTimes, form: Form, assignments: Sequence[Mapping[str, int]], seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """A row for every assignment and call; the first assignment is the dense model."""
-    every = [dict.fromkeys(times.table.products.layers, 0), *assignments]
-    models = {str(number): compiled(assignment, form) for number, assignment in enumerate(every)}
+    """A row for every assignment and call."""
+    models = {str(number): compiled(assignment, form) for number, assignment in enumerate(assignments)}
     for call in CALLS:
         timings = measure_whole(models, call, decodes=False, seconds=seconds, at_most=4 * seconds)
-        for number, assignment in enumerate(every):
+        for number, assignment in enumerate(assignments):
             timing = timings[str(number)]
             yield {
                 "form": str(form),
@@ -106,13 +106,13 @@ def main(
     with tempfile.TemporaryDirectory() as cache, Progress[Any](title="measure", unit="times") as progress:
         os.environ["XDG_CACHE_HOME"] = cache
         table = measure_times(products, chosen, CALLS, progress=lambda *_: progress.update())
-    times = ModelTimes(table, measure_rest(minilm_folder(), table, (form.dtype for form in chosen), CALLS))
+    times = ModelTimes(table, fit_whole(minilm_folder(), table, (form.dtype for form in chosen), CALLS))
     given = random_assignments(products, assignments, seed)
     rows = [row for form in chosen for row in compared(times, form, given, seconds)]
-    rest = [{"dtype": dtype, "call": str(call), "seconds": found} for (dtype, call), found in times.rest.items()]
+    fits = [{"dtype": dtype, "call": str(call), **asdict(fit)} for (dtype, call), fit in times.fits.items()]
     found = summary(rows)
     write_json(out, {"environment": environment(), "layers": list(products.layers), "sparsities": list(SPARSITIES),
-                     "seed": seed, "rest": rest, "summary": found, "rows": rows})  # fmt: skip
+                     "seed": seed, "fits": fits, "summary": found, "rows": rows})  # fmt: skip
     for one in found:
         print(f"{one['form']:12} {one['call']:8} median error {one['median_error']:.1%}, "
               f"{min(one['errors']):+.1%} to {max(one['errors']):+.1%}")  # fmt: skip

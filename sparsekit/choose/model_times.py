@@ -1,8 +1,9 @@
-"""Predict the time of a whole model: its products by the table, and the rest, which is measured once."""
+"""Predict the time of a whole model: its products by the table, fitted to whole models that are measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,57 @@ from sparsekit.choose.times import TimeTable
 from sparsekit.choose.whole_models import measure_whole
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How the time of a call follows from the table.
+
+    Attributes:
+        rest: seconds beside products: attention, norms, embeddings, head. Noise may make them negative.
+        scale: what the table's seconds are multiplied with: products find other things in the caches within a model,
+            and the machine may have changed since.
+    """
+
+    rest: float
+    scale: float = 1.0
+
+
 class ModelTimes:
     """Seconds of a model's calls, whatever levels its layers have.
 
     Args:
         table: of its products.
-        rest: type of the weights and call -> seconds beside products, as `measure_rest` gives them.
+        fits: type of the weights and call -> how they are fitted, as `fit_whole` gives them.
     """
 
-    def __init__(self, table: TimeTable, rest: Mapping[tuple[str, Call], float]) -> None:
+    def __init__(self, table: TimeTable, fits: Mapping[tuple[str, Call], Fit]) -> None:
         self.table = table
-        self.rest = rest
+        self.fits = fits
 
     def of_layers(self, form: Form, call: Call) -> dict[str, NDArray[np.float64]]:
-        """As `TimeTable.of_layers`: what a search adds up."""
-        return self.table.of_layers(form, call)
+        """Seconds of each linear layer, shape [levels]: with the rest they add up to what `predicted` gives.
+
+        Args:
+            form: of the weights.
+            call: of the model.
+
+        Raises:
+            ValueError: the form or the call was not measured.
+        """
+        scale = self._fit(form, call).scale
+        return {layer: scale * seconds for layer, seconds in self.table.of_layers(form, call).items()}
+
+    def rest(self, form: Form, call: Call) -> float:
+        """Seconds beside the linear layers.
+
+        Raises:
+            ValueError: as `of_layers`.
+        """
+        return self._fit(form, call).rest
+
+    def _fit(self, form: Form, call: Call) -> Fit:
+        if (form.dtype, call) not in self.fits:
+            raise ValueError(f"whole models must be measured in {form.dtype} for {call}; fit_whole takes both")
+        return self.fits[form.dtype, call]
 
     def predicted(self, assignment: Mapping[str, int], form: Form, call: Call) -> float:
         """Seconds of a call.
@@ -46,10 +83,7 @@ class ModelTimes:
         """
         seconds = self.of_layers(form, call)
         _check(assignment, seconds)
-        if (form.dtype, call) not in self.rest:
-            raise ValueError(f"the rest must be known of {form.dtype} for {call}; measure_rest takes both")
-        products = sum(float(seconds[layer][level]) for layer, level in assignment.items())
-        return self.rest[form.dtype, call] + products
+        return self.rest(form, call) + sum(float(seconds[layer][level]) for layer, level in assignment.items())
 
 
 def _check(assignment: Mapping[str, int], layers: Mapping[str, NDArray[np.float64]]) -> None:
@@ -61,7 +95,7 @@ def _check(assignment: Mapping[str, int], layers: Mapping[str, NDArray[np.float6
             raise ValueError(f"the level of {layer!r} must be from 0 to {len(SPARSITIES) - 1}, got {assignment[layer]}")
 
 
-def measure_rest(
+def fit_whole(
     folder: Path | str,
     table: TimeTable,
     dtypes: Iterable[str],
@@ -69,12 +103,10 @@ def measure_rest(
     *,
     pooling: str | None = None,
     embeddings: str | None = None,
-) -> dict[tuple[str, Call], float]:
-    """Measure what a model's calls take beside its products: attention, norms, embeddings, head.
+) -> dict[tuple[str, Call], Fit]:
+    """Fit the table to the whole model, measured twice: dense, and with random weights at the highest level.
 
-    It is the time of the whole model without that of its products, at the highest level: there these are the least part
-    of it, and so are errors of their times. The model is compiled with random weights at that level, and called with
-    random ids.
+    Both are called with random ids. In the latter products are the least part of the time, and so are errors of theirs.
 
     Args:
         folder: that `table.products` are of, as the next ones.
@@ -85,22 +117,35 @@ def measure_rest(
         embeddings: their type, as in `compile_model`.
 
     Returns:
-        Type and call -> seconds. Noise may make them negative.
+        Type and call -> fit.
 
     Raises:
         ValueError: as `compile_model`; the model has no positions for a call; `table` lacks one.
     """
     found, calls = {}, list(calls)
-    thinned = dict.fromkeys(table.products.layers, _thinned)
     with runtime.limited_threads(table.threads):
         for dtype in dict.fromkeys(dtypes):
-            form = Form(dtype, "unstructured")
-            products = {call: sum(float(one[-1]) for one in table.of_products(form, call)) for call in calls}
-            model = compile_with(folder, thinned, dtype=dtype, pooling=pooling, embeddings=embeddings)
+            products = {call: _products(table, Form(dtype, "unstructured"), call) for call in calls}
+            models = {
+                name: compile_with(folder, changes, dtype=dtype, pooling=pooling, embeddings=embeddings)
+                for name, changes in {"dense": {}, "thinned": dict.fromkeys(table.products.layers, _thinned)}.items()
+            }
             for call in calls:
-                timing = measure_whole({dtype: model}, call, decodes=table.products.decodes)[dtype]
-                found[dtype, call] = timing.low - products[call]
+                timings = measure_whole(models, call, decodes=table.products.decodes)
+                found[dtype, call] = _fit(timings["dense"].low, timings["thinned"].low, products[call])
     return found
+
+
+def _products(table: TimeTable, form: Form, call: Call) -> NDArray[np.float64]:
+    """Seconds of all products by level."""
+    return sum(table.of_products(form, call), np.zeros(len(SPARSITIES)))
+
+
+def _fit(dense: float, thinned: float, products: NDArray[np.float64]) -> Fit:
+    """The fit that is right for both models; where noise allows none, for the thinned one alone."""
+    gained, expected = dense - thinned, float(products[0] - products[-1])
+    scale = gained / expected if gained > 0 and expected > 0 else 1.0
+    return Fit(thinned - scale * float(products[-1]), scale)
 
 
 def _thinned(weight: NDArray[np.float32]) -> NDArray[np.float32]:
