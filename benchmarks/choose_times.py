@@ -1,4 +1,4 @@
-"""How well `sparsekit.choose` predicts times of a whole MiniLM whose layers have random sparsities.
+"""How well `sparsekit.choose` predicts times of a whole MiniLM: random sparsities, predicted and measured.
 
     .venv/bin/python benchmarks/choose_times.py FILE.json   # minutes, on a machine that does nothing else
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import transformers
 from quantized_models import quantize
+from short_search import make_short
 from tiny_runs import tiny, write_reviews
 from typer.testing import CliRunner
 
@@ -74,6 +75,7 @@ def test_the_code_of_a_page_runs(page, models, tmp_path, monkeypatch):
     shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(whole_model, "_AT_MOST", 0.0)  # tests time nothing: as few rounds as there may be
+    make_short(monkeypatch, tmp_path)
     names = {"__name__": page.stem}
     for line, language, words, code in _blocks(page):
         if words != "not-run":

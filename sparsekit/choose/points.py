@@ -10,14 +10,27 @@ from sparsekit.choose.targets import Targets
 
 
 @dataclass(frozen=True)
+class Score:
+    """A score on texts that the search did not see.
+
+    Attributes:
+        value: the score.
+        interval: lower and upper bound, at 95%; None if unknown.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Point:
     """A model in an engine, measured whole.
 
     Attributes:
         name: what tables call it.
         engine: what runs it, by its name in the benchmarks.
-        quality: its main score, higher is better; None if it cannot be scored.
-        interval: lower and upper bound of the score, at 95%; None if unknown.
+        quality: its main score on the texts that candidates are selected by, higher is better; None without one.
+        unseen: its score on test data, if there are any.
         one_text_ms: median milliseconds of one text.
         texts_per_second: in batches.
         noisy: whether other programs disturbed a measurement.
@@ -29,7 +42,7 @@ class Point:
     name: str
     engine: str
     quality: float | None
-    interval: tuple[float, float] | None
+    unseen: Score | None
     one_text_ms: float
     texts_per_second: float
     noisy: bool

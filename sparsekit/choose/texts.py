@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from sparsekit.io.atomic_file import write_atomically
@@ -56,7 +55,7 @@ def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, w
         task: of the recipes.
         settings: of the recipes' data: names of columns, lengths.
         seed: of the split.
-        work: folder for the files.
+        work: folder for the files, which is there.
 
     Raises:
         FileNotFoundError, ValueError: as `read_splits`; also when there is too little to select by.
@@ -70,21 +69,8 @@ def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, w
     kept = splits.test
     if len(kept) > _MOST:
         kept = Rows(kept.texts[:_MOST], kept.pairs[:_MOST], kept.labels[:_MOST])
-    work.mkdir(parents=True, exist_ok=True)
     columns = {_PAIR: _PAIR} if kept.pairs else {}
     columns |= {_LABEL: _LABEL} if kept.labels else {}
     sizes = {name: settings[name] for name in ("max_tokens", "batch_size") if name in settings}
     train, selection = _write(work / "train.jsonl", splits.train), _write(work / "selection.jsonl", kept)
     return Texts(train, selection, {**columns, **sizes})
-
-
-def usual_tokens(tokenizer: Any, texts: list[str], most: int) -> int:
-    """Median number of tokens of texts, special ones among them.
-
-    Args:
-        tokenizer: of the model.
-        texts: at least one.
-        most: tokens that texts are truncated to.
-    """
-    ids = tokenizer(texts, truncation=True, max_length=most)["input_ids"]
-    return max(1, round(median(len(one) for one in ids)))

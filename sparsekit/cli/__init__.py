@@ -10,6 +10,7 @@ from rich.markup import escape
 
 import sparsekit
 from sparsekit.cli.bench import bench_language, bench_layers, bench_model
+from sparsekit.cli.choosing import choose
 from sparsekit.cli.classifying import classify, rank
 from sparsekit.cli.engine import compile_folder, embed
 from sparsekit.cli.generating import chat, generate
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=Stoppable,
 )
-_VERBS = (info, demo, compress, prune, distill, convert, evaluate, report, verify, plot)
+_VERBS = (info, demo, choose, compress, prune, distill, convert, evaluate, report, verify, plot)
 _ENGINE_VERBS = (embed, classify, rank, generate, chat)
 for verb in (*_VERBS, *_ENGINE_VERBS):
     app.command()(verb)

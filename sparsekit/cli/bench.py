@@ -52,6 +52,7 @@ def bench_layers(
     from sparsekit.bench.layers import benchmark as layers
     from sparsekit.bench.layers import report, stored, weights
     from sparsekit.bench.layers.peers import PEERS
+    from sparsekit.bench.layers.random_weights import random_weight
 
     default = layers.Grid()
     engines = report.usable_engines(PEERS, engine, default.engines, console)
@@ -67,7 +68,7 @@ def bench_layers(
         engines=engines,
         seconds=seconds,
     )
-    source = weights.random_weight if own is None else weights.imposed_on(own)
+    source = random_weight if own is None else weights.imposed_on(own)
     store = stored.Store(json, grid, "random" if model is None else model.name)
     kept = (
         "stopped" if json is None else f"stopped; what was measured is in {json}, the same command goes on from there"

@@ -1,0 +1,150 @@
+"""Make candidates: run their recipes, as long as the time allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsekit.choose.candidates import Candidate
+from sparsekit.choose.texts import Texts
+from sparsekit.io.atomic_file import write_atomically
+from sparsekit.recipes import compress
+from sparsekit.recipes.data.batches import inputs_of
+from sparsekit.recipes.job import Job
+
+#: Forward passes that a training step takes: its own, the gradients, and the teacher's.
+_PASSES = 4
+#: Batches that are timed to tell how long an epoch takes.
+_TIMED = 4
+#: Seconds of a candidate beside its training: pruning, scoring, timing, storing.
+_BESIDE = 45.0
+#: Fewest and most passes over the texts, and most candidates that are trained.
+_LEAST_EPOCHS, _MOST_EPOCHS, _MOST = 0.5, 5.0, 8
+
+
+@dataclass(frozen=True)
+class Made:
+    """A candidate that was made.
+
+    Attributes:
+        candidate: it.
+        folder: its model.
+        epochs: how long it learned.
+        quality: its main score on the texts to select by.
+    """
+
+    candidate: Candidate
+    folder: Path
+    epochs: float
+    quality: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many candidates are trained, and for how many epochs.
+
+    Attributes:
+        count: of the candidates.
+        epochs: of each.
+    """
+
+    count: int
+    epochs: float
+
+
+def epoch_seconds(job: Job) -> float:
+    """About how long a pass over the texts takes to distill."""
+    batches = job.train[:: max(1, len(job.train) // _TIMED)][:_TIMED]
+    with torch.inference_mode():
+        job.model(**inputs_of(batches[0]))
+        start = time.perf_counter()
+        for batch in batches:
+            job.model(**inputs_of(batch))
+    return _PASSES * len(job.train) * (time.perf_counter() - start) / len(batches)
+
+
+def plan(seconds: float, epoch: float, candidates: int) -> Plan:
+    """Share time between candidates: rather many with half an epoch each than few that learn long.
+
+    Args:
+        seconds: for all of them.
+        epoch: seconds of one.
+        candidates: how many there are.
+
+    Returns:
+        At least one candidate.
+    """
+    fitting = int(seconds / (_BESIDE + _LEAST_EPOCHS * epoch))
+    count = max(1, min(candidates, fitting, _MOST))
+    epochs = (seconds / count - _BESIDE) / epoch
+    return Plan(count, round(min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)), 2))
+
+
+def epochs_in(seconds: float, epoch: float) -> float:
+    """Epochs that one candidate may learn for in some time, at most three times those of many; 0 if there is none.
+
+    Args:
+        seconds: for it.
+        epoch: seconds of one.
+    """
+    return round(min(3 * _MOST_EPOCHS, max(0.0, (seconds - _BESIDE) / epoch)), 2)
+
+
+def worth_more(made: Sequence[Made], dense: Made, loss: float) -> Made | None:
+    """The candidate that is to learn for longer, after which it may lose less.
+
+    Args:
+        made: candidates with a score.
+        dense: the dense model.
+        loss: part of its score that may be lost.
+
+    Returns:
+        The fastest, as predicted, that lost at most twice as much, else the one that lost least; None if there is none.
+    """
+    scored = [one for one in made if one.quality is not None and one.candidate.predicted is not None]
+    least = (dense.quality or 0.0) * (1.0 - 2.0 * loss)
+    near = [one for one in scored if (one.quality or 0.0) >= least]
+    if near:
+        return max(near, key=lambda one: one.candidate.predicted or 0.0)
+    return max(scored, key=lambda one: one.quality or 0.0, default=None)
+
+
+class Workshop:
+    """Runs the recipes of candidates.
+
+    Args:
+        model: folder of the dense model.
+        task: of the recipes.
+        texts: of the search.
+        out: folder of the search.
+        seed: of the recipes.
+    """
+
+    def __init__(self, model: Path, task: str, texts: Texts, out: Path, seed: int) -> None:
+        self._model, self._task, self._texts, self._out, self._seed = model, task, texts, out, seed
+
+    def make(self, candidate: Candidate, number: int, epochs: float) -> Made:
+        """Make a candidate, or take up the run that was stopped, or what it left.
+
+        Args:
+            candidate: it.
+            number: of its folders and files, from 1.
+            epochs: to distill.
+        """
+        recipe = candidate.recipe(self._task, self._texts.columns, epochs, self._seed)
+        folder = self._out / "models" / f"{number}"
+        path = self._out / "recipes" / f"{number}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
+        report = compress(self._model, recipe, self._texts.train, folder, test=self._texts.selection)
+        return Made(candidate, folder, epochs, main_score(report["scores"]))
+
+
+def main_score(scores: Mapping[str, Any]) -> float | None:
+    """The first of some scores."""
+    return next((float(value) for name, value in scores.items() if name != "intervals"), None)

@@ -1,0 +1,118 @@
+"""Tell what a search found: a table of points, a plot, and what to take in two sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from sparsekit.bench.peer import is_ours
+from sparsekit.choose.points import Point, frontier, loss, speedup
+from sparsekit.choose.targets import Targets
+
+#: Marks of points in tables.
+_FRONTIER, _NOISY = "*", "~"
+
+
+def points_table(points: Sequence[Point], dense: Point) -> Table:
+    """Every point, fastest last; a star marks those that nothing beats, a tilde noisy times.
+
+    Args:
+        points: what was measured.
+        dense: what speed-ups are relative to.
+    """
+    best = frontier(points, dense)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model or engine")
+    for name in ("score", "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB"):
+        table.add_column(name, justify="right")
+    for point in sorted(points, key=lambda one: speedup(one, dense)):
+        table.add_row(
+            point.name + f" {_FRONTIER}" * (point in best),
+            "" if point.quality is None else f"{point.quality:.3f}",
+            _unseen(point),
+            f"{point.one_text_ms:.2f}{_NOISY * point.noisy}",
+            f"{point.texts_per_second:.0f}{_NOISY * point.noisy}",
+            f"{speedup(point, dense):.2f}x",
+            f"{point.disk_bytes / 1e6:.1f}",
+        )
+    return table
+
+
+def _unseen(point: Point) -> str:
+    if point.unseen is None:
+        return ""
+    ends = point.unseen.interval
+    return f"{point.unseen.value:.3f}" + (f" ({ends[0]:.3f}-{ends[1]:.3f})" if ends else "")
+
+
+def advice(points: Sequence[Point], dense: Point, chosen: Point, meets_targets: bool, targets: Targets) -> str:
+    """What to take, and why, in two sentences.
+
+    Args:
+        points: what was measured.
+        dense: what speed-ups are relative to.
+        chosen: as `recommended` gives it.
+        meets_targets: likewise.
+        targets: what was asked for.
+    """
+    lost = loss(chosen, dense) or 0.0
+    kept = f"keeps {1 - lost:.1%} of the dense score and is {speedup(chosen, dense):.2f} times as fast as {dense.name}"
+    first = f"Take {chosen.name}: it {kept}, {_over_int8(points, dense, chosen)}."
+    if not meets_targets:
+        return (
+            f"Nothing that was measured meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
+        )
+    how = f"Run its recipe, {chosen.recipe}, for longer to gain more" if chosen.recipe else "No compression beats it"
+    return f"{first} {how}."
+
+
+def _over_int8(points: Sequence[Point], dense: Point, chosen: Point) -> str:
+    engines = [point for point in points if point.recipe is None and "int8" in point.engine]
+    if not engines:
+        return "no dense int8 engine being installed"
+    best = max(engines, key=lambda point: speedup(point, dense))
+    return (
+        f"{speedup(chosen, dense) / speedup(best, dense):.2f} times as fast as the best dense int8 engine, {best.name}"
+    )
+
+
+def _words(targets: Targets) -> str:
+    words = [f"at most {targets.loss:.1%} of the score lost"]
+    words += [f"{targets.speedup:g}x"] if targets.speedup is not None else []
+    words += [f"{targets.latency_ms:g} ms a text"] if targets.latency_ms is not None else []
+    words += [f"{targets.bytes / 1e6:g} MB"] if targets.bytes is not None else []
+    return ", ".join(words)
+
+
+def draw(points: Sequence[Point], dense: Point, score: str, path: Path) -> None:
+    """Plot score against speed-up, the frontier as a line.
+
+    Args:
+        points: what was measured.
+        dense: what speed-ups are relative to.
+        score: its name.
+        path: PNG or SVG file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    scored = [(point, speedup(point, dense), point.quality) for point in points if point.quality is not None]
+    best = frontier(points, dense)
+    line = sorted((faster, quality) for point, faster, quality in scored if point in best)
+    axes.plot(*zip(*line, strict=True), "-", color="0.7", zorder=1)
+    for ours, marker, label in ((True, "o", "sparsekit engine"), (False, "s", "dense engines")):
+        places = [(faster, quality) for point, faster, quality in scored if is_ours(point.engine) is ours]
+        if places:
+            axes.plot(*zip(*places, strict=True), marker, zorder=2, label=label)
+    for point, faster, quality in scored:
+        axes.annotate(point.name, (faster, quality), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set(xlabel=f"speed-up over {dense.name}, one text and batches", ylabel=score)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

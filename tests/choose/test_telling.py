@@ -1,0 +1,62 @@
+"""What is told of a search: the table, the advice, the plot."""
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from rich.console import Console
+
+from sparsekit.choose.points import Point, Score
+from sparsekit.choose.targets import Targets
+from sparsekit.choose.telling import advice, draw, points_table
+
+DENSE = Point("openvino", "openvino", 0.80, None, 4.0, 500.0, False, 90_000_000, None)
+INT8 = Point("onnxruntime-int8", "onnxruntime-int8", None, None, 2.0, 1000.0, True, 90_000_000, None)
+OURS = Point("int8, 3.1x", "sparsekit-engine", 0.796, Score(0.79, (0.77, 0.81)), 1.0, 2000.0, False, 16_000_000,
+             16_000_000, "recipes/2.yaml")  # fmt: skip
+POINTS = [DENSE, INT8, OURS]
+
+
+def test_the_table_has_every_point_and_what_is_known_of_it():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(points_table(POINTS, DENSE))
+    lines = console.export_text().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["openvino", "onnxruntime-int8", "int8,"]
+    assert lines[1].split() == ["openvino", "*", "0.800", "4.00", "500", "1.00x", "90.0"]
+    assert lines[2].split() == ["onnxruntime-int8", "2.00~", "1000~", "2.00x", "90.0"]
+    assert lines[3].split() == [
+        "int8,",
+        "3.1x",
+        "*",
+        "0.796",
+        "0.790",
+        "(0.770-0.810)",
+        "1.00",
+        "2000",
+        "4.00x",
+        "16.0",
+    ]
+
+
+def test_advice_names_the_point_and_the_best_int8_engine():
+    text = advice(POINTS, DENSE, OURS, True, Targets())
+    assert text.startswith("Take int8, 3.1x: it keeps 99.5% of the dense score and is 4.00 times as fast as openvino")
+    assert "2.00 times as fast as the best dense int8 engine, onnxruntime-int8" in text
+    assert "recipes/2.yaml" in text
+
+
+def test_advice_says_when_nothing_compressed_wins():
+    assert "No compression beats it" in advice([DENSE], DENSE, DENSE, True, Targets())
+    assert "no dense int8 engine being installed" in advice([DENSE], DENSE, DENSE, True, Targets())
+
+
+def test_advice_says_which_targets_are_not_met_and_what_is_nearest():
+    targets = Targets(0.001, 9.0, 0.5, 1e6)
+    text = advice(POINTS, DENSE, OURS, False, targets)
+    assert text.startswith("Nothing that was measured meets the targets (at most 0.1% of the score lost, 9x, 0.5 ms a "
+                           "text, 1 MB). Nearest is int8, 3.1x")  # fmt: skip
+
+
+def test_the_plot_is_drawn(tmp_path):
+    draw(POINTS, DENSE, "accuracy", tmp_path / "frontier.png")
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
