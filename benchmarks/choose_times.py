@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.bench.minilm import minilm_folder
-from sparsekit.choose.calls import Call
-from sparsekit.choose.imposed_weights import compile_with
-from sparsekit.choose.levels import FORMS, SPARSITIES, Form
-from sparsekit.choose.model_times import ModelTimes, fit_whole
-from sparsekit.choose.products import ModelProducts, products_of
-from sparsekit.choose.times import measure_times
-from sparsekit.choose.whole_models import measure_whole
+from sparsekit.choose.assignments.levels import FORMS, SPARSITIES, Form
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.imposed_weights import compile_with
+from sparsekit.choose.times.model_times import ModelTimes, fit_whole
+from sparsekit.choose.times.products import ModelProducts, products_of
+from sparsekit.choose.times.table import measure_times
+from sparsekit.choose.times.whole_models import measure_whole
 from sparsekit.formats.csr import BLOCKS
 from sparsekit.io.atomic_file import write_json
 from sparsekit.progress import Progress

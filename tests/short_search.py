@@ -1,6 +1,8 @@
 """Make the search of `sparsekit choose` short: tests time nothing."""
 
-from sparsekit.choose import engines, finishing, proposals, search, times, whole_models
+from sparsekit.choose import engines, finishing, search
+from sparsekit.choose.assignments import proposals
+from sparsekit.choose.times import table, whole_models
 
 
 def make_short(monkeypatch, folder):
@@ -8,8 +10,8 @@ def make_short(monkeypatch, folder):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for module, name, value in (
         (engines, "_SECONDS", 0.05),
-        (times, "_SECONDS", 0.002),
-        (times, "_AT_MOST", 0.004),
+        (table, "_SECONDS", 0.002),
+        (table, "_AT_MOST", 0.004),
         (whole_models, "_SECONDS", 0.02),
         (whole_models, "_AT_MOST", 0.04),
         (proposals, "_AIMS", (1, 4)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sparsekit.choose.levels import SPARSITIES, Assignment, Form
+from sparsekit.choose.assignments.levels import SPARSITIES, Assignment, Form
 from sparsekit.recipes import Recipe, make_recipe
 
 #: A stage of a recipe, as YAML has it.

@@ -10,22 +10,22 @@ from statistics import median
 
 from sparsekit.bench.models.problem import Calibration, HiddenState
 from sparsekit.checkpoint.transformers.foreign import check_model_folder
-from sparsekit.choose.calls import Call
+from sparsekit.choose.assignments.fitness import Divergence
+from sparsekit.choose.assignments.levels import FORMS, Form
+from sparsekit.choose.assignments.proposals import Proposal, RelativeTime, propose, worth_training
 from sparsekit.choose.candidates import Candidate, dense_int8, shallow, spaced, sparse
 from sparsekit.choose.clock import Clock
 from sparsekit.choose.engines import BATCH, Race, installed_engines
 from sparsekit.choose.finishing import Made, Plan, Workshop, epoch_seconds, epochs_in, main_score, plan, worth_more
-from sparsekit.choose.fitness import Divergence
-from sparsekit.choose.levels import FORMS, Form
-from sparsekit.choose.model_times import ModelTimes, fit_whole
 from sparsekit.choose.points import Point, Score, recommended
-from sparsekit.choose.products import products_of
-from sparsekit.choose.proposals import Proposal, RelativeTime, propose, worth_training
 from sparsekit.choose.request import TASKS, Request
-from sparsekit.choose.solutions import find_solutions
+from sparsekit.choose.solutions.finding import find_solutions
 from sparsekit.choose.telling import draw
 from sparsekit.choose.texts import Texts, split_texts
-from sparsekit.choose.times import measure_times
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.model_times import ModelTimes, fit_whole
+from sparsekit.choose.times.products import products_of
+from sparsekit.choose.times.table import measure_times
 from sparsekit.engine import compile_model
 from sparsekit.io.atomic_file import write_json
 from sparsekit.io.untrusted import read_json

@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("pydantic")
 
+from sparsekit.choose.assignments.levels import FORMS, Form
 from sparsekit.choose.candidates import dense_int8, shallow, spaced, sparse
 from sparsekit.choose.clock import Clock
-from sparsekit.choose.levels import FORMS, Form
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from sparsekit.choose.fitness import Divergence
+from sparsekit.choose.assignments.fitness import Divergence
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 

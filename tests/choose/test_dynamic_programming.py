@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsekit.choose.dynamic_programming import assign_levels
+from sparsekit.choose.assignments.dynamic_programming import assign_levels
 
 
 def problem(seed: int) -> tuple[dict, dict, float]:

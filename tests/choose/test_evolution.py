@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from sparsekit.choose.dynamic_programming import assign_levels
-from sparsekit.choose.evolution import Evolved, evolve
-from sparsekit.choose.levels import SPARSITIES
+from sparsekit.choose.assignments.dynamic_programming import assign_levels
+from sparsekit.choose.assignments.evolution import Evolved, evolve
+from sparsekit.choose.assignments.levels import SPARSITIES
 
 LAYERS = [f"layer{number}" for number in range(10)]
 SIZES = {name: 1.0 + number % 3 for number, name in enumerate(LAYERS)}

@@ -6,9 +6,9 @@ pytest.importorskip("datasets")
 
 from pathlib import Path
 
+from sparsekit.choose.assignments.levels import Form
 from sparsekit.choose.candidates import Candidate
 from sparsekit.choose.finishing import Made, epochs_in, main_score, plan, worth_more
-from sparsekit.choose.levels import Form
 
 
 def made(predicted, quality):

@@ -6,13 +6,13 @@ import pytest
 import torch
 import transformers
 
-from sparsekit.choose.dynamic_programming import assign_levels
-from sparsekit.choose.evolution import evolve
-from sparsekit.choose.fitness import Divergence
-from sparsekit.choose.levels import SPARSITIES
-from sparsekit.choose.sensitivity import measured_costs
-from sparsekit.choose.solutions import find_solutions
-from sparsekit.choose.stitched import Stitched
+from sparsekit.choose.assignments.dynamic_programming import assign_levels
+from sparsekit.choose.assignments.evolution import evolve
+from sparsekit.choose.assignments.fitness import Divergence
+from sparsekit.choose.assignments.levels import SPARSITIES
+from sparsekit.choose.assignments.sensitivity import measured_costs
+from sparsekit.choose.solutions.finding import find_solutions
+from sparsekit.choose.solutions.stitched import Stitched
 
 ERRORS = {"a": (0.0, 0.1, 0.2), "b": (0.0, 0.5, 0.9), "c": (0.0, 0.0, 0.0)}
 

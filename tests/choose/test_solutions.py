@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparsekit import finalize, prune
-from sparsekit.choose.levels import SPARSITIES
-from sparsekit.choose.solutions import find_solutions, relative_error
-from sparsekit.choose.stitched import Stitched
+from sparsekit.choose.assignments.levels import SPARSITIES
+from sparsekit.choose.solutions.finding import find_solutions, relative_error
+from sparsekit.choose.solutions.stitched import Stitched
 from sparsekit.pruning import prune_sparsegpt, prune_weight
 
 LEVELS = range(1, len(SPARSITIES))

@@ -15,16 +15,17 @@ from transformers.pytorch_utils import Conv1D
 
 from sparsekit import runtime
 from sparsekit.bench.layers.random_weights import random_weight
-from sparsekit.choose import model_times, stored_times, times, whole_models
-from sparsekit.choose.calls import Call
-from sparsekit.choose.imposed_weights import compile_with
-from sparsekit.choose.levels import FORMS, SPARSITIES, Form
-from sparsekit.choose.model_times import Fit, ModelTimes, fit_whole
-from sparsekit.choose.multiplication import Multiplication
-from sparsekit.choose.products import Factor, ModelProducts, Product, Shape, products_of
-from sparsekit.choose.stored_times import Cell, StoredTimes
-from sparsekit.choose.times import TimeTable, measure_times
-from sparsekit.choose.whole_models import DecoderRun, encoder_run
+from sparsekit.choose.assignments.levels import FORMS, SPARSITIES, Form
+from sparsekit.choose.times import model_times, stored_times, whole_models
+from sparsekit.choose.times import table as time_table
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.imposed_weights import compile_with
+from sparsekit.choose.times.model_times import Fit, ModelTimes, fit_whole
+from sparsekit.choose.times.multiplication import Multiplication
+from sparsekit.choose.times.products import Factor, ModelProducts, Product, Shape, products_of
+from sparsekit.choose.times.stored_times import Cell, StoredTimes
+from sparsekit.choose.times.table import TimeTable, measure_times
+from sparsekit.choose.times.whole_models import DecoderRun, encoder_run
 from sparsekit.engine import compile_model, layouts
 from sparsekit.formats import CSR
 from sparsekit.introspect.transformer_blocks import transformer_blocks
@@ -53,7 +54,7 @@ def timed(monkeypatch) -> list[list[str]]:
             function()
         return {name: Timing(1.0 + place, 1.0 + place, 1.0 + place, 5) for place, name in enumerate(functions)}
 
-    for module in (times, whole_models):
+    for module in (time_table, whole_models):
         monkeypatch.setattr(module, "compare", compare)
     monkeypatch.setattr(layouts, "compare", lambda functions, **_: {one: Timing(1.0, 1.0, 1.0, 5) for one in functions})
     return seen
@@ -271,17 +272,17 @@ def test_a_stopped_run_goes_on(products, timed, monkeypatch):
     with pytest.raises(TimeoutError, match="0 of 2 times were measured by the deadline"):
         measure_times(products, [FLOAT32], [Call(1, 16)], deadline=time.monotonic() - 1)
     assert timed == []
-    original = times._measured
+    original = time_table._measured
 
     def stopped(weights, cell):
         if timed:
             raise KeyboardInterrupt
         return original(weights, cell)
 
-    monkeypatch.setattr(times, "_measured", stopped)
+    monkeypatch.setattr(time_table, "_measured", stopped)
     with pytest.raises(KeyboardInterrupt):
         measure_times(products, [FLOAT32], [Call(1, 16)])
-    monkeypatch.setattr(times, "_measured", original)
+    monkeypatch.setattr(time_table, "_measured", original)
     seen = []
     measure_times(products, [FLOAT32], [Call(1, 16)], progress=lambda *counts: seen.append(counts))
     assert seen == [(1, 2), (2, 2)]
@@ -291,7 +292,7 @@ def test_a_stopped_run_goes_on(products, timed, monkeypatch):
 def test_weights_are_of_the_level_and_in_its_blocks():
     shape = Shape((64, 32), 96)
     for form in FORMS:
-        weights = times._packed(shape, form, layouts.Layouts())
+        weights = time_table._packed(shape, form, layouts.Layouts())
         for sparsity, joined in zip(SPARSITIES, weights, strict=True):
             for packed, rows in zip(joined, shape.out_features, strict=True):
                 info = runtime.packed_info(packed)
@@ -303,7 +304,7 @@ def test_weights_are_of_the_level_and_in_its_blocks():
 
 def table_of(products: ModelProducts, *calls: Call) -> TimeTable:
     """A table of numbers that tell where they come from."""
-    cells = times._cells(products, [FLOAT32], calls, 1)
+    cells = time_table._cells(products, [FLOAT32], calls, 1)
     seconds = {cell: [cell.shape.in_features * cell.tokens * (LEVELS - level) for level in range(LEVELS)]
                for cell in cells}  # fmt: skip
     return TimeTable(products, 1, seconds)

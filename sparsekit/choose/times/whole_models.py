@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
-from sparsekit.choose.calls import Call
+from sparsekit.choose.times.calls import Call
 from sparsekit.engine.batches import Input, offsets_of
 from sparsekit.timing.comparing import Timing, clock_for, compare
 

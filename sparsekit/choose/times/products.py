@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sparsekit.choose.calls import Call, Group, groups_of
+from sparsekit.choose.times.calls import Call, Group, groups_of
 from sparsekit.engine.compiling import head_and_pooling, is_decoder
 from sparsekit.engine.decoder_config import read_decoder_config
 from sparsekit.engine.decoder_tensors import DecoderTensors

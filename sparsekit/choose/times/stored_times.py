@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit import runtime
-from sparsekit.choose.levels import SPARSITIES, Form
-from sparsekit.choose.products import Shape
+from sparsekit.choose.assignments.levels import SPARSITIES, Form
+from sparsekit.choose.times.products import Shape
 from sparsekit.io.atomic_file import write_json
 from sparsekit.io.cache_folder import cache_folder
 from sparsekit.io.untrusted import read_json

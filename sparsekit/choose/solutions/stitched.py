@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import nn
 
-from sparsekit.choose.levels import SPARSITIES, Assignment
-from sparsekit.choose.solutions import Solutions
+from sparsekit.choose.assignments.levels import SPARSITIES, Assignment
+from sparsekit.choose.solutions.finding import Solutions
 from sparsekit.introspect.tensor_digest import model_digest
 from sparsekit.pruning.layers import oriented
 

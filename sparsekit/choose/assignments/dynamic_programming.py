@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsekit.choose.levels import Assignment
+from sparsekit.choose.assignments.levels import Assignment
 
 #: A value for each level of every layer.
 ByLevel: TypeAlias = Mapping[str, Sequence[float] | NDArray[np.float64]]

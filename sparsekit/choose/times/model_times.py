@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.bench.layers.random_weights import random_weight
-from sparsekit.choose.calls import Call
-from sparsekit.choose.imposed_weights import compile_with
-from sparsekit.choose.levels import SPARSITIES, Form
-from sparsekit.choose.times import TimeTable
-from sparsekit.choose.whole_models import measure_whole
+from sparsekit.choose.assignments.levels import SPARSITIES, Form
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.imposed_weights import compile_with
+from sparsekit.choose.times.table import TimeTable
+from sparsekit.choose.times.whole_models import measure_whole
 
 
 @dataclass(frozen=True)

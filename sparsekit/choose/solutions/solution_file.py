@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsekit.choose.levels import SPARSITIES
+from sparsekit.choose.assignments.levels import SPARSITIES
 from sparsekit.folder.layout import weight_arrays
 from sparsekit.folder.manifest import LayerEntry
 from sparsekit.folder.stored_weight import arrays_of, weight_of

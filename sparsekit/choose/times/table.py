@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.bench.layers.random_weights import random_weight
-from sparsekit.choose.calls import Call
-from sparsekit.choose.levels import SPARSITIES, Form
-from sparsekit.choose.multiplication import Multiplication
-from sparsekit.choose.products import ModelProducts, Shape
-from sparsekit.choose.stored_times import Cell, StoredTimes
+from sparsekit.choose.assignments.levels import SPARSITIES, Form
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.multiplication import Multiplication
+from sparsekit.choose.times.products import ModelProducts, Shape
+from sparsekit.choose.times.stored_times import Cell, StoredTimes
 from sparsekit.engine.layouts import Layouts
 from sparsekit.formats import CSR
 from sparsekit.timing.comparing import clock_for, compare

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparsekit.choose.evolution import Judge
-from sparsekit.choose.levels import SPARSITIES
+from sparsekit.choose.assignments.evolution import Judge
+from sparsekit.choose.assignments.levels import SPARSITIES
 from sparsekit.progress import Progress
 
 #: The level at which layers are measured: neither almost dense nor almost empty.

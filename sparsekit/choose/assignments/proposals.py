@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsekit.choose.calls import Call
-from sparsekit.choose.dynamic_programming import assign_levels
-from sparsekit.choose.evolution import evolve
-from sparsekit.choose.fitness import Divergence
-from sparsekit.choose.levels import Assignment, Form
-from sparsekit.choose.model_times import ModelTimes
-from sparsekit.choose.sensitivity import measured_costs
-from sparsekit.choose.solutions import Solutions
-from sparsekit.choose.stitched import Stitched
+from sparsekit.choose.assignments.dynamic_programming import assign_levels
+from sparsekit.choose.assignments.evolution import evolve
+from sparsekit.choose.assignments.fitness import Divergence
+from sparsekit.choose.assignments.levels import Assignment, Form
+from sparsekit.choose.assignments.sensitivity import measured_costs
+from sparsekit.choose.solutions.finding import Solutions
+from sparsekit.choose.solutions.stitched import Stitched
+from sparsekit.choose.times.calls import Call
+from sparsekit.choose.times.model_times import ModelTimes
 
 #: Levels whose uniform assignments set the times that are aimed at: 60 to 90% zeros.
 _AIMS = (2, 3, 4, 5, 6)

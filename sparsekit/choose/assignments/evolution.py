@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from sparsekit.choose.levels import SPARSITIES, Assignment
+from sparsekit.choose.assignments.levels import SPARSITIES, Assignment
 from sparsekit.progress import Progress
 
 #: Seconds of a call, of an assignment.

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sparsekit.choose.levels import SPARSITIES
-from sparsekit.choose.solution_file import SolutionFile, rounded, write_solutions
+from sparsekit.choose.assignments.levels import SPARSITIES
+from sparsekit.choose.solutions.solution_file import SolutionFile, rounded, write_solutions
 from sparsekit.fidelity import evaluating
 from sparsekit.introspect.module_paths import lies_within, name_within
 from sparsekit.introspect.tensor_digest import batches_digest, model_digest
