@@ -153,8 +153,8 @@ class Encoder:
         self._check_task("embedding")
         if self._core.outputs == 0:
             names = ", ".join(map(repr, filter(None, POOLINGS)))
-            raise ValueError(f"the model does not say how tokens become one vector; give pooling=, one of {names}, to "
-                             "Encoder, or to compile_model for a file")  # fmt: skip
+            raise ValueError(f"the model has no pooling; give pooling= (--pooling), one of {names}, to Encoder, or to "
+                             "compile_model for a file")  # fmt: skip
         given = check_texts([texts] if isinstance(texts, str) else texts)
         tokenizer = self._open_tokenizer()
         tokens = tokenizer.tokens(given, tokenizer.prompt(prompt_name) if prompt is None else prompt)
@@ -290,7 +290,7 @@ class Encoder:
             file = self._tokenizer_file
             if file is None:
                 if self._folder is None:
-                    raise ValueError(f"a compiled model has no tokenizer; give Encoder(..., tokenizer=) a {TOKENIZER}, "
+                    raise ValueError(f"a compiled model has no tokenizer; give tokenizer= (--tokenizer) a {TOKENIZER}, "
                                      "or call run with token ids")  # fmt: skip
                 file = read_modules(self._folder).encoder / TOKENIZER
             self._tokenizer = Tokenizer(file, self._folder or file.parent, self.max_tokens)

@@ -342,7 +342,7 @@ class Generator:
     def _tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer, without the truncation and padding that its file may configure."""
         if self._tokenizer_file is None:
-            raise ValueError(f"a compiled model has no tokenizer; give Generator(..., tokenizer=) a {TOKENIZER}")
+            raise ValueError(f"a compiled model has no tokenizer; give tokenizer= (--tokenizer) a {TOKENIZER}")
         tokenizer = open_tokenizer(self._tokenizer_file)
         tokenizer.no_truncation()
         tokenizer.no_padding()

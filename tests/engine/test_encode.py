@@ -119,7 +119,7 @@ def test_a_plain_folder_pools_as_it_is_told(pooling, plain):
     states = found.run([[101, 2143, 102]])[0]
     expected = {"mean": states.mean(0), "cls": states[0], "max": states.max(0)}[pooling]
     assert_close(found.encode("film"), expected)
-    with pytest.raises(ValueError, match=r"pooling=, one of 'mean', 'cls', 'max'"):
+    with pytest.raises(ValueError, match=r"pooling= \(--pooling\), one of 'mean', 'cls', 'max'"):
         Encoder(plain).encode("film")
 
 
