@@ -1,6 +1,6 @@
 """Make the search of `sparsekit choose` short: tests time nothing."""
 
-from sparsekit.choose import engines, finishing, search
+from sparsekit.choose import engines, finishing, measuring, search
 from sparsekit.choose.assignments import proposals
 from sparsekit.choose.times import table, whole_models
 
@@ -20,6 +20,6 @@ def make_short(monkeypatch, folder):
         (finishing, "_MOST_EPOCHS", 1.0),
         (finishing, "_BESIDE", 1.0),
         (search, "_MEASURING", 1.0),
-        (search, "installed_engines", lambda: ["torch"]),
+        (measuring, "installed_engines", lambda: ["torch"]),
     ):
         monkeypatch.setattr(module, name, value)

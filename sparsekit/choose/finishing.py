@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sparsekit.choose.candidates import Candidate
-from sparsekit.choose.texts import Texts
+from sparsekit.choose.subject import Subject
 from sparsekit.io.atomic_file import write_atomically
 from sparsekit.recipes import compress
 from sparsekit.recipes.data.batches import inputs_of
@@ -118,15 +118,11 @@ class Workshop:
     """Runs the recipes of candidates.
 
     Args:
-        model: folder of the dense model.
-        task: of the recipes.
-        texts: of the search.
-        out: folder of the search.
-        seed: of the recipes.
+        subject: the dense model and its texts.
     """
 
-    def __init__(self, model: Path, task: str, texts: Texts, out: Path, seed: int) -> None:
-        self._model, self._task, self._texts, self._out, self._seed = model, task, texts, out, seed
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
 
     def make(self, candidate: Candidate, number: int, epochs: float) -> Made:
         """Make a candidate, or take up the run that was stopped, or what it left.
@@ -136,12 +132,13 @@ class Workshop:
             number: of its folders and files, from 1.
             epochs: to distill.
         """
-        recipe = candidate.recipe(self._task, self._texts.columns, epochs, self._seed)
-        folder = self._out / "models" / f"{number}"
-        path = self._out / "recipes" / f"{number}.yaml"
+        request, texts = self._subject.request, self._subject.texts
+        recipe = candidate.recipe(request.task, texts.columns, epochs, request.seed)
+        folder = request.out / "models" / f"{number}"
+        path = request.out / "recipes" / f"{number}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
-        report = compress(self._model, recipe, self._texts.train, folder, test=self._texts.selection)
+        report = compress(request.model, recipe, texts.train, folder, test=texts.selection)
         return Made(candidate, folder, epochs, main_score(report["scores"]))
 
 

@@ -60,3 +60,5 @@ def choose(
         found = search(request)
     console.print(points_table(found.points, found.dense))
     print_text(advice(found.points, found.dense, found.chosen, found.meets_targets, targets))
+    if found.untrained:
+        print_text(f"There was no time to train: {'; '.join(found.untrained)}. Give more --minutes.")

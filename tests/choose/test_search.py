@@ -11,11 +11,12 @@ from short_search import make_short
 from tiny_runs import tiny, write_reviews
 from typer.testing import CliRunner
 
-from sparsekit.choose import finishing, search
+from sparsekit.choose import proposing
 from sparsekit.choose.points import Point, speedup
 from sparsekit.cli import app
 from sparsekit.engine import Encoder
 from sparsekit.recipes import read_recipe
+from sparsekit.training.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_a_search_goes_on_with_what_it_has(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError
 
-    for module, name in ((search, "measure_times"), (search, "find_solutions"), (finishing, "epoch_seconds")):
+    for module, name in ((proposing, "measure_times"), (proposing, "find_solutions"), (Run, "step")):
         monkeypatch.setattr(module, name, refuse)
     run(*arguments)
     again, _ = points_of(out)
