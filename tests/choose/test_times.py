@@ -56,6 +56,7 @@ def timed(monkeypatch) -> list[list[str]]:
 
     for module in (time_table, whole_models):
         monkeypatch.setattr(module, "compare", compare)
+    monkeypatch.setattr(layouts, "OUT_OF_CACHE", 1 << 16)  # of weights this small there would be thousands of copies
     monkeypatch.setattr(layouts, "compare", lambda functions, **_: {one: Timing(1.0, 1.0, 1.0, 5) for one in functions})
     return seen
 

@@ -1,11 +1,12 @@
 """Timing on a shared machine: stolen time, noise, budgets. Clocks are mocked; nothing is timed."""
 
+import time
 from collections.abc import Callable
 from itertools import cycle
 
 import pytest
 
-from sparsekit.timing.comparing import Clock, Timing, compare
+from sparsekit.timing.comparing import Clock, Timing, clock_for, compare
 
 
 class Machine:
@@ -130,3 +131,26 @@ def test_few_undisturbed_samples_are_noisy():
     assert Timing(1.0, 0.99, 1.01, 2, 1).noisy
     assert not Timing(1.0, 0.99, 1.01, 2).noisy
     assert Timing(1.0, 0.8, 1.2, 9).noisy
+
+
+def test_what_caches_held_of_others_is_not_timed():
+    """Each function's first call behind another one is slow."""
+    machine, last = Machine(), []
+
+    def function(name: str) -> Callable[[], None]:
+        def call() -> None:
+            machine.spend(0.002 if last == [name] else 0.008)
+            last[:] = [name]
+
+        return call
+
+    functions = {name: function(name) for name in "abc"}
+    timings = compare(functions, seconds=1.0, warm=dict.fromkeys(functions, 2), clock=machine.clock)
+    assert [timing.high for timing in timings.values()] == pytest.approx([0.002] * 3)
+    cold = compare(functions, seconds=1.0, clock=machine.clock)
+    assert any(timing.median > 0.004 for timing in cold.values())
+
+
+def test_calls_on_one_thread_are_timed_by_its_work():
+    assert clock_for(1).wall is time.thread_time
+    assert clock_for(2) == Clock()

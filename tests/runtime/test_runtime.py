@@ -81,6 +81,27 @@ def test_torch_threads_rule_when_torch_is_loaded():
     )
 
 
+def test_threads_are_limited_for_a_while():
+    before = torch.get_num_threads()
+    with runtime.limited_threads(before + 1):
+        assert runtime.num_threads() == torch.get_num_threads() == before + 1
+    with runtime.limited_threads(None):
+        assert runtime.num_threads() == before
+    assert runtime.num_threads() == before
+    assert runtime.uses_torch_threads()
+    code = """
+        from sparsekit import runtime
+        before = runtime.num_threads()
+        try:
+            with runtime.limited_threads(before + 1):
+                print(runtime.num_threads() - before, runtime.uses_torch_threads())
+                raise KeyError
+        except KeyError:
+            print(runtime.num_threads() - before)
+    """
+    assert output(code).split() == ["1", "False", "0"]
+
+
 def test_the_pool_without_torch():
     code = """
         import os
