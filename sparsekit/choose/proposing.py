@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from sparsekit.choose.assignments.fitness import Divergence
 from sparsekit.choose.assignments.levels import FORMS, Form
-from sparsekit.choose.assignments.proposals import Proposal, RelativeTime, propose, worth_training
+from sparsekit.choose.assignments.proposals import Proposal, RelativeTime, aims_of, propose, worth_training
 from sparsekit.choose.candidates import Candidate, shallow, sparse
 from sparsekit.choose.clock import Clock
 from sparsekit.choose.solutions.finding import find_solutions
@@ -52,14 +52,17 @@ def _proposals(subject: Subject, clock: Clock) -> list[Proposal]:
     times = _times(subject, clock.deadline(1.0))
     inputs = [inputs_of(batch) for batch in job.sample(_SAMPLES)]
     divergence = Divergence(job.model, subject.request.task, _pieces(inputs))
+    relative = {form: RelativeTime(times, form, subject.calls) for form in FORMS}
+    aims = aims_of(relative)
     found: list[Proposal] = []
-    structures = list(dict.fromkeys(form.mask_structure for form in FORMS))
+    structures = list(dict.fromkeys(form.mask_structure for form, _ in aims))
     for number, structure in enumerate(structures):
         folder = subject.work / f"solutions-{structure}"
         solutions = find_solutions(job.model, folder, inputs, mask_structure=structure)
-        forms = {form: RelativeTime(times, form, subject.calls) for form in FORMS if form.mask_structure == structure}
+        chosen = [(form, level) for form, level in aims if form.mask_structure == structure]
         deadline = clock.deadline(_PROPOSING / (len(structures) - number))
-        found += propose(job.model, solutions, divergence, forms, deadline=deadline, seed=subject.request.seed)
+        seed = subject.request.seed
+        found += propose(job.model, solutions, divergence, relative, chosen, deadline=deadline, seed=seed)
     write_json(kept, [asdict(one) for one in found])
     return found
 

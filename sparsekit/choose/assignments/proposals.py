@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,10 +22,16 @@ from sparsekit.choose.times.model_times import ModelTimes
 
 #: Levels whose uniform assignments set the times that are aimed at: 60 to 90% zeros.
 _AIMS = (2, 3, 4, 5, 6)
+#: Part of the fastest dense model's time that an aim is below: else nothing is gained by zeros.
+_GAIN = 0.95
 #: Batches on which each layer is pruned alone, to see how much outputs move.
 _SENSED = 2
 #: Most generations of evolution, where time does not end it.
 _GENERATIONS = 100
+
+
+#: A form, and the level of the uniform assignment whose time is aimed at.
+Aim: TypeAlias = tuple[Form, int]
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,32 @@ def _dense_seconds(times: ModelTimes, call: Call) -> float:
     return times.predicted(dict.fromkeys(times.of_layers(form, call), 0), form, call)
 
 
+def aims_of(relative: Mapping[Form, RelativeTime]) -> list[Aim]:
+    """Forms, and the levels whose uniform assignments are faster than the dense model in any form, slowest first.
+
+    Args:
+        relative: form -> time of an assignment.
+    """
+    dense = min(seconds(dict.fromkeys(seconds.of_layers, 0)) for seconds in relative.values())
+    return [
+        (form, level)
+        for level in _AIMS
+        for form, seconds in relative.items()
+        if seconds(dict.fromkeys(seconds.of_layers, level)) < _GAIN * dense
+    ]
+
+
 def propose(
     model: Any,
     solutions: Solutions,
     divergence: Divergence,
     relative: Mapping[Form, RelativeTime],
+    aims: Sequence[Aim],
     *,
     deadline: float,
     seed: int,
 ) -> Iterator[Proposal]:
-    """Assignments of forms with one mask structure, the slowest aim first.
+    """Assignments of forms with one mask structure, one for each aim.
 
     Each takes at most the time of a uniform sparsity. It starts from that, or from the least sum of layers' errors
     within that time, whichever moves outputs less, and evolves on the model's own outputs.
@@ -94,10 +116,10 @@ def propose(
         solutions: of its layers.
         divergence: from the dense model.
         relative: form -> time of an assignment.
+        aims: forms, and levels whose uniform assignments set the time.
         deadline: `time.monotonic()` at which evolution ends; the time left is shared by the assignments to come.
         seed: of evolution.
     """
-    aims = [(form, level) for level in _AIMS for form in relative]
     with Stitched(model, solutions) as stitched:
         judge = _judge(stitched, divergence)
         costs = measured_costs(solutions.errors(), judge, range(min(_SENSED, len(divergence))))
