@@ -26,7 +26,7 @@ def size_text(count: float) -> str:
 
 
 def figure_text(value: float) -> str:
-    """Three significant digits, without an exponent.
+    """Format a number with three significant digits, without an exponent.
 
     >>> figure_text(0.01234), figure_text(12345.6)
     ('0.0123', '12,346')

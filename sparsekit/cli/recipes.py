@@ -40,10 +40,9 @@ def compress(
     Stages: finetune, drop_layers, prune_neurons, prune_heads, prune,
     distill, convert, evaluate. Tasks: classification, embedding, language.
 
-    OUT is the model, there when the run is finished, with the page
-    OUT/report.html on what it costs and keeps. OUT/work has finished
-    stages and checkpoints: the same command resumes a stopped run. It may
-    be deleted afterwards.
+    OUT is the model, there when the run is finished, with a report page,
+    OUT/report.html. OUT/work has finished stages and checkpoints: the same
+    command resumes a stopped run. It may be deleted afterwards.
     """
     need_training()
     from sparsekit.recipes import compress as run_recipe
@@ -169,4 +168,4 @@ def _show_run(report: dict[str, Any], out: Path) -> None:
         console.print("no test data: nothing was scored")
     print_text(f"wrote {out}; {out / 'work'} has its checkpoints, and may be deleted")
     if (out / RUN_PAGE).exists():
-        print_text(f"all of it on one page: {out / RUN_PAGE}")
+        print_text(f"report page: {out / RUN_PAGE}")

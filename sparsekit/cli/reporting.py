@@ -1,4 +1,4 @@
-"""The verb that measures a model and writes its page."""
+"""The command `sparsekit report`."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def report(
     ] = None,
     threads: Threads = None,
     engine: Annotated[
-        list[str] | None, typer.Option(help="Dense engines beside ours; else the installed ones.", metavar="NAME")
+        list[str] | None, typer.Option(help="Dense engines to compare with; else the installed ones.", metavar="NAME")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="For each input and number of threads.", metavar="S")] = 10.0,
 ) -> None:
-    """Write one page of what an encoder costs and what it keeps.
+    """Measure a compressed encoder and write a page about it.
 
-    Speed in sparsekit.engine and in PyTorch beside every installed engine,
-    quality beside the dense model, what each layer became, memory and disk.
-    What an option left out would add, the page says. Options may be given
-    several times where they take one value of several.
+    Speed in sparsekit.engine and in PyTorch against every installed engine,
+    quality against the dense model, how each layer is stored, memory and
+    disk. --input, --threads and --engine may be given several times.
 
     Columns of the test data: text and label; text, pair and perhaps label.
 

@@ -217,10 +217,10 @@ class CompiledModel:
 
 
 def stored_tensors(compiled: NDArray[np.uint8]) -> list[Tensor]:
-    """The tensors of a compiled model, their data where they lie.
+    """Tensors of a compiled model, as views of its buffer.
 
     Args:
-        compiled: a compiled model that the core has checked, as `runtime.CompiledEncoder` does.
+        compiled: a compiled model that the core has validated, for example in `runtime.CompiledEncoder`.
     """
     roles, kinds = ({number: name for name, number in table.items()} for table in (ROLES, KINDS))
     count = _HEADER.unpack_from(compiled.data)[2]

@@ -77,7 +77,7 @@ class Job:
 
     @torch.inference_mode()
     def predictions(self, model: Any = None) -> NDArray[Any] | None:
-        """Predictions for the test data, in eval mode, a row for each text, pair or window; None without test data.
+        """Predictions on the test data in eval mode, a row per text, pair or window; None without test data.
 
         Args:
             model: the model to score; None: the current one.

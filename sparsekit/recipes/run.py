@@ -196,7 +196,7 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
 
 
 def scoring_job(model: Path, data: Path, task: str) -> Job:
-    """A job that scores a model on a table, and trains nothing; arguments as of `evaluate`.
+    """Job that scores a model on a table; arguments as in `evaluate`.
 
     Raises:
         FileNotFoundError, ValueError: as `compress`.

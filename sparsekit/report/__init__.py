@@ -1,1 +1,1 @@
-"""One page that says what a model costs and what it keeps: sections from plain data, written as one HTML file."""
+"""A report page of a model: quality, speed, layers and size, from plain data to one HTML file."""

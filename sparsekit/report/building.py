@@ -1,4 +1,4 @@
-"""The page of a model, from what is known of it."""
+"""Build a page from measurements."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sparsekit.report.times import times_section
 
 
 def page_of(facts: Facts, more: Sequence[Section] = ()) -> Page:
-    """The page of a model.
+    """Build the page of a model.
 
     Args:
-        facts: what is known; sections of what is not are left out.
-        more: further sections, which come before the machine and the commands.
+        facts: measurements; sections without data are left out.
+        more: further sections, placed before environment and commands.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The section on the machine, and on how to do it again."""
+"""Sections on the environment and on how to reproduce the page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sparsekit.report.page import Section, Table
 
 
 def _processor(environment: Mapping[str, Any]) -> str:
-    """By lscpu's model name, family and model."""
+    """Name the processor by lscpu's model name, family and model."""
     numbers = {"family": environment.get("cpu_family"), "model": environment.get("cpu_model")}
     return ", ".join([environment["cpu"], *(f"{name} {found}" for name, found in numbers.items() if found is not None)])
 
 
 def environment_section(environment: Mapping[str, Any]) -> Section:
-    """Processor, system and versions."""
+    """Table of processor, system and versions."""
     facts = {
         "processor": _processor(environment),
         "logical processors": environment.get("processors"),
@@ -31,5 +31,5 @@ def environment_section(environment: Mapping[str, Any]) -> Section:
 
 
 def commands_section(commands: Sequence[str]) -> Section:
-    """Commands that measure it again."""
+    """Commands that reproduce the page."""
     return Section("Reproduce", commands=commands)

@@ -1,4 +1,4 @@
-"""What a page is made of: plain measurements of a model, beside its dense self and other engines."""
+"""Plain measurements of a model, its dense counterpart and other engines: the content of a page."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, TypeAlias
 
 #: Lower and upper bound.
 Ends: TypeAlias = tuple[float, float]
-#: Whose time it is: of the model itself; of an engine that runs the dense model in float32, or in int8.
+#: Kinds of times: of the model itself; of an engine that runs the dense model in float32 or in int8.
 KINDS = ("ours", "float32", "int8")
-#: What tables call the model and its dense self.
+#: Names of the model and the dense model in tables.
 OURS, DENSE = "this model", "dense"
 
 
 @dataclass(frozen=True)
 class EngineTime:
-    """Milliseconds of a call of an engine."""
+    """Time per call of an engine."""
 
     engine: str
     kind: str  # one of `KINDS`
-    texts: int  # of a call
-    tokens: int  # of each
+    texts: int  # per call
+    tokens: int  # per text
     threads: int
     ms: float  # median
     quartiles: Ends | None = None
     noisy: bool = False
-    wrong: bool = False  # whether it computes something else on this machine: it is shown, and does not count
-    difference: float | None = None  # largest of hidden states, from torch on the same weights
-    operators: Mapping[str, float] = field(default_factory=dict)  # milliseconds in each, most first, where known
+    wrong: bool = False  # whether outputs are wrong on this machine; such engines are shown but do not count
+    difference: float | None = None  # largest absolute difference of hidden states from torch with the same weights
+    operators: Mapping[str, float] = field(default_factory=dict)  # milliseconds by operator, in descending order
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,31 @@ class Score:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model keeps: scores, and for each metric the difference to the dense model, both on the same texts."""
+    """Scores, and for each metric the paired difference from the dense model."""
 
     scores: Sequence[Score]
-    differences: Mapping[str, tuple[float, Ends]]  # paired: value and interval
+    differences: Mapping[str, tuple[float, Ends]]  # metric -> value and interval
     method: str  # of the intervals
-    remarks: Sequence[str] = ()  # what was scored, and how
+    remarks: Sequence[str] = ()  # on the test data and the engines
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What became of a linear layer."""
+    """A linear layer as it is stored."""
 
     name: str
     shape: tuple[int, int]  # out_features, in_features
     sparsity: float
     dtype: str
     block: str
-    layout: str  # "dense" for one that stayed so
+    layout: str  # as in `CSR.pack`; "dense" for dense layers
     nbytes: int
-    reason: str = ""  # why it stayed dense, where that is known
+    reason: str = ""  # why it stayed dense, if known
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Bytes of a model."""
+    """Size of a model in bytes."""
 
     model: str
     disk: int | None
@@ -76,7 +76,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a model; what is not is left out of the page, and `unknown` says what adds it."""
+    """Everything the page shows; sections without data are left out, and `unknown` says how to add them."""
 
     model: str
     environment: Mapping[str, Any]  # as `sparsekit.runtime.environment` has it

@@ -1,4 +1,4 @@
-"""The sentences at the top: what the model keeps, how fast it is beside the best others, what it takes."""
+"""Headline sentences: quality kept, speed-up over the best dense engines, size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sparsekit.report.quality import with_ends
 from sparsekit.report.times import best_of, by_input, input_text, ours_of
 from sparsekit.wording import size_text
 
-#: Scores of which less is better.
+#: Metrics for which lower is better.
 _COSTS = ("perplexity",)
 
 
@@ -18,7 +18,7 @@ def _score(scores: Iterable[Score], metric: str, model: str) -> Score | None:
 
 
 def quality_sentence(quality: Quality) -> str:
-    """What the model keeps of the first metric."""
+    """Sentence on the first metric."""
     metric = quality.scores[0].metric
     ours, dense = (_score(quality.scores, metric, model) for model in (OURS, DENSE))
     if ours is None:
@@ -40,7 +40,7 @@ def _factor(values: Sequence[float]) -> str:
 
 
 def _over(groups: Iterable[Sequence[EngineTime]], kind: str) -> str:
-    """How many times as fast as the best engine of a kind, over all inputs; empty without any."""
+    """Range of speed-ups over the best engine of a kind, over all inputs; empty if there is none."""
     found: dict[str, list[float]] = {"all": []}
     names: dict[str, None] = {}
     for group in groups:
@@ -77,7 +77,7 @@ def _size(sizes: Sequence[ModelSize]) -> str:
 
 
 def headline(facts: Facts) -> list[str]:
-    """Quality, and cost, of what is known."""
+    """Sentences on quality and on cost, without what is unknown."""
     kept = "" if facts.quality is None else quality_sentence(facts.quality)
     speed, size = _speed(facts.times), _size(facts.sizes)
     cost = ", and ".join(filter(None, (speed, size)))

@@ -1,4 +1,4 @@
-"""The section on layers: what each became, and why some stayed dense."""
+"""Section on layers: how each is stored, and why some stayed dense."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def _row(layer: LayerFacts) -> list[str]:
 
 
 def _table(rows: Sequence[list[str]], title: str = "", *, folded: bool = False) -> Table:
-    """With the reasons for dense layers where there are any."""
+    """With a column of reasons if any layer has one."""
     if any(row[-1] for row in rows):
         return Table((*_COLUMNS, "why dense"), rows, title, _WORDS, folded=folded)
     return Table(_COLUMNS, [row[:-1] for row in rows], title, folded=folded)
 
 
 def _range(values: Sequence[str]) -> str:
-    """Different words once each, in their order."""
+    """Join distinct words in order."""
     return ", ".join(dict.fromkeys(filter(None, values)))
 
 
 def _together(layers: Sequence[LayerFacts]) -> list[list[str]]:
-    """A row for the layers of each name but for numbers."""
+    """One row for all layers whose names differ only in numbers."""
     groups: dict[str, list[LayerFacts]] = {}
     for layer in layers:
         groups.setdefault(_NUMBER.sub("*", layer.name), []).append(layer)
@@ -61,7 +61,7 @@ def _together(layers: Sequence[LayerFacts]) -> list[list[str]]:
 
 
 def layers_section(layers: Sequence[LayerFacts], remarks: Sequence[str]) -> Section:
-    """A table of the layers by kind, and one of each."""
+    """Table of layers grouped by name, and a collapsed table of every layer."""
     size, dense = sum(layer.nbytes for layer in layers), sum(map(_dense_bytes, layers))
     sparse = sum(layer.layout != "dense" for layer in layers)
     told = f"{sparse} of {counted(len(layers), 'linear layer')} are sparse. Together they take {size_text(size)}"

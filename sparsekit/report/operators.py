@@ -1,4 +1,4 @@
-"""The section on operators: where the time of a call goes."""
+"""Section on the breakdown of a call's time by operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sparsekit.report.page import Section, Table
 from sparsekit.report.times import input_text
 from sparsekit.wording import figure_text
 
-#: Operators that are shown by name; the rest is summed.
+#: Number of operators to show by name; the rest is summed.
 _SHOWN = 8
 
 
@@ -22,7 +22,7 @@ def _rows(operators: Mapping[str, float]) -> list[list[str]]:
 
 
 def operators_section(times: Sequence[EngineTime]) -> Section | None:
-    """A table for each input on which operators were timed; None without any."""
+    """Table for each input with times by operator; None if there are none."""
     tables = [
         Table(
             ("operator", "ms", "share"),
@@ -33,7 +33,7 @@ def operators_section(times: Sequence[EngineTime]) -> Section | None:
         if time.operators
     ]
     method = (
-        "Milliseconds of the fastest of ten calls in PyTorch, ours by a clock, the others by torch's profiler; "
-        "“python” is what is left. sparsekit.engine has no operators to take apart: a call runs whole in the core."
+        "Fastest of ten calls in PyTorch: our operators timed around their calls, torch's by its profiler; “python” is "
+        "the rest of the call. sparsekit.engine has no such breakdown: a call runs in the core as a whole."
     )
     return Section("Time by operator", [method], tables=tables) if tables else None

@@ -1,4 +1,4 @@
-"""A page of HTML made of sections: one file, light or dark as its reader likes, without scripts or requests."""
+"""HTML pages of sections: one self-contained file, light and dark, without scripts or requests."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text."""
+    """A table of text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
-    words: Sequence[int] = (0,)  # numbers of the columns of words; the others are figures
-    marked: Sequence[int] = ()  # numbers of the rows that are set off
-    folded: bool = False  # whether only the title is shown until a reader opens it
+    words: Sequence[int] = (0,)  # indices of left-aligned columns; the others hold numbers
+    marked: Sequence[int] = ()  # indices of highlighted rows
+    folded: bool = False  # collapsed to its title
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing, as `sparsekit.report.pictures.picture` makes it."""
+    """An inline SVG, as `sparsekit.report.pictures.picture` makes it."""
 
-    svg: str  # trusted: it stands in the page as it is
-    description: str  # for those who do not see it
+    svg: str  # trusted: not escaped
+    description: str  # alternative text
     title: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under a title: paragraphs, then pictures, tables and commands."""
+    """A titled part of the page: paragraphs, then pictures, tables and commands."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -51,7 +51,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Its name in links.
+        """Target of links to it.
 
         >>> Section("Memory and disk").anchor
         'memory-and-disk'
@@ -61,7 +61,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its title, the sentences that matter most, and sections in their order."""
+    """A page: title, headline sentences, sections in order."""
 
     title: str
     headline: Sequence[str]
@@ -80,7 +80,7 @@ def _template() -> Template:
 
 
 def html_of(page: Page) -> str:
-    """The page as one HTML file; all of its text is escaped, names out of untrusted files among it.
+    """Render the page as one HTML file; all text is escaped, including names from untrusted files.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.

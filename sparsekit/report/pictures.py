@@ -1,4 +1,4 @@
-"""Drawings of matplotlib as SVG inside the page, in the page's colors and fonts."""
+"""matplotlib figures as inline SVG, in the page's colors and fonts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsekit.report.page import Picture
 
-#: What a drawing is drawn with -> what the page draws instead, light or dark.
+#: Placeholder colors in figures -> CSS variables of the page, which differ in light and dark.
 _VARIABLES = {
     "#101112": "ink",
     "#101113": "faint",
@@ -20,13 +20,13 @@ _VARIABLES = {
 }
 _COLORS = {name: color for color, name in _VARIABLES.items()}
 INK, FAINT, LINE = _COLORS["ink"], _COLORS["faint"], _COLORS["line"]
-#: Kind of an engine -> its color.
+#: Colors by kind of engine.
 KIND_COLORS: Mapping[str, str] = {name: _COLORS[name] for name in ("ours", "float32", "int8")}
 
-_DPI = 72  # of SVG, whose points are pixels
+_DPI = 72  # so that points are SVG pixels
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names of files are no formulas
+    "text.parse_math": False,  # names are not formulas
     "font.size": 11,
     "axes.edgecolor": LINE,
     "axes.labelcolor": FAINT,
@@ -39,7 +39,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "grid.color": LINE,
 }
-#: Longest label beside an axis, in characters.
+#: Longest axis label in characters.
 _LABEL = 32
 _HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
@@ -49,7 +49,7 @@ _ID = re.compile(r'\sid="([^"]*)"')
 
 
 def label(name: str) -> str:
-    """A name as a drawing has room for it.
+    """Shorten a name to fit beside an axis.
 
     >>> label("onnxruntime"), label("a" * 40)
     ('onnxruntime', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa...')
@@ -60,14 +60,14 @@ def label(name: str) -> str:
 def picture(
     draw: Callable[[Any], object], description: str, *, width: float = 420, height: float = 240, title: str = ""
 ) -> Picture:
-    """Draw into the page.
+    """Draw a figure for the page.
 
     Args:
-        draw: fills a `matplotlib.figure.Figure`; colors of this module follow the page's.
-        description: what the drawing says, for those who do not see it.
-        width: in pixels of the drawing, whose texts have 11; the page scales it to its own width.
+        draw: fills a `matplotlib.figure.Figure`; use this module's colors to follow light and dark.
+        description: alternative text.
+        width: in pixels, with a font size of 11; the page scales it to its own width.
         height: likewise.
-        title: of the picture.
+        title: caption.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -84,9 +84,9 @@ def picture(
 
 
 def _inline(svg: str) -> str:
-    """A file of SVG as an element of HTML, which has neither namespaces nor a head of its own."""
+    """Turn an SVG file into an element of HTML, without prolog, metadata and namespaces."""
     svg = _NAMESPACES.sub("", _METADATA.sub("", _HEAD.sub("", svg)))
-    for _ in ("width", "height"):  # the page's style sets them
+    for _ in ("width", "height"):  # CSS sets them
         svg = _SIZE.sub(r"\1", svg, count=1)
     svg = _ID.sub(lambda found: found[0] if f"#{found[1]}" in svg else "", svg)
     for color, name in _VARIABLES.items():

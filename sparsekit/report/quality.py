@@ -1,4 +1,4 @@
-"""The section on quality: scores with their intervals, dense beside compressed."""
+"""Section on quality: scores with intervals, dense and compressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AROUND, _ROW = 56, 26
 
 
 def with_ends(value: float, ends: Ends | None, sign: str = "") -> str:
-    """A score with its interval.
+    """Format a score and its interval.
 
     >>> with_ends(0.9021, (0.8853, 0.9172)), with_ends(-0.01, (-0.019, 0.002), "+")
     ('0.902 (0.885 to 0.917)', '-0.010 (-0.019 to +0.002)')
@@ -54,10 +54,10 @@ def _points(metric: str, scores: Sequence[Score]) -> Picture:
 
 
 def quality_section(quality: Quality) -> Section:
-    """A drawing for each metric, and the table."""
+    """Chart for each metric, and a table of all."""
     metrics = dict.fromkeys(score.metric for score in quality.scores)
     pictures = [_points(metric, [one for one in quality.scores if one.metric == metric]) for metric in metrics]
     method = f"Intervals: {quality.method}."
     if quality.differences:
-        method += " A paired difference is of both models on the same texts, resampled together."
+        method += " Paired differences compare both models on the same bootstrap samples."
     return Section("Quality", [*quality.remarks, method], pictures, [_table(quality)])

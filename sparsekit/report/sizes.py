@@ -1,4 +1,4 @@
-"""The section on memory and disk."""
+"""Section on memory and disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _text(nbytes: int | None) -> str:
 
 
 def sizes_section(sizes: Sequence[ModelSize], remarks: Sequence[str]) -> Section:
-    """A row for each model."""
+    """Table of models."""
     rows = [[size.model, _text(size.disk), _text(size.memory)] for size in sizes]
     marked = [number for number, size in enumerate(sizes) if size.model.startswith(OURS)]
     return Section("Memory and disk", remarks, tables=[Table(("", "disk", "memory"), rows, marked=marked)])

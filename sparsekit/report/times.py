@@ -1,4 +1,4 @@
-"""The section on speed: every engine on every input, those that are faster than ours among them."""
+"""Section on speed: a chart and a table of all engines for each input."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from sparsekit.report.page import Picture, Section, Table
 from sparsekit.report.pictures import KIND_COLORS, label, picture
 from sparsekit.wording import counted, figure_text
 
-#: What is measured together: texts, tokens of each, threads.
+#: Texts, tokens per text, threads: one interleaved measurement.
 Input: TypeAlias = tuple[int, int, int]
 
-#: Pixels of a drawing around its bars, and of each bar.
+#: Height of a chart in pixels: around the bars, and for each bar.
 _AROUND, _BAR = 52, 22
-_COLUMNS = ("engine", "computes", "ms", "quartiles", "texts/s", "ours is", "difference", "")
+_COLUMNS = ("engine", "computes", "ms", "quartiles", "texts/s", "our speed-up", "difference", "")
 _WORDS = (0, 1, 7)
 _COMPUTES = {"ours": "this model", "float32": "dense, float32", "int8": "dense, int8"}
 _METHOD = (
-    "Medians of a call, all engines interleaved in one process on the same threads. “Ours is” says how many times as "
-    "fast as an engine the first row is: where it is below 1, that engine is faster. Drawings have this model in "
-    "green, dense engines in gray where they compute in float32, in orange where in int8."
+    "Median time per call, all engines interleaved in one process on the same threads. “Our speed-up” is that of the "
+    "first row over an engine; below 1, that engine is faster. Charts: this model in green, dense float32 engines in "
+    "gray, dense int8 engines in orange."
 )
 
 
 def by_input(times: Iterable[EngineTime]) -> dict[Input, list[EngineTime]]:
-    """Times by input, in their order."""
+    """Group times by input, in order."""
     found: dict[Input, list[EngineTime]] = {}
     for time in times:
         found.setdefault((time.texts, time.tokens, time.threads), []).append(time)
@@ -34,7 +34,7 @@ def by_input(times: Iterable[EngineTime]) -> dict[Input, list[EngineTime]]:
 
 
 def input_text(given: Input) -> str:
-    """An input in words.
+    """Describe an input.
 
     >>> input_text((16, 128, 1))
     '16 texts of 128 tokens, 1 thread'
@@ -44,12 +44,12 @@ def input_text(given: Input) -> str:
 
 
 def ours_of(group: Iterable[EngineTime]) -> EngineTime | None:
-    """The first of our own times, which others are compared with."""
+    """First time of the model itself, the reference for speed-ups; None if there is none."""
     return next((time for time in group if time.kind == "ours"), None)
 
 
 def best_of(group: Iterable[EngineTime], kind: str) -> EngineTime | None:
-    """The fastest engine of a kind that answers rightly."""
+    """Fastest engine of a kind with right outputs; None if there is none."""
     return min((time for time in group if time.kind == kind and not time.wrong), key=lambda one: one.ms, default=None)
 
 
@@ -60,7 +60,7 @@ def _remarks(time: EngineTime, ours: EngineTime | None) -> str:
 
 
 def _ms(value: float) -> str:
-    """Three digits at least, all of the same column alike."""
+    """Format milliseconds with three digits at least."""
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
@@ -78,7 +78,7 @@ def _row(time: EngineTime, ours: EngineTime | None) -> list[str]:
 
 
 def _without_empty(table: Table, kept: int = 3) -> Table:
-    """The table without columns that hold nothing."""
+    """Drop empty columns, except the first `kept`."""
     shown = [i for i in range(len(table.columns)) if i < kept or any(row[i] for row in table.rows)]
     rows = [[row[i] for i in shown] for row in table.rows]
     words = [shown.index(i) for i in table.words if i in shown]
@@ -113,7 +113,7 @@ def _bars(given: Input, group: Sequence[EngineTime]) -> Picture:
 
 
 def times_section(times: Sequence[EngineTime], remarks: Sequence[str]) -> Section:
-    """A drawing and a table for each input."""
+    """Chart and table for each input."""
     groups = by_input(times)
     return Section(
         "Speed",

@@ -1,1 +1,1 @@
-"""Measure a model as it is, for its page: speed beside every installed engine, quality, layers, memory."""
+"""Measure a compressed model for its report page: speed, quality, layers, size."""

@@ -1,4 +1,4 @@
-"""What the layers of a model became: as the engine packs them, else as PyTorch has them."""
+"""How layers are stored: as packed by the engine, else in PyTorch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _in_torch(model: nn.Module) -> Iterator[LayerFacts]:
 
 
 def _reasons(folder: Path | None) -> Mapping[str, str]:
-    """Why layers stayed dense when the folder's run converted it, where its report says so."""
+    """Why layers stayed dense, from the report of the run that wrote the folder."""
     if folder is None or not (folder / RUN_REPORT).exists():
         return {}
     found = read_object(regular_file(folder, RUN_REPORT))
@@ -64,7 +64,7 @@ def _reasons(folder: Path | None) -> Mapping[str, str]:
 
 
 def layers_of(subject: Subject) -> list[LayerFacts]:
-    """The linear layers of a model.
+    """Linear layers of a model.
 
     Raises:
         ValueError: there are none; the report in its folder is damaged.

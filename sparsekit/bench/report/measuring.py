@@ -1,4 +1,4 @@
-"""All that a page says of a model, measured."""
+"""Measure everything on a report page."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sparsekit.report.facts import DENSE, OURS, Facts, ModelSize
 from sparsekit.runtime.environment import environment
 
 _SIZES = (
-    "Disk: weight files alone. Memory: the compiled model in sparsekit.engine, weights and buffers in PyTorch; "
-    "not what a call takes for its activations, nor other engines, which keep copies of their own."
+    "Disk: weight files. Memory: the compiled model in sparsekit.engine, weights and buffers in PyTorch; without "
+    "activations. The memory of other engines is not measured."
 )
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a page is asked to say.
+    """What to report.
 
     Args:
         model: a model folder, a name in the local hub cache, or a compiled file.
-        dense: the same of its dense self, a folder; None leaves it out.
-        test: a table to score on; None scores nothing.
-        task: one of `PAGE_TASKS`; None for what the model is.
+        dense: folder, or name, of the model before compression; None leaves it out.
+        test: table to score on; None scores nothing.
+        task: one of `PAGE_TASKS`; None derives it from the model.
         grid: what to time.
         out: the page.
     """
@@ -49,7 +49,7 @@ class Request:
 
     @property
     def command(self) -> str:
-        """What measures it again."""
+        """Command that reproduces the page."""
         given: list[tuple[str, Any]] = [
             ("--dense", self.dense),
             ("--test", self.test),
@@ -82,8 +82,8 @@ def _about_engines(subject: Subject, dense: Path | None, measuring: Measuring) -
     if dense is not None:
         yield f"Dense engines run {dense}, the model before compression."
     elif subject.folder is not None:
-        yield "Dense engines run this model's own weights, zeros among them, in dense layers."
-    yield "Texts are random token ids: no engine's time depends on them. Difference: of hidden states, the largest."
+        yield "Dense engines run this model's own weights, zeros included, in dense layers."
+    yield "Inputs are random token ids. Difference: largest absolute difference of hidden states from PyTorch."
     yield from (f"Left out: {engine} does not run this model ({why})." for engine, why in measuring.refused.items())
 
 
@@ -111,13 +111,13 @@ def _check(request: Request) -> None:
 
 
 def measured(request: Request) -> Facts:
-    """Measure a model for its page.
+    """Measure a model for its report page.
 
     Raises:
         FileNotFoundError: a model or the table does not exist.
         ValueError: a model is damaged, or a language model; model, task and table do not fit each other; inputs are
             longer than the model's.
-        RuntimeError: one of our engines computes something else than PyTorch does.
+        RuntimeError: outputs of one of our engines differ from PyTorch's.
     """
     _check(request)
     subject = open_subject(request.model)

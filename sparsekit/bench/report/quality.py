@@ -1,4 +1,4 @@
-"""Score a model and its dense self on the same texts: the model in the engine, the dense one in PyTorch."""
+"""Score a model in the engine, and the dense model in PyTorch, on the same texts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sparsekit.recipes.run import scoring_job
 from sparsekit.report.facts import DENSE, OURS, Quality, Score
 from sparsekit.wording import counted
 
-#: What models are scored as.
+#: Tasks of reports.
 PAGE_TASKS = ("classification", "embedding")
-#: Task -> what a row of predictions is of.
+#: Task -> unit of its predictions.
 _ROWS = {"classification": "text", "embedding": "pair"}
 
 
 class EngineOutputs(nn.Module):
-    """A model in the engine with the outputs that tasks score, as `NamedOutputs` gives those of a transformers model.
+    """Outputs of a model in the engine by name, like `NamedOutputs` for transformers models.
 
     Args:
         core: the model.
@@ -63,7 +63,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def task_of(subject: Subject, dense: Path | None) -> str:
-    """What a model is scored as: classification where it has such a head, else embedding."""
+    """Task of a model: classification if it has a head for texts, else embedding."""
     if subject.core is not None and subject.folder is None:
         return "classification" if subject.core.task == TASKS["classification"] else "embedding"
     folder = subject.folder or dense
@@ -72,7 +72,7 @@ def task_of(subject: Subject, dense: Path | None) -> str:
 
 
 def _check_labels(folder: Path | None, dense: Path | None) -> None:
-    """Raise ValueError where two classifiers number their classes differently."""
+    """Raise ValueError if two classifiers number their classes differently."""
     if folder is None or dense is None:
         return
     names = [_config(path).get("id2label") for path in (folder, dense)]
@@ -82,7 +82,7 @@ def _check_labels(folder: Path | None, dense: Path | None) -> None:
 
 
 def _predictions(job: Job, subject: Subject) -> tuple[NDArray[Any] | None, str]:
-    """Of the model, and where it was scored."""
+    """Predictions of the model, and where it ran."""
     core = subject.core
     if core is None:
         return job.predictions(), "PyTorch"
@@ -102,7 +102,7 @@ def _scores(model: str, found: Mapping[str, Any]) -> list[Score]:
 
 
 def measured_quality(subject: Subject, dense: Path | None, test: Path, task: str) -> Quality:
-    """Score a model, and its dense self if it is given, on a table.
+    """Score a model, and the dense model if given, on a table.
 
     Args:
         subject: the model; a compiled file is read with the tokenizer of the dense model.

@@ -1,4 +1,4 @@
-"""The model that a page is about: a folder or a compiled file, in the engine and in PyTorch."""
+"""The model to report on: a folder or a compiled file, in the engine and in PyTorch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sparsekit.io.untrusted import read_object, regular_file
 
 
 def open_model(folder: Path) -> Any:
-    """The transformers model in a folder, its sparse layers as they are, in float32 and eval mode.
+    """Open the transformers model in a folder, with its sparse layers, in float32 and eval mode.
 
     Raises:
-        OSError, ValueError: it is no model folder, or a damaged one.
+        OSError, ValueError: it is not a model folder, or it is damaged.
     """
     encoder = read_modules(folder).encoder
     model = load(encoder) if (encoder / MANIFEST).is_file() else open_plain(encoder).float()
@@ -38,7 +38,7 @@ def open_model(folder: Path) -> Any:
 
 
 def encoder_of(model: Any) -> Any:
-    """The encoder of a model, without the pooler, which hidden states do not need: the model must not be run again."""
+    """Encoder of a model without pooler, in place: hidden states do not need it, but the model itself would."""
     encoder = model.base_model
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
@@ -48,7 +48,7 @@ def encoder_of(model: Any) -> Any:
 def _check_encoder(folder: Path, config: dict[str, Any]) -> None:
     kind = config.get("model_type")
     if kind in DECODER_FAMILIES or config.get("is_encoder_decoder") or config.get("is_decoder"):
-        raise ValueError(f"{folder} is a language model ({kind!s:.80}), and pages are of encoders; measure it with: "
+        raise ValueError(f"{folder} is a language model ({kind!s:.80}), and reports are of encoders; measure it with: "
                          f"sparsekit bench language {folder}")  # fmt: skip
 
 
@@ -58,7 +58,7 @@ class Subject:
 
     Args:
         path: its folder, or a compiled file.
-        compiled: as the engine runs it; None where it does not.
+        compiled: compiled for the engine; None if the engine does not run it.
         refusal: why it does not.
     """
 
@@ -68,25 +68,25 @@ class Subject:
 
     @property
     def folder(self) -> Path | None:
-        """Its folder, if it is not a compiled file."""
+        """Its folder; None for a compiled file."""
         return self.path if self.path.is_dir() else None
 
     @cached_property
     def core(self) -> runtime.CompiledEncoder | None:
-        """It in the engine."""
+        """Model in the engine; None if the engine does not run it."""
         return None if self.compiled is None else runtime.CompiledEncoder(self.compiled)
 
     @cached_property
     def model(self) -> Any:
-        """It in PyTorch, as `open_model` gives it; None of a compiled file."""
+        """Model in PyTorch, see `open_model`; None for a compiled file."""
         return None if self.folder is None else open_model(self.folder)
 
     def encoder(self) -> nn.Module | None:
-        """A copy of its encoder in PyTorch, sparse layers as they are; None of a compiled file."""
+        """Copy of its encoder in PyTorch with its sparse layers; None for a compiled file."""
         return None if self.model is None else encoder_of(copy.deepcopy(self.model))
 
     def dense_encoder(self) -> HiddenState | None:
-        """The same with every layer dense; None of a compiled file."""
+        """Copy of its encoder with every layer dense; None for a compiled file."""
         encoder = self.encoder()
         return None if encoder is None else HiddenState(densify(encoder))
 
@@ -100,7 +100,7 @@ def open_subject(source: str) -> Subject:
     """
     if Path(source).is_file():
         compiled = read_compiled(Path(source), mmap=True)
-        runtime.CompiledEncoder(compiled)  # checks all of it
+        runtime.CompiledEncoder(compiled)  # validates it
         return Subject(Path(source), compiled)
     folder = local_folder(source)
     encoder = read_modules(folder).encoder

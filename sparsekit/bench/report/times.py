@@ -1,4 +1,4 @@
-"""Times of a model beside its dense self in every engine, on inputs of fixed sizes."""
+"""Time a model and dense engines on inputs of fixed sizes, interleaved."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ENGINE, IN_TORCH = "sparsekit.engine", "sparsekit in PyTorch"
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """What to measure. Everything for one input and number of threads is interleaved."""
+    """What to measure. All engines are interleaved for each input and number of threads."""
 
-    inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # texts, and tokens of each
+    inputs: Sequence[tuple[int, int]] = ((1, 16), (16, 128))  # texts, tokens per text
     threads: Sequence[int] = (1,)
     engines: Sequence[str] = DENSE_ENGINES  # that run the dense model
     seconds: float = 10.0  # for each input and number of threads
 
     @property
     def groups(self) -> int:
-        """Number of groups that are measured one after the other."""
+        """Number of interleaved measurements."""
         return len(self.inputs) * len(self.threads)
 
 
@@ -58,7 +58,7 @@ class _Candidate:
 
 
 def random_ids(texts: int, tokens: int, vocabulary: int, padding: int | None) -> torch.Tensor:
-    """Token ids, int64, [texts, tokens], none of them the padding's, whose positions some families leave out."""
+    """Random token ids, int64, [texts, tokens], without the padding id, to which some families give no position."""
     numbers = torch.Generator().manual_seed(texts * tokens)
     ids = torch.randint(vocabulary, (texts, tokens), generator=numbers)
     return ids if padding is None else torch.where(ids == padding, (ids + 1) % vocabulary, ids)
@@ -70,11 +70,11 @@ class Measuring:
 
     Args:
         subject: the model.
-        dense: what dense engines run; None for the model itself with every layer dense.
-        layers: of the model.
+        dense: encoder for dense engines; None for the model itself with every layer dense.
+        layers: layers of the model.
         grid: what to measure.
 
-    `refused` says of engines that were left out why.
+    `refused` maps engines that do not run the model to the reason.
     """
 
     subject: Subject
@@ -95,7 +95,7 @@ class Measuring:
         return [model.config for model in models]
 
     def _check_inputs(self) -> None:
-        """Raise ValueError where a model has no positions for an input."""
+        """Raise ValueError if an input is longer than a model's positions."""
         most = [getattr(config, "max_position_embeddings", None) for config in self._configs()]
         most += [] if self.subject.core is None else [self.subject.core.max_tokens]
         known = [count for count in most if count is not None and count > 0]
@@ -111,7 +111,7 @@ class Measuring:
         return random_ids(texts, tokens, min(sizes), padding)
 
     def _checked(self, engine: str, kind: str, call: ModelCall, problem: ModelProblem | None) -> _Candidate:
-        """With how far its answers are off."""
+        """Compare its outputs with PyTorch's."""
         if problem is None:
             return _Candidate(engine, kind, call)
         expected = problem.model(problem.input_ids, problem.attention_mask).numpy()
@@ -129,7 +129,7 @@ class Measuring:
             yield self._checked(IN_TORCH, "ours", in_torch, problem)
 
     def _in_torch(self, problem: ModelProblem) -> ModelCall | None:
-        """The sparse layers as they are; those of a dense folder with zeros converted; None without zeros."""
+        """Model with its sparse layers, or converted if it is dense with zeros; None without zeros."""
         encoder = self.subject.encoder()
         if encoder is not None and any(isinstance(module, SparseLinear) for module in encoder.modules()):
             return InTorch(HiddenState(fuse(encoder)), problem)
@@ -159,7 +159,7 @@ class Measuring:
         return [one.time(ids, threads, timings[str(number)]) for number, one in enumerate(candidates)]
 
     def run(self) -> Iterator[list[EngineTime]]:
-        """Times group by group, most threads first."""
+        """Measure group by group, most threads first."""
         for threads in sorted(self.grid.threads, reverse=True):
             for texts, tokens in self.grid.inputs:
                 with limited_to(threads):

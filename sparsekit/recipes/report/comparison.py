@@ -102,7 +102,7 @@ def _between(job: Job) -> list[dict[str, Any]]:
 
 
 def _difference(job: Job, dense: NDArray[Any] | None, predictions: NDArray[Any] | None) -> dict[str, Any]:
-    """The main score's difference to the dense model's, both on the same test data."""
+    """Paired difference of the main score from the dense model's."""
     if dense is None or predictions is None:
         return {}
     found = next(iter(paired_differences(job.task, dense, predictions).values()), None)
@@ -114,7 +114,7 @@ def compare_with_dense(job: Job, predictions: NDArray[Any] | None, given: Path) 
 
     Args:
         job: the finished job, its model on the CPU and saved.
-        predictions: of the final model for the test data; None without any.
+        predictions: predictions of the final model on the test data; None without test data.
         given: folder of the original model.
 
     Returns:

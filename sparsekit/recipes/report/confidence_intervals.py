@@ -13,7 +13,7 @@ from sparsekit.recipes.tasks.task import Task
 
 #: Lower and upper bound.
 Interval: TypeAlias = list[float]
-#: A difference of two scores, and its interval.
+#: Difference of two scores, and its interval.
 Difference: TypeAlias = tuple[float, Interval]
 
 #: Description to print with the intervals.
@@ -55,18 +55,18 @@ def intervals(task: Task, predictions: np.ndarray[Any, Any]) -> dict[str, Interv
 
 
 def paired_differences(task: Task, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> dict[str, Difference]:
-    """How much the scores of one model differ from another's: both are resampled together, so their noise cancels.
+    """Paired differences of two models' scores, from the same bootstrap samples of the test data for both.
 
     Args:
         task: the task.
         first: result of `task.predictions` of one model.
-        second: that of another one for the same test data, in the same order.
+        second: result for another model on the same test data, in the same order.
 
     Returns:
-        Score -> the second's less the first's, lower and upper bound; scores without bounds are left out.
+        Score -> difference, second minus first, and its interval; scores undefined for every sample are left out.
 
     Raises:
-        ValueError: there are not as many predictions of both.
+        ValueError: the numbers of predictions differ.
     """
     if len(first) != len(second):
         raise ValueError(f"both models must be scored on the same test data, got {len(first)} and {len(second)} rows")
@@ -77,7 +77,7 @@ def paired_differences(task: Task, first: np.ndarray[Any, Any], second: np.ndarr
 
 
 def _bootstrap(task: Task, predictions: np.ndarray[Any, Any]) -> list[dict[str, float]]:
-    """Scores of samples, the same rows for every model."""
+    """Scores of bootstrap samples; rows depend only on the number of predictions."""
     chosen = np.random.default_rng(0).integers(len(predictions), size=(_SAMPLES, len(predictions)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a sample may lack a class, or be constant

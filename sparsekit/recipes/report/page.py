@@ -1,4 +1,4 @@
-"""The page of a run, `report.html`: what its report says, nothing measured again."""
+"""Report page of a run, `report.html`, from its measurements."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sparsekit.recipes.job import Job
 from sparsekit.report.facts import DENSE, OURS, EngineTime, Facts, LayerFacts, ModelSize, Quality, Score
 from sparsekit.wording import counted
 
-#: Files in the folder of a run's model: its report, and the page.
+#: Report and page in the output folder of a run.
 RUN_REPORT, RUN_PAGE = "report.json", "report.html"
 _FLOAT32 = 4  # bytes
-#: Task -> what a row of predictions is of.
+#: Task -> unit of its predictions.
 _ROWS = {"classification": "text", "embedding": "pair", "language": "window"}
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a run was given beside its recipe."""
+    """Inputs of a run besides its recipe."""
 
     model: Path
     data: Path
@@ -33,13 +33,13 @@ class Given:
     validation: Path | None
 
     def options(self) -> list[str]:
-        """Its tables as options of `sparsekit compress`."""
+        """Tables as options of `sparsekit compress`."""
         files = {"--data": self.data, "--test": self.test, "--validation": self.validation}
         return [text for name, path in files.items() if path is not None for text in (name, str(path))]
 
 
 def _models(comparison: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a comparison with what the page calls their models: the last one is that of the run."""
+    """Rows of a comparison with their models' names on the page; the last one is the compressed model."""
     *others, last = comparison["rows"]
     yield from ((row["name"], row) for row in others)
     yield OURS, last
@@ -62,7 +62,7 @@ def _quality(job: Job, comparison: Mapping[str, Any]) -> Quality | None:
 
 
 def _times(comparison: Mapping[str, Any], converted: bool) -> Iterator[EngineTime]:
-    """Latency of one text, and of a batch."""
+    """Times of one text and of a batch."""
     size, tokens, threads = (comparison[name] for name in ("texts_in_a_batch", "tokens_of_a_text", "threads"))
     names = {OURS: "sparsekit in PyTorch" if converted else "torch, this model", DENSE: "torch"}
     for texts in dict.fromkeys((1, size)):
@@ -79,10 +79,10 @@ def _sizes(comparison: Mapping[str, Any]) -> list[ModelSize]:
 
 
 def converted_layers(stages: Any) -> list[LayerFacts]:
-    """Layers as the last convert stage of a report left them; empty where it is none of this package's.
+    """Layers after the last convert stage of a report; empty if it is not a report of this package.
 
     Args:
-        stages: what a report has under that name, out of a file that may be anyone's.
+        stages: value of that key in a report, from an untrusted file.
     """
     rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
     found = [row["layers"] for row in rows if isinstance(row.get("layers"), list)]  # other stages have their number
@@ -104,7 +104,7 @@ def _layer(**found: Any) -> LayerFacts:
 
 
 def _dense_layers(job: Job) -> list[LayerFacts]:
-    """Layers of a model that no stage converted."""
+    """Layers of a model without sparse layers."""
     return [
         LayerFacts(layer.name, layer.shape, layer.sparsity, "float32", "", "dense", _FLOAT32 * weights)
         for layer in pruning_report(job.model).layers
@@ -118,7 +118,7 @@ def _command(job: Job, given: Given) -> str:
 
 
 def _with_engines(job: Job, given: Given) -> str:
-    """What measures the other engines."""
+    """How to measure other engines."""
     if job.recipe.task == "language":
         command = ["sparsekit", "bench", "language", str(given.model)]
     else:
@@ -128,16 +128,16 @@ def _with_engines(job: Job, given: Given) -> str:
 
 
 def run_facts(job: Job, report: Mapping[str, Any], given: Given) -> Facts:
-    """What is known of a finished run.
+    """Measurements of a finished run.
 
     Args:
         job: the job.
-        report: the content of `report.json`.
-        given: what the run was given.
+        report: content of `report.json`.
+        given: inputs of the run.
     """
     comparison = report["comparison"]
     layers = converted_layers(report["stages"])
-    remarks = [] if layers else ["No stage converted layers: zeros are stored, and multiplied, like other weights."]
+    remarks = [] if layers else ["No stage converted layers: zeros are stored and multiplied like other weights."]
     return Facts(
         job.out.name,
         report["environment"],
@@ -153,12 +153,12 @@ def run_facts(job: Job, report: Mapping[str, Any], given: Given) -> Facts:
 
 
 def write_run_page(job: Job, report: Mapping[str, Any], given: Given) -> None:
-    """Write `report.html` beside the model; without the libraries for it, a warning says so."""
+    """Write `report.html` beside the model; warn if jinja2 or matplotlib is missing."""
     try:
         from sparsekit.report.building import page_of
         from sparsekit.report.page import write_page
 
         write_page(page_of(run_facts(job, report, given)), job.out / RUN_PAGE)
     except ImportError as error:
-        (job.out / RUN_PAGE).unlink(missing_ok=True)  # of a run before
+        (job.out / RUN_PAGE).unlink(missing_ok=True)  # of an earlier run
         warnings.warn(f"{RUN_PAGE} is not written ({error}): {how_to_install('report')}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Bytes of a model: its weight files, and its tensors in memory."""
+"""Size of a model on disk and in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def memory_bytes(model: nn.Module) -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes of a folder's weight files; other files are the same for dense and compressed models or unrelated."""
+    """Bytes of a folder's weight files; other files are equal for both models or unrelated."""
     for kind in ("model*.safetensors", "pytorch_model*.bin"):
         files = list(folder.glob(kind))
         if files:

@@ -38,7 +38,7 @@ def _timed_batch(job: Job) -> list[Batch]:
 
 
 def _kept(layer: LayerReport) -> dict[str, Any]:
-    """What the run's report says of a layer, as JSON types."""
+    """Entry of a layer in the run's report, as JSON types."""
     return {
         "name": layer.name,
         "shape": list(layer.shape),
