@@ -14,7 +14,7 @@ namespace sparsekit {
 namespace {
 
 constexpr std::uint64_t kAlignment = 64;
-/// Bytes of a model up to which the checksums of tensors are compared: a second for each GB or so.
+/// Largest model, in bytes, whose tensor checksums are verified, which takes about a second per GB.
 constexpr std::size_t kMostSummed = std::size_t{256} << 20;
 /// Of rows and columns: their product, in bytes, is far from 2^63.
 constexpr std::int64_t kMaxSize = std::int64_t{1} << 28;

@@ -1,4 +1,4 @@
-// A compiled model: one buffer, mapped from a file or in memory, that holds a whole model as kernels want it.
+// A compiled model: one buffer, memory-mapped or in memory, with a whole model in the kernels' layouts.
 //
 //   [ CompiledHeader | TensorEntry, `tensors` times | tensors, each from a multiple of 64 bytes on, zeros between ]
 //
@@ -14,7 +14,7 @@
 
 namespace sparsekit {
 
-/// What a tensor is to the model, and with `layer` its name. Values are part of the format.
+/// Role of a tensor, which together with `layer` identifies it. Values are part of the format.
 enum class Role : std::uint32_t {
   word_embeddings = 1,
   position_embeddings = 2,
@@ -74,7 +74,7 @@ enum class TensorKind : std::uint32_t {
   scaled_rows = 3,  // [rows] float32 scales, then int8 values row by row: value * scale of its row
 };
 
-/// `layer` of tensors that belong to no layer.
+/// `layer` of tensors outside the layers.
 inline constexpr std::uint32_t kNoLayer = 0xFFFFFFFF;
 
 struct TensorEntry {
@@ -89,13 +89,13 @@ struct TensorEntry {
 };
 static_assert(sizeof(TensorEntry) == 48);
 
-/// Where the layer norms of a transformer block are.
+/// Position of the layer norms in a transformer block.
 enum class BlockOrder : std::int32_t {
   post_norm = 0,  // behind attention and the feed-forward half, over the residual too
   pre_norm = 1,   // before them
 };
 
-/// Sizes that tensors have are not repeated here.
+/// Sizes that tensors imply are not repeated here.
 struct EncoderOptions {
   std::int32_t layers;
   std::int32_t head_dim;
@@ -149,7 +149,7 @@ struct CompiledHeader {
 };
 static_assert(sizeof(CompiledHeader) == 128);
 
-/// Views of a checked buffer, which must stay as it is while they are used.
+/// Views of a checked buffer, which must not change while they are used.
 class CompiledFile {
  public:
   /// Throws std::invalid_argument for a buffer that is not at a multiple of 64 bytes, and for any contradiction.
@@ -157,7 +157,7 @@ class CompiledFile {
 
   ModelKind kind() const { return header_->kind; }
 
-  /// Throws std::invalid_argument for a model of another kind, as the next one.
+  /// Throws std::invalid_argument for a model of another kind; so does the next one.
   const EncoderOptions& encoder() const;
   const DecoderOptions& decoder() const;
   std::span<const TensorEntry> entries() const { return entries_; }

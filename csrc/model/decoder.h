@@ -1,4 +1,4 @@
-// A transformer decoder (Llama and its like) over a compiled model.
+// A transformer decoder (Llama and similar models) over a compiled model.
 //
 //   x = word embeddings * scale + position embeddings, where there are any
 //   x = layer(x) for each layer, see decoder_layer.h
@@ -26,17 +26,17 @@ struct DecoderInput {
   const std::int32_t* ids;
   Sequences sequences;
   KeyValueCache* const* caches;                           // [sequences]
-  const std::function<void()>* between_layers = nullptr;  // what it throws ends the call
+  const std::function<void()>* between_layers = nullptr;  // if it throws, the call ends
 };
 
-/// Which tokens logits are of.
+/// Tokens to compute logits for.
 enum class LogitsOf { last, all };
 
-/// Threads may share one; calls do not change it, only caches.
+/// Threads may share it; calls only change caches.
 class Decoder {
  public:
-  /// The buffer of `file` must stay. Throws std::invalid_argument where a tensor is missing or has a shape that does
-  /// not fit the others, and for unknown options.
+  /// The buffer of `file` must outlive it. Throws std::invalid_argument where a tensor is missing or has a shape that
+  /// does not fit the others, and for unknown options.
   explicit Decoder(const CompiledFile& file);
 
   std::int64_t vocabulary() const { return words_.rows; }

@@ -36,7 +36,7 @@ struct DecoderLayer {
   RotaryTable rotary;
 };
 
-/// Tokens that go through a layer together, those of a sequence behind what its cache holds.
+/// Tokens that go through a layer together; those of a sequence follow the ones in its cache.
 struct DecoderRows {
   const DecoderOptions& options;
   std::int64_t features;
@@ -45,7 +45,7 @@ struct DecoderRows {
   KeyValueCache* const* caches;         // [sequences]
 };
 
-/// Where a call keeps what besides hidden states.
+/// Workspace of a call, other than hidden states.
 struct DecoderSpace {
   float* sums;    // [tokens, features]: what is added to the residual
   float* normed;  // as `sums`, of norms
@@ -53,15 +53,15 @@ struct DecoderSpace {
   float* rest;    // [tokens, floats of `layer_floats`]
 };
 
-/// Floats of a token that a layer keeps in `DecoderSpace::rest`.
+/// Floats per token that a layer needs in `DecoderSpace::rest`.
 std::int64_t layer_floats(const DecoderLayer& layer);
 
 /// norm(x + added), in `normed`, or x itself where there is no norm; x += added. `added` may be null.
 const float* add_norm(const DecoderOptions& options, const NormWeights& norm, std::int64_t rows, std::int64_t features,
                       const float* added, float* x, float* normed);
 
-/// Layer `index`, over x[tokens, features]. What earlier layers leave to be added to `x` is in `space.sums` unless this
-/// is the first one, and what this layer adds lies there afterwards.
+/// Layer `index`, over x[tokens, features]. On entry, unless this is the first layer, `space.sums` has the previous
+/// layer's output, still to be added to `x`; afterwards it has this layer's.
 void run_layer(const DecoderLayer& layer, std::size_t index, const DecoderRows& rows, float* x,
                const DecoderSpace& space);
 

@@ -20,7 +20,7 @@ class DecoderTensors : ModelTensors {
   /// The word embeddings where the file has no other.
   LinearWeights head() const;
   DecoderLayer layer(std::uint32_t index) const;
-  /// Tokens of the longest sequence that there are positions for.
+  /// Longest sequence, in tokens, with positions.
   std::int64_t max_tokens() const;
 
  private:

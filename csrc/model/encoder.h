@@ -1,4 +1,4 @@
-// A transformer encoder (BERT and its like) over a compiled model.
+// A transformer encoder (BERT and similar models) over a compiled model.
 //
 //   x = norm(word + position + type embeddings), projected where embeddings have another width than hidden states; the
 //   norm may be behind the projection
@@ -29,14 +29,14 @@ struct EncoderInput {
   const std::int32_t* ids;
   const std::int32_t* types;
   Sequences sequences;
-  const std::function<void()>* between_layers = nullptr;  // what it throws ends the call
+  const std::function<void()>* between_layers = nullptr;  // if it throws, the call ends
 };
 
-/// Threads may share one; calls do not change it.
+/// Threads may share it; calls do not change it.
 class Encoder {
  public:
-  /// The buffer of `file` must stay. Throws std::invalid_argument where a tensor is missing or has a shape that does
-  /// not fit the others, and for unknown options.
+  /// The buffer of `file` must outlive it. Throws std::invalid_argument where a tensor is missing or has a shape that
+  /// does not fit the others, and for unknown options.
   explicit Encoder(const CompiledFile& file);
 
   std::int64_t features() const { return projection_ ? projection_->out_features : words_.features; }
@@ -45,7 +45,7 @@ class Encoder {
   /// Rows of the table of token types; 0 where the model has none.
   std::int64_t types() const { return types_.rows; }
   Task task() const { return static_cast<Task>(options_.task); }
-  /// Features of what `encode` gives; 0 where the model gives hidden states alone.
+  /// Size of the outputs of `encode`; 0 if the model only has hidden states.
   std::int64_t outputs() const { return encodes() ? head_.outputs() : 0; }
 
   /// Hidden states of the last layer: output[tokens, features]. Throws std::invalid_argument for ids, types or offsets

@@ -36,34 +36,34 @@ struct EncoderLayer {
   const float* position_query;  // as `position_key`
 };
 
-/// Where a call of an encoder keeps what besides hidden states.
+/// Workspace of an encoder's call, other than hidden states.
 struct EncoderSpace {
   float* sums;    // [tokens, features]: what is added to the residual
   float* normed;  // as `sums`, of norms before a half
   float* rest;    // [tokens, floats of `layer_floats`]
 };
 
-/// What a call runs through the layers.
+/// Input of a call to the layers.
 struct LayerInput {
   const EncoderOptions& options;
   const DistanceBiases& biases;
   std::span<const std::int32_t> distance_rows;  // of a layer's tables, for every distance
   const Sequences& sequences;
   std::int64_t features;
-  bool first_tokens = false;  // behind attention the layer goes on with the first tokens of sequences alone
+  bool first_tokens = false;  // after attention the layer only continues with the first token of each sequence
 
-  /// Rows of `x` behind the layer's attention.
+  /// Rows of `x` after the layer's attention.
   std::int64_t rows() const { return first_tokens ? count_first_tokens(sequences) : sequences.tokens(); }
 };
 
-/// Floats of a token that a layer keeps in `EncoderSpace::rest`.
+/// Floats per token that a layer needs in `EncoderSpace::rest`.
 std::int64_t layer_floats(const EncoderLayer& layer);
 
 /// `x`[tokens, features] after the layer, or with `first_tokens` x[input.rows(), features].
 void run_post_norm(const EncoderLayer& layer, const LayerInput& input, float* x, const EncoderSpace& space);
 
-/// The same with norms before each half. What earlier layers leave to be added to `x` is in `space.sums` unless this is
-/// the first one, and what this layer adds lies there afterwards.
+/// The same with norms before each half. On entry, unless this is the first layer, `space.sums` has the previous
+/// layer's output, still to be added to `x`; afterwards it has this layer's.
 void run_pre_norm(const EncoderLayer& layer, bool first, const LayerInput& input, float* x, const EncoderSpace& space);
 
 }  // namespace sparsekit

@@ -29,7 +29,7 @@ class EncoderTensors : ModelTensors {
   /// Behind projected embeddings.
   std::optional<NormWeights> projection_norm() const;
   EncoderLayer layer(std::uint32_t index) const;
-  /// Tokens of the longest sequence that there are positions for.
+  /// Longest sequence, in tokens, with positions.
   std::int64_t max_tokens() const;
   Head head() const;
 

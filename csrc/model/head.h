@@ -1,4 +1,4 @@
-// What follows the pooled vectors of an encoder, or the hidden states of its tokens: up to two linear layers.
+// Head on an encoder's pooled vectors, or on the hidden states of its tokens: up to two linear layers.
 //
 //   x = norm(activation(dense(x)))    where there is `dense`; it may have no norm
 //   x = classifier(x)                 where there is a classifier
@@ -11,7 +11,7 @@
 
 namespace sparsekit {
 
-/// What a model gives besides hidden states.
+/// What a model computes besides hidden states.
 enum class Task : std::int32_t {
   embedding = 0,             // a vector of each sequence, if the model pools
   classification = 1,        // logits of each sequence
@@ -29,7 +29,7 @@ struct Head {
   float norm_eps = 0.0F;
   std::optional<LinearWeights> classifier;
 
-  /// Features of its result.
+  /// Features of its output.
   std::int64_t outputs() const;
 
   /// Floats of `space` for a row.

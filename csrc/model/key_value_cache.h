@@ -1,4 +1,4 @@
-// Keys and values of one sequence, for all layers of a decoder.
+// KV cache: keys and values of one sequence, for all layers of a decoder.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace sparsekit {
 
-/// What a layer keeps of a token: a key and a value of `head_dim` numbers for each of its heads.
+/// Shape of a layer's cache per token: a key and a value of `head_dim` numbers for each of its heads.
 struct CacheShape {
   std::vector<std::int64_t> heads;  // of keys, in each layer
   std::int64_t head_dim = 0;
@@ -21,9 +21,8 @@ struct CacheShape {
 };
 
 /// For each layer keys [heads, capacity, head_dim], then values alike; before all of them, of int8, their scales
-/// [heads, capacity]. Memory is taken from the system as tokens come: a page that holds none takes no room. So paging
-/// is left to the system, and a sequence takes at least a page for the keys and one for the values of each head of each
-/// layer, in int8 twice as many.
+/// [heads, capacity]. The system commits pages as tokens are written. So paging is left to the system, and a sequence
+/// takes at least a page for the keys and one for the values of each head of each layer, twice as many in int8.
 class KeyValueCache {
  public:
   /// Room for `capacity` tokens. Throws std::invalid_argument for none, for more than there are addresses for, and for
@@ -33,7 +32,7 @@ class KeyValueCache {
   const CacheShape& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
 
-  /// Tokens that it holds.
+  /// Number of tokens in the cache.
   std::int64_t tokens() const { return tokens_; }
   std::int64_t capacity() const { return capacity_; }
 
@@ -41,14 +40,14 @@ class KeyValueCache {
   CachedRows keys(std::size_t layer) { return rows_from(starts_[layer]); }
   CachedRows values(std::size_t layer) { return rows_from((starts_[layer] + starts_[layer + 1]) / 2); }
 
-  /// Says that `count` tokens more have been written to all layers.
+  /// Records that `count` more tokens have been written to all layers.
   void advance(std::int64_t count) { tokens_ += count; }
 
-  /// Keeps the first `count` tokens alone. Throws std::invalid_argument where it has not as many.
+  /// Keeps only the first `count` tokens. Throws std::invalid_argument if there are fewer.
   void truncate(std::int64_t count);
 
-  /// Holds the first `count` tokens of another one afterwards, in place of its own. Throws std::invalid_argument where
-  /// that has not as many, another shape or another type, or this no room for them.
+  /// Replaces its tokens by the first `count` tokens of another cache. Throws std::invalid_argument if that has fewer
+  /// tokens, another shape or another type, or this cache is too small.
   void copy(KeyValueCache& other, std::int64_t count);
 
  private:

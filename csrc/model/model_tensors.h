@@ -1,4 +1,4 @@
-// The tensors of a compiled model as operators take them, checked against the sizes that a model expects.
+// Tensors of a compiled model as operands of operators, checked against the expected sizes.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace sparsekit {
 
-/// A size that any will do for.
+/// Stands for any size.
 inline constexpr std::int64_t kAnySize = -1;
 
 /// Throws std::invalid_argument: `what` is wrong with a model whose bytes are as they were written.
@@ -19,7 +19,7 @@ inline constexpr std::int64_t kAnySize = -1;
 
 std::string tensor_name(std::uint32_t layer, Role role);
 
-/// Every function throws std::invalid_argument where a tensor is missing, stored in another way, or of another shape.
+/// Every function throws std::invalid_argument if a tensor is missing or has another storage or shape.
 class ModelTensors {
  public:
   /// `file` must stay.

@@ -20,7 +20,7 @@ std::int64_t checked_capacity(std::int64_t capacity, std::int64_t most) {
 
 Session::Session(const Decoder& decoder, std::int64_t capacity)
     : decoder_(decoder), cache_(decoder.cache_shape(), checked_capacity(capacity, decoder.max_tokens())) {
-  ids_.reserve(static_cast<std::size_t>(cache_.capacity()));  // so that nothing throws behind a computation
+  ids_.reserve(static_cast<std::size_t>(cache_.capacity()));  // so that nothing throws after a computation
   logits_.reserve(static_cast<std::size_t>(decoder.vocabulary()));
 }
 
@@ -49,7 +49,7 @@ void Session::step(std::span<Session* const> sessions, const std::int32_t* ids) 
   append(sessions, ids, {offsets.data(), static_cast<std::int64_t>(sessions.size())});
 }
 
-/// Nothing is changed before all that may throw is done.
+/// Everything that may throw comes before the first change.
 void Session::append(std::span<Session* const> sessions, const std::int32_t* ids, const Sequences& sequences) {
   if (sessions.empty()) return;
   const auto vocabulary = static_cast<std::size_t>(sessions[0]->decoder_.vocabulary());

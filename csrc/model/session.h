@@ -1,4 +1,4 @@
-// A text that a decoder continues: its tokens, their cache, and the logits of the last one.
+// Session: a text that a decoder continues, with its tokens, their KV cache, and the logits of the last one.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,7 @@
 
 namespace sparsekit {
 
-/// What ends a call that `Session::stop` was called for.
+/// Thrown by a call that `Session::stop` ended.
 class Stopped : public std::exception {
  public:
   const char* what() const noexcept override { return "the session was stopped"; }
@@ -44,10 +44,10 @@ class Session {
   /// by `step` since `feed`. Throws as `logits` and `Sampler`.
   std::int32_t sample(const SamplingOptions& options, std::uint64_t seed) const;
 
-  /// Keeps the first `count` tokens alone. Throws std::invalid_argument where there are not as many.
+  /// Keeps only the first `count` tokens. Throws std::invalid_argument if there are fewer.
   void truncate(std::int64_t count);
 
-  /// Ends the call that is being computed, or the next one, with Stopped. For any thread.
+  /// Ends the current call, or the next one, with Stopped. May be called from any thread.
   void stop() { stopped_.store(true); }
 
  private:

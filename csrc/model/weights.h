@@ -1,4 +1,4 @@
-// Weights of a model as operators take them: views of a compiled file.
+// Weights of a model as operands of operators: views of a compiled file.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Working memory of model calls: one piece a call, kept for the next one.
+// Working memory of model calls: one buffer per call, reused by later calls.
 #pragma once
 
 #include <cstddef>
@@ -10,14 +10,14 @@
 
 namespace sparsekit {
 
-/// Tokens of a thread that go through the layers together: what lies between two operators then stays in cache.
+/// Tokens per thread that go through the layers together: activations between operators then stay in cache.
 inline constexpr std::int64_t kGroupTokens = 256;
 
 struct AlignedDelete {
   void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
 };
 
-/// Bytes at a multiple of 64.
+/// Buffer aligned to 64 bytes.
 struct Workspace {
   std::unique_ptr<std::byte, AlignedDelete> data;
   std::size_t bytes = 0;
@@ -25,7 +25,7 @@ struct Workspace {
 
 Workspace make_workspace(std::size_t bytes);
 
-/// Hands out workspaces to calls that run at the same time, and keeps a few of those that came back.
+/// Pool of workspaces for concurrent calls, which keeps a few idle ones.
 class WorkspacePool {
  public:
   /// At least `bytes` bytes.

@@ -1,5 +1,5 @@
-// Attention of new tokens over caches of keys and values, and how a cache stores these: in float32, in bfloat16, or in
-// int8 with a scale for each head and token.
+// Attention of new tokens over KV caches, and quantization of cached keys and values: float32, bfloat16, or int8 with a
+// scale for each head and token.
 #pragma once
 
 #include <cstddef>

@@ -1,17 +1,17 @@
-// The rows of the first tokens of sequences, apart from those of all others.
+// Separate the rows of sequences' first tokens from all others.
 #pragma once
 
 #include "sequences.h"
 
 namespace sparsekit {
 
-/// How many sequences have a first token.
+/// Number of nonempty sequences.
 std::int64_t count_first_tokens(const Sequences& sequences);
 
 /// Moves the rows of first tokens, of rows[tokens, features], to the front, one after the other.
 void gather_first_tokens(const Sequences& sequences, std::int64_t features, float* rows);
 
-/// Moves them back. Other rows have any numbers afterwards.
+/// Moves them back. Other rows are unspecified afterwards.
 void scatter_first_tokens(const Sequences& sequences, std::int64_t features, float* rows);
 
 }  // namespace sparsekit

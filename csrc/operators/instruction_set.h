@@ -1,4 +1,4 @@
-// Which instruction set runs: the best that this machine has, or the one that SPARSEKIT_ISA names.
+// ISA dispatch: the best instruction set of this machine, or the one that SPARSEKIT_ISA names.
 #pragma once
 
 #include <stdexcept>
@@ -10,7 +10,7 @@
 
 namespace sparsekit {
 
-/// An instruction set or device that was asked for is not there.
+/// A requested instruction set or device is not available.
 struct KernelUnavailable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -37,7 +37,7 @@ const KernelTable& all_kernels();
 /// Kernels of the instruction set in use that this machine's processor uses.
 const KernelTable& current_kernels();
 
-/// What weights can be packed for: "native", the instruction set in use, and kinds of instruction sets.
+/// Targets for packing: "native", the instruction set in use, and kinds of instruction sets.
 std::vector<std::string> packing_targets();
 
 /// How this weight, with values of this type, may run fastest on a target: the families to measure, the preferred one

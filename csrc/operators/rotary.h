@@ -1,4 +1,5 @@
-// Rotary position embeddings (Su et al., "RoFormer"): queries and keys turned by angles that grow with their position.
+// Rotary position embeddings, RoPE (Su et al., "RoFormer"): rotate queries and keys by angles proportional to their
+// position.
 #pragma once
 
 #include "sequences.h"
@@ -12,7 +13,7 @@ struct RotaryTable {
   std::int64_t head_dim = 0;
 };
 
-/// Which heads are turned; those of a token lie next to each other.
+/// The heads to rotate; those of a token are adjacent.
 struct RotaryCall {
   std::int64_t heads;
   std::int64_t head_dim;  // at least the table's: features behind those of the table stay as they are

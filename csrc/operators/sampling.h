@@ -1,4 +1,4 @@
-// Choosing the next token from logits: greedy, or drawn with the filters of transformers' logits processors.
+// Sample the next token from logits: greedy, or with the filters of transformers' logits processors.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct SamplingOptions {
 /// Throws std::invalid_argument for impossible values: expected, and got.
 void check_sampling(const SamplingOptions& options);
 
-/// Chooses tokens. Not for several threads at once: it keeps its working memory.
+/// Samples tokens. Not thread-safe: it keeps its working memory.
 class Sampler {
  public:
   /// Throws std::invalid_argument as `check_sampling`.

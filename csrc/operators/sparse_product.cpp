@@ -14,11 +14,11 @@ namespace {
 
 /// Below this much work, about 15 microseconds on one core, waking other threads costs more than it gives.
 constexpr std::int64_t kInlineWork = 600'000;
-/// Work of an entry for a call with no tokens; every token adds 1.
+/// Fixed work per entry of a call; every token adds 1.
 constexpr std::int64_t kWorkOfEntry = 4;
-/// Sums, of four bytes each, that a task keeps in cache (128 KB).
+/// Accumulators of four bytes that a task keeps in cache (128 KB).
 constexpr std::int64_t kSums = 32768;
-/// With this many tiles for each thread, uneven shares no longer matter.
+/// With this many tiles per thread, uneven shares no longer matter.
 constexpr std::int64_t kTilesPerThread = 4;
 
 /// Entries that a task multiplies for each input feature, from which packing is a small part of its work.

@@ -1,4 +1,4 @@
-// Who runs the work. The core takes a `parallel_for` function: torch's own when torch is loaded (its plain C symbol
+// Parallel loops. The core takes a `parallel_for` function: torch's own when torch is loaded (its plain C symbol
 // torch_parallel_for has exactly this signature, so torch.set_num_threads rules), else a small pool of its own.
 #pragma once
 

@@ -19,8 +19,8 @@
 namespace sparsekit {
 namespace {
 
-/// Threads beyond the processors only wait for each other, and the system has room for tens of thousands of them. On
-/// small machines tests and quotas that change ask for some more.
+/// Threads beyond the number of processors only wait for each other, so their number is limited; small machines get
+/// some more for tests and changing quotas.
 int most_threads() {
   constexpr unsigned kFewestAllowed = 64;
   return static_cast<int>(std::max(kFewestAllowed, std::thread::hardware_concurrency()));
@@ -34,7 +34,7 @@ int first_thread_count() {
 
 class Pool {
  public:
-  /// Where the system refuses a thread, the pool makes do with those it got.
+  /// If the system refuses a thread, the pool works with fewer.
   explicit Pool(int threads) {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
@@ -55,7 +55,7 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  /// A worker that wakes up after all tasks were taken is not waited for: it finds the run closed.
+  /// Workers that wake up after all tasks were taken are not waited for: they find the run closed.
   void run(std::int64_t tasks, ParallelBody body, void* context) {
     bool someone_sleeps = false;
     {
@@ -84,8 +84,8 @@ class Pool {
     for (std::int64_t i = next_.fetch_add(1); i < tasks; i = next_.fetch_add(1)) body(i, i + 1, context);
   }
 
-  /// Sleeping threads take long to wake up, tens of microseconds in a virtual machine, and calls follow one another:
-  /// who has nothing to do looks around for a moment first.
+  /// Waking a sleeping thread takes tens of microseconds in a virtual machine, and calls follow one another, so idle
+  /// threads spin for a moment first.
   template <class Condition>
   static void spin_while(const Condition& condition) {
     const auto end = std::chrono::steady_clock::now() + kSpin;

@@ -1,5 +1,5 @@
-// The pool for programs without torch: threads that look around for the next call for some 50 microseconds and then
-// block, so that calls that follow one another start at once and an idle program costs nothing.
+// Thread pool for programs without torch: threads spin for some 50 microseconds and then block, so that consecutive
+// calls start at once and an idle program uses no processor time.
 #pragma once
 
 #include "parallel.h"
@@ -13,7 +13,7 @@ int pool_threads();
 /// Uses `count` threads from the next call on. Throws std::invalid_argument below 1.
 void set_pool_threads(int count);
 
-/// Hands out the tasks one by one. A second caller while the pool is busy runs its tasks itself.
+/// Threads take tasks one by one. While the pool is busy, further callers run their tasks themselves.
 void pool_run(std::int64_t tasks, ParallelBody body, void* context);
 
 }  // namespace sparsekit

@@ -69,8 +69,8 @@ def joined_input(ids: Sequence[Any], types: Sequence[Any] | None = None) -> Inpu
         types: token types of each sequence.
 
     Raises:
-        TypeError: they are no integers.
-        ValueError: they have impossible values; a sequence has more or fewer types than ids.
+        TypeError: they are not integers.
+        ValueError: a value is out of range, or a sequence has more or fewer types than ids.
     """
     sequences = [token_array("ids", sequence) for sequence in ids]
     offsets = offsets_of(sequences)
