@@ -47,7 +47,8 @@ class Candidate:
             seed: of the recipe.
         """
         learning = [{"distill": {**_DISTILL[task], "epochs": epochs}}] if epochs else []
-        stages = [*self.shrinking, *learning, {"convert": {"dtype": self.form.dtype, "min_sparsity": 0.0}}]
+        converting = {"dtype": self.form.dtype, "embeddings": self.form.dtype, "min_sparsity": 0.0}
+        stages = [*self.shrinking, *learning, {"convert": converting}]
         return make_recipe({"task": task, "seed": seed, "data": dict(data), "stages": stages})
 
 

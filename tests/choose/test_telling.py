@@ -1,5 +1,7 @@
 """What is told of a search: the table, the advice, the plot."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -43,6 +45,12 @@ def test_advice_names_the_point_and_the_best_int8_engine():
     assert text.startswith("Take int8, 3.1x: it keeps 99.5% of the dense score and is 4.00 times as fast as openvino")
     assert "2.00 times as fast as the best dense int8 engine, onnxruntime-int8" in text
     assert "recipes/2.yaml" in text
+
+
+def test_advice_says_when_a_dense_int8_engine_is_faster():
+    slow = replace(OURS, one_text_ms=3.0, texts_per_second=900.0)
+    text = advice(POINTS, DENSE, slow, True, Targets())
+    assert "0.77 times as fast as the best dense int8 engine, onnxruntime-int8, which wins where" in text
 
 
 def test_advice_says_when_nothing_compressed_wins():
