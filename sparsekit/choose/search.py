@@ -11,11 +11,12 @@ from sparsekit.choose.clock import Clock
 from sparsekit.choose.engines import BATCH
 from sparsekit.choose.finishing import Made, Plan, Workshop, epoch_seconds, epochs_in, main_score, plan, worth_more
 from sparsekit.choose.measuring import fastest_float32, points_of
+from sparsekit.choose.page import write_search_page
 from sparsekit.choose.points import Point, recommended
 from sparsekit.choose.proposing import candidates_of
 from sparsekit.choose.request import Request
 from sparsekit.choose.subject import Subject, open_subject
-from sparsekit.choose.telling import draw
+from sparsekit.choose.telling import advice
 from sparsekit.io.atomic_file import write_json
 from sparsekit.io.untrusted import read_json
 from sparsekit.runtime.environment import environment
@@ -37,6 +38,7 @@ class Found:
         dense: the fastest of those with dense float32 weights, of which speed-ups are told.
         chosen: the point to take.
         meets_targets: whether it keeps to all targets; else it is the nearest.
+        advice: what to take, in two sentences.
         untrained: names of candidates for which there was no time.
     """
 
@@ -44,7 +46,15 @@ class Found:
     dense: Point
     chosen: Point
     meets_targets: bool
+    advice: str
     untrained: Sequence[str]
+
+    @property
+    def untrained_text(self) -> str:
+        """What there was no time for, in a sentence; empty if there was time for all."""
+        if not self.untrained:
+            return ""
+        return f"There was no time to train {'; '.join(self.untrained)}: give more --minutes."
 
 
 def search(request: Request) -> Found:
@@ -67,7 +77,9 @@ def search(request: Request) -> Found:
     made, untrained = _made(subject, candidates, dense, clock)
     points = points_of(subject, made)
     best = fastest_float32(points)
-    found = Found(points, best, *recommended(points, best, request.targets), untrained)
+    chosen, meets_targets = recommended(points, best, request.targets)
+    told = advice(points, best, chosen, meets_targets, request.targets)
+    found = Found(points, best, chosen, meets_targets, told, untrained)
     _write(found, subject, next(iter(scores)), clock)
     return found
 
@@ -128,4 +140,5 @@ def _write(found: Found, subject: Subject, score: str, clock: Clock) -> None:
         "environment": environment(),
     }
     write_json(request.out / "choose.json", report)
-    draw(found.points, found.dense, score, request.out / "frontier.png")
+    headline = [text for text in (found.advice, found.untrained_text) if text]
+    write_search_page(request, found.points, found.dense, found.chosen, score, headline)

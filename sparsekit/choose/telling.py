@@ -1,13 +1,11 @@
-"""Tell what a search found: a table of points, a plot, and what to take in two sentences."""
+"""Tell what a search found: a table of points, and what to take in two sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
-from sparsekit.bench.peer import is_ours
 from sparsekit.choose.points import Point, frontier, loss, speedup
 from sparsekit.choose.targets import Targets
 
@@ -15,20 +13,20 @@ from sparsekit.choose.targets import Targets
 _FRONTIER, _NOISY = "*", "~"
 
 
-def points_table(points: Sequence[Point], dense: Point) -> Table:
-    """Every point, fastest last; a star marks those that nothing beats, a tilde noisy times.
+#: Columns of tables of points; all but the first hold numbers.
+COLUMNS = ("model or engine", "score", "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB")
+
+
+def point_rows(points: Sequence[Point], dense: Point) -> list[list[str]]:
+    """Cells of every point, slowest first; a star marks those that nothing beats, a tilde noisy times.
 
     Args:
         points: what was measured.
         dense: what speed-ups are relative to.
     """
     best = frontier(points, dense)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model or engine")
-    for name in ("score", "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB"):
-        table.add_column(name, justify="right")
-    for point in sorted(points, key=lambda one: speedup(one, dense)):
-        table.add_row(
+    return [
+        [
             point.name + f" {_FRONTIER}" * (point in best),
             "" if point.quality is None else f"{point.quality:.3f}",
             _unseen(point),
@@ -36,7 +34,18 @@ def points_table(points: Sequence[Point], dense: Point) -> Table:
             f"{point.texts_per_second:.0f}{_NOISY * point.noisy}",
             f"{speedup(point, dense):.2f}x",
             f"{point.disk_bytes / 1e6:.1f}",
-        )
+        ]
+        for point in sorted(points, key=lambda one: speedup(one, dense))
+    ]
+
+
+def points_table(points: Sequence[Point], dense: Point) -> Table:
+    """`point_rows` for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(COLUMNS):
+        table.add_column(name, justify="right" if number else "left")
+    for row in point_rows(points, dense):
+        table.add_row(*row)
     return table
 
 
@@ -84,35 +93,3 @@ def _words(targets: Targets) -> str:
     words += [f"{targets.latency_ms:g} ms a text"] if targets.latency_ms is not None else []
     words += [f"{targets.bytes / 1e6:g} MB"] if targets.bytes is not None else []
     return ", ".join(words)
-
-
-def draw(points: Sequence[Point], dense: Point, score: str, path: Path) -> None:
-    """Plot score against speed-up, the frontier as a line.
-
-    Args:
-        points: what was measured.
-        dense: what speed-ups are relative to.
-        score: its name.
-        path: PNG or SVG file to write.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    scored = [(point, speedup(point, dense), point.quality) for point in points if point.quality is not None]
-    best = frontier(points, dense)
-    line = sorted((faster, quality) for point, faster, quality in scored if point in best)
-    axes.plot(*zip(*line, strict=True), "-", color="0.7", zorder=1)
-    for ours, marker, label in ((True, "o", "sparsekit engine"), (False, "s", "dense engines")):
-        places = [(faster, quality) for point, faster, quality in scored if is_ours(point.engine) is ours]
-        if places:
-            axes.plot(*zip(*places, strict=True), marker, zorder=2, label=label)
-    for point, faster, quality in scored:
-        axes.annotate(point.name, (faster, quality), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=f"speed-up over {dense.name}, one text and batches", ylabel=score)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -40,18 +40,18 @@ def choose(
     Tries sparsities for each layer, 4x1 blocks, int8, fewer layers: searched
     by predicted time on this machine, trained shortly, measured whole beside
     every dense engine that is installed. Prints the points that nothing
-    beats, and which to take; OUT/recipes has a recipe for each, choose.json
-    and frontier.png what was measured. A stopped search goes on with the
+    beats, and which to take; OUT/recipes has a recipe for each, report.html
+    and choose.json what was measured. A stopped search goes on with the
     same command.
 
     [bold]sparsekit choose my-classifier --data train.jsonl --test test.jsonl --out choose[/]
     """
     need_training()
-    need("bench", "matplotlib")
+    need("report", "jinja2", "matplotlib")
     from sparsekit.choose.request import Request
     from sparsekit.choose.search import search
     from sparsekit.choose.targets import Targets
-    from sparsekit.choose.telling import advice, points_table
+    from sparsekit.choose.telling import points_table
 
     targets = Targets(max_loss, target_speedup, max_latency_ms, None if max_mb is None else 1e6 * max_mb)
     columns = {"text": text, "pair": pair, "label": label, "max_tokens": max_tokens}
@@ -59,6 +59,5 @@ def choose(
     with noting(f"stopped; the same command goes on from what is in {out}"):
         found = search(request)
     console.print(points_table(found.points, found.dense))
-    print_text(advice(found.points, found.dense, found.chosen, found.meets_targets, targets))
-    if found.untrained:
-        print_text(f"There was no time to train: {'; '.join(found.untrained)}. Give more --minutes.")
+    print_text(" ".join([found.advice, found.untrained_text]).strip())
+    print_text(f"wrote {out / 'report.html'}")

@@ -1,16 +1,12 @@
-"""What is told of a search: the table, the advice, the plot."""
+"""What is told of a search: the table and the advice."""
 
 from dataclasses import replace
-
-import pytest
-
-pytest.importorskip("matplotlib")
 
 from rich.console import Console
 
 from sparsekit.choose.points import Point, Score
 from sparsekit.choose.targets import Targets
-from sparsekit.choose.telling import advice, draw, points_table
+from sparsekit.choose.telling import advice, points_table
 
 DENSE = Point("openvino", "openvino", 0.80, None, 4.0, 500.0, False, 90_000_000, None)
 INT8 = Point("onnxruntime-int8", "onnxruntime-int8", None, None, 2.0, 1000.0, True, 90_000_000, None)
@@ -63,8 +59,3 @@ def test_advice_says_which_targets_are_not_met_and_what_is_nearest():
     text = advice(POINTS, DENSE, OURS, False, targets)
     assert text.startswith("Nothing that was measured meets the targets (at most 0.1% of the score lost, 9x, 0.5 ms a "
                            "text, 1 MB). Nearest is int8, 3.1x")  # fmt: skip
-
-
-def test_the_plot_is_drawn(tmp_path):
-    draw(POINTS, DENSE, "accuracy", tmp_path / "frontier.png")
-    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
