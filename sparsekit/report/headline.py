@@ -31,7 +31,7 @@ def quality_sentence(quality: Quality) -> str:
     beside = f"{told}, against {with_ends(dense.value, dense.interval)} dense{paired}."
     if metric in _COSTS or dense.value <= 0 or ours.value < 0:
         return f"Its {metric} is {beside}"
-    return f"It keeps {ours.value / dense.value:.1%} of its dense self's {metric}: {beside}"
+    return f"It keeps {ours.value / dense.value:.1%} of the dense model's {metric}: {beside}"
 
 
 def _factor(values: Sequence[float]) -> str:

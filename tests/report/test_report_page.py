@@ -131,7 +131,7 @@ def test_names_out_of_files_are_text_everywhere():
 
 def test_the_headline_counts_the_best_engine_that_answers_rightly():
     kept, cost = headline(facts())
-    assert kept.startswith("It keeps 95.0% of its dense self's accuracy: 0.760 (0.730 to 0.790), against 0.800")
+    assert kept.startswith("It keeps 95.0% of the dense model's accuracy: 0.760 (0.730 to 0.790), against 0.800")
     assert "a paired difference of -0.040 (-0.060 to -0.020)." in kept
     assert "3.0 times as fast as the best dense float32 engine here (onnxruntime)" in cost
     assert "0.8 to 1.5 times as fast as the best dense int8 engine here (openvino-int8)" in cost, "not other-int8"

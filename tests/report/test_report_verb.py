@@ -50,7 +50,7 @@ def test_a_folder_is_measured_beside_its_dense_self(place, tmp_path):
     options += ["--input", "1x8", "--input", "3x5", *(f"--engine={name}" for name in engines)]
     told = run(place / "small", *options, "--out", tmp_path / "page.html", "--json", tmp_path / "facts.json")
     assert told.exit_code == 0, told.output
-    for words in ("dense self's accuracy", "best dense float32 engine here", f"wrote {tmp_path / 'page.html'}"):
+    for words in ("the dense model's accuracy", "best dense float32 engine here", f"wrote {tmp_path / 'page.html'}"):
         assert words in told.stdout.replace("\n", " ").replace("  ", " ")
     found = json.loads((tmp_path / "facts.json").read_text())
     rows = [(row["texts"], row["tokens"], row["engine"], row["kind"]) for row in found["times"]]
@@ -87,7 +87,7 @@ def test_a_folder_alone_says_what_would_add_more(place):
     assert [time.engine for time in found.times] == ["sparsekit.engine", "sparsekit in PyTorch", "torch"]
     assert found.quality is None
     assert [text.partition(" adds")[0] for text in found.unknown] == [
-        "Its dense self: --dense MODEL",
+        "The dense model: --dense MODEL",
         "Quality: --test FILE",
     ]
     assert any("own weights" in text for text in found.time_remarks)

@@ -96,8 +96,8 @@ def _about_layers(subject: Subject) -> Iterator[str]:
 
 def _unknown(request: Request, subject: Subject) -> Iterator[str]:
     if request.dense is None:
-        what = "its dense self" if subject.folder is not None else "its dense self and other engines"
-        yield f"{what.capitalize()}: --dense MODEL adds quality, speed and size of the model before compression."
+        what = "The dense model" if subject.folder is not None else "The dense model and other engines"
+        yield f"{what}: --dense MODEL adds quality, speed and size of the model before compression."
     if request.test is None:
         yield "Quality: --test FILE adds scores on labeled texts, with --dense the paired difference."
 
@@ -127,7 +127,7 @@ def measured(request: Request) -> Facts:
     measuring = Measuring(subject, baseline, layers, request.grid)
     quality = None
     if request.test is not None:
-        tell("score the model" if dense is None else "score the model and its dense self")
+        tell("score the model" if dense is None else "score the model and the dense one")
         quality = measured_quality(subject, dense, request.test, request.task or task_of(subject, dense))
     groups = Progress(measuring.run(), title="measure speed", unit="inputs", total=request.grid.groups)
     times = [time for group in groups for time in group]
