@@ -73,7 +73,7 @@ def advice(points: Sequence[Point], dense: Point, chosen: Point, meets_targets: 
         return (
             f"Nothing that was measured meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
         )
-    how = f"Run its recipe, {chosen.recipe}, for longer to gain more" if chosen.recipe else "No compression beats it"
+    how = f"{chosen.recipe} makes it" if chosen.recipe else "No compression beats it"
     return f"{first} {how}."
 
 
