@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from sparsekit.choose.candidates import Candidate
 from sparsekit.choose.subject import Subject
 from sparsekit.io.atomic_file import write_atomically
-from sparsekit.recipes import compress
+from sparsekit.io.untrusted import read_object
+from sparsekit.recipes import Recipe, compress
 from sparsekit.recipes.data.batches import inputs_of
 from sparsekit.recipes.job import Job
 
@@ -136,10 +138,21 @@ class Workshop:
         recipe = candidate.recipe(request.task, texts.columns, epochs, request.seed)
         folder = request.out / "models" / f"{number}"
         path = request.out / "recipes" / f"{number}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
-        report = compress(request.model, recipe, texts.train, folder, test=texts.selection)
+        report = _finished(folder, path, recipe)
+        if report is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
+            report = compress(request.model, recipe, texts.train, folder, test=texts.selection)
+            shutil.rmtree(folder / "work")
         return Made(candidate, folder, epochs, main_score(report["scores"]))
+
+
+def _finished(folder: Path, path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The report of a run of this recipe that ended; None if there is none."""
+    stored = folder / "report.json"
+    if not (stored.exists() and path.exists() and path.read_text() == recipe.to_yaml()):
+        return None
+    return read_object(stored)
 
 
 def main_score(scores: Mapping[str, Any]) -> float | None:

@@ -11,12 +11,11 @@ from short_search import make_short
 from tiny_runs import tiny, write_reviews
 from typer.testing import CliRunner
 
-from sparsekit.choose import proposing
+from sparsekit.choose import finishing, proposing
 from sparsekit.choose.points import Point, speedup
 from sparsekit.cli import app
 from sparsekit.engine import Encoder
 from sparsekit.recipes import read_recipe
-from sparsekit.training.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def short(monkeypatch, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["choose", *map(str, arguments)], catch_exceptions=False)
+    return CliRunner().invoke(app, ["choose", *map(str, arguments)], catch_exceptions=False, env={"COLUMNS": "160"})
 
 
 def points_of(out):
@@ -59,6 +58,7 @@ def test_a_classifier_gets_points_a_recommendation_and_recipes_that_run(tmp_path
         assert point.unseen["value"] >= 0.0
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_what_it_has(tmp_path, monkeypatch):
     data, out = write_reviews(tmp_path / "data.jsonl"), tmp_path / "out"
     arguments = (tiny(tmp_path / "model", "classification"), "--data", data, "--out", out, "--minutes", 10)
@@ -68,7 +68,7 @@ def test_a_search_goes_on_with_what_it_has(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError
 
-    for module, name in ((proposing, "measure_times"), (proposing, "find_solutions"), (Run, "step")):
+    for module, name in ((proposing, "measure_times"), (proposing, "find_solutions"), (finishing, "compress")):
         monkeypatch.setattr(module, name, refuse)
     run(*arguments)
     again, _ = points_of(out)
