@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import avx2_tables
+import choose_tables
 import costs_tables
 import demo_tables
 import dtypes_tables
@@ -42,6 +43,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "answers": dtypes_tables.answers_block,
     "avx2": avx2_tables.avx2_block,
     "avx2-headline": avx2_tables.avx2_headline_block,
+    "choose-times-zen3": partial(choose_tables.choose_times_block, "choose-times-zen3.json"),
     "cores-zen4": partial(peak_tables.cores_block, "layers-zen4.json"),
     "cores-zen5": partial(peak_tables.cores_block, "layers.json"),
     "costs": costs_tables.costs_block,
