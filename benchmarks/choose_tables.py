@@ -20,6 +20,6 @@ def choose_times_block(result: str) -> str:
     count = len(stored["summary"][0]["errors"])
     return (
         table(["form", "texts x tokens", "median error", "all errors"], lines, text_columns=2)
-        + f"\n\nPredicted over measured, less 1: all-MiniLM-L6-v2, {count} random assignments of sparsities (0 to 95%) to "
-        f"its linear layers in each form, one thread. {machine(stored['environment'])} {source(result)}"
+        + f"\n\nPredicted over measured, less 1: all-MiniLM-L6-v2, {count} random assignments of sparsities (0 to 95%) "
+        f"to its linear layers in each form, one thread. {machine(stored['environment'])} {source(result)}"
     )

@@ -8,7 +8,7 @@ pytest.importorskip("datasets")
 pytest.importorskip("transformers")
 
 from short_search import make_short
-from tiny_runs import tiny, write_reviews
+from tiny_runs import WORDS, tiny, write_reviews
 from typer.testing import CliRunner
 
 from sparsekit.choose import finishing, proposing
@@ -74,6 +74,22 @@ def test_a_search_goes_on_with_what_it_has(tmp_path, monkeypatch):
     again, _ = points_of(out)
     assert [one["name"] for one in again["points"]] == [one["name"] for one in first["points"]]
     assert [one["quality"] for one in again["points"]] == [one["quality"] for one in first["points"]]
+
+
+@pytest.mark.slow
+def test_an_encoder_is_selected_by_pairs(tmp_path):
+    rows = [
+        {"text": f"a {word} film {number}", "pair": f"{word} story {number}"} for word in WORDS for number in range(5)
+    ]
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = tiny(tmp_path / "model", "embedding")
+    run(model, "--data", data, "--out", out, "--task", "embedding", "--pair", "pair", "--minutes", 10)
+    found, points = points_of(out)
+    assert found["score"] == "mrr"
+    assert {"torch", "float32, dense", "int8, dense"} < set(points)
+    made = [point for point in points.values() if point.recipe is not None]
+    assert all(0.0 < point.quality <= 1.0 and point.unseen is None for point in made)
 
 
 @pytest.mark.parametrize(
