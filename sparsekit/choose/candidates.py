@@ -56,7 +56,7 @@ def sparse(assignment: Assignment, form: Form, predicted: float) -> Candidate:
     """The candidate whose layers have these levels."""
     sparsities = {layer: SPARSITIES[level] for layer, level in assignment.items()}
     pruning = {"sparsities": sparsities, "mask_structure": form.mask_structure, "samples": _SAMPLES}
-    return Candidate(f"{form}, {predicted:.1f}x", form, ({"prune": pruning},), predicted)
+    return Candidate(f"{form}, {predicted:.2f}x", form, ({"prune": pruning},), predicted)
 
 
 def shallow(layers: int) -> Candidate:

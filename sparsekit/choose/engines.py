@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from sparsekit.bench.affinity import limited_to, pause_for
+from sparsekit.bench.models.benchmark import EngineRun, engine_runs
 from sparsekit.bench.models.peers import DENSE_ENGINES, MODEL_PEERS, compiled_call
 from sparsekit.bench.models.problem import Calibration, HiddenState, ModelProblem
+from sparsekit.progress import tell
 from sparsekit.timing.comparing import Timing, compare
 
 #: Texts in a batch.
@@ -65,17 +67,25 @@ class Race:
             models: by name, as `compile_model` gives them.
 
         Returns:
-            Engine or model -> its speed.
+            Engine or model -> its speed, without engines that do not run the model or whose outputs are wrong.
         """
         with limited_to(self.threads):
             one, batch = (self._timed(models, texts) for texts in (1, BATCH))
-        return {name: Speed.of(one[name], batch[name]) for name in one}
+        return {name: Speed.of(one[name], batch[name]) for name in one if name in batch}
 
     def _timed(self, models: Mapping[str, NDArray[np.uint8]], texts: int) -> dict[str, Timing]:
         problem = self._problem(texts)
-        calls = {name: MODEL_PEERS[name].prepare(problem) for name in self.engines}
+        calls = {run.engine: run.call for name in self.engines for run in self._runs(name, problem)}
         calls |= {name: compiled_call(compiled, problem) for name, compiled in models.items()}
         return compare(calls, seconds=_SECONDS * len(calls), pause=pause_for(self.threads))
+
+    def _runs(self, engine: str, problem: ModelProblem) -> list[EngineRun]:
+        """An engine, or what replaces it where its outputs are wrong; none where it does not run the model."""
+        try:
+            return [run for run in engine_runs(engine, problem, 0.0, self.engines) if not run.wrong]
+        except Exception as error:  # noqa: BLE001 - exporters and engines raise many types on models they do not run
+            tell(f"left out: {engine} does not run this model ({type(error).__name__}: {str(error)[:200]})")
+            return []
 
     def _problem(self, texts: int) -> ModelProblem:
         vocabulary = self.dense.model.get_input_embeddings().num_embeddings  # type: ignore[operator]

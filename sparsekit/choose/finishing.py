@@ -36,13 +36,11 @@ class Made:
     Attributes:
         candidate: it.
         folder: its model.
-        epochs: how long it learned.
         quality: its main score on the texts to select by.
     """
 
     candidate: Candidate
     folder: Path
-    epochs: float
     quality: float | None
 
 
@@ -144,7 +142,7 @@ class Workshop:
             write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
             report = compress(request.model, recipe, texts.train, folder, test=texts.selection)
             shutil.rmtree(folder / "work")
-        return Made(candidate, folder, epochs, main_score(report["scores"]))
+        return Made(candidate, folder, main_score(report["scores"]))
 
 
 def _finished(folder: Path, path: Path, recipe: Recipe) -> dict[str, Any] | None:

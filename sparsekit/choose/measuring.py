@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from sparsekit.bench.summary import in_int8
 from sparsekit.choose.engines import Race, installed_engines
 from sparsekit.choose.finishing import Made
 from sparsekit.choose.points import Point, Score
@@ -40,25 +41,25 @@ def points_of(subject: Subject, made: Sequence[Made]) -> list[Point]:
     """
     request = subject.request
     race = Race(subject.encoder(), subject.tokens, request.threads, subject.calibration(), installed_engines())
-    compiled = {one.candidate.name: compile_model(one.folder, measure=True) for one in made}
+    compiled = {str(number): compile_model(one.folder, measure=True) for number, one in enumerate(made)}
     speeds = race.run(compiled)
-    dense = made[0]
-    unseen = {one.candidate.name: _unseen(request, one.folder) for one in made}
-    points = [
-        Point(engine, engine, dense.quality if "int8" not in engine else None, None, **asdict(speeds[engine]),
-              disk_bytes=disk_bytes(request.model), memory_bytes=None)
-        for engine in race.engines
-    ]  # fmt: skip
+    dense, disk = made[0], disk_bytes(request.model)
+    points = []
+    for engine in (name for name in speeds if name not in compiled):
+        quality, nbytes = (None, None) if in_int8(engine) else (dense.quality, disk)
+        points.append(
+            Point(engine, engine, quality, None, **asdict(speeds[engine]), disk_bytes=nbytes, memory_bytes=None)
+        )
     for number, one in enumerate(made):
-        name = one.candidate.name
-        nbytes = compiled[name].nbytes
+        nbytes = compiled[str(number)].nbytes
         recipe = f"recipes/{number}.yaml" if number else None
-        points.append(Point(name, "sparsekit-engine", one.quality, unseen[name], **asdict(speeds[name]),
-                            disk_bytes=nbytes, memory_bytes=nbytes, recipe=recipe))  # fmt: skip
+        points.append(Point(one.candidate.name, "sparsekit-engine", one.quality, _unseen(request, one.folder),
+                            **asdict(speeds[str(number)]), disk_bytes=nbytes, memory_bytes=nbytes,
+                            recipe=recipe))  # fmt: skip
     return points
 
 
 def fastest_float32(points: Sequence[Point]) -> Point:
     """The dense engine in float32 that all are compared with: the one with the least time of one text and a batch."""
-    dense = [point for point in points if point.recipe is None and "int8" not in point.engine]
+    dense = [point for point in points if point.recipe is None and not in_int8(point.engine)]
     return min(dense, key=lambda point: point.one_text_ms / point.texts_per_second)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.bench.peer import is_ours
+from sparsekit.bench.summary import in_int8
 from sparsekit.choose.points import Point, frontier, speedup
 from sparsekit.choose.request import Request
 from sparsekit.choose.telling import COLUMNS, point_rows
@@ -23,7 +24,7 @@ _WIDTH, _HEIGHT = 640, 360
 def _kind(point: Point) -> str:
     if is_ours(point.engine):
         return "ours"
-    return "int8" if "int8" in point.engine else "float32"
+    return "int8" if in_int8(point.engine) else "float32"
 
 
 def frontier_picture(points: Sequence[Point], dense: Point, score: str) -> Picture:
@@ -73,6 +74,10 @@ def _command(request: Request) -> str:
         ("--minutes", f"{request.minutes:g}"),
         ("--threads", request.threads),
         ("--max-loss", f"{request.targets.loss:g}"),
+        ("--target-speedup", request.targets.speedup),
+        ("--max-latency-ms", request.targets.latency_ms),
+        ("--max-mb", None if request.targets.bytes is None else request.targets.bytes / 1e6),
+        *((f"--{name.replace('_', '-')}", value) for name, value in request.settings.items()),
         ("--seed", request.seed),
     ]
     given = [str(text) for option in options if option[1] is not None for text in option]

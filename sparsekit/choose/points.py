@@ -34,7 +34,7 @@ class Point:
         one_text_ms: median milliseconds of one text.
         texts_per_second: in batches.
         noisy: whether other programs disturbed a measurement.
-        disk_bytes: of its weights.
+        disk_bytes: of its weights; None where an engine does not tell.
         memory_bytes: of its weights once loaded; None where an engine does not tell.
         recipe: name of the file of the recipe that makes it; None for an engine with the dense weights.
     """
@@ -46,7 +46,7 @@ class Point:
     one_text_ms: float
     texts_per_second: float
     noisy: bool
-    disk_bytes: int
+    disk_bytes: int | None
     memory_bytes: int | None
     recipe: str | None = None
 
@@ -79,7 +79,7 @@ def meets(point: Point, dense: Point, targets: Targets) -> bool:
     return (
         (targets.speedup is None or speedup(point, dense) >= targets.speedup)
         and (targets.latency_ms is None or point.one_text_ms <= targets.latency_ms)
-        and (targets.bytes is None or point.disk_bytes <= targets.bytes)
+        and (targets.bytes is None or (point.disk_bytes is not None and point.disk_bytes <= targets.bytes))
         and (lost is not None and lost <= targets.loss)
     )
 
@@ -93,7 +93,7 @@ def _shortfall(point: Point, dense: Point, targets: Targets) -> float:
     if targets.latency_ms is not None:
         missed.append(max(0.0, point.one_text_ms / targets.latency_ms - 1.0))
     if targets.bytes is not None:
-        missed.append(max(0.0, point.disk_bytes / targets.bytes - 1.0))
+        missed.append(1.0 if point.disk_bytes is None else max(0.0, point.disk_bytes / targets.bytes - 1.0))
     return math.fsum(missed)
 
 

@@ -72,7 +72,7 @@ def search(request: Request) -> Found:
     clock = Clock(request.minutes)
     subject = open_subject(request)
     scores = subject.job.scores()
-    dense = Made(Candidate("float32, dense", FORMS[0], ()), request.model, 0.0, main_score(scores))
+    dense = Made(Candidate("float32, dense", FORMS[0], ()), request.model, main_score(scores))
     candidates = candidates_of(subject, clock)
     made, untrained = _made(subject, candidates, dense, clock)
     points = points_of(subject, made)

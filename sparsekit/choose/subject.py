@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from sparsekit.bench.models.problem import Calibration, HiddenState
+from sparsekit.bench.report.subject import encoder_of
 from sparsekit.checkpoint.transformers.foreign import check_model_folder
 from sparsekit.choose.engines import BATCH
 from sparsekit.choose.request import TASKS, Request
@@ -55,7 +56,7 @@ class Subject:
 
     def encoder(self) -> HiddenState:
         """The dense model without its head."""
-        return HiddenState(self.job.given().base_model)
+        return HiddenState(encoder_of(self.job.given()))
 
     def calibration(self) -> Calibration:
         """Token ids of texts, for engines that quantize statically."""

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from sparsekit.bench.summary import in_int8
 from sparsekit.choose.points import Point, frontier, loss, speedup
 from sparsekit.choose.targets import Targets
 
 #: Marks of points in tables.
 _FRONTIER, _NOISY = "*", "~"
-
-
 #: Columns of tables of points; all but the first hold numbers.
 COLUMNS = ("model or engine", "score", "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB")
 
@@ -33,7 +32,7 @@ def point_rows(points: Sequence[Point], dense: Point) -> list[list[str]]:
             f"{point.one_text_ms:.2f}{_NOISY * point.noisy}",
             f"{point.texts_per_second:.0f}{_NOISY * point.noisy}",
             f"{speedup(point, dense):.2f}x",
-            f"{point.disk_bytes / 1e6:.1f}",
+            "" if point.disk_bytes is None else f"{point.disk_bytes / 1e6:.1f}",
         ]
         for point in sorted(points, key=lambda one: speedup(one, dense))
     ]
@@ -78,7 +77,7 @@ def advice(points: Sequence[Point], dense: Point, chosen: Point, meets_targets: 
 
 
 def _over_int8(points: Sequence[Point], dense: Point, chosen: Point) -> str:
-    engines = [point for point in points if point.recipe is None and "int8" in point.engine]
+    engines = [point for point in points if point.recipe is None and in_int8(point.engine)]
     if not engines:
         return "no dense int8 engine being installed"
     best = max(engines, key=lambda point: speedup(point, dense))

@@ -18,7 +18,7 @@ def test_a_sparse_candidate_is_a_recipe_of_its_levels(form, task):
     data = {"pair": "pair"} if task == "embedding" else {}
     recipe = candidate.recipe(task, data, 1.5, 7)
     prune, distill, convert = (stage.settings for stage in recipe.stages)
-    assert candidate.name == f"{form}, 3.1x"
+    assert candidate.name == f"{form}, 3.14x"
     assert prune.sparsities == {"a.query": 0.0, "a.output": 0.9}
     assert (prune.mask_structure, convert.dtype, convert.embeddings) == (form.mask_structure, form.dtype, form.dtype)
     assert (distill.epochs, recipe.seed, recipe.data.pair) == (1.5, 7, data.get("pair"))

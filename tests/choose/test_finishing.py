@@ -12,7 +12,7 @@ from sparsekit.choose.finishing import Made, epochs_in, main_score, plan, worth_
 
 
 def made(predicted, quality):
-    return Made(Candidate(f"{predicted}", Form("int8", "4x1"), (), predicted), Path("folder"), 1.0, quality)
+    return Made(Candidate(f"{predicted}", Form("int8", "4x1"), (), predicted), Path("folder"), quality)
 
 
 @pytest.mark.parametrize(
