@@ -65,7 +65,8 @@ class Pruned:
 
 
 #: Those that tell most about the frontier come first.
-PRUNED = [Pruned(sparsity, rounded) for sparsity in (0.5, 0.7, 0.0, 0.6) for rounded in (True, False)]
+PRUNED = [Pruned(0.0, False), Pruned(0.5, True), Pruned(0.5, False), Pruned(0.7, True), Pruned(0.7, False),
+          Pruned(0.0, True), Pruned(0.6, True), Pruned(0.6, False)]  # fmt: skip
 
 
 def unseen_texts() -> dict[str, list[str]]:
@@ -131,30 +132,37 @@ def _pruned(one: Pruned, dense: Path, batches: Sequence[Batch]) -> Any:
     return model
 
 
-def _to_recover(one: Pruned, dense: Path, batches: Sequence[Batch], work: Path) -> Any:
-    """A model with its masks; rounding is no part of a folder of floats, so that a rounded one is pruned anew."""
-    if one.rounded:
-        return _pruned(one, dense, batches)
+def _masked(one: Pruned, dense: Path, work: Path) -> Any:
+    """A model of floats with its masks, as it was stored."""
     model = _opened(work / one.one_shot if one.sparsity else dense)
     keep_zeros(model)
     return model
 
 
+def _make(one: Pruned, dense: Path, tokenizer: Any, batches: Sequence[Batch], work: Path) -> None:
+    """In one shot, and recovered; rounding is no part of a folder of floats, so that a rounded one is pruned anew."""
+    shot, recovered = work / one.one_shot, work / one.recovered
+    model = None
+    if one.rounded or (one.sparsity and not shot.exists()):
+        model = _pruned(one, dense, batches)
+        if not shot.exists():
+            _store(model, one.rounded, tokenizer, shot)
+    if not recovered.exists():
+        model = model if one.rounded else _masked(one, dense, work)
+        _recover(model, _opened(dense), batches, work / f"{one.recovered}.safetensors")
+        _store(model, one.rounded, tokenizer, recovered)
+
+
 def make(dense: Path, work: Path, wanted: Sequence[Pruned]) -> None:
-    """Make the models that are not in `work` yet, one folder each, first those in one shot.
+    """Make the models that are not in `work` yet, a folder of each in one shot and one of it recovered.
 
     Args:
         dense: folder of the dense model.
         work: folder for the models.
-        wanted: models to make.
+        wanted: models to make, in this order.
     """
     tokenizer = _tokenizer(dense)
     batches = _learned(tokenizer)
     for one in wanted:
-        if (one.sparsity or one.rounded) and not (work / one.one_shot).exists():
-            _store(_pruned(one, dense, batches), one.rounded, tokenizer, work / one.one_shot)
-    for one in wanted:
         if not (work / one.recovered).exists():
-            model = _to_recover(one, dense, batches, work)
-            _recover(model, _opened(dense), batches, work / f"{one.recovered}.safetensors")
-            _store(model, one.rounded, tokenizer, work / one.recovered)
+            _make(one, dense, tokenizer, batches, work)
