@@ -55,7 +55,15 @@ def _unseen(point: Point) -> str:
     return f"{point.unseen.value:.3f}" + (f" ({ends[0]:.3f}-{ends[1]:.3f})" if ends else "")
 
 
-def advice(points: Sequence[Point], dense: Point, chosen: Point, meets_targets: bool, targets: Targets) -> str:
+def advice(
+    points: Sequence[Point],
+    dense: Point,
+    chosen: Point,
+    meets_targets: bool,
+    targets: Targets,
+    *,
+    nothing: str = "Nothing that was measured",
+) -> str:
     """What to take, and why, in two sentences.
 
     Args:
@@ -64,14 +72,13 @@ def advice(points: Sequence[Point], dense: Point, chosen: Point, meets_targets: 
         chosen: as `recommended` gives it.
         meets_targets: likewise.
         targets: what was asked for.
+        nothing: what `chosen` is the best of, as the subject of a sentence that denies it.
     """
     lost = loss(chosen, dense) or 0.0
     kept = f"keeps {1 - lost:.1%} of the dense score and is {speedup(chosen, dense):.2f} times as fast as {dense.name}"
     first = f"Take {chosen.name}: it {kept}, {_over_int8(points, dense, chosen)}."
     if not meets_targets:
-        return (
-            f"Nothing that was measured meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
-        )
+        return f"{nothing} meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
     how = f"{chosen.recipe} makes it" if chosen.recipe else "No compression beats it"
     return f"{first} {how}."
 

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsekit.cli.choosing import show_found
+from sparsekit.cli.option_groups import grouped
 from sparsekit.cli.options import Data, Model, Out, Task, Test, console, need, need_training, print_text
+from sparsekit.cli.search_options import SearchOptions, TargetOptions, request_of
+from sparsekit.cli.stopping import noting
+
+if TYPE_CHECKING:
+    from sparsekit.choose.request import Request
 
 
+@grouped
 def compress(
     model: Model,
-    recipe: Annotated[Path, typer.Option(help="YAML file: what to do, stage by stage.", metavar="FILE")],
     data: Data,
     out: Out,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file: what to do, stage by stage.", metavar="FILE")] = None,
     test: Test = None,
     validation: Annotated[
         Path | None, typer.Option(help="Texts to score on while training, for patience.", metavar="FILE")
     ] = None,
+    *,
+    targets: TargetOptions,
+    options: SearchOptions,
 ) -> None:
-    r"""Compress a model as a recipe says.
+    r"""Compress a model as a recipe says, or to targets.
 
     A recipe, such as recipe.yaml:
 
@@ -40,14 +51,45 @@ def compress(
     Stages: finetune, drop_layers, prune_neurons, prune_heads, prune,
     distill, convert, evaluate. Tasks: classification, embedding, language.
 
+    With targets instead of a recipe it searches, as sparsekit choose does,
+    and OUT becomes the fastest model that keeps to all of them:
+
+    [bold]sparsekit compress my-classifier --target-speedup 4 --max-loss 0.01 \
+      --data train.jsonl --test test.jsonl --out compressed[/]
+
     OUT is the model, there when the run is finished, with a report page,
     OUT/report.html. OUT/work has finished stages and checkpoints: the same
     command resumes a stopped run. It may be deleted afterwards.
     """
     need_training()
+    if recipe is None:
+        _compress_to_targets(request_of(model, data, out, test, _wanted(targets, validation), options))
+        return
+    if (targets, options) != (TargetOptions(), SearchOptions()):
+        raise ValueError("options of a search do not go with --recipe, whose file says what to do; leave one out")
     from sparsekit.recipes import compress as run_recipe
 
     _show_run(run_recipe(model, recipe, data, out, test=test, validation=validation), out)
+
+
+def _wanted(targets: TargetOptions, validation: Path | None) -> TargetOptions:
+    """The targets, if there are any."""
+    if targets == TargetOptions():
+        raise ValueError(
+            "expected --recipe or a target: --target-speedup, --max-loss, --max-latency-ms or --max-mb, got neither"
+        )
+    if validation is not None:
+        raise ValueError("--validation is for stages of a recipe; with targets, a part of --data is kept to select by")
+    return targets
+
+
+def _compress_to_targets(request: Request) -> None:
+    need("report", "jinja2", "matplotlib")
+    from sparsekit.choose.delivery import compress_to_targets
+
+    with noting(f"stopped; the same command goes on from what is in {request.out / 'work'}"):
+        show_found(compress_to_targets(request))
+    print_text(f"wrote {request.out}; choose.html there has all that was measured")
 
 
 def prune(
