@@ -20,6 +20,7 @@ import costs_tables
 import demo_tables
 import dtypes_tables
 import folders_tables
+import frontier_tables
 import goals_tables
 import language_tables
 import layers_tables
@@ -55,6 +56,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "few-answers": dtypes_tables.few_answers_block,
     "few-dtypes": dtypes_tables.few_dtypes_block,
     "folders": folders_tables.folders_block,
+    "frontier-zen3": partial(frontier_tables.frontier_block, "frontier-zen3.json"),
     "goals-zen4": partial(goals_tables.goals_block, "layers-zen4.json", "layers-empty-zen4.json"),
     "goals-zen5": partial(goals_tables.goals_block, "layers.json", "layers-empty.json"),
     **_for_each_processor("headline", layers_tables.headline_block, "layers"),
