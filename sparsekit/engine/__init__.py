@@ -19,7 +19,7 @@ __all__ = ["Classification", "Completion", "Encoder", "Generator", "Sampling", "
 
 #: Names imported on first use -> their modules: a process that runs a compiled encoder does not need them.
 _LATER = {
-    "Completion": "batch",
+    "Completion": "continuous_batching",
     "Generator": "generator",
     "Sampling": "sampling",
     "Stream": "generator",
