@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from sparsekit.engine.tokenizing import TOKENIZER, Text, Tokenizer, Tokens, chec
 from sparsekit.io.file_names import CONFIG, SENTENCE_CONFIG
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
+from sparsekit.wording import counted
 
 
 class Encoder:
@@ -71,6 +73,7 @@ class Encoder:
             self._core = _cached(self._folder, *arguments, mmap) if cache else _compiled(self._folder, *arguments)
         self._task = next(name for name, number in TASKS.items() if number == self._core.task)
         self._labels_tokens = self._task == "token_classification"
+        self._has_warned = False
 
     @property
     def task(self) -> str:
@@ -123,6 +126,44 @@ class Encoder:
         logits = self._core.encode(*given)
         return split_rows(logits, given.offsets) if self._labels_tokens else list(logits)
 
+    def tokenize(
+        self, texts: Iterable[Text], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> list[Tokens]:
+        """Tokens of texts, as `encode`, `classify` and `rank` compute them with `outputs`.
+
+        Args:
+            texts: texts, or pairs of texts.
+            prompt: prefix of every text that is not a pair; None for the prompt `prompt_name`.
+            prompt_name: name of a prompt in the folder; None for its default prompt, if it has one and embeds.
+
+        Returns:
+            For each text its tokens, and whether it had more than the model takes.
+
+        Raises:
+            TypeError: a text is neither a str nor a pair of them.
+            ModuleNotFoundError: tokenizers is not installed.
+            ValueError: there is no tokenizer or no such prompt.
+        """
+        tokenizer = self._open_tokenizer()
+        if prompt is None:
+            prompt = tokenizer.prompt(prompt_name) if prompt_name or self.task == "embedding" else ""
+        return tokenizer.tokens(check_texts(texts, pairs=True), prompt)
+
+    def outputs(self, tokens: Sequence[Tokens]) -> NDArray[np.float32]:
+        """Vectors or logits of tokenized texts, in one batch.
+
+        Args:
+            tokens: what `tokenize` returned.
+
+        Returns:
+            float32, shape [texts, features or labels]; [tokens of all texts, labels] where the model labels tokens.
+
+        Raises:
+            ValueError: the model has no pooling, or tokens are out of range.
+        """
+        self._check_pooling()
+        return self._core.encode(*self._input_of(tokens))
+
     def encode(
         self,
         texts: str | Iterable[str],
@@ -151,13 +192,9 @@ class Encoder:
             ValueError: no pooling is known, or there is no tokenizer or no such prompt.
         """
         self._check_task("embedding")
-        if self._core.outputs == 0:
-            names = ", ".join(map(repr, filter(None, POOLINGS)))
-            raise ValueError(f"the model has no pooling; give pooling= (--pooling), one of {names}, to Encoder, or to "
-                             "compile_model for a file")  # fmt: skip
+        self._check_pooling()
         given = check_texts([texts] if isinstance(texts, str) else texts)
-        tokenizer = self._open_tokenizer()
-        tokens = tokenizer.tokens(given, tokenizer.prompt(prompt_name) if prompt is None else prompt)
+        tokens = self.tokenize(given, prompt=prompt, prompt_name=prompt_name)
         vectors = self._outputs(tokens, batch_tokens, "encode", show_progress)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -177,7 +214,7 @@ class Encoder:
             ValueError: the model does not classify texts, or there is no tokenizer.
         """
         self._check_task("classification")
-        return self._labels.classified(self._text_logits(texts, batch_tokens, "classify", show_progress))
+        return self.labels.classified(self._text_logits(texts, batch_tokens, "classify", show_progress))
 
     def rank(
         self, query: str, documents: Iterable[str], *, batch_tokens: int | None = None, show_progress: bool = False
@@ -200,7 +237,7 @@ class Encoder:
         """
         self._check_task("classification")
         pairs = [(query, document) for document in check_texts(documents)]
-        return self._labels.scores(self._text_logits(pairs, batch_tokens, "rank", show_progress))
+        return self.labels.scores(self._text_logits(pairs, batch_tokens, "rank", show_progress))
 
     def classify_tokens(
         self,
@@ -234,23 +271,23 @@ class Encoder:
         given = check_texts(texts)
         encodings = list(self._open_tokenizer().encodings(given))
         tokens = [tokens_of(encoding) for encoding in encodings]
-        probabilities = self._labels.probabilities(self._outputs(tokens, batch_tokens, "classify", show_progress))
+        probabilities = self.labels.probabilities(self._outputs(tokens, batch_tokens, "classify", show_progress))
         parts = split_rows(probabilities, offsets_of([one.ids for one in tokens]))
         return [
-            spans_of(text, encoding, part, self._labels.names, aggregation)
+            spans_of(text, encoding, part, self.labels.names, aggregation)
             for text, encoding, part in zip(given, encodings, parts, strict=True)
         ]
 
     def _text_logits(
         self, texts: Iterable[Text], batch_tokens: int | None, title: str, show_progress: bool
     ) -> NDArray[np.float32]:
-        tokens = self._open_tokenizer().tokens(check_texts(texts, pairs=True))
-        return self._outputs(tokens, batch_tokens, title, show_progress)
+        return self._outputs(self.tokenize(texts), batch_tokens, title, show_progress)
 
     def _outputs(
         self, tokens: Sequence[Tokens], batch_tokens: int | None, title: str, show_progress: bool
     ) -> NDArray[np.float32]:
         """Outputs of the core for texts, in their order: a row for each text, or for each of its tokens."""
+        self._warn_of_truncated(tokens)
         if batch_tokens is None:
             batch_tokens = THREAD_TOKENS * runtime.num_threads()
         if batch_tokens < 1:
@@ -264,16 +301,37 @@ class Encoder:
                 progress.update(len(batch))
         return output
 
+    def _warn_of_truncated(self, tokens: Sequence[Tokens]) -> None:
+        cut = sum(one.truncated for one in tokens)
+        if cut and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{counted(cut, 'text')} of {len(tokens)} had more than {self._open_tokenizer().max_tokens} tokens and "
+                "lost the rest; split long texts. This is said once",
+                stacklevel=4,
+            )
+
     def _input_of(self, tokens: Sequence[Tokens]) -> Input:
         types = [one.types for one in tokens] if self._core.types > 1 else None
         return joined_input([one.ids for one in tokens], types)
+
+    def _check_pooling(self) -> None:
+        if self._core.outputs == 0:
+            names = ", ".join(map(repr, filter(None, POOLINGS)))
+            raise ValueError(f"the model has no pooling; give pooling= (--pooling), one of {names}, to Encoder, or to "
+                             "compile_model for a file")  # fmt: skip
 
     def _check_task(self, *tasks: str) -> None:
         if self.task not in tasks:
             raise ValueError(f"the model's task is {self.task}, not {' or '.join(tasks)}; {_USES[self.task]}")
 
     @cached_property
-    def _labels(self) -> Labels:
+    def labels(self) -> Labels:
+        """Labels of a classifier: their names, and probabilities or scores from rows of `outputs`.
+
+        Raises:
+            ValueError: the configuration is invalid.
+        """
         folder = self._options_folder()
         if folder is None:
             return Labels({}, {}, self._core.outputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from sparsekit.extras import how_to_install
 from sparsekit.io.file_names import SENTENCE_CONFIG, SENTENCE_OPTIONS
 from sparsekit.io.untrusted import read_object, regular_file
-from sparsekit.wording import counted
 
 if TYPE_CHECKING:
     import tokenizers
@@ -37,6 +35,7 @@ class Tokens:
 
     ids: NDArray[np.int32]  # [tokens]
     types: NDArray[np.int32]  # [tokens]
+    truncated: bool = False  # the text had more
 
 
 class Tokenizer:
@@ -62,7 +61,6 @@ class Tokenizer:
         direction = "left" if options.get("truncation_side") == "left" else "right"
         self._tokenizer.enable_truncation(self.max_tokens, direction=direction)
         self._tokenizer.no_padding()
-        self._has_warned = False
 
     def prompt(self, name: str | None = None) -> str:
         """A prompt of the folder by name; None for its default prompt, if it has one.
@@ -98,9 +96,7 @@ class Tokenizer:
     ) -> Iterator[tokenizers.Encoding]:
         source = iter(texts)
         while some := list(islice(source, _AT_A_TIME)):
-            encodings = encode([self._prepared(text, prompt) for text in some])
-            self._warn_of_cut(encodings)
-            yield from encodings
+            yield from encode([self._prepared(text, prompt) for text in some])
 
     def _prepared(self, text: Text, prompt: str) -> Text:
         if isinstance(text, str):
@@ -108,20 +104,11 @@ class Tokenizer:
         first, second = text
         return (first.lower(), second.lower()) if self._lower else (first, second)
 
-    def _warn_of_cut(self, encodings: Sequence[tokenizers.Encoding]) -> None:
-        cut = sum(bool(encoding.overflowing) for encoding in encodings)
-        if cut and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{counted(cut, 'text')} of {len(encodings)} had more than {self.max_tokens} tokens and lost the rest; "
-                "split long texts. This is said once",
-                stacklevel=2,
-            )
-
 
 def tokens_of(encoding: tokenizers.Encoding) -> Tokens:
     """Tokens of an encoding."""
-    return Tokens(np.asarray(encoding.ids, np.int32), np.asarray(encoding.type_ids, np.int32))
+    ids, types = np.asarray(encoding.ids, np.int32), np.asarray(encoding.type_ids, np.int32)
+    return Tokens(ids, types, bool(encoding.overflowing))
 
 
 @overload

@@ -12,7 +12,7 @@ from sentence_transformers.base.modules.normalize import Normalize
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 from tiny_encoders import assert_close, bert_with_tokenizer, change_json, encoder, hidden_states
 
-from sparsekit import convert, prune, save
+from sparsekit import convert, engine, prune, save
 from sparsekit.bench.minilm import minilm_folder
 from sparsekit.engine import Encoder, compile_model
 
@@ -185,3 +185,21 @@ def test_unknown_options(plain, tmp_path):
     change_json(bert_with_tokenizer(tmp_path / "other") / "tokenizer.json", model=3)
     with pytest.raises(ValueError, match="is no tokenizer"):
         Encoder(tmp_path / "other", pooling="mean").encode("good")
+
+
+def test_tokenizing_and_computing_apart_give_the_same(plain):
+    found = Encoder(plain, pooling="mean")
+    texts = [*TEXTS, "a film " * 50]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokens = found.tokenize(texts)
+    assert [one.truncated for one in tokens] == [False] * len(TEXTS) + [True]
+    assert_close(found.outputs(tokens[:-1]), found.encode(TEXTS))
+    assert tokens[-1].ids.size == found.max_tokens
+    with pytest.raises(ValueError, match="pooling="):
+        Encoder(plain).outputs(tokens)
+
+
+def test_every_public_name_is_there():
+    for name in engine.__all__:
+        assert getattr(engine, name).__name__ == name
