@@ -6,29 +6,24 @@ import threading
 from collections.abc import Generator as Generated
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsekit import runtime
 from sparsekit.engine.batches import joined_input, split_rows
-from sparsekit.engine.chat_template import ChatTemplate, Message, text_of_token
+from sparsekit.engine.chat_template import Message
 from sparsekit.engine.compiled_file import read_compiled
 from sparsekit.engine.continuous_batching import Batch, Completion, RunningText
 from sparsekit.engine.perplexity import WINDOW, perplexity, windows
 from sparsekit.engine.prefix_caches import PrefixCaches
-from sparsekit.engine.sampling import end_tokens_of, sampling_of
+from sparsekit.engine.prompts import Prompts
 from sparsekit.engine.text_stream import TextStream
-from sparsekit.engine.tokenizing import TOKENIZER, TOKENIZER_OPTIONS, check_texts, open_tokenizer, read_options
-from sparsekit.io.file_names import CONFIG, GENERATION_CONFIG
+from sparsekit.engine.tokenizing import TOKENIZER, check_texts
 from sparsekit.io.hub_cache import local_folder
 from sparsekit.progress import Progress
-
-if TYPE_CHECKING:
-    import tokenizers
 
 #: Texts that are decoded together.
 _TEXTS = 8
@@ -71,7 +66,7 @@ class Generator:
         runtime.check_cache_dtype(cache_dtype)
         if threads is not None:
             runtime.set_num_threads(threads)
-        self._tokenizer_file = None if tokenizer is None else Path(tokenizer)
+        tokenizer_file = None if tokenizer is None else Path(tokenizer)
         if Path(model).is_file():
             if dtype is not None or embeddings is not None:
                 raise ValueError("a compiled model has its own types; compile it again with compile_model")
@@ -82,12 +77,13 @@ class Generator:
             folder = local_folder(model)
             if not is_decoder(folder):
                 raise ValueError(f"{folder} is an encoder; open it with Encoder")
-            self._tokenizer_file = self._tokenizer_file or folder / TOKENIZER
+            tokenizer_file = tokenizer_file or folder / TOKENIZER
             compiled = compile_model(folder, dtype=dtype or "float32", embeddings=embeddings)
             self._core = runtime.CompiledDecoder(compiled)
         if context is not None and not 1 <= context <= self._core.max_tokens:
             raise ValueError(f"context must be from 1 to the {self._core.max_tokens} tokens that the model has "
                              f"positions for, got {context}")  # fmt: skip
+        self._prompts = Prompts(tokenizer_file)
         self._context = context or self._core.max_tokens
         self._cache_bytes = self._core.cache_bytes(cache_dtype)
         self._caches = PrefixCaches(self._core, self._context, cache_dtype)
@@ -101,6 +97,42 @@ class Generator:
     def cache_bytes(self) -> int:
         """Bytes of the key-value cache per token."""
         return self._cache_bytes
+
+    @property
+    def prompts(self) -> Prompts:
+        """The tokenizer, chat template and generation settings."""
+        return self._prompts
+
+    def batch(self, most: int = _TEXTS) -> Batch:
+        """An empty batch, in which texts of `prepare` are decoded together; one thread at a time may use it.
+
+        Args:
+            most: largest number of texts that run at a time; further ones wait.
+        """
+        return Batch(self._core, self._caches, self._prompts.end_tokens, most)
+
+    def prepare(
+        self, ids: Sequence[int], *, max_new_tokens: int = 256, stop: str | Sequence[str] = (), **sampling: Any
+    ) -> RunningText:
+        """A text for `batch`.
+
+        Args:
+            ids: token ids of the prompt.
+            max_new_tokens: as for `generate`, like the others.
+            stop: likewise.
+            sampling: likewise.
+
+        Raises:
+            TypeError: as `generate`, like the others.
+            ValueError: likewise.
+        """
+        if not 1 <= len(ids) < self._context:
+            raise ValueError(f"a prompt must have from 1 to {self._context - 1} tokens, which leaves room for one more "
+                             f"in the context, got {len(ids)}")  # fmt: skip
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        most = min(len(ids) + max_new_tokens, self._context)
+        return RunningText(ids, most, self._prompts.sampling(sampling), TextStream(self._prompts.tokenizer, stop))
 
     @overload
     def generate(
@@ -187,8 +219,8 @@ class Generator:
             TypeError: as `generate`, like the others.
             ValueError: likewise.
         """
-        given = [self._tokens(prompt) for prompt in check_texts(prompts)]
-        texts = [self._text(ids, max_new_tokens, stop, sampling) for ids in given]
+        given = [self._prompts.tokenize(prompt) for prompt in check_texts(prompts)]
+        texts = [self.prepare(ids, max_new_tokens=max_new_tokens, stop=stop, **sampling) for ids in given]
         with Progress[str](title="generate", unit="texts", total=len(texts), hidden=not show_progress) as progress:
             for text, _ in self._run(texts, cancel):
                 progress.update(int(bool(text.completion.finish)))
@@ -220,7 +252,7 @@ class Generator:
             ValueError: likewise.
         """
         (checked,) = check_texts([prompt])
-        return self._stream(self._tokens(checked), max_new_tokens, stop, cancel, sampling)
+        return self._stream(self._prompts.tokenize(checked), max_new_tokens, stop, cancel, sampling)
 
     def chat(self, messages: Sequence[Message], **options: Any) -> str:
         """Answer messages, by the folder's chat template.
@@ -257,8 +289,7 @@ class Generator:
             ModuleNotFoundError: as `chat`.
             ValueError: likewise.
         """
-        ids = self._tokens(self._template.prompt(messages), special_tokens=False)  # the template has them
-        return self._stream(ids, max_new_tokens, stop, cancel, sampling)
+        return self._stream(self._prompts.tokenize_chat(messages), max_new_tokens, stop, cancel, sampling)
 
     def logits(self, ids: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Logits after every token.
@@ -294,23 +325,8 @@ class Generator:
         """
         if not 2 <= window <= self._context:
             raise ValueError(f"window must be from 2 to the {self._context} tokens of the context, got {window}")
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        return perplexity(self.logits, windows(ids, self._end_of_text, window), show_progress=show_progress)
-
-    def _tokens(self, prompt: str, special_tokens: bool = True) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=special_tokens).ids
-        if not 1 <= len(ids) < self._context:
-            raise ValueError(f"a prompt must have from 1 to {self._context - 1} tokens, which leaves room for one more "
-                             f"in the context, got {len(ids)}")  # fmt: skip
-        return ids
-
-    def _text(
-        self, ids: Sequence[int], max_new_tokens: int, stop: str | Sequence[str], sampling: Mapping[str, Any]
-    ) -> RunningText:
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        most = min(len(ids) + max_new_tokens, self._context)
-        return RunningText(ids, most, sampling_of(self._generation_config, sampling), TextStream(self._tokenizer, stop))
+        ids = [encoding.ids for encoding in self._prompts.tokenizer.encode_batch(list(texts))]
+        return perplexity(self.logits, windows(ids, self._prompts.end_of_text, window), show_progress=show_progress)
 
     def _stream(
         self,
@@ -320,15 +336,14 @@ class Generator:
         cancel: threading.Event | None,
         sampling: Mapping[str, Any],
     ) -> Stream:
-        text = self._text(ids, max_new_tokens, stop, sampling)
+        text = self.prepare(ids, max_new_tokens=max_new_tokens, stop=stop, **sampling)
         return Stream(text.completion, self._run([text], cancel))
 
     def _run(
         self, texts: Sequence[RunningText], cancel: threading.Event | None
     ) -> Generated[tuple[RunningText, str], None, None]:
-        batch = Batch(self._core, self._caches, self._end_tokens, _TEXTS)
         try:
-            with closing(batch.run(texts)) as running:
+            with closing(self.batch().run(texts)) as running:
                 for text, piece in running:
                     yield text, piece
                     if cancel is not None and cancel.is_set():
@@ -337,45 +352,6 @@ class Generator:
             for text in texts:
                 if not text.completion.finish:
                     text.finish("canceled")
-
-    @cached_property
-    def _tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer, without the truncation and padding that its file may configure."""
-        if self._tokenizer_file is None:
-            raise ValueError(f"a compiled model has no tokenizer; give tokenizer= (--tokenizer) a {TOKENIZER}")
-        tokenizer = open_tokenizer(self._tokenizer_file)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
-
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        if self._tokenizer_file is None:
-            raise ValueError(
-                "a compiled model has no chat template; give Generator(..., tokenizer=), which has it beside"
-            )
-        return ChatTemplate(self._tokenizer_file.parent)
-
-    @cached_property
-    def _generation_config(self) -> dict[str, Any]:
-        """Content of generation_config.json, or of config.json in older folders."""
-        if self._tokenizer_file is None:
-            return {}
-        folder = self._tokenizer_file.parent
-        return dict(read_options(folder, GENERATION_CONFIG if (folder / GENERATION_CONFIG).exists() else CONFIG))
-
-    @cached_property
-    def _end_of_text(self) -> int | None:
-        """The end-of-text token in the tokenizer's options."""
-        if self._tokenizer_file is None:
-            return None
-        options = read_options(self._tokenizer_file.parent, TOKENIZER_OPTIONS)
-        found: int | None = self._tokenizer.token_to_id(text_of_token(options.get("eos_token")))
-        return found
-
-    @cached_property
-    def _end_tokens(self) -> frozenset[int]:
-        return end_tokens_of(self._generation_config)
 
 
 class Stream:
