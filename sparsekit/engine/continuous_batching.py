@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -25,7 +26,7 @@ class Completion:
     """The continuation of a prompt.
 
     `finish` is the reason it ended: "end" at an end token, "stop" before a stop string, "length" at `max_new_tokens` or
-    a full context, "canceled"; "" while it runs.
+    a full context, "canceled", "error" where its logits were invalid; "" while it runs.
     """
 
     prompt_tokens: int
@@ -51,6 +52,7 @@ class RunningText:
     def __init__(self, prompt: Sequence[int], most: int, sampling: Sampling, stream: TextStream) -> None:
         self.ids = list(prompt)
         self.completion = Completion(prompt_tokens=len(prompt))
+        self.error: FloatingPointError | None = None  # why no token could be chosen
         self._most = most
         self._settings = {name: value for name, value in asdict(sampling).items() if name != "seed"}
         self._seed = sampling.seed_of_text()
@@ -63,7 +65,23 @@ class RunningText:
         self._start = time.perf_counter()
 
     def choose(self, logits: NDArray[np.float32], end_tokens: frozenset[int]) -> str:
-        """Sample the next token; return the text that can be emitted."""
+        """Sample the next token; return the text that can be emitted. Invalid logits end the text with `error`."""
+        try:
+            token = self._sample(logits)
+        except FloatingPointError as error:
+            self.error = error
+            return self.finish("error")
+        if token in end_tokens:
+            return self.finish("end")
+        piece = self._stream.push(token)
+        self.completion.text += piece
+        if self._stream.stopped:
+            self.completion.finish = "stop"
+        elif len(self.ids) >= self._most:
+            piece += self.finish("length")
+        return piece
+
+    def _sample(self, logits: NDArray[np.float32]) -> int:
         done = self.completion
         seen = np.array(self.ids, np.int32)
         token, log_probability = runtime.sample(logits, seen, **self._settings, seed=self._seed, step=len(done.tokens))
@@ -72,15 +90,7 @@ class RunningText:
         self.ids.append(token)
         done.tokens.append(token)
         done.log_probabilities.append(log_probability)
-        if token in end_tokens:
-            return self.finish("end")
-        piece = self._stream.push(token)
-        done.text += piece
-        if self._stream.stopped:
-            done.finish = "stop"
-        elif len(self.ids) >= self._most:
-            piece += self.finish("length")
-        return piece
+        return token
 
     def finish(self, reason: str) -> str:
         """End the text; return the text that was held back."""
@@ -91,13 +101,13 @@ class RunningText:
 
 
 class Batch:
-    """Decodes texts together.
+    """Decodes texts together, which join and leave between steps.
 
     Args:
         decoder: the model.
         caches: pool of key-value caches.
         end_tokens: ids of end tokens.
-        most: largest batch; further texts wait.
+        most: largest number of texts that run at a time; further ones wait.
     """
 
     def __init__(
@@ -107,37 +117,80 @@ class Batch:
         self._caches = caches
         self._end_tokens = end_tokens
         self._most = most
+        self._waiting: deque[RunningText] = deque()
         self._running: list[tuple[RunningText, runtime.KeyValueCache]] = []
+
+    def __len__(self) -> int:
+        """Number of texts that run or wait."""
+        return len(self._waiting) + len(self._running)
+
+    def add(self, text: RunningText) -> None:
+        """Have a text join as soon as there is room."""
+        self._waiting.append(text)
+
+    def drop(self, text: RunningText) -> None:
+        """Take a text out before its end, if it is there; its cache is kept for texts with the same prefix."""
+        if text in self._waiting:
+            self._waiting.remove(text)
+        for other, cache in [pair for pair in self._running if pair[0] is text]:
+            self._leave(other, cache)
+
+    def step(self) -> list[tuple[RunningText, str]]:
+        """Decode one token of each running text.
+
+        Returns:
+            For each of them, the piece of text that can be emitted, which may be empty.
+        """
+        self._admit()
+        running = list(self._running)
+        given = joined_input([text.ids[cache.tokens :] for text, cache in running], None)
+        logits = self._decoder.run(given.ids, given.offsets, [cache for _, cache in running])
+        return [(text, self._choose(text, cache, row)) for (text, cache), row in zip(running, logits, strict=True)]
 
     def run(self, texts: Sequence[RunningText]) -> Generator[tuple[RunningText, str], None, None]:
         """Decode texts to their ends.
 
         Yields:
             For each token, its text and the piece that can be emitted, which may be empty.
-        """
-        waiting = list(reversed(texts))
-        try:
-            while waiting or self._running:
-                self._fill(waiting)
-                yield from self._step()
-        finally:
-            for text, cache in self._running:
-                self._caches.give_back(text.ids, cache)
 
-    def _fill(self, waiting: list[RunningText]) -> None:
-        """Admit waiting texts, the last one first, while the batch has room.
+        Raises:
+            FloatingPointError: logits are NaN.
+        """
+        self._waiting.extend(texts)
+        try:
+            while len(self):
+                for text, piece in self.step():
+                    if text.error is not None:
+                        raise text.error
+                    yield text, piece
+        finally:
+            for text in texts:
+                self.drop(text)
+
+    def _choose(self, text: RunningText, cache: runtime.KeyValueCache, logits: NDArray[np.float32]) -> str:
+        piece = text.choose(logits, self._end_tokens)
+        if text.completion.finish:
+            self._leave(text, cache)
+        return piece
+
+    def _leave(self, text: RunningText, cache: runtime.KeyValueCache) -> None:
+        self._running.remove((text, cache))
+        self._caches.give_back(text.ids, cache)
+
+    def _admit(self) -> None:
+        """Admit waiting texts while there is room.
 
         A text that shares a prefix with one whose prefill runs in this step waits for the next step and copies its
         cache.
         """
         kept = []
-        while waiting and len(self._running) < self._most:
-            text = waiting.pop()
+        while self._waiting and len(self._running) < self._most:
+            text = self._waiting.popleft()
             if self._soon(text) - self._caches.held(text.ids, self._held()) >= _LEAST_SHARED:
                 kept.append(text)
             else:
                 self._join(text)
-        waiting.extend(reversed(kept))
+        self._waiting.extendleft(reversed(kept))
 
     def _soon(self, text: RunningText) -> int:
         """How many tokens of a text's prefix the other texts' caches hold after this step."""
@@ -150,15 +203,3 @@ class Batch:
         cache = self._caches.take(text.ids, self._held())
         text.start(cache.tokens)
         self._running.append((text, cache))
-
-    def _step(self) -> Iterator[tuple[RunningText, str]]:
-        """Decode one token of each text."""
-        running = list(self._running)
-        given = joined_input([text.ids[cache.tokens :] for text, cache in running], None)
-        logits = self._decoder.run(given.ids, given.offsets, [cache for _, cache in running])
-        for (text, cache), row in zip(running, logits, strict=True):
-            piece = text.choose(row, self._end_tokens)
-            if text.completion.finish:
-                self._running.remove((text, cache))
-                self._caches.give_back(text.ids, cache)
-            yield text, piece
