@@ -1,0 +1,1 @@
+"""What happens between a request and its answer: admission, the queue, tokenizing and inference in threads."""
