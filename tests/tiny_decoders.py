@@ -1,6 +1,10 @@
 """Small causal language models of every family of the engine, random weights, odd sizes."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from tiny_encoders import randomized
@@ -55,6 +59,10 @@ DECODERS = {
 }
 
 
+#: Tokens of `write_tokenizer`.
+WORDS = {"<s>": 0, "</s>": 1, **{f"w{number}": number for number in range(2, 97)}}
+
+
 def decoder(family: str, model_class: str | None = None, **changes) -> nn.Module:
     """A model of a family; `changes` are options of its configuration."""
     default_class, config_class, sizes = DECODERS[family]
@@ -70,3 +78,18 @@ def logits(model: nn.Module, ids: list[int]) -> np.ndarray:
     """What PyTorch computes for one text, shape [tokens, vocabulary]."""
     with torch.inference_mode():
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+
+
+def write_tokenizer(folder: Path, **options) -> None:
+    """A word is a token."""
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, "<s>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    (folder / "generation_config.json").write_text("{}")
+
+
+def saved(model, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder

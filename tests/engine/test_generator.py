@@ -1,16 +1,14 @@
 """`Generator` writes the same texts as transformers, alone, in batches and with reused caches."""
 
-import json
 import threading
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
 import transformers
-from tiny_decoders import DECODERS, decoder, logits, tokens
+from tiny_decoders import DECODERS, WORDS, decoder, logits, saved, tokens, write_tokenizer
 from tiny_encoders import assert_close, change_json, encoder
 
 import sparsekit
@@ -18,24 +16,8 @@ from sparsekit import runtime
 from sparsekit.engine import Encoder, Generator, compile_model
 from sparsekit.engine.chat_template import ChatTemplate
 
-WORDS = {"<s>": 0, "</s>": 1, **{f"w{number}": number for number in range(2, 97)}}
 LENGTHS = (1, 2, 7, 20, 33)
 NEW = 20
-
-
-def write_tokenizer(folder: Path, **options) -> None:
-    """A word is a token."""
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, "<s>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    words.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    (folder / "generation_config.json").write_text("{}")
-
-
-def saved(model, folder: Path) -> Path:
-    model.save_pretrained(folder)
-    write_tokenizer(folder)
-    return folder
 
 
 def prompt(length: int) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from numpy_decoder import NumpyDecoder
-from test_generator import NEW, PROMPTS, WORDS, write_tokenizer
-from tiny_decoders import DECODERS, decoder, tokens
+from test_generator import NEW, PROMPTS
+from tiny_decoders import DECODERS, WORDS, decoder, tokens, write_tokenizer
 from tiny_encoders import encoder
 
 from sparsekit import runtime

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from test_generator import PROMPTS, saved
-from tiny_decoders import decoder
+from test_generator import PROMPTS
+from tiny_decoders import decoder, saved
 
 from sparsekit import runtime
 from sparsekit.engine import Generator
