@@ -90,6 +90,11 @@ class Encoder:
         """Longest sequence, in tokens, that the model has positions for."""
         return self._core.max_tokens
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens of the vocabulary."""
+        return self._core.vocabulary
+
     def run(self, ids: Sequence[Any], types: Sequence[Any] | None = None) -> list[NDArray[np.float32]]:
         """Hidden states of the last layer.
 

@@ -94,6 +94,11 @@ class Generator:
         return self._context
 
     @property
+    def vocabulary(self) -> int:
+        """Number of tokens of the vocabulary."""
+        return self._core.vocabulary
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of the key-value cache per token."""
         return self._cache_bytes

@@ -94,6 +94,15 @@ def test_dropped_texts_are_never_taken_and_no_longer_counted(clock):
     assert (contents(taken), queue.tokens) == (["c"], 0)
 
 
+def test_dropped_texts_are_not_kept(clock):
+    queue = TextQueue(10, 1.0, clock)
+    queue.put([("kept", 1)])
+    for _ in range(1000):
+        queue.drop(queue.put([("dropped", 100)]))
+    assert len(queue._by_place) == len(queue._by_arrival) < 100
+    assert contents(queue.take()) == ["kept"]
+
+
 def test_places_bound_a_batch(clock):
     queue = TextQueue(100, 0.0, clock)
     queue.put([(number, 1) for number in range(5)])

@@ -14,6 +14,8 @@ T = TypeVar("T")
 #: Seconds that a text falls behind for each token of its request up to its own last. A request of 20 tokens overtakes
 #: one of 10,000 that came up to 10 seconds before, and none that came earlier: nothing starves.
 _SECONDS_PER_TOKEN = 1e-3
+#: Texts that have left, beyond as many as wait, that the queue still refers to.
+_MOST_LEFT = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +48,8 @@ class TextQueue(Generic[T]):
         self._batch_tokens = batch_tokens
         self._max_wait = max_wait
         self._clock = clock
-        self._count = 0
+        self._count = 0  # of texts so far: among equals, the first leaves first
+        self._waiting = 0
         self._by_place: list[tuple[float, int, QueuedText[T]]] = []
         self._by_arrival: deque[QueuedText[T]] = deque()
 
@@ -67,12 +70,17 @@ class TextQueue(Generic[T]):
             heapq.heappush(self._by_place, (text.place, self._count, text))
             self.tokens += text.tokens
         self._by_arrival.extend(queued)
+        self._waiting += len(queued)
         return queued
 
     def drop(self, texts: Iterable[QueuedText[T]]) -> None:
         """Forget those texts that still wait."""
         for text in texts:
             self._leave(text)
+        if len(self._by_place) > 2 * self._waiting + _MOST_LEFT:
+            self._by_place = [entry for entry in self._by_place if not entry[2].left]
+            heapq.heapify(self._by_place)
+            self._by_arrival = deque(text for text in self._by_arrival if not text.left)
 
     def seconds_to_next(self) -> float:
         """Seconds until a batch leaves: 0 for now, infinity if nothing waits."""
@@ -103,3 +111,4 @@ class TextQueue(Generic[T]):
         if not text.left:
             text.left = True
             self.tokens -= text.tokens
+            self._waiting -= 1

@@ -1,0 +1,1 @@
+"""What a server tells about itself: metrics, access log, times in headers."""
