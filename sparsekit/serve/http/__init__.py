@@ -1,0 +1,1 @@
+"""HTTP: bodies within limits, errors, streams, the application."""
