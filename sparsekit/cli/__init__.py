@@ -19,6 +19,7 @@ from sparsekit.cli.models import convert, verify
 from sparsekit.cli.options import console
 from sparsekit.cli.recipes import compress, distill, evaluate, plot, prune
 from sparsekit.cli.reporting import report
+from sparsekit.cli.serving import serve
 from sparsekit.cli.stopping import Stoppable
 from sparsekit.io.atomic_file import printable
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     cls=Stoppable,
 )
 _VERBS = (info, demo, choose, compress, prune, distill, convert, evaluate, report, verify, plot)
-_ENGINE_VERBS = (embed, classify, rank, generate, chat)
+_ENGINE_VERBS = (embed, classify, rank, generate, chat, serve)
 for verb in (*_VERBS, *_ENGINE_VERBS):
     app.command()(verb)
 app.command("compile")(compile_folder)
