@@ -45,7 +45,7 @@ def compress_to_targets(request: Request) -> Found:
     compressed = [point for point in found.points if point.recipe is not None]
     chosen, meets = recommended(compressed, found.dense, request.targets)
     named = replace(chosen, recipe=RECIPE)  # as the folder has it
-    told = advice(found.points, found.dense, named, meets, request.targets, nothing="No compressed model")
+    told = advice(found.points, found.dense, named, meets, request.targets, found.score, nothing="No compressed model")
     told += _dense_wins(found)
     if not meets:
         raise TargetsNotMetError(f"{told} What was measured is in {searched / 'report.html'}")

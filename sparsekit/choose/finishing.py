@@ -140,9 +140,10 @@ class Workshop:
         if report is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_text(recipe.to_yaml()))
-            report = compress(request.model, recipe, texts.train, folder, test=texts.selection)
+            report = compress(request.model, recipe, texts.train, folder, test=texts.test)
             shutil.rmtree(folder / "work")
-        return Made(candidate, folder, main_score(report["scores"]))
+        scores = report["scores"] if texts.test is not None else self._subject.job.scores_in(folder)
+        return Made(candidate, folder, main_score(scores))
 
 
 def _finished(folder: Path, path: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -10,23 +10,16 @@ from sparsekit.bench.summary import in_int8
 from sparsekit.choose.engines import Race, installed_engines
 from sparsekit.choose.finishing import Made
 from sparsekit.choose.points import Point, Score
-from sparsekit.choose.request import Request
 from sparsekit.choose.subject import Subject
 from sparsekit.engine import compile_model
-from sparsekit.recipes.data.splits import Splits
-from sparsekit.recipes.data.tables import read_rows
-from sparsekit.recipes.preparation import prepare
+from sparsekit.recipes.job import Job
 from sparsekit.recipes.report.sizes import disk_bytes
 
 
-def _unseen(request: Request, folder: Path) -> Score | None:
-    if request.test is None:
+def _unseen(job: Job | None, folder: Path) -> Score | None:
+    if job is None:
         return None
-    recipe = request.recipe(request.settings)
-    columns = recipe.data
-    label = columns.label or ("label" if request.task == "classification" else None)
-    rows = read_rows(request.test, columns.text, columns.pair, label)
-    scores = prepare(recipe, folder, Splits(None, None, rows), request.out / "work").scores()
+    scores = job.scores_in(folder)
     name = next(iter(scores))
     interval = scores["intervals"].get(name)
     return Score(float(scores[name]), None if interval is None else (interval[0], interval[1]))
@@ -53,7 +46,7 @@ def points_of(subject: Subject, made: Sequence[Made]) -> list[Point]:
     for number, one in enumerate(made):
         nbytes = compiled[str(number)].nbytes
         recipe = f"recipes/{number}.yaml" if number else None
-        points.append(Point(one.candidate.name, "sparsekit-engine", one.quality, _unseen(request, one.folder),
+        points.append(Point(one.candidate.name, "sparsekit-engine", one.quality, _unseen(subject.unseen, one.folder),
                             **asdict(speeds[str(number)]), disk_bytes=nbytes, memory_bytes=nbytes,
                             recipe=recipe))  # fmt: skip
     return points

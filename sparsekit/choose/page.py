@@ -9,9 +9,10 @@ from typing import Any
 
 from sparsekit.bench.peer import is_ours
 from sparsekit.bench.summary import in_int8
+from sparsekit.choose.fidelity import FIDELITY
 from sparsekit.choose.points import Point, frontier, speedup
 from sparsekit.choose.request import Request
-from sparsekit.choose.telling import COLUMNS, point_rows
+from sparsekit.choose.telling import columns, point_rows
 from sparsekit.recipes.yaml_file import read_recipe
 from sparsekit.report.environment import commands_section, environment_section
 from sparsekit.report.page import Page, Picture, Section, Table, write_page
@@ -19,6 +20,8 @@ from sparsekit.report.pictures import KIND_COLORS, LINE, label, picture
 from sparsekit.runtime.environment import environment
 
 _WIDTH, _HEIGHT = 640, 360
+#: What is said of a score that no labels or pairs are behind.
+_FIDELITY = "Fidelity: mean cosine between the vectors of a model and of the dense one, of texts kept to select by."
 
 
 def _kind(point: Point) -> str:
@@ -103,9 +106,12 @@ def write_search_page(
     """
     rows = point_rows(points, dense)
     marked = [number for number, row in enumerate(rows) if row[0].removesuffix(" *") == chosen.name]
-    explained = "A star marks points that nothing beats in both score and speed, a tilde times that others disturbed."
+    explained = ["A star marks points that nothing beats in both score and speed, a tilde times that others disturbed."]
+    explained += [_FIDELITY] if score == FIDELITY else []
     sections = [
-        Section("Points", [explained], [frontier_picture(points, dense, score)], [Table(COLUMNS, rows, marked=marked)]),
+        Section(
+            "Points", explained, [frontier_picture(points, dense, score)], [Table(columns(score), rows, marked=marked)]
+        ),
         _layers(chosen, request.out),
         environment_section(environment()),
         commands_section([_command(request)]),

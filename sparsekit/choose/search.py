@@ -40,6 +40,7 @@ class Found:
         meets_targets: whether it keeps to all targets; else it is the nearest.
         advice: what to take, in two sentences.
         untrained: names of candidates for which there was no time.
+        score: name of the points' score.
     """
 
     points: Sequence[Point]
@@ -48,6 +49,7 @@ class Found:
     meets_targets: bool
     advice: str
     untrained: Sequence[str]
+    score: str
 
     @property
     def untrained_text(self) -> str:
@@ -72,15 +74,16 @@ def search(request: Request) -> Found:
     clock = Clock(request.minutes)
     subject = open_subject(request)
     scores = subject.job.scores()
+    score = next(iter(scores))
     dense = Made(Candidate("float32, dense", FORMS[0], ()), request.model, main_score(scores))
     candidates = candidates_of(subject, clock)
     made, untrained = _made(subject, candidates, dense, clock)
     points = points_of(subject, made)
     best = fastest_float32(points)
     chosen, meets_targets = recommended(points, best, request.targets)
-    told = advice(points, best, chosen, meets_targets, request.targets)
-    found = Found(points, best, chosen, meets_targets, told, untrained)
-    _write(found, subject, next(iter(scores)), clock)
+    told = advice(points, best, chosen, meets_targets, request.targets, score)
+    found = Found(points, best, chosen, meets_targets, told, untrained, score)
+    _write(found, subject, clock)
     return found
 
 
@@ -120,12 +123,12 @@ def _plan(subject: Subject, epoch: float, candidates: int, clock: Clock) -> Plan
     return Plan(**read_json(kept))
 
 
-def _write(found: Found, subject: Subject, score: str, clock: Clock) -> None:
+def _write(found: Found, subject: Subject, clock: Clock) -> None:
     request = subject.request
     report = {
         "task": request.task,
         "seed": request.seed,
-        "score": score,
+        "score": found.score,
         "tokens": subject.tokens,
         "batch": BATCH,
         "threads": request.threads,
@@ -141,4 +144,4 @@ def _write(found: Found, subject: Subject, score: str, clock: Clock) -> None:
     }
     write_json(request.out / "choose.json", report)
     headline = [text for text in (found.advice, found.untrained_text) if text]
-    write_search_page(request, found.points, found.dense, found.chosen, score, headline)
+    write_search_page(request, found.points, found.dense, found.chosen, found.score, headline)

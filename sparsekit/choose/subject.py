@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -11,13 +11,14 @@ from sparsekit.bench.models.problem import Calibration, HiddenState
 from sparsekit.bench.report.subject import encoder_of
 from sparsekit.checkpoint.transformers.foreign import check_model_folder
 from sparsekit.choose.engines import BATCH
+from sparsekit.choose.fidelity import prepare_scored
 from sparsekit.choose.request import TASKS, Request
 from sparsekit.choose.texts import Texts, split_texts
 from sparsekit.choose.times.calls import Call
 from sparsekit.choose.times.products import products_of
-from sparsekit.recipes.data.splits import read_splits
+from sparsekit.recipes.data.splits import Splits, read_splits
+from sparsekit.recipes.data.tables import read_rows
 from sparsekit.recipes.job import Job
-from sparsekit.recipes.preparation import prepare
 from sparsekit.recipes.resuming.run_identity import claim
 
 #: Texts that static quantization calibrates on.
@@ -32,11 +33,13 @@ class Subject:
         request: what the search is asked for.
         texts: files to learn from and to select by.
         job: the dense model with its batches, those to select by as its test set.
+        unseen: the dense model with the table that the search does not see as its test set; None without one.
     """
 
     request: Request
     texts: Texts
     job: Job
+    unseen: Job | None
 
     @property
     def work(self) -> Path:
@@ -82,4 +85,13 @@ def open_subject(request: Request) -> Subject:
     texts = split_texts(request.data, request.task, request.settings, request.seed, work)
     recipe = request.recipe(texts.columns)
     splits = read_splits(recipe, texts.train, texts.selection, None)
-    return Subject(request, texts, prepare(recipe, request.model, splits, work))
+    job = prepare_scored(recipe, request.model, splits, work)
+    return Subject(request, texts, job, _unseen(request, job))
+
+
+def _unseen(request: Request, job: Job) -> Job | None:
+    if request.test is None:
+        return None
+    recipe = request.recipe(request.settings)
+    splits = Splits(None, None, read_rows(request.test, *recipe.columns))
+    return replace(prepare_scored(recipe, request.model, splits, job.out), model=job.model)  # one dense model

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sparsekit.bench.summary import in_int8
+from sparsekit.choose.fidelity import FIDELITY
 from sparsekit.choose.points import Point, frontier, loss, speedup
 from sparsekit.choose.targets import Targets
 
 #: Marks of points in tables.
 _FRONTIER, _NOISY = "*", "~"
-#: Columns of tables of points; all but the first hold numbers.
-COLUMNS = ("model or engine", "score", "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB")
+
+
+def columns(score: str) -> tuple[str, ...]:
+    """Columns of tables of points, with the name of their score; all but the first hold numbers."""
+    return ("model or engine", score, "unseen (95%)", "ms/text", "texts/s", "speed-up", "MB")
 
 
 def point_rows(points: Sequence[Point], dense: Point) -> list[list[str]]:
@@ -38,10 +42,10 @@ def point_rows(points: Sequence[Point], dense: Point) -> list[list[str]]:
     ]
 
 
-def points_table(points: Sequence[Point], dense: Point) -> Table:
+def points_table(points: Sequence[Point], dense: Point, score: str) -> Table:
     """`point_rows` for a terminal."""
     table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(COLUMNS):
+    for number, name in enumerate(columns(score)):
         table.add_column(name, justify="right" if number else "left")
     for row in point_rows(points, dense):
         table.add_row(*row)
@@ -61,6 +65,7 @@ def advice(
     chosen: Point,
     meets_targets: bool,
     targets: Targets,
+    score: str,
     *,
     nothing: str = "Nothing that was measured",
 ) -> str:
@@ -72,15 +77,21 @@ def advice(
         chosen: as `recommended` gives it.
         meets_targets: likewise.
         targets: what was asked for.
+        score: name of the score.
         nothing: what `chosen` is the best of, as the subject of a sentence that denies it.
     """
     lost = loss(chosen, dense) or 0.0
-    kept = f"keeps {1 - lost:.1%} of the dense score and is {speedup(chosen, dense):.2f} times as fast as {dense.name}"
+    kept = f"{_kept(lost, score)} and is {speedup(chosen, dense):.2f} times as fast as {dense.name}"
     first = f"Take {chosen.name}: it {kept}, {_over_int8(points, dense, chosen)}."
     if not meets_targets:
         return f"{nothing} meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
     how = f"{chosen.recipe} makes it" if chosen.recipe else "No compression beats it"
     return f"{first} {how}."
+
+
+def _kept(lost: float, score: str) -> str:
+    what = "fidelity to the dense model" if score == FIDELITY else f"of the dense {score}"
+    return f"keeps {1 - lost:.1%} {what}"
 
 
 def _over_int8(points: Sequence[Point], dense: Point, chosen: Point) -> str:

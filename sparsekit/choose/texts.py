@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsekit.io.atomic_file import write_atomically
-from sparsekit.recipes.data.splits import read_splits
+from sparsekit.recipes.data.splits import read_splits, split_rows
 from sparsekit.recipes.data.tables import Rows
 from sparsekit.recipes.recipe import Recipe
 from sparsekit.recipes.yaml_file import make_recipe
@@ -28,11 +28,13 @@ class Texts:
         train: the texts that candidates learn from, JSON lines.
         selection: those that they are selected by.
         columns: settings of a recipe's data that read these files.
+        test: `selection` for recipes; None where it has no pairs, which recipes score encoders by.
     """
 
     train: Path
     selection: Path
     columns: dict[str, Any]
+    test: Path | None
 
 
 def _lines(rows: Rows) -> list[dict[str, Any]]:
@@ -63,14 +65,18 @@ def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, w
     part = {**settings, "test_part": _SELECTION}
     recipe: Recipe = make_recipe({"task": task, "seed": seed, "data": part, "stages": ["evaluate"]})
     splits = read_splits(recipe, data, None, None)
-    if splits.train is None or splits.test is None:
-        needed = {"classification": "labels", "embedding": "pairs"}[task]
-        raise ValueError(f"{data} must have {needed} to select candidates by, and more than a few rows")
-    kept = splits.test
+    learned, kept = splits.train, splits.test
+    by_pairs = recipe.data.pair is not None
+    if learned is not None and task == "embedding" and not by_pairs:
+        learned, kept = split_rows(learned, _SELECTION, seed)
+    if learned is None or kept is None:
+        needed = "labels and " if task == "classification" else f"a column {recipe.data.pair!r} and " * by_pairs
+        raise ValueError(f"{data} must have {needed}more than a few rows, to select candidates by")
     if len(kept) > _MOST:
         kept = Rows(kept.texts[:_MOST], kept.pairs[:_MOST], kept.labels[:_MOST])
     columns = {_PAIR: _PAIR} if kept.pairs else {}
     columns |= {_LABEL: _LABEL} if kept.labels else {}
     sizes = {name: settings[name] for name in ("max_tokens", "batch_size") if name in settings}
-    train, selection = _write(work / "train.jsonl", splits.train), _write(work / "selection.jsonl", kept)
-    return Texts(train, selection, {**columns, **sizes})
+    train, selection = _write(work / "train.jsonl", learned), _write(work / "selection.jsonl", kept)
+    test = None if task == "embedding" and not kept.pairs else selection
+    return Texts(train, selection, {**columns, **sizes}, test)

@@ -54,5 +54,5 @@ def show_found(found: Found) -> None:
     """Print the points of a search, and which to take."""
     from sparsekit.choose.telling import points_table
 
-    console.print(points_table(found.points, found.dense))
+    console.print(points_table(found.points, found.dense, found.score))
     print_text(" ".join([found.advice, found.untrained_text]).strip())

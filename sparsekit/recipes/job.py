@@ -96,6 +96,14 @@ class Job:
         """Scores of the current model on the test data; see `scores_of`."""
         return self.scores_of(self.predictions())
 
+    def scores_in(self, folder: Path) -> dict[str, Any]:
+        """Scores of the model in another folder on the test data; see `scores_of`.
+
+        Raises:
+            FileNotFoundError, ValueError: as `Task.load`.
+        """
+        return self.scores_of(self.predictions(self.task.load(folder)[0]))
+
     def validation_score(self, model: nn.Module) -> float:
         """One number of a `NamedOutputs` model on the validation data, higher is better."""
         return self.task.selection_score(self.task.scores(model, self.validation))

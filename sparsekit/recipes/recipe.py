@@ -68,6 +68,12 @@ class Recipe(Strict):
         return [f"{number}-{stage.name}" for number, stage in enumerate(self.stages, 1)]
 
     @property
+    def columns(self) -> tuple[str, str | None, str | None]:
+        """Names of the columns of texts, second texts and labels; classifiers always have labels."""
+        label = "label" if self.task == "classification" and self.data.label is None else self.data.label
+        return self.data.text, self.data.pair, label
+
+    @property
     def new_head(self) -> bool:
         """Whether the first stage can train a new head."""
         return self.stages[0].name == "finetune"

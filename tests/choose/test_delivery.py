@@ -51,7 +51,7 @@ def searched(monkeypatch):
                 (folder / name).write_text(number)
         for name in ("choose.json", "report.html"):
             (request.out / name).write_text("search")
-        return Found([PEER, DENSE, GOOD, FAST], PEER, PEER, True, "", [])
+        return Found([PEER, DENSE, GOOD, FAST], PEER, PEER, True, "", [], "accuracy")
 
     monkeypatch.setattr(delivery, "search", search)
 

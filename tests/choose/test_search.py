@@ -93,6 +93,20 @@ def test_an_encoder_is_selected_by_pairs(tmp_path):
     assert all(0.0 < point.quality <= 1.0 and point.unseen is None for point in made)
 
 
+@pytest.mark.slow
+def test_an_encoder_without_pairs_is_selected_by_fidelity(tmp_path):
+    data, test, out = write_reviews(tmp_path / "data.jsonl"), write_reviews(tmp_path / "test.jsonl"), tmp_path / "out"
+    model = tiny(tmp_path / "model", "embedding")
+    shown = run(model, "--data", data, "--test", test, "--out", out, "--task", "embedding", "--minutes", 10).output
+    found, points = points_of(out)
+    assert found["score"] == "fidelity"
+    assert points["float32, dense"].quality == pytest.approx(1.0, abs=1e-5)
+    assert all(-1.0 <= point.quality <= 1.0 + 1e-5 for point in points.values())
+    assert all(point.unseen["value"] <= 1.0 + 1e-5 for point in points.values() if point.recipe)
+    assert "fidelity to the dense model" in " ".join(shown.split())
+    assert "mean cosine" in (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -39,3 +39,19 @@ def test_a_table_without_labels_is_refused(tmp_path):
     path.write_text('{"text": "a"}\n' * 40)
     with pytest.raises(ValueError, match="label"):
         split_texts(path, "classification", {}, 0, tmp_path)
+
+
+def test_texts_of_an_encoder_are_split_without_pairs(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(40)))
+    texts = split_texts(path, "embedding", {}, 0, tmp_path)
+    assert sorted(map(str, rows_of(texts.train) + rows_of(texts.selection))) == sorted(map(str, rows_of(path)))
+    assert len(rows_of(texts.selection)) == 6
+    assert texts.test is None
+
+
+def test_pairs_that_are_asked_for_must_be_there(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a"}\n' * 40)
+    with pytest.raises(ValueError, match="must have a column 'second'"):
+        split_texts(path, "embedding", {"pair": "second"}, 0, tmp_path)

@@ -30,7 +30,7 @@ class Splits:
         return Splits(*(None if rows is None else change(rows) for rows in parts))
 
 
-def _split(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
+def split_rows(rows: Rows, part: float, seed: int) -> tuple[Rows, Rows | None]:
     """The remaining rows, and a random fraction `part` of them; None if that would be no rows or all."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a shuffle, not a secret
@@ -54,16 +54,14 @@ def read_splits(recipe: Recipe, data: Path, test: Path | None, validation: Path 
     Raises:
         FileNotFoundError, ValueError: as `read_rows`.
     """
-    names = recipe.data
-    label = "label" if recipe.task == "classification" and names.label is None else names.label
-    columns = (names.text, names.pair, label)
+    names, columns = recipe.data, recipe.columns
     rows = read_rows(data, *columns, only_text=recipe.task == "embedding" or not recipe.needs_labels)
     can_score = {"classification": rows.labels, "embedding": rows.pairs, "language": rows.texts}[recipe.task]
 
     def split_off(rows: Rows, file: Path | None, part: float) -> tuple[Rows, Rows | None]:
         if file is not None:
             return rows, read_rows(file, *columns)
-        return _split(rows, part if can_score else 0.0, recipe.seed)
+        return split_rows(rows, part if can_score else 0.0, recipe.seed)
 
     rows, tests = split_off(rows, test, names.test_part)
     validations = None
