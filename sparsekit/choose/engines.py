@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.models.benchmark import EngineRun, engine_runs
 from sparsekit.bench.models.peers import DENSE_ENGINES, MODEL_PEERS, compiled_call
-from sparsekit.bench.models.problem import Calibration, HiddenState, ModelProblem
+from sparsekit.bench.models.problem import Calibration, HiddenState, ModelProblem, random_ids
 from sparsekit.progress import tell
 from sparsekit.timing.comparing import Timing, compare
+
+T = TypeVar("T")
 
 #: Texts in a batch.
 BATCH = 16
@@ -74,23 +77,38 @@ class Race:
         return {name: Speed.of(one[name], batch[name]) for name in one if name in batch}
 
     def _timed(self, models: Mapping[str, NDArray[np.uint8]], texts: int) -> dict[str, Timing]:
-        problem = self._problem(texts)
-        calls = {run.engine: run.call for name in self.engines for run in self._runs(name, problem)}
+        problem = self._problem(texts, self.tokens)
+        calls = {run.engine: run.call for name in self.engines for run in self.runs(name, texts, self.tokens)}
         calls |= {name: compiled_call(compiled, problem) for name, compiled in models.items()}
         return compare(calls, seconds=_SECONDS * len(calls), pause=pause_for(self.threads))
 
-    def _runs(self, engine: str, problem: ModelProblem) -> list[EngineRun]:
-        """An engine, or what replaces it where its outputs are wrong; none where it does not run the model."""
-        try:
-            return [run for run in engine_runs(engine, problem, 0.0, self.engines) if not run.wrong]
-        except Exception as error:  # noqa: BLE001 - exporters and engines raise many types on models they do not run
-            tell(f"left out: {engine} does not run this model ({type(error).__name__}: {str(error)[:200]})")
-            return []
+    def runs(self, engine: str, texts: int, tokens: int) -> list[EngineRun]:
+        """An engine, or what replaces it where its outputs are wrong; none where it does not run the model.
 
-    def _problem(self, texts: int) -> ModelProblem:
-        vocabulary = self.dense.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        ids = torch.randint(vocabulary, (texts, self.tokens), generator=torch.Generator().manual_seed(0))
+        Args:
+            engine: of `MODEL_PEERS`.
+            texts: in a call.
+            tokens: of each text.
+        """
+        problem = self._problem(texts, tokens)
+        none: list[EngineRun] = []
+        found = attempted(engine, lambda: engine_runs(engine, problem, 0.0, self.engines), none)
+        return [run for run in found if not run.wrong]
+
+    def _problem(self, texts: int, tokens: int) -> ModelProblem:
+        model: Any = self.dense.model
+        vocabulary = model.get_input_embeddings().num_embeddings
+        ids = random_ids(texts, tokens, vocabulary, model.config.pad_token_id)
         return ModelProblem(self.dense, ids, torch.ones_like(ids), self.threads, self.calibration)
+
+
+def attempted(engine: str, action: Callable[[], T], otherwise: T) -> T:
+    """What a call gives that runs an engine; `otherwise`, and a line that says so, where the engine fails."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001 - exporters and engines raise many types on models they do not run
+        tell(f"left out: {engine} does not run this model ({type(error).__name__}: {str(error)[:200]})")
+        return otherwise
 
 
 def installed_engines() -> list[str]:

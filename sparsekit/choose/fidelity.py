@@ -61,7 +61,8 @@ class Fidelity(Embedding):
 
     def predictions(self, model: nn.Module, test: Any) -> np.ndarray[Any, Any]:
         """Cosine to the dense model's vector of every text, shape [texts, 1]."""
-        return (_vectors(model, test.batches) * test.vectors).sum(1, keepdim=True).numpy()
+        cosines = (_vectors(model, test.batches) * test.vectors).sum(1, keepdim=True)
+        return np.asarray(cosines)
 
     def scores_of(self, predictions: np.ndarray[Any, Any]) -> dict[str, float]:
         """The mean of the cosines."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from sparsekit import runtime
 from sparsekit.bench.summary import in_int8
 from sparsekit.choose.engines import Race, installed_engines
 from sparsekit.choose.finishing import Made
+from sparsekit.choose.int8_scores import int8_scores
 from sparsekit.choose.points import Point, Score
 from sparsekit.choose.subject import Subject
 from sparsekit.engine import compile_model
@@ -34,12 +36,15 @@ def points_of(subject: Subject, made: Sequence[Made]) -> list[Point]:
     """
     request = subject.request
     race = Race(subject.encoder(), subject.tokens, request.threads, subject.calibration(), installed_engines())
-    compiled = {str(number): compile_model(one.folder, measure=True) for number, one in enumerate(made)}
+    with runtime.limited_threads(request.threads):  # the layouts that are fastest with them
+        compiled = {str(number): compile_model(one.folder, measure=True) for number, one in enumerate(made)}
     speeds = race.run(compiled)
     dense, disk = made[0], disk_bytes(request.model)
+    engines = [name for name in speeds if name not in compiled]
+    scores = int8_scores(race, subject.job, engines)
     points = []
-    for engine in (name for name in speeds if name not in compiled):
-        quality, nbytes = (None, None) if in_int8(engine) else (dense.quality, disk)
+    for engine in engines:
+        quality, nbytes = (scores.get(engine), None) if in_int8(engine) else (dense.quality, disk)
         points.append(
             Point(engine, engine, quality, None, **asdict(speeds[engine]), disk_bytes=nbytes, memory_bytes=None)
         )

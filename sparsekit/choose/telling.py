@@ -82,7 +82,7 @@ def advice(
     """
     lost = loss(chosen, dense) or 0.0
     kept = f"{_kept(lost, score)} and is {speedup(chosen, dense):.2f} times as fast as {dense.name}"
-    first = f"Take {chosen.name}: it {kept}, {_over_int8(points, dense, chosen)}."
+    first = f"Take {chosen.name}: it {kept}, {_over_int8(points, dense, chosen, score)}."
     if not meets_targets:
         return f"{nothing} meets the targets ({_words(targets)}). Nearest is {chosen.name}, which {kept}."
     how = f"{chosen.recipe} makes it" if chosen.recipe else "No compression beats it"
@@ -94,14 +94,17 @@ def _kept(lost: float, score: str) -> str:
     return f"keeps {1 - lost:.1%} {what}"
 
 
-def _over_int8(points: Sequence[Point], dense: Point, chosen: Point) -> str:
+def _over_int8(points: Sequence[Point], dense: Point, chosen: Point, score: str) -> str:
     engines = [point for point in points if point.recipe is None and in_int8(point.engine)]
     if not engines:
         return "no dense int8 engine being installed"
     best = max(engines, key=lambda point: speedup(point, dense))
+    if best is chosen:
+        return "the fastest dense int8 engine"
+    lost = loss(best, dense)
+    has = "whose score was not measured here" if lost is None else f"which {_kept(lost, score)}"
     faster = speedup(chosen, dense) / speedup(best, dense)
-    wins = ", which wins where its score, not measured here, is as good" if faster < 1.0 else ""
-    return f"{faster:.2f} times as fast as the best dense int8 engine, {best.name}{wins}"
+    return f"{faster:.2f} times as fast as the best dense int8 engine, {best.name}, {has}"
 
 
 def _words(targets: Targets) -> str:

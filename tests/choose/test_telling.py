@@ -51,10 +51,21 @@ def test_fidelity_is_called_so():
     assert columns("fidelity")[1] == "fidelity"
 
 
-def test_advice_says_when_a_dense_int8_engine_is_faster():
+def test_advice_says_what_a_faster_dense_int8_engine_keeps():
     slow = replace(OURS, one_text_ms=3.0, texts_per_second=900.0)
     text = advice(POINTS, DENSE, slow, True, Targets(), "accuracy")
-    assert "0.77 times as fast as the best dense int8 engine, onnxruntime-int8, which wins where" in text
+    best = "0.77 times as fast as the best dense int8 engine, onnxruntime-int8"
+    assert f"{best}, whose score was not measured here." in text
+    scored = [DENSE, replace(INT8, quality=0.6), slow]
+    text = advice(scored, DENSE, slow, True, Targets(), "accuracy")
+    assert f"{best}, which keeps 75.0% of the dense accuracy." in text
+
+
+def test_a_dense_int8_engine_may_be_the_one_to_take():
+    best = replace(INT8, quality=0.8)
+    text = advice([DENSE, best], DENSE, best, True, Targets(), "accuracy")
+    assert "Take onnxruntime-int8: it keeps 100.0% of the dense accuracy" in text
+    assert "the fastest dense int8 engine. No compression beats it" in text
 
 
 def test_advice_says_when_nothing_compressed_wins():

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 import sparsekit
 from sparsekit.bench.models.peers import DENSE_ENGINES
+from sparsekit.bench.models.problem import random_ids
 from sparsekit.bench.report import times as report_times
 from sparsekit.bench.report.measuring import Request, measured
 from sparsekit.bench.report.quality import EngineOutputs
 from sparsekit.bench.report.subject import open_subject
-from sparsekit.bench.report.times import TimeGrid, random_ids
+from sparsekit.bench.report.times import TimeGrid
 from sparsekit.cli import app
 from sparsekit.engine import compile_model
 from sparsekit.recipes import compress

@@ -21,7 +21,7 @@ from sparsekit import ops
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.layers.weights import mask_structure
 from sparsekit.bench.models.peers import MODEL_PEERS, InTorch
-from sparsekit.bench.models.problem import Calibration, HiddenState, ModelCall, ModelProblem
+from sparsekit.bench.models.problem import Calibration, HiddenState, ModelCall, ModelProblem, random_ids
 from sparsekit.bench.peer import answers_wrongly
 from sparsekit.fusion.joining import entry_of, joined_with
 from sparsekit.nn import SparseLinear
@@ -169,11 +169,6 @@ def _runs(problems: dict[Mask, ModelProblem], engines: Sequence[str]) -> list[En
     return runs
 
 
-def _random_ids(batch: int, tokens: int, vocabulary: int) -> torch.Tensor:
-    numbers = torch.Generator().manual_seed(batch * tokens)
-    return torch.randint(vocabulary, (batch, tokens), generator=numbers)
-
-
 def _group(
     models: dict[Mask, HiddenState], grid: ModelGrid, ids: torch.Tensor, threads: int, calibration: Calibration
 ) -> list[ModelRow]:
@@ -202,5 +197,6 @@ def run(model: nn.Module, grid: ModelGrid, calibration: Calibration = ()) -> Ite
     config: Any = model.config
     for threads in sorted(grid.threads, reverse=True):
         for batch, tokens in grid.inputs:
+            ids = random_ids(batch, tokens, config.vocab_size, config.pad_token_id)
             with limited_to(threads):
-                yield _group(models, grid, _random_ids(batch, tokens, config.vocab_size), threads, calibration)
+                yield _group(models, grid, ids, threads, calibration)

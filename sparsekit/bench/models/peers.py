@@ -21,7 +21,7 @@ from sparsekit.bench.layers.peers import onnxruntime_session, openvino_request
 from sparsekit.bench.layers.problem import Floats
 from sparsekit.bench.models.ctranslate2_encoder import ctranslate2_encoder
 from sparsekit.bench.models.exporting import export_onnx, quantized_onnx
-from sparsekit.bench.models.problem import HiddenState, ModelCall, ModelProblem
+from sparsekit.bench.models.problem import BoundCall, HiddenState, ModelCall, ModelProblem
 from sparsekit.bench.models.static_int8 import fixed_size, quantized_openvino
 from sparsekit.bench.peer import Peer, ours
 from sparsekit.conversion import convert
@@ -106,13 +106,27 @@ def _onnxruntime(problem: ModelProblem, int8: bool = False, reduce_range: bool =
         if int8:
             path = quantized_onnx(path, reduce_range=reduce_range)
         session = onnxruntime_session(path, problem.threads)
-    arrays = problem.arrays
-    return lambda: np.asarray(session.run(None, arrays)[0])
+
+    def bind(*inputs: torch.Tensor) -> ModelCall:
+        arrays = _arrays(*inputs)
+        return lambda: np.asarray(session.run(None, arrays)[0])
+
+    return BoundCall(bind, problem)
+
+
+def _arrays(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, NDArray[Any]]:
+    """Inputs by name."""
+    return {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
 
 
 def _in_openvino(problem: ModelProblem, model: Any) -> ModelCall:
-    request, arrays = openvino_request(model, problem.threads), problem.arrays
-    return lambda: np.asarray(request.infer(arrays)[0])
+    request = openvino_request(model, problem.threads)
+
+    def bind(*inputs: torch.Tensor) -> ModelCall:
+        arrays = _arrays(*inputs)
+        return lambda: np.asarray(request.infer(arrays)[0])
+
+    return BoundCall(bind, problem)
 
 
 def _openvino(problem: ModelProblem) -> ModelCall:
@@ -132,9 +146,13 @@ def _ctranslate2(problem: ModelProblem, compute_type: str) -> ModelCall:
     import ctranslate2
 
     encoder = ctranslate2_encoder(problem.model, compute_type, problem.threads)
-    arrays = problem.input_ids.numpy(), problem.attention_mask.numpy().sum(axis=1)
-    ids, lengths = (ctranslate2.StorageView.from_array(array.astype(np.int32)) for array in arrays)
-    return lambda: np.asarray(encoder.forward_batch(ids, lengths).last_hidden_state)
+
+    def bind(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> ModelCall:
+        arrays = input_ids.numpy(), attention_mask.numpy().sum(axis=1)
+        ids, lengths = (ctranslate2.StorageView.from_array(array.astype(np.int32)) for array in arrays)
+        return lambda: np.asarray(encoder.forward_batch(ids, lengths).last_hidden_state)
+
+    return BoundCall(bind, problem)
 
 
 _ONNX = ("onnxruntime", "onnx", "onnxscript")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -43,10 +43,31 @@ class ModelProblem:
     threads: int
     calibration: Calibration = ()  # empty: calibrate on the inputs themselves
 
-    @property
-    def arrays(self) -> dict[str, Any]:
-        """Inputs by name, as numpy arrays."""
-        return {"input_ids": self.input_ids.numpy(), "attention_mask": self.attention_mask.numpy()}
-
 
 ModelCall: TypeAlias = Callable[[], Floats]
+
+
+class BoundCall:
+    """An engine's call on a problem's inputs, which are converted for the engine beforehand.
+
+    Args:
+        bind: makes the engine's call on input ids and attention mask.
+        problem: the inputs.
+
+    `on` makes the call on other inputs of the same size.
+    """
+
+    def __init__(self, bind: Callable[[torch.Tensor, torch.Tensor], ModelCall], problem: ModelProblem) -> None:
+        self.on = bind
+        self._call = bind(problem.input_ids, problem.attention_mask)
+
+    def __call__(self) -> Floats:
+        """The last hidden state."""
+        return self._call()
+
+
+def random_ids(texts: int, tokens: int, vocabulary: int, padding: int | None) -> torch.Tensor:
+    """Random token ids, int64, [texts, tokens], without the padding id, to which some families give no position."""
+    numbers = torch.Generator().manual_seed(texts * tokens)
+    ids = torch.randint(vocabulary, (texts, tokens), generator=numbers)
+    return ids if padding is None else torch.where(ids == padding, (ids + 1) % vocabulary, ids)

@@ -12,7 +12,7 @@ import torch
 from sparsekit.bench.affinity import limited_to, pause_for
 from sparsekit.bench.models.benchmark import engine_runs, operators
 from sparsekit.bench.models.peers import DENSE_ENGINES, MODEL_PEERS, TOLERANCES, InTorch, encoder_call
-from sparsekit.bench.models.problem import HiddenState, ModelCall, ModelProblem
+from sparsekit.bench.models.problem import HiddenState, ModelCall, ModelProblem, random_ids
 from sparsekit.bench.peer import answers_wrongly
 from sparsekit.bench.report.subject import Subject
 from sparsekit.bench.summary import in_int8
@@ -55,13 +55,6 @@ class _Candidate:
         spent = operators(self.call) if self.engine == IN_TORCH and isinstance(self.call, InTorch) else {}
         measured = (ms[0], (ms[1], ms[2]), timing.noisy, self.wrong, self.difference, spent)
         return EngineTime(self.engine, self.kind, texts, tokens, threads, *measured)
-
-
-def random_ids(texts: int, tokens: int, vocabulary: int, padding: int | None) -> torch.Tensor:
-    """Random token ids, int64, [texts, tokens], without the padding id, to which some families give no position."""
-    numbers = torch.Generator().manual_seed(texts * tokens)
-    ids = torch.randint(vocabulary, (texts, tokens), generator=numbers)
-    return ids if padding is None else torch.where(ids == padding, (ids + 1) % vocabulary, ids)
 
 
 @dataclass

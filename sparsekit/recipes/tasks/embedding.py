@@ -28,7 +28,12 @@ class PairSet:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self.first) + len(self.second)
+        return len(self.batches)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """Those of both texts."""
+        return [*self.first, *self.second]
 
 
 def _similarity(value: Any) -> float:
@@ -43,7 +48,7 @@ class Embedding(Task):
     output = "embeddings"
     auto_class = "AutoModel"
     unused_weights = ("pooler.",)
-    proportions = ("recall@10",)
+    proportions: tuple[str, ...] = ("recall@10",)
 
     def batches(self, tokenizer: Any, rows: Rows, batch_size: int, max_tokens: int) -> list[Batch]:
         """Padded texts; the two texts of a pair become separate rows, in separate batches."""
