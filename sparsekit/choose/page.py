@@ -16,7 +16,7 @@ from sparsekit.choose.telling import columns, point_rows
 from sparsekit.recipes.yaml_file import read_recipe
 from sparsekit.report.environment import commands_section, environment_section
 from sparsekit.report.page import Page, Picture, Section, Table, write_page
-from sparsekit.report.pictures import KIND_COLORS, LINE, label, picture
+from sparsekit.report.pictures import KIND_COLORS, LINE, label, picture, write_png
 from sparsekit.runtime.environment import environment
 
 _WIDTH, _HEIGHT = 640, 360
@@ -30,7 +30,7 @@ def _kind(point: Point) -> str:
     return "int8" if in_int8(point.engine) else "float32"
 
 
-def frontier_picture(points: Sequence[Point], dense: Point, score: str) -> Picture:
+class _Frontier:
     """Score against speed-up of every point with a score, the frontier as a line.
 
     Args:
@@ -38,22 +38,33 @@ def frontier_picture(points: Sequence[Point], dense: Point, score: str) -> Pictu
         dense: what speed-ups are relative to.
         score: its name.
     """
-    scored = [(point, speedup(point, dense), point.quality) for point in points if point.quality is not None]
-    best = frontier(points, dense)
 
-    def draw(figure: Any) -> None:
+    def __init__(self, points: Sequence[Point], dense: Point, score: str) -> None:
+        self._scored = [(point, speedup(point, dense), point.quality) for point in points if point.quality is not None]
+        self._best = frontier(points, dense)
+        self._dense, self._score = dense, score
+
+    def picture(self) -> Picture:
+        """For the page; every point tells its name, speed-up and score to a pointer that is on it."""
+        told = [f"{point.name}: {faster:.2f}x, {quality:.3f}" for point, faster, quality in self._scored]
+        hover = {f"point-{number}": f"{text} {self._score}" for number, text in enumerate(told)}
+        description = f"{self._score} against speed-up. {', '.join(told)}"
+        return picture(self._draw, description, width=_WIDTH, height=_HEIGHT, hover=hover)
+
+    def write(self, path: Path) -> None:
+        """As PNG."""
+        write_png(self._draw, path, width=_WIDTH, height=_HEIGHT)
+
+    def _draw(self, figure: Any) -> None:
         axes = figure.subplots()
-        line = sorted((faster, quality) for point, faster, quality in scored if point in best)
+        line = sorted((faster, quality) for point, faster, quality in self._scored if point in self._best)
         axes.plot(*zip(*line, strict=True), "-", color=LINE, zorder=1)
-        for point, faster, quality in scored:
-            axes.plot(faster, quality, "o", color=KIND_COLORS[_kind(point)], zorder=2)
+        for number, (point, faster, quality) in enumerate(self._scored):
+            axes.plot(faster, quality, "o", color=KIND_COLORS[_kind(point)], zorder=2, gid=f"point-{number}")
             axes.annotate(label(point.name), (faster, quality), xytext=(5, 5), textcoords="offset points", fontsize=9)
-        axes.set(xlabel=f"times as fast as {dense.name}", ylabel=score)
+        axes.set(xlabel=f"times as fast as {self._dense.name}", ylabel=self._score)
         axes.margins(x=0.15, y=0.15)
         axes.grid()
-
-    told = ", ".join(f"{point.name}: {faster:.2f}x, {quality:.3f}" for point, faster, quality in scored)
-    return picture(draw, f"{score} against speed-up. {told}", width=_WIDTH, height=_HEIGHT)
 
 
 def _layers(point: Point, out: Path) -> Section | None:
@@ -90,7 +101,7 @@ def _command(request: Request) -> str:
 def write_search_page(
     request: Request, points: Sequence[Point], dense: Point, chosen: Point, score: str, headline: Sequence[str]
 ) -> None:
-    """Write `report.html` to the folder of the search.
+    """Write `report.html` to the folder of the search, and its plot to `frontier.png`.
 
     Args:
         request: what the search was asked for.
@@ -102,16 +113,16 @@ def write_search_page(
 
     Raises:
         ModuleNotFoundError: jinja2 or matplotlib is not installed.
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
+    plot = _Frontier(points, dense, score)
+    plot.write(request.out / "frontier.png")
     rows = point_rows(points, dense)
     marked = [number for number, row in enumerate(rows) if row[0].removesuffix(" *") == chosen.name]
     explained = ["A star marks points that nothing beats in both score and speed, a tilde times that others disturbed."]
     explained += [_FIDELITY] if score == FIDELITY else []
     sections = [
-        Section(
-            "Points", explained, [frontier_picture(points, dense, score)], [Table(columns(score), rows, marked=marked)]
-        ),
+        Section("Points", explained, [plot.picture()], [Table(columns(score), rows, marked=marked)]),
         _layers(chosen, request.out),
         environment_section(environment()),
         commands_section([_command(request)]),

@@ -1,5 +1,6 @@
 """The whole search on a tiny classifier and a tiny encoder, with what takes time made short."""
 
+import html
 import json
 
 import pytest
@@ -44,6 +45,9 @@ def test_a_classifier_gets_points_a_recommendation_and_recipes_that_run(tmp_path
     page = (out / "report.html").read_text()
     assert all(name in page for name in points)
     assert "<svg" in page
+    scored = [f"{point.name}: " for point in points.values() if point.quality is not None]
+    assert all(f"<title>{html.escape(start)}" in page for start in scored)
+    assert (out / "frontier.png").read_bytes().startswith(b"\x89PNG")
     assert "Reproduce" in page
     told = " ".join(shown.split())
     assert f"Take {found['recommended']}: it keeps" in told

@@ -1,10 +1,13 @@
 """The page from plain data: every section, nothing that a reader's browser would fetch or run, whatever names hold."""
 
+import html
 import json
 import re
 import sys
 from html.parser import HTMLParser
 
+import matplotlib.image
+import numpy as np
 import pytest
 from sample_facts import ENVIRONMENT, facts, times
 
@@ -12,7 +15,7 @@ from sparsekit.report.building import page_of
 from sparsekit.report.facts import EngineTime, LayerFacts, Quality, Score
 from sparsekit.report.headline import headline
 from sparsekit.report.page import Section, html_of, write_page
-from sparsekit.report.pictures import KIND_COLORS, picture
+from sparsekit.report.pictures import KIND_COLORS, picture, write_png
 
 _VOID = {"meta", "br", "img", "link"}
 HOSTILE = "</style></svg></text><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$\\frac{$"
@@ -171,6 +174,35 @@ def test_a_section_of_another_part_comes_before_the_machine():
     references = re.findall(r'href="#(\w+)"', drawn.svg) + re.findall(r"url\(#(\w+)\)", drawn.svg)
     assert references
     assert all(f'id="{name}"' in drawn.svg for name in references), "what a drawing refers to is in it"
+
+
+def test_what_a_pointer_is_on_tells_its_text_and_nothing_else():
+    def draw(figure):
+        axes = figure.subplots()
+        for number in range(2):
+            axes.plot(number, number, "o", color=KIND_COLORS["int8"], gid=f"point-{number}")
+
+    drawn = picture(draw, "two points", hover={"point-0": HOSTILE, "point-1": "b: 2.00x"})
+    titles = re.findall(r"<title>(.*?)</title>", drawn.svg)
+    assert titles == [html.escape(HOSTILE), "b: 2.00x"]
+    page = parsed(facts(), [Section("Frontier", [], [drawn])])
+    assert page.tags.count("title") == 3
+    assert HOSTILE in page.texts
+    assert "script" not in page.tags
+
+
+def test_a_drawing_is_a_file_too_in_light_colors(tmp_path):
+    def draw(figure):
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.axhspan(0, 1, color=KIND_COLORS["ours"])
+        axes.set_ylim(0, 1)
+
+    write_png(draw, tmp_path / "drawing.png", width=30, height=20)
+    pixels = matplotlib.image.imread(tmp_path / "drawing.png")
+    assert pixels.shape[:2] == (40, 60)
+    assert np.round(255 * pixels[20, 30, :3]).tolist() == [0x0B, 0x7A, 0x55]
+    assert "var(--ours)" in picture(draw, "the same on the page").svg
 
 
 def test_pages_are_written_whole_and_facts_are_json(tmp_path):
