@@ -17,7 +17,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from wordnet import noun_glosses
@@ -25,7 +25,7 @@ from wordnet import noun_glosses
 from sparsekit.bench.film_reviews import load_splits
 from sparsekit.bench.minilm import minilm_folder, package_folder
 from sparsekit.bench.smollm import smollm_folder
-from sparsekit.io.atomic_file import write_atomically, write_json
+from sparsekit.io.atomic_file import write_json, write_json_lines
 from sparsekit.recipes import Recipe, compress, evaluate, read_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -44,12 +44,6 @@ Work = Annotated[Path, typer.Option(help="Folder for models, checkpoints and the
 Only = Annotated[list[str] | None, typer.Option(help="Recipes to run; all by default.")]
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(lines))
-    return path
 
 
 def _recipe(name: str, seed: int) -> Recipe:
@@ -74,8 +68,8 @@ def _run(name: str, seed: int, work: Path, model: Path, data: Path, test: Path, 
 def classifier(seed: Seed = 0, work: Work = Path("quality-work"), only: Only = None) -> None:
     """Sentences of film reviews, negative or positive: a teacher, then the recipes that start from it."""
     splits = load_splits(seed)
-    data = _write_rows(work / f"train-{seed}.jsonl", splits.train)
-    test = _write_rows(work / f"test-{seed}.jsonl", splits.test)
+    data = write_json_lines(work / f"train-{seed}.jsonl", splits.train)
+    test = write_json_lines(work / f"test-{seed}.jsonl", splits.test)
     teacher = _run("teacher", seed, work, minilm_folder(), data, test, {})
     dense = json.loads((RESULTS / f"teacher-{seed}.json").read_text())["scores"]
     for name in only or CLASSIFIERS:
@@ -89,7 +83,7 @@ def _similarity_scores(model: Path, work: Path) -> dict[str, float]:
         lines = (package_folder("gensim") / "test" / "test_data" / name).read_text().splitlines()
         pairs = [line.split("\t") for line in lines if not line.startswith("#")]
         rows = [{"text": one, "pair": other, "label": float(alike)} for one, other, alike in pairs]
-        table = _write_rows(work / f"{Path(name).stem}.jsonl", rows)
+        table = write_json_lines(work / f"{Path(name).stem}.jsonl", rows)
         scores[f"spearman, {title}"] = evaluate(model, table, "embedding")["spearman"]
     return scores
 
@@ -108,8 +102,10 @@ def embedding(seed: Seed = 0, work: Work = Path("quality-work")) -> None:
     splits = load_splits(seed)
     texts = [gloss for _, gloss in learned] + [words for words, _ in learned[:30000]]
     texts += [row["text"] for row in splits.train[:3000]] + [row["text"][:300] for row in splits.imdb[:3000]]
-    data = _write_rows(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
-    test = _write_rows(work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs])
+    data = write_json_lines(work / f"texts-{seed}.jsonl", [{"text": text} for text in texts])
+    test = write_json_lines(
+        work / f"pairs-{seed}.jsonl", [{"text": gloss, "words": words} for words, gloss in test_pairs]
+    )
     model = _run("embedding-80", seed, work, minilm_folder(), data, test, {})
     result = RESULTS / f"embedding-80-{seed}.json"
     stored = json.loads(result.read_text())
@@ -123,7 +119,7 @@ def _reviews(work: Path, learned: int, seed: int) -> tuple[Path, Path]:
     """Film reviews (IMDB) to calibrate or learn on, and others to take the perplexity on."""
     imdb = load_splits(seed).imdb
     test, data = ([{"text": row["text"]} for row in part] for part in (imdb[:120], imdb[200 : 200 + learned]))
-    return _write_rows(work / f"reviews-{learned}-{seed}.jsonl", data), _write_rows(
+    return write_json_lines(work / f"reviews-{learned}-{seed}.jsonl", data), write_json_lines(
         work / f"reviews-{seed}.jsonl", test
     )
 

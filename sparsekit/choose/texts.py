@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsekit.io.atomic_file import write_atomically
+from sparsekit.io.atomic_file import write_json_lines
 from sparsekit.recipes.data.splits import read_splits, split_rows
 from sparsekit.recipes.data.tables import Rows
 from sparsekit.recipes.recipe import Recipe
@@ -43,12 +42,6 @@ def _lines(rows: Rows) -> list[dict[str, Any]]:
     return [dict(zip(there, values, strict=True)) for values in zip(*there.values(), strict=True)]
 
 
-def _write(path: Path, rows: Rows) -> Path:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _lines(rows))
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
-
-
 def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, work: Path) -> Texts:
     """Split the user's table, and write both parts.
 
@@ -77,6 +70,7 @@ def split_texts(data: Path, task: str, settings: Mapping[str, Any], seed: int, w
     columns = {_PAIR: _PAIR} if kept.pairs else {}
     columns |= {_LABEL: _LABEL} if kept.labels else {}
     sizes = {name: settings[name] for name in ("max_tokens", "batch_size") if name in settings}
-    train, selection = _write(work / "train.jsonl", learned), _write(work / "selection.jsonl", kept)
+    train = write_json_lines(work / "train.jsonl", _lines(learned))
+    selection = write_json_lines(work / "selection.jsonl", _lines(kept))
     test = None if task == "embedding" and not kept.pairs else selection
     return Texts(train, selection, {**columns, **sizes}, test)

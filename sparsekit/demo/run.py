@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import asdict
@@ -13,11 +12,11 @@ import torch
 import yaml
 from rich.console import Console
 
-from sparsekit.bench.film_reviews import Rows, load_splits
+from sparsekit.bench.film_reviews import load_splits
 from sparsekit.bench.minilm import load_minilm, minilm_folder
 from sparsekit.bench.models.benchmark import ModelGrid, run
 from sparsekit.demo.report import show_report, show_speed
-from sparsekit.io.atomic_file import write_atomically
+from sparsekit.io.atomic_file import write_json_lines
 from sparsekit.progress import Progress
 from sparsekit.recipes import Recipe, compress, make_recipe
 from sparsekit.runtime.environment import environment
@@ -44,12 +43,6 @@ def _measure_speed(sparsity: float, seconds: float) -> list[dict[str, Any]]:
     return [asdict(row) for group in groups for row in group]
 
 
-def _written(path: Path, rows: Rows) -> Path:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(lines))
-    return path
-
-
 def run_demo(out: Path, console: Console, *, sparsity: float, seed: int, fast: bool) -> dict[str, Any]:
     """Run the demo; write `result.json`, which is returned, `table.md`, `plot.png` and the sparse model to `out`."""
     start = time.perf_counter()
@@ -59,7 +52,7 @@ def run_demo(out: Path, console: Console, *, sparsity: float, seed: int, fast: b
     show_speed(rows, sparsity, sentences, console)
     splits = load_splits(seed)
     parts = {"train": splits.train[:sentences], "test": splits.test[:tests]}
-    files = {name: _written(out / f"{name}.jsonl", rows) for name, rows in parts.items()}
+    files = {name: write_json_lines(out / f"{name}.jsonl", rows) for name, rows in parts.items()}
     model = out / f"model-{round(100 * sparsity)}-seed-{seed}{'-fast' * fast}"
     report = compress(minilm_folder(), _recipe(sparsity, seed, fast), files["train"], model, test=files["test"])
     shutil.rmtree(model / "work")  # so that the next run starts over

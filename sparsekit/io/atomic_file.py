@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +42,10 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON types to a file, atomically."""
     text = json.dumps(value, indent=2) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> Path:
+    """Write JSON types to a file, one a line, atomically; returns the path."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
