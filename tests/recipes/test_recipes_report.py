@@ -18,7 +18,7 @@ from sparsekit.checkpoint import folder_conversion
 from sparsekit.checkpoint.card import write_section
 from sparsekit.recipes import compress
 from sparsekit.recipes.report.confidence_intervals import intervals, wilson
-from sparsekit.recipes.report.text import as_text, comparison_table, duration, stage_line
+from sparsekit.recipes.report.text import as_text, comparison_table, duration, model_after, stage_line
 from sparsekit.recipes.tasks import TASKS
 
 
@@ -48,6 +48,16 @@ def test_the_mean_f1_is_that_of_its_definition():
     scores = TASKS["classification"].scores_of(answers)
     assert scores["f1"] == pytest.approx(metrics.f1_score(answers[:, 1], answers[:, 0], average="macro"))
     assert scores["accuracy"] == metrics.accuracy_score(answers[:, 1], answers[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("converted", "embeddings", "name"),
+    [(4, "float32", "after int8"), (4, "int8", "after int8"), (0, "int8", "after int8 embeddings"),
+     (0, "float32", "after convert, all layers dense")],
+)  # fmt: skip
+def test_a_conversion_is_named_by_what_it_changed(converted, embeddings, name):
+    row = {"stage": "2-convert", "dtype": "int8", "embeddings": embeddings, "converted": converted}
+    assert model_after([{"stage": "1-distill"}, row, {"stage": "3-evaluate"}]) == name
 
 
 def test_stages_are_told_in_80_columns():

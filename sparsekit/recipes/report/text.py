@@ -55,8 +55,11 @@ def stage_line(row: Mapping[str, Any], seconds_left: float | None = None) -> str
 def model_after(rows: Sequence[Mapping[str, Any]]) -> str:
     """Name of the model after these stages: the last one that changed it, with its number if ambiguous.
 
-    >>> model_after([{"stage": "1-distill"}, {"stage": "2-convert", "dtype": "int8"}, {"stage": "3-evaluate"}])
+    >>> distilled, converted = {"stage": "1-distill"}, {"stage": "2-convert", "dtype": "int8", "embeddings": "float32"}
+    >>> model_after([distilled, {**converted, "converted": 36}, {"stage": "3-evaluate"}])
     'after int8'
+    >>> model_after([distilled, {**converted, "converted": 0}])
+    'after convert, all layers dense'
     """
     kinds = [(STAGES[row["stage"].partition("-")[2]], row) for row in rows]
     changed = [(kind.model_after(row), row) for kind, row in kinds if kind.settings.changes_model]

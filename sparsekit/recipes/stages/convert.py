@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -73,4 +74,10 @@ def convert(job: Job, settings: Convert) -> dict[str, Any]:
     return {"dtype": settings.dtype, "embeddings": settings.embeddings, **told, **whole, "layers": layers}
 
 
-STAGE = StageKind(Convert, convert, lambda row: str(row["dtype"]))
+def _model_after(row: Mapping[str, Any]) -> str:
+    if row["converted"]:
+        return str(row["dtype"])
+    return "int8 embeddings" if row["embeddings"] == "int8" else "convert, all layers dense"
+
+
+STAGE = StageKind(Convert, convert, _model_after)
