@@ -24,6 +24,10 @@ def report(
     task: Annotated[
         str | None, typer.Option(help="classification or embedding; else what FOLDER is.", metavar="TASK")
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longer texts of --test are truncated; else as FOLDER's recipe says.", metavar="N"),
+    ] = None,
     input: Annotated[
         list[str] | None, typer.Option(help="Texts and tokens of each in a call.", metavar="TEXTSxTOKENS")
     ] = None,
@@ -62,7 +66,7 @@ def report(
         seconds,
     )
     keep_freed_memory()  # torch has no pool of its own, as the other engines have
-    facts = measured(Request(model, dense, test, task, grid, out))
+    facts = measured(Request(model, dense, test, task, grid, out, max_tokens))
     if json is not None:
         write_json(json, facts.to_json())
         print_text(f"wrote {json}")

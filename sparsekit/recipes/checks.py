@@ -7,6 +7,13 @@ from sparsekit.recipes.job import Job
 from sparsekit.recipes.stages.stage import Before
 
 
+def check_tokens(job: Job) -> None:
+    """Raise ValueError if texts may be longer than a job's model reads."""
+    most = getattr(job.model.config, "max_position_embeddings", None)
+    if most is not None and job.recipe.data.max_tokens > most:
+        raise ValueError(f"the model reads {most} tokens at most, and data.max_tokens is {job.recipe.data.max_tokens}")
+
+
 def check_stages(job: Job) -> None:
     """Check a job's stages against its model, its data and each other.
 
@@ -14,9 +21,7 @@ def check_stages(job: Job) -> None:
         FileNotFoundError: a teacher's folder does not exist.
         ValueError: a stage needs something that the model, the teacher or the task does not have.
     """
-    most = getattr(job.model.config, "max_position_embeddings", None)
-    if most is not None and job.recipe.data.max_tokens > most:
-        raise ValueError(f"the model reads {most} tokens at most, and data.max_tokens is {job.recipe.data.max_tokens}")
+    check_tokens(job)
     blocks = job.transformer_blocks()
     before = Before(len(blocks), pruned=bool(pruned_layers(blocks)))
     for number, stage in enumerate(job.recipe.stages, 1):

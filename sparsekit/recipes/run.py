@@ -23,7 +23,7 @@ from sparsekit.io.destination import checked_destination
 from sparsekit.nn import Compressed
 from sparsekit.progress import tell
 from sparsekit.pruning import finalize
-from sparsekit.recipes.checks import check_stages
+from sparsekit.recipes.checks import check_stages, check_tokens
 from sparsekit.recipes.data.splits import Splits, read_splits
 from sparsekit.recipes.data.tables import read_table, rows_of
 from sparsekit.recipes.job import Job
@@ -195,15 +195,25 @@ def evaluate(model: Path | str, data: Path | str, task: str) -> dict[str, float]
     return {name: value for name, value in scores.items() if name != "intervals"}
 
 
-def scoring_job(model: Path, data: Path, task: str) -> Job:
-    """Job that scores a model on a table; arguments as in `evaluate`.
+def scoring_job(model: Path, data: Path, task: str, max_tokens: int | None = None) -> Job:
+    """Job that scores a model on a table.
+
+    Args:
+        model: as in `evaluate`, like the next two.
+        data: likewise.
+        task: likewise.
+        max_tokens: longer texts are truncated; None: at what recipes do without this setting.
 
     Raises:
         FileNotFoundError, ValueError: as `compress`.
     """
-    recipe = make_recipe({"task": task, "stages": ["evaluate"]})
+    lengths = {} if max_tokens is None else {"max_tokens": max_tokens}
+    recipe = make_recipe({"task": task, "data": lengths, "stages": ["evaluate"]})
     check_model_folder(model)
     table = read_table(data)
     pair, label = (name if name in table and task == "embedding" else None for name in ("pair", "label"))
     rows = rows_of(table, data, "text", pair, "label" if task == "classification" else label)
-    return prepare(recipe, model, Splits(None, None, rows), data.parent)
+    job = prepare(recipe, model, Splits(None, None, rows), data.parent)
+    if max_tokens is not None:
+        check_tokens(job)
+    return job

@@ -17,7 +17,7 @@ from sparsekit.bench.models.peers import DENSE_ENGINES
 from sparsekit.bench.models.problem import random_ids
 from sparsekit.bench.report import times as report_times
 from sparsekit.bench.report.measuring import Request, measured
-from sparsekit.bench.report.quality import EngineOutputs
+from sparsekit.bench.report.quality import EngineOutputs, measured_quality
 from sparsekit.bench.report.subject import open_subject
 from sparsekit.bench.report.times import TimeGrid
 from sparsekit.cli import app
@@ -95,6 +95,17 @@ def test_a_folder_alone_says_what_would_add_more(place):
     alone = measured(Request(str(place / "small"), test=place / "reviews.jsonl", grid=_SHORT)).quality
     assert {score.model for score in alone.scores} == {"this model"}
     assert alone.differences == {}
+    assert "at most 12 tokens of each text (--max-tokens)" in alone.remarks[0], "as its recipe says"
+
+
+def test_texts_are_truncated_as_asked_for(place):
+    subject, reviews = open_subject(str(place / "small")), place / "reviews.jsonl"
+    quality = measured_quality(subject, None, reviews, "classification", 3)
+    assert "at most 3 tokens of each text" in quality.remarks[0]
+    dense = open_subject(str(place / "dense"))
+    assert "at most 128 tokens" in measured_quality(dense, None, reviews, "classification").remarks[0]
+    with pytest.raises(ValueError, match="reads 512 tokens at most, and data.max_tokens is 513"):
+        measured_quality(subject, None, reviews, "classification", 513)
 
 
 def test_a_compiled_file_is_measured_and_scored_with_the_dense_tokenizer(place, tmp_path):
@@ -105,10 +116,11 @@ def test_a_compiled_file_is_measured_and_scored_with_the_dense_tokenizer(place, 
     assert "other engines: --dense MODEL" in found.unknown[0]
     (size,) = found.sizes
     assert size.disk == size.memory == (tmp_path / "small.bin").stat().st_size
-    beside = Request(str(tmp_path / "small.bin"), str(place / "dense"), place / "reviews.jsonl", grid=_SHORT)
+    given = str(place / "dense"), place / "reviews.jsonl"
+    beside = Request(str(tmp_path / "small.bin"), *given, grid=_SHORT, max_tokens=12)  # a file has no recipe
     found = measured(beside)
     assert [time.engine for time in found.times] == ["sparsekit.engine", "torch"]
-    folder = measured(Request(str(place / "small"), str(place / "dense"), place / "reviews.jsonl", grid=_SHORT))
+    folder = measured(Request(str(place / "small"), *given, grid=_SHORT))
     assert found.quality == folder.quality, "the same model"
     with pytest.raises(ValueError, match="has no tokenizer: --dense gives one"):
         measured(Request(str(tmp_path / "small.bin"), test=place / "reviews.jsonl", grid=_SHORT))

@@ -38,6 +38,7 @@ class Request:
         task: one of `PAGE_TASKS`; None derives it from the model.
         grid: what to time.
         out: the page.
+        max_tokens: longer texts of `test` are truncated; None: as `measured_quality` does.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Request:
     task: str | None = None
     grid: TimeGrid = field(default_factory=TimeGrid)
     out: Path = Path("report.html")
+    max_tokens: int | None = None
 
     @property
     def command(self) -> str:
@@ -54,6 +56,7 @@ class Request:
             ("--dense", self.dense),
             ("--test", self.test),
             ("--task", self.task),
+            ("--max-tokens", self.max_tokens),
             ("--out", self.out),
         ]
         given += [("--input", f"{texts}x{tokens}") for texts, tokens in self.grid.inputs]
@@ -128,7 +131,9 @@ def measured(request: Request) -> Facts:
     quality = None
     if request.test is not None:
         tell("score the model" if dense is None else "score the model and the dense one")
-        quality = measured_quality(subject, dense, request.test, request.task or task_of(subject, dense))
+        quality = measured_quality(
+            subject, dense, request.test, request.task or task_of(subject, dense), request.max_tokens
+        )
     groups = Progress(measuring.run(), title="measure speed", unit="inputs", total=request.grid.groups)
     times = [time for group in groups for time in group]
     return Facts(

@@ -16,11 +16,12 @@ from sparsekit import runtime
 from sparsekit.bench.report.subject import Subject
 from sparsekit.engine.compiled_file import TASKS
 from sparsekit.engine.sentence_modules import read_modules
-from sparsekit.io.file_names import CONFIG
+from sparsekit.io.file_names import CONFIG, RECIPE
 from sparsekit.io.untrusted import read_object, regular_file
 from sparsekit.recipes.job import Job
 from sparsekit.recipes.report.confidence_intervals import METHOD, paired_differences
 from sparsekit.recipes.run import scoring_job
+from sparsekit.recipes.yaml_file import read_recipe
 from sparsekit.report.facts import DENSE, OURS, Quality, Score
 from sparsekit.wording import counted
 
@@ -101,7 +102,20 @@ def _scores(model: str, found: Mapping[str, Any]) -> list[Score]:
     ]
 
 
-def measured_quality(subject: Subject, dense: Path | None, test: Path, task: str) -> Quality:
+def _tokens_of(subject: Subject) -> int | None:
+    """Of texts in the recipe that made the model; None without one."""
+    path = None if subject.folder is None else subject.folder / RECIPE
+    if path is None or not path.is_file():
+        return None
+    try:
+        return read_recipe(path).data.max_tokens
+    except ValueError:  # `save` takes any text as recipe
+        return None
+
+
+def measured_quality(
+    subject: Subject, dense: Path | None, test: Path, task: str, max_tokens: int | None = None
+) -> Quality:
     """Score a model, and the dense model if given, on a table.
 
     Args:
@@ -109,6 +123,7 @@ def measured_quality(subject: Subject, dense: Path | None, test: Path, task: str
         dense: folder of the dense model.
         test: a table as `sparsekit.evaluate` reads it.
         task: one of `PAGE_TASKS`.
+        max_tokens: longer texts are truncated; None: as in the recipe that made the model, else as in recipes.
 
     Raises:
         FileNotFoundError: there is no such table.
@@ -120,13 +135,16 @@ def measured_quality(subject: Subject, dense: Path | None, test: Path, task: str
                          "folder that it was made of")  # fmt: skip
     if task == "classification":
         _check_labels(subject.folder, dense)
-    job = scoring_job(folder, test, task)
+    max_tokens = max_tokens or _tokens_of(subject)
+    job = scoring_job(folder, test, task, max_tokens)
     ours, place = _predictions(job, subject)
     scores, differences = _scores(OURS, job.scores_of(ours)), {}
     remark = f"{counted(0 if ours is None else len(ours), _ROWS[task])} of {test.name}, at most "
-    remark += f"{counted(job.recipe.data.max_tokens, 'token')} of each text. This model was scored in {place}"
+    remark += (
+        f"{counted(job.recipe.data.max_tokens, 'token')} of each text (--max-tokens). This model was scored in {place}"
+    )
     if dense is not None and ours is not None:
-        other = scoring_job(dense, test, task)
+        other = scoring_job(dense, test, task, max_tokens)
         before = other.predictions()
         scores = [*_scores(DENSE, other.scores_of(before)), *scores]
         if before is not None:
