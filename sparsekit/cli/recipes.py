@@ -52,7 +52,7 @@ def compress(
     distill, convert, evaluate. Tasks: classification, embedding, language.
 
     With targets instead of a recipe it searches, as sparsekit choose does,
-    and OUT becomes the fastest model that keeps to all of them:
+    and OUT becomes the fastest compressed model that keeps to them:
 
     [bold]sparsekit compress my-classifier --target-speedup 4 --max-loss 0.01 \
       --data train.jsonl --test test.jsonl --out compressed[/]

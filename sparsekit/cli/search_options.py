@@ -55,7 +55,12 @@ class SearchOptions:
     threads: Annotated[int, typer.Option(min=1, help="Of every engine.", metavar="N", rich_help_panel=_SEARCH)] = 1
     text: Annotated[str, typer.Option(help="Column of the texts.", metavar="NAME", rich_help_panel=_SEARCH)] = "text"
     pair: Annotated[
-        str | None, typer.Option(help="Column of second texts.", metavar="NAME", rich_help_panel=_SEARCH)
+        str | None,
+        typer.Option(
+            help="Column of second texts; encoders without are scored by fidelity.",
+            metavar="NAME",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None
     label: Annotated[str | None, typer.Option(help="Column of labels.", metavar="NAME", rich_help_panel=_SEARCH)] = None
     max_tokens: Annotated[
