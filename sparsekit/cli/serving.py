@@ -10,11 +10,14 @@ import typer
 
 from sparsekit.cli.option_groups import grouped
 from sparsekit.cli.options import PoolThreads, need
+from sparsekit.serve.limits import Limits
+
+_DEFAULT = Limits()
 
 
 @dataclass(frozen=True)
-class OpeningOptions:
-    """How models are opened: arguments of `Opening`."""
+class EngineOptions:
+    """How models are opened: arguments of `ModelOptions`."""
 
     dtype: Annotated[
         str | None, typer.Option(help="Of dense layers: float32, bfloat16, float16, int8, int4.", metavar="DTYPE")
@@ -40,25 +43,28 @@ class LimitOptions:
 
     max_wait_ms: Annotated[
         float, typer.Option(min=0, help="How long a text waits for others to fill a batch.", metavar="MS")
-    ] = 0.0
+    ] = _DEFAULT.max_wait_ms
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a batch; else 256 a thread.", metavar="N")
     ] = None
     queue_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens that a model's queue holds; more are refused.", metavar="N")
-    ] = 131_072
+    ] = _DEFAULT.queue_tokens
     running_texts: Annotated[
         int, typer.Option(min=1, help="Texts that a language model generates at a time.", metavar="N")
-    ] = 8
-    texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.", metavar="N")] = 2048
-    text_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a text.", metavar="N")] = 1_000_000
-    body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.", metavar="N")] = 8_000_000
+    ] = _DEFAULT.running_texts
+    texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.", metavar="N")] = _DEFAULT.texts
+    text_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a text.", metavar="N")] = _DEFAULT.text_bytes
+    body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.", metavar="N")] = _DEFAULT.body_bytes
     bodies_bytes: Annotated[
         int, typer.Option(min=1, help="Most bytes of all requests that are being answered.", metavar="N")
-    ] = 64_000_000
+    ] = _DEFAULT.bodies_bytes
+    body_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a client may take to send a request.", metavar="S")
+    ] = _DEFAULT.body_seconds
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long requests may take to end after SIGTERM.", metavar="S")
-    ] = 30.0
+    ] = _DEFAULT.drain_seconds
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def serve(
         list[str], typer.Argument(help="Model folders, or names in the local hub cache.", metavar="FOLDER...")
     ],
     network: NetworkOptions,
-    opening: OpeningOptions,
+    options: EngineOptions,
     limits: LimitOptions,
     threads: PoolThreads = None,
 ) -> None:
@@ -100,12 +106,11 @@ def serve(
     need("serve", "starlette", "uvicorn", "msgspec", "prometheus_client", "tokenizers")
     from sparsekit import runtime
     from sparsekit.engine.batches import THREAD_TOKENS
-    from sparsekit.serve.limits import Limits
-    from sparsekit.serve.opening import Opening
+    from sparsekit.serve.opening import ModelOptions
     from sparsekit.serve.running import serve as run
 
     if threads is not None:
         runtime.set_num_threads(threads)
     given = asdict(limits)
     given["batch_tokens"] = limits.batch_tokens or THREAD_TOKENS * runtime.num_threads()
-    run(folders, opening=Opening(**asdict(opening)), limits=Limits(**given), **asdict(network))
+    run(folders, options=ModelOptions(**asdict(options)), limits=Limits(**given), **asdict(network))

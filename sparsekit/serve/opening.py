@@ -18,7 +18,7 @@ from sparsekit.serve.work.worker import Worker
 
 
 @dataclass(frozen=True)
-class Opening:
+class ModelOptions:
     """How models are opened: arguments of `Encoder` and `Generator`.
 
     Args:
@@ -38,12 +38,14 @@ class Opening:
     cache_dtype: str = "float32"
 
 
-def open_workers(folders: Sequence[str], opening: Opening, limits: Limits, metrics: Metrics) -> Mapping[str, Worker]:
+def open_workers(
+    folders: Sequence[str], options: ModelOptions, limits: Limits, metrics: Metrics
+) -> Mapping[str, Worker[Any]]:
     """Open models.
 
     Args:
         folders: model folders, or names in the local hub cache. A model has the name of its folder.
-        opening: how to open them.
+        options: how to open them.
         limits: limits of the server.
         metrics: metrics of the server.
 
@@ -54,22 +56,22 @@ def open_workers(folders: Sequence[str], opening: Opening, limits: Limits, metri
         FileNotFoundError: there is no such model.
         ValueError: two models have one name, the engine does not run a model, or it cannot be served.
     """
-    workers: dict[str, Worker] = {}
+    workers: dict[str, Worker[Any]] = {}
     for given in folders:
         name = Path(given).resolve().name if Path(given).exists() else given
         if name in workers:
             raise ValueError(f"two models are called {name}; rename a folder")
-        workers[name] = _worker(name, local_folder(given), opening, limits, metrics)
+        workers[name] = _worker(name, local_folder(given), options, limits, metrics)
     return workers
 
 
-def _worker(name: str, folder: Path, opening: Opening, limits: Limits, metrics: Metrics) -> Worker:
-    types: dict[str, Any] = {"dtype": opening.dtype, "embeddings": opening.embeddings}
+def _worker(name: str, folder: Path, options: ModelOptions, limits: Limits, metrics: Metrics) -> Worker[Any]:
+    types: dict[str, Any] = {"dtype": options.dtype, "embeddings": options.embeddings}
     if is_decoder(folder):
-        generator = Generator(folder, **types, context=opening.context, cache_dtype=opening.cache_dtype)
+        generator = Generator(folder, **types, context=options.context, cache_dtype=options.cache_dtype)
         generator.prompts.tokenize(name)  # a folder without tokenizer is refused before there is a server
         return GeneratorWorker(name, generator, limits, metrics)
-    encoder = Encoder(folder, **types, pooling=opening.pooling, cache=opening.cache)
+    encoder = Encoder(folder, **types, pooling=options.pooling, cache=options.cache)
     if encoder.task == "token_classification":
         raise ValueError(f"{name} labels tokens, which no route does; run it with sparsekit classify")
     encoder.outputs(encoder.tokenize([name]))  # likewise, or without pooling

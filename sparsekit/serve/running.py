@@ -12,7 +12,7 @@ import uvicorn
 
 from sparsekit.serve.http.application import application
 from sparsekit.serve.limits import Limits
-from sparsekit.serve.opening import Opening, open_workers
+from sparsekit.serve.opening import ModelOptions, open_workers
 from sparsekit.serve.routes.table import ROUTES
 from sparsekit.serve.service import Service
 from sparsekit.serve.telemetry.logs import log_as_json
@@ -30,7 +30,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    opening: Opening | None = None,
+    options: ModelOptions | None = None,
     limits: Limits | None = None,
     api_key: str | None = None,
     certificate: Path | None = None,
@@ -43,7 +43,7 @@ def serve(
         folders: see `open_workers`.
         host: address to listen on.
         port: port to listen on; 0 for a free one.
-        opening: how to open the models.
+        options: how to open the models.
         limits: limits of requests and queues.
         api_key: key that requests must give; None for none.
         certificate: TLS certificate, PEM; None for plain HTTP.
@@ -56,7 +56,7 @@ def serve(
         SystemExit: the port cannot be used, or a model fails to answer.
     """
     limits, metrics = limits or Limits(), Metrics()
-    service = Service(open_workers(folders, opening or Opening(), limits, metrics), limits, metrics, api_key)
+    service = Service(open_workers(folders, options or ModelOptions(), limits, metrics), limits, metrics, api_key)
     log_as_json(log_level)
     config = uvicorn.Config(
         application(service, ROUTES),
@@ -92,19 +92,21 @@ class _Server(uvicorn.Server):
         del sig, frame
         if self._loop is None:
             self.should_exit = True
-        elif self._service.life.is_draining:
+        elif self._service.lifecycle.is_draining:
             self.should_exit = self.force_exit = True
         else:
-            self._service.life.is_draining = True
+            self._service.lifecycle.is_draining = True
             self._loop.call_soon_threadsafe(self._begin_to_drain)
 
     def _begin_to_drain(self) -> None:
         self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        life = self._service.life
-        _LOG.info("draining: %d requests run", life.running)
-        has_drained, _ = await asyncio.gather(life.drained(self._service.limits.drain_seconds), asyncio.sleep(_GRACE))
+        lifecycle = self._service.lifecycle
+        _LOG.info("draining: %d requests run", lifecycle.running)
+        has_drained, _ = await asyncio.gather(
+            lifecycle.drained(self._service.limits.drain_seconds), asyncio.sleep(_GRACE)
+        )
         if not has_drained:
-            _LOG.error("%d requests did not end in time and are lost", life.running)
+            _LOG.error("%d requests did not end in time and are lost", lifecycle.running)
         self.should_exit = True

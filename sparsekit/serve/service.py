@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sparsekit.serve.errors import RequestError, unavailable
-from sparsekit.serve.life import Life
+from sparsekit.serve.lifecycle import Lifecycle
 from sparsekit.serve.limits import Limits
 from sparsekit.serve.telemetry.metrics import Metrics
 from sparsekit.serve.telemetry.record import Record
@@ -32,11 +33,11 @@ class Service:
         api_key: key that requests must give; None for none.
     """
 
-    workers: Mapping[str, Worker]
+    workers: Mapping[str, Worker[Any]]
     limits: Limits
     metrics: Metrics
     api_key: str | None = None
-    life: Life = field(default_factory=Life)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether every model has done work, and requests are taken."""
-        return not self.life.is_draining and all(worker.is_ready for worker in self.workers.values())
+        return not self.lifecycle.is_draining and all(worker.is_ready for worker in self.workers.values())
 
     async def start(self) -> None:
         """Make the models ready."""
@@ -71,7 +72,7 @@ class Service:
         assert isinstance(worker, GeneratorWorker)  # noqa: S101 - its task says so
         return worker
 
-    def _worker(self, model: str | None, task: str, record: Record) -> Worker:
+    def _worker(self, model: str | None, task: str, record: Record) -> Worker[Any]:
         names = ", ".join(self.workers)
         if model is None and len(self.workers) > 1:
             raise RequestError(422, f"give model=, one of {names}", "invalid_value", param="model")
@@ -80,15 +81,9 @@ class Service:
         if worker is None:
             raise RequestError(404, f"there is no model {name!r:.80}, only {names}", "model_not_found", param="model")
         record.model = name
-        found = task_of(worker)
-        if found != task:
-            message = f"{name} {_DOES[found]}, and this route wants a model that {_DOES[task]}"
+        if worker.task != task:
+            message = f"{name} {_DOES[worker.task]}, and this route wants a model that {_DOES[task]}"
             raise RequestError(400, message, "wrong_task", param="model")
         if not worker.is_ready:
             raise unavailable(f"{name} is not ready")
         return worker
-
-
-def task_of(worker: Worker) -> str:
-    """What a worker's model computes: "embedding", "classification" or "language"."""
-    return worker.encoder.task if isinstance(worker, EncoderWorker) else "language"

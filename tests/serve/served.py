@@ -9,7 +9,7 @@ from tiny_encoders import bert_with_tokenizer
 
 from sparsekit.serve.http.application import application
 from sparsekit.serve.limits import Limits
-from sparsekit.serve.opening import Opening, open_workers
+from sparsekit.serve.opening import ModelOptions, open_workers
 from sparsekit.serve.routes.table import ROUTES
 from sparsekit.serve.service import Service
 from sparsekit.serve.telemetry.metrics import Metrics
@@ -35,7 +35,9 @@ def write_models(folder: Path) -> dict[str, Path]:
 def service_of(*folders: Path, api_key: str | None = None, **limits) -> Service:
     """A server's models, not started."""
     bounds, metrics = Limits(**limits), Metrics()
-    return Service(open_workers([str(one) for one in folders], Opening(), bounds, metrics), bounds, metrics, api_key)
+    return Service(
+        open_workers([str(one) for one in folders], ModelOptions(), bounds, metrics), bounds, metrics, api_key
+    )
 
 
 def application_of(service: Service) -> ASGIApp:

@@ -4,7 +4,7 @@ import pytest
 
 from sparsekit.serve.errors import RequestError
 from sparsekit.serve.limits import Limits
-from sparsekit.serve.work.admission import Budget, Pace
+from sparsekit.serve.work.admission import Budget, Throughput
 
 
 def test_a_budget_is_bounded_and_refuses_what_can_never_fit():
@@ -23,16 +23,16 @@ def test_a_budget_is_bounded_and_refuses_what_can_never_fit():
 
 
 def test_retry_after_is_what_the_queue_takes():
-    pace = Pace()
-    assert pace.seconds(100) == 0.0
+    throughput = Throughput()
+    assert throughput.seconds(100) == 0.0
     for _ in range(3):
-        pace.note(100, 0.5)
-    assert pace.seconds(1000) == pytest.approx(5.0)
+        throughput.note(100, 0.5)
+    assert throughput.seconds(1000) == pytest.approx(5.0)
     for _ in range(50):
-        pace.note(100, 1.0)
-    assert pace.seconds(1000) == pytest.approx(10.0, rel=1e-3)
-    assert pace.seconds(10**9) == 60.0
-    budget = Budget(1000, "tokens", "the queue", pace)
+        throughput.note(100, 1.0)
+    assert throughput.seconds(1000) == pytest.approx(10.0, rel=1e-3)
+    assert throughput.seconds(10**9) == 60.0
+    budget = Budget(1000, "tokens", "the queue", throughput)
     budget.take(950)
     with pytest.raises(RequestError) as refused:
         budget.take(51)

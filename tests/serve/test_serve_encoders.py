@@ -71,8 +71,8 @@ def test_a_long_text_is_refused_unless_it_may_be_truncated(client, encoder):
 
 
 def test_labels_of_texts_and_pairs(client, folders):
-    texts = ["A film.", ["a question?", "No, bad."], LONG]
-    expected = Encoder(folders["classifier"]).classify(["A film.", ("a question?", "No, bad.")])
+    texts = ["A film.", ["a request?", "No, bad."], LONG]
+    expected = Encoder(folders["classifier"]).classify(["A film.", ("a request?", "No, bad.")])
     assert client.post("/classify", json={"model": "classifier", "input": texts}).status_code == 413
     answer = client.post("/classify", json={"model": "classifier", "input": texts, "truncate": True})
     assert answer.status_code == 200

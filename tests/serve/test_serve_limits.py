@@ -9,9 +9,9 @@ from asgi import Request, running
 from served import application_of, service_of
 from starlette.testclient import TestClient
 
-from sparsekit.cli.serving import LimitOptions, OpeningOptions
+from sparsekit.cli.serving import LimitOptions, EngineOptions
 from sparsekit.serve.limits import Limits
-from sparsekit.serve.opening import Opening
+from sparsekit.serve.opening import ModelOptions
 
 GOOD = {"model": "embedder", "input": "a film"}
 
@@ -141,7 +141,7 @@ def test_options_of_the_command_have_the_defaults_of_the_library():
     options = asdict(LimitOptions())
     assert options.pop("batch_tokens") is None, "which depends on the threads"
     assert options == {name: value for name, value in asdict(Limits()).items() if name in options}
-    assert asdict(OpeningOptions()) == asdict(Opening())
+    assert asdict(EngineOptions()) == asdict(ModelOptions())
 
 
 def test_a_body_that_does_not_come_is_408(folders):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from sparsekit.serve.errors import RequestError
 from sparsekit.serve.http.endpoint import Route, endpoint
-from sparsekit.serve.http.front import Front
+from sparsekit.serve.http.middleware import Middleware
 from sparsekit.serve.http.responses import HUNG_UP, error_response
 from sparsekit.serve.service import Service
 
@@ -38,7 +38,7 @@ def application(service: Service, routes: Sequence[Route]) -> ASGIApp:
 
     made = [routing.Route(one.path, endpoint(one, service), methods=[one.method]) for one in routes]
     app = Starlette(routes=made, lifespan=lifespan, exception_handlers=_HANDLERS)
-    return Front(app, service, [one.path for one in routes if one.is_open])
+    return Middleware(app, service, [one.path for one in routes if one.is_open])
 
 
 async def _refused(_: Request, error: Exception) -> Response:

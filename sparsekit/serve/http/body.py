@@ -70,14 +70,14 @@ async def _read(request: Request, limits: Limits, held: _Held) -> bytes:
     return bytes(body)
 
 
-def decoded(body: bytes, asks: type[T]) -> T:
+def decoded(body: bytes, kind: type[T]) -> T:
     """A request from JSON.
 
     Raises:
         RequestError: it is no JSON (400), or not of this shape (422).
     """
     try:
-        return msgspec.json.decode(body, type=asks)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
     except (msgspec.DecodeError, RecursionError) as error:

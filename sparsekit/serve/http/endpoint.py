@@ -1,4 +1,4 @@
-"""Routes as data, and the function that answers one: reads the request, and drops its work if the client hangs up."""
+"""Routes as data, and their endpoints: read a request, call the handler, cancel it if the client hangs up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsekit.serve.telemetry.record import Record
 
 
 @dataclass(frozen=True)
-class Question:
+class RouteRequest:
     """A request, as routes see it."""
 
     service: Service
@@ -32,47 +32,47 @@ class Route:
     Args:
         path: its path.
         summary: what it does, for the documents.
-        answer: answers a question.
-        asks: type of the body, for POST; None for GET.
-        gives: type of the answer; None if it is not JSON.
+        handler: answers a request.
+        request_type: of the body, for POST; None for GET.
+        response_type: of the body; None if it is not JSON.
         is_open: whether it needs no key.
     """
 
     path: str
     summary: str
-    answer: Callable[[Question], Awaitable[Response]]
-    asks: type | None = None
-    gives: type | None = None
+    handler: Callable[[RouteRequest], Awaitable[Response]]
+    request_type: type | None = None
+    response_type: type | None = None
     is_open: bool = False
 
     @property
     def method(self) -> str:
         """Of HTTP."""
-        return "GET" if self.asks is None else "POST"
+        return "GET" if self.request_type is None else "POST"
 
 
 def endpoint(route: Route, service: Service) -> Callable[[Request], Awaitable[Response]]:
-    """The route as Starlette wants it."""
+    """The endpoint of a route, for Starlette."""
 
-    async def answer(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         record: Record = request.state.record
         record.route = route.path
-        if route.asks is None:
-            return await route.answer(Question(service, record, path=request.path_params))
+        if route.request_type is None:
+            return await route.handler(RouteRequest(service, record, path=request.path_params))
         async with received(request, service.limits, service.bodies) as body:
-            question = Question(service, record, decoded(body, route.asks))
-            return await _while_connected(request, route.answer(question))
+            parsed = RouteRequest(service, record, decoded(body, route.request_type))
+            return await _while_connected(request, route.handler(parsed))
 
-    return answer
+    return answered
 
 
-async def _while_connected(request: Request, answer: Awaitable[Response]) -> Response:
-    """Await an answer; cancel it if the client hangs up.
+async def _while_connected(request: Request, handled: Awaitable[Response]) -> Response:
+    """Await a handler; cancel it if the client hangs up.
 
     Raises:
         starlette.requests.ClientDisconnect: it did.
     """
-    answering = asyncio.ensure_future(answer)
+    answering = asyncio.ensure_future(handled)
     gone = asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,7 @@ import msgspec
 
 import sparsekit
 from sparsekit.serve.http.endpoint import Route
-from sparsekit.serve.protocol.answers import ErrorAnswer
+from sparsekit.serve.protocol.responses import ErrorResponse
 
 #: Status -> when it is answered.
 _REFUSALS = {
@@ -29,7 +29,9 @@ _REFUSALS = {
 
 def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    types = {one for route in routes for one in (route.asks, route.gives) if one is not None} | {ErrorAnswer}
+    types = {one for route in routes for one in (route.request_type, route.response_type) if one is not None} | {
+        ErrorResponse
+    }
     ordered = sorted(types, key=lambda one: one.__name__)
     found, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(ordered, found, strict=True))
@@ -50,14 +52,14 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
     names = re.findall(r"{(\w+)", route.path)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": route.answer.__name__,
+        "operationId": route.handler.__name__,
         "responses": _responses(route, schema_of),
     }
     if names:
         string = {"schema": {"type": "string"}}
         operation["parameters"] = [{"name": name, "in": "path", "required": True, **string} for name in names]
-    if route.asks is not None:
-        operation["requestBody"] = {"required": True, "content": _json(schema_of[route.asks])}
+    if route.request_type is not None:
+        operation["requestBody"] = {"required": True, "content": _json(schema_of[route.request_type])}
     if not route.is_open:
         operation["security"] = [{}, {"key": []}]
     return operation
@@ -65,10 +67,10 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
 
 def _responses(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "The answer."}
-    if route.gives is not None:
-        answer["content"] = _json(schema_of[route.gives])
-    refusals = _REFUSALS if route.asks is not None else {}
-    error = _json(schema_of[ErrorAnswer])
+    if route.response_type is not None:
+        answer["content"] = _json(schema_of[route.response_type])
+    refusals = _REFUSALS if route.request_type is not None else {}
+    error = _json(schema_of[ErrorResponse])
     return {
         "200": answer,
         **{str(status): {"description": text, "content": error} for status, text in refusals.items()},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from sparsekit.serve.http.endpoint import Question, Route
+from sparsekit.serve.http.endpoint import Route, RouteRequest
 from sparsekit.serve.pages.docs import docs_page
 from sparsekit.serve.pages.openapi import openapi_document
 
@@ -25,13 +25,13 @@ def page_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
     interface = docs_page(document)
     page = (Path(__file__).parent / "home.html").read_text(encoding="utf-8")
 
-    async def openapi(_: Question) -> Response:
+    async def openapi(_: RouteRequest) -> Response:
         return JSONResponse(document)
 
-    async def docs(_: Question) -> Response:
+    async def docs(_: RouteRequest) -> Response:
         return _page(interface)
 
-    async def home(_: Question) -> Response:
+    async def home(_: RouteRequest) -> Response:
         return _page(page)
 
     return (

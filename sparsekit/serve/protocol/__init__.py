@@ -1,1 +1,1 @@
-"""What clients ask and are answered, in the shapes of OpenAI and Cohere. The types are the OpenAPI document's too."""
+"""Bodies of requests and responses, as OpenAI and Cohere have them; the OpenAPI document is made of the types."""

@@ -10,10 +10,10 @@ from functools import partial
 from starlette.responses import Response
 
 from sparsekit.serve.errors import invalid
-from sparsekit.serve.http.endpoint import Question
+from sparsekit.serve.http.endpoint import RouteRequest
 from sparsekit.serve.http.responses import json_response
-from sparsekit.serve.protocol.answers import AnsweredMessage, ChatAnswer, ChatChoice, ChatChunk, ChatPiece, Delta
 from sparsekit.serve.protocol.requests import ChatRequest
+from sparsekit.serve.protocol.responses import ChatChoice, ChatChunk, ChatPiece, ChatResponse, Delta, ResponseMessage
 from sparsekit.serve.routes.generation import finish_reason, pieces_of, stream, whole_texts
 from sparsekit.serve.routes.usage import usage_of_texts
 from sparsekit.serve.work.generating import Piece
@@ -22,29 +22,29 @@ from sparsekit.serve.work.generating import Piece
 _TOKENS = 512
 
 
-async def chat(question: Question) -> Response:
+async def chat(request: RouteRequest) -> Response:
     """The next message of a chat."""
-    asked: ChatRequest = question.body
-    worker = question.service.generator(asked.model, question.record)
+    asked: ChatRequest = request.body
+    worker = request.service.generator(asked.model, request.record)
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise invalid("give max_completion_tokens or max_tokens, not both", param="max_tokens")
-    ids = await worker.tokenize_chat([message.as_text() for message in asked.messages], question.record)
-    pieces = pieces_of(question, worker, [ids], asked.max_completion_tokens or asked.max_tokens, _TOKENS)
+    ids = await worker.tokenize_chat([message.as_text() for message in asked.messages], request.record)
+    pieces = pieces_of(request, worker, [ids], asked.max_completion_tokens or asked.max_tokens, _TOKENS)
     number, now = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
     if asked.stream:
         chunk = partial(ChatChunk, id=number, created=now, model=worker.name)
         chunks = _Chunks()
         return await stream(
-            question,
+            request,
             pieces,
             lambda piece: (chunk(choices=[one]) for one in chunks.of(piece)),
             lambda usage: chunk(choices=[], usage=usage),
         )
     done = await whole_texts(pieces)
     reason = finish_reason(done[0].finish)
-    choice = ChatChoice(message=AnsweredMessage(content=done[0].text), finish_reason=reason or "stop")
+    choice = ChatChoice(message=ResponseMessage(content=done[0].text), finish_reason=reason or "stop")
     usage = usage_of_texts(done)
-    return json_response(ChatAnswer(id=number, created=now, model=worker.name, choices=[choice], usage=usage))
+    return json_response(ChatResponse(id=number, created=now, model=worker.name, choices=[choice], usage=usage))
 
 
 class _Chunks:

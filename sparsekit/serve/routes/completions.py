@@ -9,11 +9,11 @@ from functools import partial
 
 from starlette.responses import Response
 
-from sparsekit.serve.http.endpoint import Question
+from sparsekit.serve.http.endpoint import RouteRequest
 from sparsekit.serve.http.responses import json_response
-from sparsekit.serve.protocol.answers import CompletionAnswer, TextChoice
 from sparsekit.serve.protocol.inputs import texts_or_ids
 from sparsekit.serve.protocol.requests import CompletionRequest
+from sparsekit.serve.protocol.responses import CompletionResponse, TextChoice
 from sparsekit.serve.routes.generation import finish_reason, pieces_of, stream, whole_texts
 from sparsekit.serve.routes.usage import usage_of_texts
 from sparsekit.serve.work.generating import GeneratorWorker, Piece
@@ -22,16 +22,18 @@ from sparsekit.serve.work.generating import GeneratorWorker, Piece
 _TOKENS = 16
 
 
-async def complete(question: Question) -> Response:
+async def complete(request: RouteRequest) -> Response:
     """Continuations of prompts."""
-    asked: CompletionRequest = question.body
-    worker = question.service.generator(asked.model, question.record)
-    prompts = await _prompts(question, worker)
-    pieces = pieces_of(question, worker, prompts, asked.max_tokens, _TOKENS)
-    answer = partial(CompletionAnswer, id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=worker.name)
+    asked: CompletionRequest = request.body
+    worker = request.service.generator(asked.model, request.record)
+    prompts = await _prompts(request, worker)
+    pieces = pieces_of(request, worker, prompts, asked.max_tokens, _TOKENS)
+    answer = partial(
+        CompletionResponse, id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=worker.name
+    )
     if asked.stream:
         return await stream(
-            question,
+            request,
             pieces,
             lambda piece: (answer(choices=[choice]) for choice in _choices(piece)),
             lambda usage: answer(choices=[], usage=usage),
@@ -44,11 +46,11 @@ async def complete(question: Question) -> Response:
     return json_response(answer(choices=choices, usage=usage_of_texts(done)))
 
 
-async def _prompts(question: Question, worker: GeneratorWorker) -> list[list[int]]:
-    given = texts_or_ids(question.body.prompt, "prompt")
+async def _prompts(request: RouteRequest, worker: GeneratorWorker) -> list[list[int]]:
+    given = texts_or_ids(request.body.prompt, "prompt")
     texts = [one for one in given if isinstance(one, str)]
     if texts:
-        return await worker.tokenize(texts, question.record)
+        return await worker.tokenize(texts, request.record)
     return [one for one in given if isinstance(one, list)]
 
 

@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from sparsekit.serve.errors import failed, invalid
-from sparsekit.serve.http.endpoint import Question
+from sparsekit.serve.http.endpoint import RouteRequest
 from sparsekit.serve.http.responses import json_response
-from sparsekit.serve.protocol.answers import Embedding, EmbeddingAnswer
 from sparsekit.serve.protocol.inputs import texts_or_ids
 from sparsekit.serve.protocol.requests import EmbeddingRequest
+from sparsekit.serve.protocol.responses import Embedding, EmbeddingResponse
 from sparsekit.serve.routes.usage import usage_of
 from sparsekit.serve.work.encoding import Encoded, EncoderWorker
 
 
-async def embed(question: Question) -> Response:
+async def embed(request: RouteRequest) -> Response:
     """Vectors of texts."""
-    asked: EmbeddingRequest = question.body
-    worker = question.service.encoder(asked.model, "embedding", question.record)
+    asked: EmbeddingRequest = request.body
+    worker = request.service.encoder(asked.model, "embedding", request.record)
     features = worker.encoder.features if asked.dimensions is None else _checked_dimensions(worker, asked.dimensions)
     given = texts_or_ids(asked.input, "input")
-    done = await _encoded(question, worker, given)
+    done = await _encoded(request, worker, given)
     rows = _shortened(done.rows, features) if asked.dimensions is not None else done.rows
     if not (np.isfinite(rows).all() and rows.any(axis=1).all()):
         raise failed(f"{worker.name} gives a vector of zeros")
@@ -33,14 +33,14 @@ async def embed(question: Question) -> Response:
         Embedding(index=number, embedding=vector, truncated=truncated or UNSET)
         for number, (vector, truncated) in enumerate(zip(_written(rows, asked), done.truncated, strict=True))
     ]
-    return json_response(EmbeddingAnswer(data=data, model=worker.name, usage=usage_of(done)))
+    return json_response(EmbeddingResponse(data=data, model=worker.name, usage=usage_of(done)))
 
 
-async def _encoded(question: Question, worker: EncoderWorker, given: list[str] | list[list[int]]) -> Encoded:
+async def _encoded(request: RouteRequest, worker: EncoderWorker, given: list[str] | list[list[int]]) -> Encoded:
     texts = [one for one in given if isinstance(one, str)]
     if texts:
-        return await worker.encode(texts, question.record, truncate=question.body.truncate)
-    return await worker.encode_ids([one for one in given if isinstance(one, list)], question.record)
+        return await worker.encode(texts, request.record, truncate=request.body.truncate)
+    return await worker.encode_ids([one for one in given if isinstance(one, list)], request.record)
 
 
 def _checked_dimensions(worker: EncoderWorker, dimensions: int) -> int:

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from sparsekit.engine import Completion
 from sparsekit.serve.errors import RequestError
-from sparsekit.serve.http.endpoint import Question
+from sparsekit.serve.http.endpoint import RouteRequest
 from sparsekit.serve.http.responses import DONE, EventStream, event
-from sparsekit.serve.protocol.answers import Finish, Usage
 from sparsekit.serve.protocol.requests import GenerationRequest
+from sparsekit.serve.protocol.responses import Finish, Usage
 from sparsekit.serve.routes.usage import usage_of_texts
 from sparsekit.serve.work.generating import GeneratorWorker, Piece
 
@@ -36,11 +36,11 @@ def options_of(asked: GenerationRequest) -> dict[str, Any]:
 
 
 def pieces_of(
-    question: Question, worker: GeneratorWorker, prompts: Sequence[Sequence[int]], limit: int | None, default: int
+    request: RouteRequest, worker: GeneratorWorker, prompts: Sequence[Sequence[int]], limit: int | None, default: int
 ) -> AsyncGenerator[Piece, None]:
     """Pieces of the continuations of prompts."""
-    options = options_of(question.body)
-    return worker.generate(prompts, question.record, max_new_tokens=limit, default=default, **options)
+    options = options_of(request.body)
+    return worker.generate(prompts, request.record, max_new_tokens=limit, default=default, **options)
 
 
 async def whole_texts(pieces: AsyncGenerator[Piece, None]) -> list[Completion]:
@@ -50,7 +50,7 @@ async def whole_texts(pieces: AsyncGenerator[Piece, None]) -> list[Completion]:
 
 
 async def stream(
-    question: Question,
+    request: RouteRequest,
     pieces: AsyncGenerator[Piece, None],
     chunks: Callable[[Piece], Iterable[Any]],
     last: Callable[[Usage], Any],
@@ -60,19 +60,19 @@ async def stream(
     The first piece is awaited: what is refused before it has a status of its own.
 
     Args:
-        question: what is asked.
+        request: what is asked.
         pieces: pieces of the continuations.
         chunks: events of a piece.
         last: the event that has the usage, if it is asked for.
     """
     first = await anext(pieces)
-    options = question.body.stream_options
+    options = request.body.stream_options
     with_usage = options is not None and options.include_usage
-    return EventStream(_events(question, first, pieces, chunks, last if with_usage else None))
+    return EventStream(_events(request, first, pieces, chunks, last if with_usage else None))
 
 
 async def _events(
-    question: Question,
+    request: RouteRequest,
     first: Piece,
     pieces: AsyncGenerator[Piece, None],
     chunks: Callable[[Piece], Iterable[Any]],
@@ -88,10 +88,10 @@ async def _events(
             yield event(last(usage_of_texts(list(done.values()))))
         yield DONE
     except RequestError as error:
-        question.record.outcome = "failed"
+        request.record.outcome = "failed"
         yield event(error.body)
     except (asyncio.CancelledError, GeneratorExit):
-        question.record.outcome = "disconnected"
+        request.record.outcome = "disconnected"
         raise
     finally:
         await pieces.aclose()

@@ -5,23 +5,23 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from sparsekit.serve.errors import unavailable
-from sparsekit.serve.http.endpoint import Question
+from sparsekit.serve.http.endpoint import RouteRequest
 
 
-async def live(question: Question) -> Response:
+async def live(request: RouteRequest) -> Response:
     """Whether the server answers at all: waits for no model."""
-    del question
+    del request
     return JSONResponse({"status": "live"})
 
 
-async def ready(question: Question) -> Response:
+async def ready(request: RouteRequest) -> Response:
     """Whether every model has done work and requests are taken."""
-    if not question.service.is_ready:
-        state = "draining" if question.service.life.is_draining else "starting"
+    if not request.service.is_ready:
+        state = "draining" if request.service.lifecycle.is_draining else "starting"
         raise unavailable(f"the server is {state}")
     return JSONResponse({"status": "ready"})
 
 
-async def metrics(question: Question) -> Response:
+async def metrics(request: RouteRequest) -> Response:
     """Metrics for Prometheus."""
-    return Response(question.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(request.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsekit.engine import Completion
-from sparsekit.serve.protocol.answers import TokenDetails, Usage
+from sparsekit.serve.protocol.responses import TokenDetails, Usage
 from sparsekit.serve.work.encoding import Encoded
 
 

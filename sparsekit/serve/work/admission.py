@@ -10,7 +10,7 @@ _LATEST = 0.2
 _LONGEST = 60.0
 
 
-class Pace:
+class Throughput:
     """Mean speed of a model, in tokens a second."""
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class Budget:
         limit: the whole.
         noun: what is counted, such as "tokens".
         place: what holds it, such as "the queue of all-minilm".
-        pace: speed at which tokens are given back, for `Retry-After`.
+        throughput: speed at which tokens are given back, for `Retry-After`.
 
     `held` is the part that is taken.
     """
 
-    def __init__(self, limit: int, noun: str, place: str, pace: Pace | None = None) -> None:
+    def __init__(self, limit: int, noun: str, place: str, throughput: Throughput | None = None) -> None:
         self.limit = limit
         self.held = 0
         self._noun = noun
         self._place = place
-        self._pace = pace or Pace()
+        self._throughput = throughput or Throughput()
 
     def take(self, amount: int) -> None:
         """Take a part.
@@ -63,7 +63,7 @@ class Budget:
             )
         if self.held + amount > self.limit:
             message = f"{self._place} is full: {self.held:,} of {self.limit:,} {self._noun} are taken; try again later"
-            raise RequestError(429, message, "overloaded", retry_after=self._pace.seconds(self.held))
+            raise RequestError(429, message, "overloaded", retry_after=self._throughput.seconds(self.held))
 
     def give_back(self, amount: int) -> None:
         """Give a part back."""

@@ -16,7 +16,7 @@ from sparsekit.serve.errors import RequestError, failed, invalid, too_large
 from sparsekit.serve.limits import Limits
 from sparsekit.serve.telemetry.metrics import Metrics
 from sparsekit.serve.telemetry.record import Record
-from sparsekit.serve.work.text_queue import QueuedText, TextQueue
+from sparsekit.serve.work.text_queue import QueuedText
 from sparsekit.serve.work.worker import LOG, Worker
 
 
@@ -61,7 +61,7 @@ class Encoded:
     truncated: Sequence[bool]
 
 
-class EncoderWorker(Worker):
+class EncoderWorker(Worker[_Waiting]):
     """Answers requests with an encoder.
 
     Args:
@@ -72,9 +72,16 @@ class EncoderWorker(Worker):
     """
 
     def __init__(self, name: str, encoder: Encoder, limits: Limits, metrics: Metrics) -> None:
-        super().__init__(name, limits, metrics, encoder.vocabulary)
+        super().__init__(
+            name,
+            limits,
+            metrics,
+            task=encoder.task,
+            max_tokens=encoder.max_tokens,
+            vocabulary=encoder.vocabulary,
+            max_wait=limits.max_wait_ms / 1e3,
+        )
         self.encoder = encoder
-        self._queue = TextQueue[_Waiting](limits.batch_tokens, limits.max_wait_ms / 1e3, time.perf_counter)
 
     async def encode(self, texts: Sequence[Text], record: Record, *, truncate: bool) -> Encoded:
         """Compute texts.
@@ -99,8 +106,8 @@ class EncoderWorker(Worker):
         """Compute token ids, with special tokens, as `encode` does texts."""
         self._check_ids(sequences)
         longest = max(map(len, sequences))
-        if longest > self.encoder.max_tokens:
-            raise too_large(f"{longest:,} tokens in a text, more than {self.encoder.max_tokens:,}", param="input")
+        if longest > self.max_tokens:
+            raise too_large(f"{longest:,} tokens in a text, more than {self.max_tokens:,}", param="input")
         arrays = [np.asarray(ids, np.int32) for ids in sequences]
         return await self._computed([Tokens(ids, np.zeros_like(ids)) for ids in arrays], record)
 
@@ -123,10 +130,6 @@ class EncoderWorker(Worker):
             record.inference = work.seconds
             record.queue = max(0.0, time.perf_counter() - start - work.seconds)
         return Encoded(np.stack([row for row in work.rows if row is not None]), sizes, [t.truncated for t in tokens])
-
-    def _note_queue(self) -> None:
-        self._metrics.queue(self.name, self._queue.tokens, self.budget.held)
-        self._changed.set()
 
     async def _run(self) -> None:
         while True:
@@ -155,7 +158,7 @@ class EncoderWorker(Worker):
 
     def _deliver(self, batch: _Batch, rows: NDArray[np.float32], seconds: float) -> None:
         count = sum(text.tokens for text in batch)
-        self.pace.note(count, seconds)
+        self.throughput.note(count, seconds)
         self._metrics.batch(self.name, count, seconds)
         for work in {text.content.work: None for text in batch}:
             work.seconds += seconds

@@ -14,7 +14,6 @@ from sparsekit.serve.errors import RequestError, failed, invalid, too_large
 from sparsekit.serve.limits import Limits
 from sparsekit.serve.telemetry.metrics import Metrics
 from sparsekit.serve.telemetry.record import Record
-from sparsekit.serve.work.text_queue import TextQueue
 from sparsekit.serve.work.worker import LOG, Worker
 
 
@@ -43,7 +42,7 @@ class _Waiting:
     text: RunningText
 
 
-class GeneratorWorker(Worker):
+class GeneratorWorker(Worker[_Waiting]):
     """Answers requests with a language model.
 
     Args:
@@ -54,9 +53,16 @@ class GeneratorWorker(Worker):
     """
 
     def __init__(self, name: str, generator: Generator, limits: Limits, metrics: Metrics) -> None:
-        super().__init__(name, limits, metrics, generator.vocabulary)
+        super().__init__(
+            name,
+            limits,
+            metrics,
+            task="language",
+            max_tokens=generator.context,
+            vocabulary=generator.vocabulary,
+            max_wait=0.0,
+        )
         self.generator = generator
-        self._queue = TextQueue[_Waiting](limits.batch_tokens, 0.0, time.perf_counter)
         self._running: dict[RunningText, _Waiting] = {}
 
     async def tokenize(self, prompts: Sequence[str], record: Record) -> list[list[int]]:
@@ -123,7 +129,7 @@ class GeneratorWorker(Worker):
     def _checked_count(self, prompts: Sequence[Sequence[int]], asked: int | None, default: int) -> int:
         """How many tokens each text may get."""
         self._check_ids(prompts)
-        longest, new, context = max(map(len, prompts)), asked or 1, self.generator.context
+        longest, new, context = max(map(len, prompts)), asked or 1, self.max_tokens
         if longest + new > context:
             raise too_large(f"{self.name} has a context of {context:,} tokens, and the request asks for a prompt of "
                             f"{longest:,} and {new:,} new ones; shorten it, or ask for fewer")  # fmt: skip
@@ -137,10 +143,6 @@ class GeneratorWorker(Worker):
         except (TypeError, ValueError) as error:
             raise invalid(str(error)) from error
         return [_Waiting(work, number, text) for number, text in enumerate(texts)]
-
-    def _note_queue(self) -> None:
-        self._metrics.queue(self.name, self._queue.tokens, self.budget.held)
-        self._changed.set()
 
     async def _run(self) -> None:
         batch = self.generator.batch(self.limits.running_texts)
@@ -178,7 +180,7 @@ class GeneratorWorker(Worker):
                 one.work.events.put_nowait(failed(f"{self.name} failed to compute the request"))
         else:
             seconds = time.perf_counter() - start
-            self.pace.note(len(pieces), seconds)
+            self.throughput.note(len(pieces), seconds)
             self._metrics.batch(self.name, len(pieces), seconds)
 
     def _deliver(self, text: RunningText, piece: str) -> None:

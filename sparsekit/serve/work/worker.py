@@ -9,39 +9,57 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from sparsekit.engine.tokenizing import Text
 from sparsekit.serve.errors import invalid, too_large
 from sparsekit.serve.limits import Limits
 from sparsekit.serve.telemetry.metrics import Metrics
 from sparsekit.serve.telemetry.record import Record
-from sparsekit.serve.work.admission import Budget, Pace
+from sparsekit.serve.work.admission import Budget, Throughput
+from sparsekit.serve.work.text_queue import TextQueue
 
 T = TypeVar("T")
+W = TypeVar("W")
 LOG = logging.getLogger("sparsekit.serve")
 
 
-class Worker(ABC):
+class Worker(ABC, Generic[W]):
     """A model that answers requests of one event loop. The queue is the loop's alone; threads only compute.
 
     Args:
         name: the model's name.
         limits: limits of the server.
         metrics: metrics of the server.
+        task: "embedding", "classification" or "language".
+        max_tokens: most tokens of a text.
         vocabulary: number of tokens of the vocabulary.
+        max_wait: longest wait of a text for others, in seconds.
 
     `is_ready` says whether the model has done real work.
     """
 
-    def __init__(self, name: str, limits: Limits, metrics: Metrics, vocabulary: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        task: str,
+        max_tokens: int,
+        vocabulary: int,
+        max_wait: float,
+    ) -> None:
         self.name = name
+        self.task = task
+        self.max_tokens = max_tokens
         self.is_ready = False
-        self.pace = Pace()
-        self.budget = Budget(limits.queue_tokens, "tokens", f"the queue of {name}", self.pace)
+        self.throughput = Throughput()
+        self.budget = Budget(limits.queue_tokens, "tokens", f"the queue of {name}", self.throughput)
         self.limits = limits
         self._metrics = metrics
         self._vocabulary = vocabulary
+        self._queue = TextQueue[W](limits.batch_tokens, max_wait, time.perf_counter)
         self._changed = asyncio.Event()
         self._tokenizing = ThreadPoolExecutor(1, f"{name}-tokenizing")
         self._inference = ThreadPoolExecutor(1, f"{name}-inference")
@@ -70,6 +88,11 @@ class Worker(ABC):
     @abstractmethod
     async def _warm_up(self) -> None:
         """Answer one request."""
+
+    def _note_queue(self) -> None:
+        """Tell the metrics, and the task that empties the queue."""
+        self._metrics.queue(self.name, self._queue.tokens, self.budget.held)
+        self._changed.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.is_ready = False

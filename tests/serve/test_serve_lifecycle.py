@@ -12,7 +12,7 @@ from served import application_of, service_of
 from test_serve_faults import slow, until
 
 from sparsekit.serve.errors import RequestError
-from sparsekit.serve.opening import Opening, open_workers
+from sparsekit.serve.opening import ModelOptions, open_workers
 from sparsekit.serve.routes.table import ROUTES
 from sparsekit.serve.telemetry.logs import JsonLines
 
@@ -46,12 +46,12 @@ def test_draining_answers_what_was_accepted_and_refuses_what_comes(folders):
             slow(service.workers["embedder"], entered, release)
             asked = [Request(app, "/v1/embeddings", {"input": "a"}) for _ in range(5)]
             await until(lambda: service.workers["embedder"].budget.held == 15)
-            service.life.is_draining = True
+            service.lifecycle.is_draining = True
             late = await Request(app, "/v1/embeddings", {"input": "a"}).done()
             health = [await Request(app, f"/health/{name}").done() for name in ("live", "ready")]
-            assert not await service.life.drained(0.01)
+            assert not await service.lifecycle.drained(0.01)
             release.set()
-            assert await service.life.drained(30)
+            assert await service.lifecycle.drained(30)
             return [(await one.done()).status for one in asked], late, [one.status for one in health]
 
     asked, late, health = asyncio.run(work())
@@ -128,7 +128,7 @@ def test_the_interface_names_every_route_and_field(client):
     page = client.get("/docs").text
     for one in api:
         assert one.path.replace(":path", "") in page
-        for field in getattr(one.asks, "__struct_fields__", ()):
+        for field in getattr(one.request_type, "__struct_fields__", ()):
             assert f"<code>{field}</code>" in page
     names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert names <= set(document["components"]["schemas"])
@@ -144,7 +144,7 @@ def test_pages_load_nothing_from_elsewhere(client):
 
 def test_models_that_cannot_be_served(folders, tmp_path):
     service = service_of(folders["embedder"])
-    given = (Opening(), service.limits, service.metrics)
+    given = (ModelOptions(), service.limits, service.metrics)
     with pytest.raises(ValueError, match="two models are called embedder"):
         open_workers([str(folders["embedder"])] * 2, *given)
     with pytest.raises(FileNotFoundError, match="there is no folder"):

@@ -1,4 +1,4 @@
-"""Bodies of answers."""
+"""Bodies of responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ModelCard(Struct, kw_only=True):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "sparsekit"
-    task: Literal["embedding", "classification", "language"]
+    task: Annotated[str, Meta(description="embedding, classification or language.")]
     max_tokens: int
     is_ready: bool
 
@@ -53,7 +53,7 @@ class Embedding(Struct, kw_only=True):
     truncated: bool | UnsetType = UNSET
 
 
-class EmbeddingAnswer(Struct, kw_only=True):
+class EmbeddingResponse(Struct, kw_only=True):
     """Vectors, in the order of the texts."""
 
     object: Literal["list"] = "list"
@@ -72,7 +72,7 @@ class Label(Struct, kw_only=True):
     truncated: bool | UnsetType = UNSET
 
 
-class ClassificationAnswer(Struct, kw_only=True):
+class ClassificationResponse(Struct, kw_only=True):
     """Classifications, in the order of the texts."""
 
     object: Literal["list"] = "list"
@@ -81,7 +81,7 @@ class ClassificationAnswer(Struct, kw_only=True):
     usage: Usage
 
 
-class AnsweredDocument(Struct):
+class RankedDocument(Struct):
     """A document."""
 
     text: str
@@ -92,11 +92,11 @@ class Ranked(Struct, kw_only=True):
 
     index: int
     relevance_score: float
-    document: AnsweredDocument | UnsetType = UNSET
+    document: RankedDocument | UnsetType = UNSET
     truncated: bool | UnsetType = UNSET
 
 
-class RerankAnswer(Struct, kw_only=True):
+class RerankResponse(Struct, kw_only=True):
     """Documents, the best first."""
 
     id: str
@@ -114,7 +114,7 @@ class TextChoice(Struct, kw_only=True):
     finish_reason: Finish | None
 
 
-class CompletionAnswer(Struct, kw_only=True):
+class CompletionResponse(Struct, kw_only=True):
     """Continuations, or a piece of one."""
 
     id: str
@@ -125,7 +125,7 @@ class CompletionAnswer(Struct, kw_only=True):
     usage: Usage | UnsetType = UNSET
 
 
-class AnsweredMessage(Struct, kw_only=True):
+class ResponseMessage(Struct, kw_only=True):
     """What the model answers."""
 
     role: Literal["assistant"] = "assistant"
@@ -136,12 +136,12 @@ class ChatChoice(Struct, kw_only=True):
     """An answer."""
 
     index: int = 0
-    message: AnsweredMessage
+    message: ResponseMessage
     logprobs: None = None
     finish_reason: Finish
 
 
-class ChatAnswer(Struct, kw_only=True):
+class ChatResponse(Struct, kw_only=True):
     """An answer in a chat."""
 
     id: str
@@ -188,7 +188,7 @@ class Fault(Struct, kw_only=True):
     code: str
 
 
-class ErrorAnswer(Struct):
+class ErrorResponse(Struct):
     """An error, in OpenAI's shape."""
 
     error: Fault

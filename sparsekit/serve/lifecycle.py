@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Life:
+class Lifecycle:
     """Counts requests, and waits for their end once the server drains."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from sparsekit.serve.telemetry.record import Record
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class Front:
+class Middleware:
     """Middleware around all routes.
 
     Args:
@@ -53,7 +53,7 @@ class Front:
         if refusal is not None:
             await error_response(refusal)(scope, receive, one.send)
         elif scope["method"] == "POST":
-            with self._service.life:
+            with self._service.lifecycle:
                 await self._app(scope, receive, one.send)
         else:
             await self._app(scope, receive, one.send)
@@ -64,7 +64,7 @@ class Front:
             given = Headers(scope=scope).get("authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
                 return RequestError(401, "give the key of the server, as Authorization: Bearer KEY", "invalid_api_key")
-        if scope["method"] == "POST" and self._service.life.is_draining:
+        if scope["method"] == "POST" and self._service.lifecycle.is_draining:
             one.closes = True
             return unavailable("the server is shutting down; ask another, or later")
         return None
