@@ -9,7 +9,7 @@ from asgi import Request, running
 from served import application_of, service_of
 from starlette.testclient import TestClient
 
-from sparsekit.cli.serving import LimitOptions, EngineOptions
+from sparsekit.cli.serving import EngineOptions, LimitOptions
 from sparsekit.serve.limits import Limits
 from sparsekit.serve.opening import ModelOptions
 
